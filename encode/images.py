@@ -1,0 +1,233 @@
+"""Opening one image: bytes -> upright 8-bit RGB, or a reason why not.
+
+What a picture is, is decided by its first bytes, never by a name. Rules that a person may want to know:
+
+- EXIF, XMP and TIFF orientation is applied. Animations and multi-page files give their first picture.
+- Transparency is dropped, as `convert("RGB")` of ADM's and LDM's loaders does: the colour channels come out as stored.
+- Grey is repeated to three channels. 16-bit grey is scaled by its white (65535), not clipped; 16-bit colour keeps its
+  high bytes. Floating-point samples have to lie in 0..1 and are scaled by 255. 32-bit integers are refused, since
+  nothing says which of them is white.
+- ICC profiles of RGB pictures are ignored, as ADM and LDM do, so that crops equal theirs pixel for pixel; a broken
+  profile harms nothing. CMYK goes through Pillow's plain conversion, Lab through littlecms to sRGB.
+- A picture of more than MAX_PIXELS is refused on its header. A truncated one is refused: never a half-grey picture.
+
+Formats are those of photographs. Nothing that runs another program (EPS, PDF) or draws (SVG, WMF) is tried, nor
+JPEG 2000, whose decoder makes something of truncated files.
+"""
+
+import io
+import logging
+import re
+import struct
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageCms, ImageFile
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.Image import Exif, Image, Transpose, fromarray
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+logger = logging.getLogger(__name__)
+
+MAX_PIXELS = 178_956_970  # twice Pillow's own warning level: half a gigabyte of RGB
+MAX_SCANNED_PIXELS = 20 * MAX_PIXELS  # of all scans of a progressive JPEG: seconds, not hours
+REASON_LENGTH = 120
+
+ORIENTATION = 0x0112
+PHOTOMETRIC = 262
+BITS_PER_SAMPLE = 258
+UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+
+type_of_decoder = Callable[[io.BytesIO], ImageFile.ImageFile]
+FORMATS: tuple[tuple[re.Pattern[bytes], str, type_of_decoder], ...] = (
+    # first bytes, name, decoder. JpegImageFile gives the first picture of an MPO, too.
+    (re.compile(rb"\xff\xd8\xff"), "JPEG", JpegImageFile),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG", PngImageFile),
+    (re.compile(rb"RIFF....WEBPVP8[ LX]", re.DOTALL), "WebP", WebPImageFile),
+    (re.compile(rb"GIF8[79]a"), "GIF", GifImageFile),
+    (re.compile(rb"BM.{12}[\x0c\x10-\x7f]\0\0\0", re.DOTALL), "BMP", BmpImageFile),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), "TIFF", TiffImageFile),
+    (re.compile(rb"P[4-6]\s|Pf\s"), "PNM", PpmImageFile),
+    (re.compile(rb"....ftyp(avif|avis)", re.DOTALL), "AVIF", AvifImageFile),
+)
+XML_HEAD = rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*"
+OTHERS: tuple[tuple[re.Pattern[bytes], str], ...] = (
+    (re.compile(rb"\0\x05\x16[\0\x07]"), "AppleDouble side file, as macOS leaves in archives; not an image"),
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer instead of the picture: 'git lfs pull' fetches it"),
+    (re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL), "HEIC is not supported: convert it to JPEG or PNG"),
+    (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), "JPEG XL is not supported: convert it to JPEG or PNG"),
+    (re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"), "JPEG 2000 is not supported: convert it to JPEG or PNG"),
+    (re.compile(rb"8BPS"), "Photoshop files are not supported: convert to JPEG or PNG"),
+    (re.compile(rb"%PDF|%!PS|\xc5\xd0\xd3\xc6"), "PDF and PostScript are not supported"),
+    (re.compile(XML_HEAD + rb"(<!DOCTYPE svg[^>]*>\s*)?<svg", re.IGNORECASE | re.DOTALL), "SVG is not supported"),
+    (re.compile(XML_HEAD + rb"<(!doctype|[a-z])", re.IGNORECASE | re.DOTALL), "not an image (HTML or XML)"),
+    (re.compile(rb"(\xef\xbb\xbf)?[\t\n\r\x20-\x7e]{1,512}\Z"), "not an image (text)"),
+)
+
+
+class ImageRejected(Exception):  # noqa: N818  a verdict on the image, not an error of ours
+    """One image that cannot be used. `reason` is short and the same on every machine: it goes into rejected.jsonl."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason)
+        self.reason = reason
+
+
+def is_image(first_bytes: bytes) -> bool:
+    """Whether a file that begins like this (16 bytes are enough) may be an image that we open."""
+    return any(magic.match(first_bytes) for magic, _, _ in FORMATS)
+
+
+def open_image(data: bytes) -> Image:
+    """A file's bytes -> the picture, upright, mode RGB, loaded, without metadata. Safe to call from several threads.
+
+    Raises ImageRejected, and nothing else, whatever the bytes are.
+    """
+    name, decoder = _format(data)
+    _hush_pillow()
+    try:
+        _check_size(_early_size(data), data, name)
+        with decoder(io.BytesIO(data)) as image:
+            _check_size(image.size, data, name)
+            image.load()
+            rgb = _to_rgb(image, name)
+            return _upright(rgb, _orientation(image))
+    except ImageRejected:
+        raise
+    except Exception as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, KeyError...
+        raise ImageRejected(_reason(error, name)) from error
+
+
+def _format(data: bytes) -> tuple[str, type_of_decoder]:
+    for magic, name, decoder in FORMATS:
+        if magic.match(data):
+            return name, decoder
+    if not data:
+        raise ImageRejected("empty file")
+    head = data[:512]
+    for magic, reason in OTHERS:
+        if magic.match(head):
+            raise ImageRejected(reason)
+    raise ImageRejected("all bytes are zero" if not any(head) else "not an image of a known format")
+
+
+def _hush_pillow() -> None:
+    """Keep what Pillow's plugins say about odd metadata, and their own bomb warning, from a person's terminal.
+
+    `warnings.catch_warnings` saves and restores a list that all threads share, so it must not be used in one of
+    several. A filter for Pillow's own modules is put in front instead, and left there. For the same reason
+    LOAD_TRUNCATED_IMAGES, which some libraries switch on for the whole process, is switched off and not restored.
+    """
+    first = warnings.filters[0] if warnings.filters else None
+    if first is None or first[0] != "ignore" or getattr(first[3], "pattern", None) != PILLOWS_MODULES:
+        warnings.filterwarnings("ignore", module=PILLOWS_MODULES)
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        logger.warning("another library told Pillow to accept truncated pictures; switched off")
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+PILLOWS_MODULES = r"PIL\."
+
+
+def _early_size(data: bytes) -> tuple[int, int]:
+    """Width and height of a WebP, whose decoder allocates the whole canvas before it tells; (1, 1) of all others."""
+    kind = data[8:16]
+    if kind == b"WEBPVP8X" and len(data) >= 30:
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"WEBPVP8L" and len(data) >= 25:
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"WEBPVP8 " and len(data) >= 30:
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return 1, 1
+
+
+def _check_size(size: tuple[int, int], data: bytes, name: str) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageRejected(f"{width}x{height}: no pixels")
+    if width * height > MAX_PIXELS:
+        raise ImageRejected(f"{width}x{height}: more than {MAX_PIXELS} pixels")
+    if name == "JPEG" and width * height * data.count(b"\xff\xda") > MAX_SCANNED_PIXELS:
+        raise ImageRejected(f"{width}x{height} JPEG with {data.count(bytes([0xFF, 0xDA]))} scans: too much work")
+
+
+def _to_rgb(image: ImageFile.ImageFile, name: str) -> Image:
+    """Any mode of Pillow's -> RGB, a picture of its own, without the file's metadata."""
+    if image.mode.startswith("I;16"):
+        bits = image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] if isinstance(image, TiffImageFile) else 16
+        rgb = _grey(np.asarray(image).astype(np.float32) / ((1 << bits) - 1), image)
+    elif image.mode == "I":
+        if name != "PNM":  # whose reader scales every maximum to 65535
+            raise ImageRejected("32-bit integer samples: nothing says which of them is white")
+        rgb = _grey(np.asarray(image).astype(np.float32) / 65535, image)
+    elif image.mode == "F":
+        rgb = _grey(np.asarray(image), image)
+    elif image.mode == "LAB":
+        lab_to_srgb = ImageCms.buildTransform(
+            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
+        )
+        rgb = _applied(lab_to_srgb, image)
+    else:
+        image.info.pop("transparency", None)  # Pillow would warn of it, and look for a free colour in the palette
+        straight = {"RGBa": "RGBA", "La": "LA"}.get(image.mode)
+        rgb = (image.convert(straight) if straight else image).convert("RGB")
+    rgb.info = {}
+    return rgb
+
+
+def _applied(transform: ImageCms.ImageCmsTransform, image: Image) -> Image:
+    converted = ImageCms.applyTransform(image, transform)
+    assert converted is not None  # None comes back from in-place conversion only
+    return converted
+
+
+def _grey(levels: NDArray[np.floating], image: Image) -> Image:
+    """Levels in 0..1, (h, w), -> RGB, rounded to the nearest of 256."""
+    if not (levels.min() >= 0 and levels.max() <= 1):  # written so that NaN is outside
+        raise ImageRejected("floating-point samples outside of 0..1")
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == 0:  # WhiteIsZero
+        levels = 1 - levels
+    return fromarray(np.floor(levels * 255 + 0.5).astype(np.uint8)).convert("RGB")
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """1 to 8. A TIFF has turned itself by now, and says 1."""
+    exif: Exif
+    try:
+        exif = image.getexif()
+        return int(exif.get(ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block says nothing, and the pixels are fine
+        return 1
+
+
+def _upright(rgb: Image, orientation: int) -> Image:
+    return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
+
+
+def _reason(error: Exception, name: str) -> str:
+    if isinstance(error, MemoryError):
+        return f"damaged {name} (its decoder ran out of memory)"
+    said = str(error) if isinstance(error, OSError | SyntaxError | ValueError) else ""  # the rest is Python's wording
+    if isinstance(error, EOFError) or "truncated" in said.lower():
+        return f"truncated {name}"
+    said = re.sub(r"0x[0-9a-fA-F]+", "...", " ".join(said.split()))
+    said = said.encode("ascii", "backslashreplace").decode()[:REASON_LENGTH]
+    return f"damaged {name} ({said})" if said else f"damaged {name}"

@@ -1,0 +1,151 @@
+"""encode_part: the rows of one part -> raw latents -> a raw file and a receipt. Knows nothing of who asks for it."""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvae.encode.crops import crop
+from lvae.encode.encoder import Encoder
+from lvae.encode.images import ImageRejected, open_image
+from lvae.encode.sources import Reader
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts import Receipt, Rejection, part_rows, write_part
+from lvae.manifests.plan import ImageSettings, Plan
+from lvae.manifests.rows import ImageRow, RowReader
+from lvae.manifests.storage import Folder
+
+READ_DELAYS = (0.5, 2.0, 8.0)  # seconds before each further try at bytes that could not be read
+OPENED_AHEAD = 4  # batches of images opened while the network computes on another device
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One row after its image was read: pixels uint8 (H, W, 3), or why there are none. `content`: hash of its bytes."""
+
+    row: ImageRow
+    pixels: NDArray[np.uint8] | None
+    reason: str | None
+    content: bytes
+
+
+def encode_part(
+    folder: Folder,
+    plan: Plan,
+    part: int,
+    encoder: Encoder,
+    reader: Reader,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Receipt:
+    """Encode one part and store it.
+
+    Images are opened in row order, each once; those that cannot be used go into the receipt with a reason. `progress`
+    is told the number of rows done. Raises OSError where bytes cannot be read at all, now or after a few tries: an
+    outage is not the image's fault and is never written down as one.
+    """
+    encoding = plan.encoded()
+    first, _ = part_rows(plan, part)
+    rows = RowReader(folder, plan.listing.parts).part(part)
+    orientations = encoding.image.orientations
+    raw = np.empty((len(rows) * orientations, *encoding.raw_shape), encoding.raw_dtype)
+    labels = np.empty(len(raw), np.int32)
+    rejected: list[Rejection] = []
+    content = hashlib.sha256()
+    stored = done = 0
+    pending: list[tuple[int, Opened]] = []
+
+    def flush() -> None:
+        nonlocal stored
+        if not pending:
+            return
+        pixels = np.stack([opened.pixels for _, opened in pending if opened.pixels is not None])
+        latents = encoder.encode(pixels, [opened.row.key for _, opened in pending])
+        for (number, opened), both in zip(pending, latents, strict=True):
+            if not np.isfinite(both).all():
+                rejected.append(Rejection(number, opened.row.key, "the network's output is not finite"))
+                continue
+            raw[stored : stored + orientations] = both
+            labels[stored : stored + orientations] = opened.row.label
+            stored += orientations
+        pending.clear()
+        progress(done)
+
+    for number, opened in enumerate(_opened(rows, reader, encoding.image, encoder.ahead * encoding.batch), first):
+        content.update(opened.content)
+        done += 1
+        if opened.reason is not None:
+            rejected.append(Rejection(number, opened.row.key, opened.reason))
+        else:
+            pending.append((number, opened))
+        if len(pending) == encoding.batch:
+            flush()
+    flush()
+    progress(done)
+    rejected.sort(key=lambda rejection: rejection.row)
+    return write_part(folder, plan, part, raw[:stored], labels[:stored], rejected, content.hexdigest())
+
+
+def _opened(rows: list[ImageRow], reader: Reader, image: ImageSettings, ahead: int) -> Iterator[Opened]:
+    """The rows' images in order, opened on demand, or by threads up to `ahead` images before they are asked for."""
+    if not ahead:
+        for row in rows:
+            yield open_row(row, reader, image)
+        return
+    with ThreadPoolExecutor() as pool:
+        waiting: deque[Future[Opened]] = deque()
+        for row in rows:
+            waiting.append(pool.submit(open_row, row, reader, image))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def open_row(row: ImageRow, reader: Reader, image: ImageSettings) -> Opened:
+    """Read, open and crop one image."""
+    try:
+        data = read_bytes(row, reader)
+    except ImageRejected as rejection:
+        return Opened(row, None, rejection.reason, hashlib.sha256(b"").digest())
+    content = hashlib.sha256(data).digest()
+    try:
+        pixels = np.asarray(crop(open_image(data), image.size, image.crop))
+    except ImageRejected as rejection:
+        return Opened(row, None, rejection.reason, content)
+    return Opened(row, pixels, None, content)
+
+
+def read_bytes(row: ImageRow, reader: Reader) -> bytes:
+    """The bytes of an image, with a few patient tries. A file that is gone or shorter than listed is not waited for."""
+    for delay in (*READ_DELAYS, None):
+        try:
+            data = reader.read(row)
+        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+            raise LvaeError(
+                f"{row.key}: cannot be read any more ({error.strerror}). Restore it, or scan anew."
+            ) from error
+        except OSError:
+            if delay is None:
+                raise
+            time.sleep(delay)
+        else:
+            if len(data) != row.length and row.offset >= 0:
+                raise LvaeError(f"{row.key}: has {len(data)} bytes, and had {row.length} when it was listed.")
+            return data
+    raise AssertionError("unreachable")
+
+
+def content_sha256(rows: list[ImageRow], reader: Reader) -> str:
+    """What a receipt says of its images' bytes, from the images as they are now."""
+    content = hashlib.sha256()
+    for row in rows:
+        try:
+            content.update(hashlib.sha256(read_bytes(row, reader)).digest())
+        except ImageRejected:
+            content.update(hashlib.sha256(b"").digest())
+    return content.hexdigest()

@@ -1,0 +1,201 @@
+"""A folder of pictures, in folders by class or not.
+
+Order: depth first, the entries of a folder by name (by Unicode code point, whatever the locale).
+
+Classes: the first-level subfolders that hold an image, sorted; what lies deeper belongs to them. A `dataset.json` at
+the top (NVIDIA's layout) takes their place. Without subfolders there are no classes.
+
+Symbolic links are followed once. A link to something that is listed anyway is not followed, nor is a second link to
+the same place; both are counted. So loops end.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from lvae.encode import sources_names as names
+from lvae.encode.images import ImageRejected, is_image
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.rows import UNLABELLED, ImageRow
+
+
+class FolderSource:
+    """See the module. `classes` is final once `rows()` is through."""
+
+    kind = "folder"
+
+    def __init__(self, folder: str):
+        self.location = str(Path(folder).absolute())
+        self.counts: dict[str, int] = {}
+        self.warnings: list[str] = []
+        self.classes: tuple[str, ...] | None = None
+
+    def rows(self) -> Iterator[ImageRow]:
+        self.counts, self.warnings = {}, []
+        list_of_labels = Path(self.location, names.DATASET_JSON)
+        text, where = _read_if_there(list_of_labels), str(list_of_labels)
+        labels = None if text is None else names.parse_dataset_json(text, where)
+        images = 0
+        if labels is not None:
+            for row in self._rows_by_list(names.NamedLabels(labels, where)):
+                images += 1
+                yield row
+        else:
+            for row in self._rows_by_folder(by_class=text is None):
+                images += 1
+                yield row
+        if not images:
+            raise names.no_images(self.location, self.counts)
+
+    def _rows_by_folder(self, by_class: bool) -> Iterator[ImageRow]:
+        self.classes = (tuple(Walk(self.location, {}).class_folders()) or None) if by_class else None
+        numbers = {name: number for number, name in enumerate(self.classes or ())}
+        for key, length in Walk(self.location, self.counts):
+            first, slash, _ = key.partition("/")
+            yield self._row(key, length, numbers.get(first, UNLABELLED) if slash else UNLABELLED)
+        names.warn_of_unlabelled(self, f"lie beside the class folders of {self.location}")
+
+    def _rows_by_list(self, labels: names.NamedLabels) -> Iterator[ImageRow]:
+        self.classes = labels.classes
+        for key, length in Walk(self.location, self.counts):
+            yield self._row(key, length, labels.label(key))
+        labels.finish(key for key, _ in Walk(self.location, {}))
+        names.warn_of_unlabelled(self, f"are not in {names.DATASET_JSON}")
+
+    def _row(self, key: str, length: int, label: int) -> ImageRow:
+        names.count_unlabelled(self.counts, label)
+        return ImageRow(key, "", 0, length, "", label)
+
+
+class Walk:
+    """Iterates over (key, length in bytes) of a folder's images, in order, counting what else is there."""
+
+    def __init__(self, root: str, counts: dict[str, int]):
+        self._root, self._counts = root, counts
+        self._real_root = os.path.realpath(root)
+        self._linked: set[tuple[int, int]] = set()  # what symbolic links have led to
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return self._folder(self._root, "", linked=False)
+
+    def class_folders(self) -> Iterator[str]:
+        """The first-level folders that hold an image, however deep, in order. Each is left at its first image."""
+        found, links = _names(self._root)
+        for name in found:
+            path, is_link = Path(self._root, name), name in links
+            if names.is_hidden(name) or not names.is_utf8(name) or not path.is_dir():
+                continue
+            if is_link and not self._is_new(str(path), path.stat()):
+                continue
+            if next(self._folder(str(path), "", is_link), None) is not None:
+                yield name
+
+    def _folder(self, folder: str, prefix: str, linked: bool) -> Iterator[tuple[str, int]]:
+        found, links = _names(folder)
+        for name in found:
+            path, is_link = f"{folder}/{name}", name in links
+            if names.is_hidden(name):
+                self._count(names.HIDDEN)
+                continue
+            if not names.is_utf8(name):
+                self._count(names.BAD_NAMES)
+                continue
+            try:
+                status = Path(path).stat()
+            except OSError as error:
+                if not is_link:
+                    raise LvaeError(f"{path}: cannot be looked at ({error.strerror}).") from error
+                self._count(names.BROKEN_LINKS)  # nothing there, no permission on the way, or a link to itself
+                continue
+            linked_here = linked or is_link
+            if stat.S_ISDIR(status.st_mode):
+                if not linked_here or self._is_new(path, status):
+                    yield from self._folder(path, f"{prefix}{name}/", linked_here)
+            elif not stat.S_ISREG(status.st_mode):
+                self._count(names.SPECIAL)
+            elif not _is_image_file(path, name):
+                self._count(names.NOT_IMAGES)
+            elif not linked_here or self._is_new(path, status):
+                yield prefix + name, status.st_size
+
+    def _is_new(self, path: str, status: os.stat_result) -> bool:
+        """Whether a link, or what lies behind one, is the first way to a file or folder."""
+        identity = (status.st_dev, status.st_ino)
+        if identity in self._linked or self._is_listed_anyway(path, status):
+            self._count(names.MET_TWICE)
+            return False
+        self._linked.add(identity)
+        return True
+
+    def _is_listed_anyway(self, path: str, status: os.stat_result) -> bool:
+        target, root = os.path.realpath(path), self._real_root.rstrip("/")
+        if f"{root}/".startswith(target.rstrip("/") + "/"):
+            return True  # the source itself, or a folder around it: following it would go round in circles
+        if not target.startswith(root + "/"):
+            return False
+        inside = target[len(root) + 1 :].split("/")
+        if any(map(names.is_hidden, inside)):
+            return False
+        return stat.S_ISDIR(status.st_mode) or _is_image_file(target, inside[-1])
+
+    def _count(self, what: str) -> None:
+        self._counts[what] = self._counts.get(what, 0) + 1
+
+
+class FolderReader:
+    """Reads the files that a FolderSource listed."""
+
+    def __init__(self, location: str):
+        self.location = location
+
+    def read(self, row: ImageRow) -> bytes:
+        if row.length > names.MAX_MEMBER_BYTES:
+            raise ImageRejected(f"a file of more than {names.MAX_MEMBER_BYTES >> 20} MiB")
+        with Path(self.location, row.key).open("rb") as file:
+            data = file.read(row.length + 1)
+        if len(data) != row.length:
+            raise LvaeError(f"{row.key}: not as long as when it was listed. Scan the source again into a new folder.")
+        return data
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def holds_images(folder: str) -> bool:
+    """Whether any image lies in a folder, however deep; stops at the first."""
+    return next(iter(Walk(folder, {})), None) is not None
+
+
+def _names(folder: str) -> tuple[list[str], set[str]]:
+    """What lies in a folder, sorted, and which of it are symbolic links. Names only: a folder may hold a million."""
+    found, links = [], set()
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                found.append(entry.name)
+                if entry.is_symlink():
+                    links.add(entry.name)
+    except OSError as error:
+        raise LvaeError(f"{folder}: the folder cannot be read ({error.strerror}).") from error
+    return sorted(found), links
+
+
+def _is_image_file(path: str, name: str) -> bool:
+    by_name = names.is_image_name(name)
+    if by_name is not None:
+        return by_name
+    try:
+        with open(path, "rb") as file:
+            return is_image(file.read(names.MAGIC_BYTES))
+    except OSError as error:
+        raise LvaeError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def _read_if_there(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LvaeError(f"{path}: cannot be read ({error.strerror}).") from error

@@ -1,0 +1,200 @@
+"""Pictures in a zip. Stored ones are read in place, deflated ones are inflated up to a limit.
+
+Order and classes are those of a folder of the same names (by path component, by Unicode code point); a `dataset.json`
+at the top (NVIDIA's layout) takes the classes' place. Names that stand twice are refused, since a key has to be unique.
+"""
+
+import os
+import stat
+import struct
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from lvae.encode import sources_names as names
+from lvae.encode.images import ImageRejected, is_image
+from lvae.encode.sources_containers import Containers
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.rows import UNLABELLED, ImageRow
+
+LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE.TXT, 4.3.7
+LOCAL_MAGIC = b"PK\x03\x04"
+ENCRYPTED = 0x1
+PIECE_BYTES = 1 << 20
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, KeyError, IndexError)
+
+
+class ZipSource:
+    """One zip; see the module. `classes` is final once `rows()` is through."""
+
+    kind = "zip"
+
+    def __init__(self, path: str):
+        self.location = self._path = str(Path(path).absolute())
+        self.counts: dict[str, int] = {}
+        self.warnings: list[str] = []
+        self.classes: tuple[str, ...] | None = None
+
+    def rows(self) -> Iterator[ImageRow]:
+        self.counts, self.warnings = {}, []
+        try:
+            with open(self._path, "rb") as file, zipfile.ZipFile(file) as archive:
+                yield from self._rows(archive, file)
+        except OSError as error:
+            raise LvaeError(f"{self._path}: cannot be read ({error.strerror or error}).") from error
+        except (*DAMAGE, MemoryError, UnicodeDecodeError) as error:
+            raise LvaeError(f"{self._path}: not a whole zip ({error}).") from error
+
+    def _rows(self, archive: zipfile.ZipFile, file: IO[bytes]) -> Iterator[ImageRow]:
+        members = self._members(archive)
+        labels = self._labels(archive, members)
+        found = [key for key, info in members.items() if self._is_image(archive, key, info)]
+        found.sort(key=lambda key: key.replace("/", "\0"))  # by path component
+        if not found:
+            raise names.no_images(self._path, self.counts)
+        if isinstance(labels, names.ArchiveFolders):
+            for key in found:
+                labels.add(key)
+            self.warnings += labels.remarks
+        self.classes = labels.classes if labels else None
+        for key in found:
+            info = members[key]
+            label = labels.label(key) if labels else UNLABELLED
+            names.count_unlabelled(self.counts, label)
+            offset = self._offset(file, info) if info.compress_type == zipfile.ZIP_STORED else -1
+            yield ImageRow(key, Path(self._path).name, offset, info.file_size, info.filename, label)
+        if isinstance(labels, names.NamedLabels):
+            labels.finish(found)
+        where = "lie in no folder" if isinstance(labels, names.ArchiveFolders) else f"are not in {names.DATASET_JSON}"
+        names.warn_of_unlabelled(self, where)
+
+    def _labels(
+        self, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
+    ) -> names.NamedLabels | names.ArchiveFolders | None:
+        if names.DATASET_JSON not in members:
+            return names.ArchiveFolders()
+        where = f"{self._path}: {names.DATASET_JSON}"
+        try:
+            text = _inflated(archive, members[names.DATASET_JSON])
+        except ImageRejected as error:
+            raise LvaeError(f"{where}: {error.reason}.") from error
+        labels = names.parse_dataset_json(text, where)
+        return None if labels is None else names.NamedLabels(labels, where)
+
+    def _members(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+        """The regular files that are not hidden, by key; the rest is counted."""
+        members: dict[str, zipfile.ZipInfo] = {}
+        for info in archive.infolist():
+            # some writers on Windows use backslashes
+            name = info.filename if "/" in info.filename else info.filename.replace("\\", "/")
+            key = names.key_of_member(name)
+            if name.endswith("/") or not key:
+                continue
+            if any(map(names.is_hidden, key.split("/"))):
+                self._count(names.HIDDEN)
+            elif stat.S_ISLNK(info.external_attr >> 16):
+                self._count(names.LINKS)
+            elif key in members:
+                raise LvaeError(f"{self._path}: {key!r} stands twice. Names must be unique.")
+            else:
+                members[key] = info
+        return members
+
+    def _is_image(self, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInfo) -> bool:
+        by_name = names.is_image_name(key)
+        if by_name is not False:
+            if info.flag_bits & ENCRYPTED:
+                raise LvaeError(f"{self._path}: {key} is encrypted. Unpack the zip with its password.")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise LvaeError(
+                    f"{self._path}: {key} is neither stored nor deflated (method {info.compress_type}). Unpack the zip."
+                )
+        if by_name is None:
+            with archive.open(info) as member:
+                by_name = is_image(member.read(names.MAGIC_BYTES))
+        if not by_name and key != names.DATASET_JSON:
+            self._count(names.NOT_IMAGES)
+        return by_name
+
+    def _offset(self, file: IO[bytes], info: zipfile.ZipInfo) -> int:
+        """Where the bytes of a stored member begin, by its local header, which has to agree with the directory."""
+        file.seek(info.header_offset)
+        header = file.read(LOCAL_HEADER.size)
+        where = f"{self._path}: {info.filename!r}"
+        if len(header) < LOCAL_HEADER.size or header[:4] != LOCAL_MAGIC:
+            raise LvaeError(f"{where}: damaged, no header at byte {info.header_offset}.")
+        _, _, flags, method, *_, name_length, extra_length = LOCAL_HEADER.unpack(header)
+        name = file.read(name_length).decode("utf-8" if flags & 0x800 else "cp437", "replace")
+        offset: int = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
+        if name != info.orig_filename or method != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            raise LvaeError(f"{where}: damaged, its header at byte {info.header_offset} says something else.")
+        if offset + info.file_size > os.fstat(file.fileno()).st_size:
+            raise LvaeError(f"{where}: damaged, it goes on after the end of the file.")
+        return offset
+
+    def _count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+
+class ZipReader:
+    """Reads what a ZipSource listed. A deflated member costs each process one reading of the zip's directory."""
+
+    def __init__(self, location: str):
+        self.location = location
+        self._containers = Containers(str(Path(location).absolute().parent))
+        self._lock = threading.Lock()
+        self._archives: dict[int, zipfile.ZipFile] = {}  # by process: a fork would share the position
+
+    def __reduce__(self) -> tuple[type["ZipReader"], tuple[str]]:
+        return type(self), (self.location,)
+
+    def read(self, row: ImageRow) -> bytes:
+        """As Containers.read; raises ImageRejected where a member is damaged, but the zip is not."""
+        if row.offset >= 0:
+            return self._containers.read(row)
+        archive = self._archive()
+        try:
+            info = archive.getinfo(row.member)
+        except KeyError:
+            info = None
+        if info is None or info.file_size != row.length:
+            raise LvaeError(f"{row.container}: {row.member!r} is not as it was when listed. Scan the source again.")
+        return _inflated(archive, info)
+
+    def close(self) -> None:
+        self._containers.close()
+        with self._lock:
+            for archive in self._archives.values():
+                archive.close()
+            self._archives.clear()
+
+    def _archive(self) -> zipfile.ZipFile:
+        path = Path(self.location)
+        with self._lock:
+            archive = self._archives.get(os.getpid())
+            if archive is None:
+                try:
+                    archive = zipfile.ZipFile(path)
+                except DAMAGE as error:
+                    raise LvaeError(f"{path}: not a whole zip ({error}).") from error
+                self._archives[os.getpid()] = archive
+            return archive
+
+
+def _inflated(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A member's bytes, checked by its CRC. What the directory promises is a limit, never a buffer to fill."""
+    if info.file_size > names.MAX_MEMBER_BYTES:
+        raise ImageRejected(f"a file of more than {names.MAX_MEMBER_BYTES >> 20} MiB")
+    data = bytearray()
+    try:
+        with archive.open(info) as member:
+            while piece := member.read(PIECE_BYTES):
+                data += piece
+    except (*DAMAGE, RuntimeError) as error:  # RuntimeError: encrypted
+        raise ImageRejected("damaged in its zip") from error
+    if len(data) != info.file_size:
+        raise ImageRejected("damaged in its zip")
+    return bytes(data)

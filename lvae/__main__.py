@@ -1,0 +1,5 @@
+"""`python -m lvae` is `lvae`."""
+
+from lvae.cli import main
+
+main()

@@ -1,0 +1,297 @@
+"""Datasets: manifest.json, and opening what it describes.
+
+The manifest is written last and swapped in one step, so a folder with one is complete. Opening checks it and maps
+the shards; whether every byte is as it was written is the question of verification.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike as NumpyArrayLike
+from numpy.typing import DTypeLike, NDArray
+
+from lvae.manifests import records
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts import read_raw, read_receipt
+from lvae.manifests.plan import AutoencoderRecord, Encoding, ImageSettings
+from lvae.manifests.selection import TRAIN, Selection
+from lvae.manifests.shards import ArrayLike, SplitReader, codec
+from lvae.manifests.statistics import PIXEL_VALUES, Normalization
+from lvae.manifests.storage import Folder
+from lvae.manifests.views import read_view
+
+MANIFEST = "manifest.json"
+VERSION = "0.1.0"
+WRITTEN_BY = f"latent-vae {VERSION}"
+
+
+@dataclass(frozen=True)
+class Source:
+    kind: str
+    images: int
+    listing_sha256: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    """latents = (images - rejected) x orientations; selected: latents in the view."""
+
+    images: int
+    rejected: int
+    latents: int
+    selected: int
+
+
+@dataclass(frozen=True)
+class View:
+    name: str
+    seed: int
+    selection: Selection
+    dtype: Literal["float16", "float32", "uint8"]
+    format: Literal["zarr", "webdataset"]
+    shape: tuple[int, int, int]
+    shard_size: int
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of the raw latents. `count` is in latents; the std is the population's."""
+
+    over: str
+    count: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    min: tuple[float, ...]
+    max: tuple[float, ...]
+    computed_from: Literal["raw", "shards"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """`path` and what follows are those of the file that holds the latents."""
+
+    path: str
+    count: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Split:
+    count: int
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a dataset is. Field by field in docs/datasets.md."""
+
+    format: Literal["latent-vae-dataset"]
+    version: Literal[1]
+    written_by: str
+    origin: Literal["images", "samples"]
+    source: Source
+    image: ImageSettings
+    autoencoder: AutoencoderRecord
+    classes: tuple[str, ...] | None
+    id: str
+    counts: Counts
+    raw: Literal["kept", "dropped"]
+    view: View
+    statistics: Statistics
+    normalization: Normalization
+    splits: dict[str, Split]
+    plan_sha256: str
+    files: dict[str, FileEntry]
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    return records.dumps({**records.plain(manifest), "self_sha256": records.sha256_of(manifest)})
+
+
+def read_manifest(folder: Folder) -> Manifest | None:
+    """The manifest of a folder, None where it has none; LvaeError where it is damaged or of a later version."""
+    data = folder.read_if_there(MANIFEST)
+    if data is None:
+        return None
+    where = str(folder.local(MANIFEST))
+    content = records.loads(data, where)
+    if not isinstance(content, dict) or content.get("format") != "latent-vae-dataset":
+        raise LvaeError(f"{where}: does not describe a latent-vae dataset.")
+    if content.get("version") != 1:
+        raise LvaeError(f"{where}: has version {content.get('version')}, and this program reads 1. Update latent-vae.")
+    claimed = content.pop("self_sha256", None)
+    manifest = records.from_plain(Manifest, content, where)
+    if claimed != records.sha256_of(manifest):
+        raise LvaeError(f"{where}: has been changed or damaged. Run 'lvae encode' again to make it anew.")
+    return manifest
+
+
+class Dataset:
+    """A dataset opened for reading: the manifest checked, the shards of one split mapped.
+
+    Latents are those of the view: normalized, in shuffled order. uint8 views hold raw bytes, which are normalized
+    when they are read as floats.
+    """
+
+    def __init__(self, folder: Folder, manifest: Manifest, split: str = TRAIN):
+        if split not in manifest.splits:
+            known = ", ".join(sorted(manifest.splits))
+            raise LvaeError(f"{folder}: has no split {split!r}. Its splits: {known}.")
+        self.folder, self.manifest, self.name = folder, manifest, split
+        self._reader: SplitReader | None = None
+
+    @classmethod
+    def open(cls, root: str | Path, split: str = TRAIN) -> Self:
+        folder = Folder(root)
+        manifest = read_manifest(folder)
+        if manifest is None:
+            what = (
+                "is not finished. Run the same 'lvae encode' command again"
+                if folder.exists("plan.json")
+                else ("is not a dataset. Make one with 'lvae encode SOURCE DATASET'")
+            )
+            raise LvaeError(f"{root}: {what}.")
+        return cls(folder, manifest, split)
+
+    @property
+    def reader(self) -> SplitReader:
+        """The shards, opened with the first use."""
+        if self._reader is None:
+            view = read_view(self.folder, self.manifest.view.name)
+            self._reader = codec(view.format).open_split(self.folder, view.name, view.layouts[self.name])
+        return self._reader
+
+    def split(self, name: str) -> "Dataset":
+        """Another split of the same dataset."""
+        return type(self)(self.folder, self.manifest, name)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(sorted(self.manifest.splits))
+
+    def __len__(self) -> int:
+        return self.manifest.splits[self.name].count
+
+    @property
+    def latents(self) -> ArrayLike:
+        """(N, C, h, w) in the stored dtype; indexed like a numpy array, mapped."""
+        return self.reader.latents
+
+    @property
+    def log_variances(self) -> ArrayLike | None:
+        """(N, C, h, w) of the normalized latents, with --store moments."""
+        return self.reader.log_variances
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """(N,), -1 where an image has none."""
+        return self.reader.labels
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """(N,): which row of rows/*.parquet each latent was made from."""
+        return self.reader.rows
+
+    @property
+    def mirrored(self) -> NDArray[np.bool_]:
+        """(N,): whether the latent is that of the mirrored image."""
+        return self.reader.mirrored
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return self.manifest.classes
+
+    @property
+    def statistics(self) -> "StatisticsArrays":
+        """Of the raw latents, as arrays."""
+        return StatisticsArrays(self.manifest.statistics)
+
+    @property
+    def normalization(self) -> Normalization:
+        return self.manifest.normalization
+
+    def read(
+        self, indices: Sequence[int] | NDArray[np.integer[Any]], dtype: DTypeLike | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        """Latents (n, C, h, w) and labels (n,) at these positions, in this order; positions may repeat.
+
+        In the stored dtype, or cast. A uint8 view read as floats is normalized.
+        """
+        if self.manifest.view.dtype != "uint8" or dtype is None or np.dtype(dtype).kind != "f":
+            return self.reader.read(indices, dtype)
+        raw, labels = self.reader.read(indices)
+        latents: NDArray[Any] = self._byte_table(np.dtype(dtype))[np.arange(raw.shape[1])[:, None, None], raw]
+        return latents, labels
+
+    def _byte_table(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """(C, 256): what each byte of each channel means, normalized."""
+        shift, scale = (np.array(v)[:, None] for v in (self.normalization.shift, self.normalization.scale))
+        table: NDArray[Any] = ((PIXEL_VALUES - shift) / scale).astype(dtype)
+        return table
+
+    def denormalize(self, latents: NumpyArrayLike) -> NDArray[np.float32]:
+        """(n, C, h, w) normalized latents back to what the autoencoder gave."""
+        return self.normalization.denormalize(np.asarray(latents))
+
+    @property
+    def encoding(self) -> Encoding:
+        """Shapes and settings of the raw parts. Seed, batch and threads are the plan's and stand for nothing here."""
+        return Encoding(self.manifest.image, self.manifest.autoencoder, 0, 1, "float32", 1)
+
+    def raw_part(self, part: int) -> NDArray[np.float32]:
+        """The raw latents of one part in source order, float32 (n, C, h, w); pixels as u/127.5 - 1."""
+        receipt = read_receipt(self.folder, part) if self.manifest.raw == "kept" else None
+        if receipt is None:
+            why = f"there is no part {part}" if self.manifest.raw == "kept" else "its raw parts have been dropped"
+            raise LvaeError(f"{self.folder}: {why}.")
+        raw = read_raw(self.folder, receipt, self.encoding)
+        return PIXEL_VALUES.astype(np.float32)[raw] if raw.dtype == np.uint8 else np.array(raw)
+
+    def torch(self, dtype: DTypeLike = np.float32) -> "LatentPairs":
+        """A map-style dataset of (latents, label) for torch's DataLoader, with or without workers."""
+        return LatentPairs(self, np.dtype(dtype))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Maps are opened anew in another process."""
+        return {**self.__dict__, "_reader": None}
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+class LatentPairs:
+    """What torch's DataLoader asks for: (latents (C, h, w), label) by index, a whole batch in one read."""
+
+    def __init__(self, dataset: Dataset, dtype: np.dtype[Any]):
+        self._dataset, self._dtype = dataset, dtype
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[Any], int]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[NDArray[Any], int]]:
+        latents, labels = self._dataset.read(indices, self._dtype)
+        return list(zip(latents, labels.tolist(), strict=True))
+
+
+class StatisticsArrays:
+    """The statistics of a dataset as float64 arrays (C,)."""
+
+    def __init__(self, statistics: Statistics):
+        self.count = statistics.count
+        self.mean, self.std = np.array(statistics.mean), np.array(statistics.std)
+        self.min, self.max = np.array(statistics.min), np.array(statistics.max)

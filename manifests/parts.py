@@ -1,0 +1,202 @@
+"""Parts: a run of images in source order, encoded together; one raw file and one receipt each.
+
+The receipt is written last and names the raw file by its checksum, so any two attempts at a part, even at the same
+time on unlike machines, leave numbers and bytes that belong together: those of the receipt that was written last.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvae.manifests import records
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.plan import Encoding, Plan
+from lvae.manifests.statistics import ChannelMoments, MomentsRecord
+from lvae.manifests.storage import FileRecord, Folder
+
+RAW = "raw"
+RECEIPTS = "raw/part-*.json"  # how the manifest names the receipts, which are hashed as one
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An image that could not be used. `row` counts over the whole dataset."""
+
+    row: int
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of one part. A function of images, weights and settings alone: no clock, host or attempt in it.
+
+    content_sha256: over the bytes of the part's images as they were read, so that changed images are noticed.
+    moments: of the part's latents; None where there are none. moments_by_class: the same by label.
+    """
+
+    format: Literal["latent-vae-receipt"]
+    version: Literal[1]
+    plan_sha256: str
+    part: int
+    first_row: int
+    rows: int
+    rejected: tuple[Rejection, ...]
+    latents: int
+    raw: FileRecord
+    content_sha256: str
+    moments: MomentsRecord | None
+    moments_by_class: dict[str, MomentsRecord]
+
+
+def receipt_name(part: int) -> str:
+    return f"{RAW}/part-{part:06d}.json"
+
+
+def raw_name(part: int, sha256: str) -> str:
+    return f"{RAW}/part-{part:06d}.{sha256[:8]}.npy"
+
+
+def part_rows(plan: Plan, part: int) -> tuple[int, int]:
+    """The first row of a part, and how many it has."""
+    first = part * plan.listing.part_size
+    return first, min(plan.listing.part_size, plan.listing.images - first)
+
+
+def write_part(
+    folder: Folder,
+    plan: Plan,
+    part: int,
+    raw: NDArray[Any],
+    labels: NDArray[np.int32],
+    rejected: list[Rejection],
+    content_sha256: str,
+) -> Receipt:
+    """Store a part's raw latents (n, C, h, w) with a label each, then the receipt. Only then is the part finished."""
+    first, rows = part_rows(plan, part)
+    data = np.ascontiguousarray(raw)
+    record = _write_array(folder, part, data)
+    receipt = Receipt(
+        format="latent-vae-receipt",
+        version=1,
+        plan_sha256=plan.sha256,
+        part=part,
+        first_row=first,
+        rows=rows,
+        rejected=tuple(rejected),
+        latents=len(data),
+        raw=record,
+        content_sha256=content_sha256,
+        moments=_moments(plan.encoded(), data),
+        moments_by_class={
+            str(label): moments
+            for label in np.unique(labels)
+            if (moments := _moments(plan.encoded(), data[labels == label])) is not None
+        },
+    )
+    folder.write(receipt_name(part), records.dumps(receipt))
+    if folder.size(record.path) is None:  # swept as an orphan between the two writes, by a command that outran us
+        _write_array(folder, part, data)
+    return receipt
+
+
+def _write_array(folder: Folder, part: int, data: NDArray[Any]) -> FileRecord:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(data))
+    with folder.writer() as unfinished:
+        unfinished.file.write(header.getvalue())
+        if data.size:
+            unfinished.file.write(data.data)
+        return unfinished.commit(raw_name(part, unfinished.file.sha256))
+
+
+def _moments(encoding: Encoding, raw: NDArray[Any]) -> MomentsRecord | None:
+    return moments_of_raw(encoding, raw).to_record() if len(raw) else None
+
+
+def moments_of_raw(encoding: Encoding, raw: NDArray[Any]) -> ChannelMoments:
+    """Channel moments of entries of a raw part, whatever was stored."""
+    if encoding.autoencoder.store == "moments":
+        channels = encoding.autoencoder.latent_channels
+        return ChannelMoments.of_posterior(raw[:, :channels], raw[:, channels:])
+    return ChannelMoments.of(raw)
+
+
+def read_receipt(folder: Folder, part: int) -> Receipt | None:
+    """The receipt of a part, None where there is none; LvaeError where it is damaged or another part's."""
+    data = folder.read_if_there(receipt_name(part))
+    if data is None:
+        return None
+    where = str(folder.local(receipt_name(part)))
+    receipt = records.parse(Receipt, data, where)
+    if receipt.part != part or receipt.raw.path != raw_name(part, receipt.raw.sha256):
+        raise LvaeError(f"{where}: is the receipt of another part.")
+    return receipt
+
+
+def finished(folder: Folder, plan: Plan, part: int) -> Receipt | None:
+    """The receipt of a part that need not be encoded again: it fits the plan, and its raw file has the right size.
+
+    The bytes themselves are checked by `lvae verify --deep`.
+    """
+    try:
+        receipt = read_receipt(folder, part)
+    except LvaeError:
+        return None  # a damaged receipt is no receipt: the part is encoded again
+    if (
+        receipt is None
+        or receipt.plan_sha256 != plan.sha256
+        or (receipt.first_row, receipt.rows) != part_rows(plan, part)
+    ):
+        return None
+    return receipt if folder.size(receipt.raw.path) == receipt.raw.bytes else None
+
+
+def receipts(folder: Folder, plan: Plan) -> Iterator[Receipt]:
+    """The receipts of all parts, in part order; LvaeError at the first that is missing."""
+    for part in range(plan.listing.parts):
+        receipt = finished(folder, plan, part)
+        if receipt is None:
+            raise LvaeError(f"{folder}: part {part} is not finished or damaged. Run 'lvae encode' again to go on.")
+        yield receipt
+
+
+def unfinished_parts(folder: Folder, plan: Plan) -> list[int]:
+    """The parts still to be encoded. Each is asked for by name; no folder is listed."""
+    return [part for part in range(plan.listing.parts) if finished(folder, plan, part) is None]
+
+
+def receipts_record(folder: Folder, parts: int) -> FileRecord:
+    """All receipts as one file: their bytes together, and the hash of their sorted hashes."""
+    hashes, total = [], 0
+    for part in range(parts):
+        record = folder.record(receipt_name(part))
+        hashes.append(record.sha256)
+        total += record.bytes
+    return FileRecord(RECEIPTS, total, hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest())
+
+
+def read_raw(folder: Folder, receipt: Receipt, encoding: Encoding) -> NDArray[Any]:
+    """The raw latents of a part as they lie on disk, mapped: (n, C, h, w)."""
+    path = folder.local(receipt.raw.path)
+    try:
+        raw: NDArray[Any] = np.load(path, mmap_mode="r" if receipt.latents else None, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise LvaeError(f"{path}: cannot be read ({error}). Run 'lvae encode' again to make it anew.") from error
+    if raw.shape != (receipt.latents, *encoding.raw_shape) or raw.dtype != encoding.raw_dtype:
+        raise LvaeError(f"{path}: holds {raw.dtype} {raw.shape}. Run 'lvae encode' again to make it anew.")
+    return raw
+
+
+def orphans(folder: Folder) -> Iterator[str]:
+    """Raw files that no receipt names: what attempts left behind that were overtaken or killed."""
+    for path in sorted(folder.local(RAW).glob("part-*.npy")):
+        number = path.name.removeprefix("part-").split(".")[0]
+        receipt = read_receipt(folder, int(number)) if number.isdigit() else None
+        if receipt is None or receipt.raw.path != f"{RAW}/{path.name}":
+            yield f"{RAW}/{path.name}"

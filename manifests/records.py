@@ -1,0 +1,129 @@
+"""Frozen dataclasses to strict JSON and back: what a file may say is what its dataclass declares, no more, no less."""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from typing import Any, TypeVar
+
+from lvae.manifests.errors import LvaeError
+
+T = TypeVar("T")
+
+
+def dumps(value: object) -> bytes:
+    """Canonical JSON of a dataclass or of plain values: sorted keys, UTF-8, one spelling, no NaN."""
+    text = json.dumps(plain(value), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def line(value: object) -> bytes:
+    """The same on one line, for .jsonl files."""
+    return json.dumps(plain(value), sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def sha256_of(value: object) -> str:
+    return hashlib.sha256(dumps(value)).hexdigest()
+
+
+def plain(value: object) -> Any:
+    """Dataclasses and tuples as dictionaries and lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return value
+
+
+def loads(data: bytes, where: str) -> Any:
+    """Plain JSON without its traps: no NaN, no name twice, UTF-8 only. `where` names the file in errors."""
+    try:
+        return json.loads(data.decode(), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise LvaeError(f"{where}: not valid JSON ({error}).") from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return result
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a number of JSON")
+
+
+def parse(cls: type[T], data: bytes, where: str) -> T:
+    """A dataclass from its JSON bytes."""
+    return from_plain(cls, loads(data, where), where)
+
+
+def from_plain(cls: type[T], value: Any, where: str) -> T:
+    """A dataclass from plain values; unknown, missing or mistyped fields raise LvaeError naming the field."""
+    return typing.cast(T, _convert(cls, value, where))
+
+
+def _convert(expected: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        options = [option for option in arguments if option is not type(None)]
+        return _convert(options[0], value, where) if len(options) == 1 else _first_that_fits(options, value, where)
+    if origin is typing.Literal:
+        if value in arguments and type(value) in {type(argument) for argument in arguments}:
+            return value
+        raise LvaeError(f"{where}: {value!r} is none of {', '.join(map(repr, arguments))}.")
+    if origin is tuple:
+        return _convert_tuple(arguments, value, where)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise LvaeError(f"{where}: must be an object.")
+        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(expected):
+        return _convert_dataclass(expected, value, where)
+    if expected is Any:
+        return value
+    if expected is float and type(value) is int:
+        return float(value)
+    if type(value) is not expected:
+        raise LvaeError(f"{where}: must be {getattr(expected, '__name__', expected)}, not {value!r:.60}.")
+    return value
+
+
+def _first_that_fits(options: list[Any], value: Any, where: str) -> Any:
+    for option in options[:-1]:
+        try:
+            return _convert(option, value, where)
+        except LvaeError:
+            continue
+    return _convert(options[-1], value, where)
+
+
+def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise LvaeError(f"{where}: must be a list.")
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(_convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if len(value) != len(arguments):
+        raise LvaeError(f"{where}: must have {len(arguments)} entries, not {len(value)}.")
+    return tuple(
+        _convert(argument, item, f"{where}[{index}]")
+        for index, (argument, item) in enumerate(zip(arguments, value, strict=True))
+    )
+
+
+def _convert_dataclass(cls: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise LvaeError(f"{where}: must be an object.")
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    if unknown := sorted(set(value) - set(names)):
+        raise LvaeError(f"{where}: unknown field {unknown[0]!r}.")
+    if missing := [name for name in names if name not in value]:
+        raise LvaeError(f"{where}: field {missing[0]!r} is missing.")
+    return cls(**{name: _convert(hints[name], value[name], f"{where}.{name}") for name in names})

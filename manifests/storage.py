@@ -1,0 +1,179 @@
+"""The one layer through which a dataset's files are written: whole or not at all.
+
+A name is relative to the folder and uses forward slashes. On a local disk a file is written under .tmp/, flushed to
+the disk, then renamed; an object store would put it under its final name in one request. Nothing outside this file
+creates, renames or removes a file of a dataset.
+"""
+
+import errno
+import hashlib
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from lvae.manifests.errors import LvaeError
+
+TEMPORARY = ".tmp"
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A finished file: its name in the folder, its size and the hash of its bytes."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class HashingFile(io.RawIOBase):
+    """A file being written: counts and hashes what passes through."""
+
+    def __init__(self, file: IO[bytes]):
+        super().__init__()
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._file.write(view)
+        self._sha256.update(view)
+        self.bytes += len(view)
+        return len(view)
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.bytes
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+
+class Unfinished:
+    """What `Folder.writer` hands out: write to `file`, then `commit` under a name (or drop it by doing nothing)."""
+
+    def __init__(self, folder: "Folder", path: Path, file: IO[bytes]):
+        self._folder, self._path, self._raw = folder, path, file
+        self.file = HashingFile(file)
+
+    def commit(self, name: str) -> FileRecord:
+        self._raw.flush()
+        os.fsync(self._raw.fileno())
+        target = self._folder.local(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._path.replace(target)
+        _flush_folder(target.parent)
+        return FileRecord(name, self.file.bytes, self.file.sha256)
+
+
+class Folder:
+    """A dataset's folder on a local disk."""
+
+    def __init__(self, root: str | Path):
+        if "://" in str(root):
+            raise LvaeError(f"{root}: datasets are kept on a file system for now. Name a local path.")
+        self.root = Path(root)
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def local(self, name: str) -> Path:
+        """The path of a file of this folder, which need not exist."""
+        return self.root / name
+
+    def exists(self, name: str) -> bool:
+        return self.local(name).exists()
+
+    def size(self, name: str) -> int | None:
+        """In bytes, or None where there is no such file."""
+        try:
+            return self.local(name).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def read(self, name: str) -> bytes:
+        return self.local(name).read_bytes()
+
+    def read_if_there(self, name: str) -> bytes | None:
+        try:
+            return self.read(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def sha256(self, name: str) -> str:
+        digest = hashlib.sha256()
+        with self.local(name).open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def record(self, name: str) -> FileRecord:
+        """Size and hash of a file that is there already."""
+        size = self.size(name)
+        if size is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.local(name)))
+        return FileRecord(name, size, self.sha256(name))
+
+    def names(self, under: str = "") -> Iterator[str]:
+        """Every file below, in sorted order."""
+        for path in sorted(self.local(under).rglob("*")):
+            if path.is_file():
+                yield path.relative_to(self.root).as_posix()
+
+    @contextmanager
+    def writer(self) -> Iterator[Unfinished]:
+        """A file that appears under its name when it is committed, and leaves nothing behind otherwise."""
+        path = self.local(TEMPORARY) / uuid.uuid4().hex
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("xb") as file:
+                yield Unfinished(self, path, file)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def write(self, name: str, data: bytes | Iterable[bytes]) -> FileRecord:
+        with self.writer() as unfinished:
+            for piece in [data] if isinstance(data, bytes) else data:
+                unfinished.file.write(piece)
+            return unfinished.commit(name)
+
+    def remove(self, name: str) -> None:
+        """A file or a whole folder; one that is not there is no error."""
+        path = self.local(name)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what killed writers left under .tmp/. For the one holder of the dataset's lock."""
+        self.remove(TEMPORARY)
+
+    def free_bytes(self) -> int:
+        """Free space where this folder lies or will lie."""
+        path = self.root.absolute()
+        while not path.exists():
+            path = path.parent
+        return shutil.disk_usage(path).free
+
+
+def _flush_folder(path: Path) -> None:
+    """Make a rename survive a power cut; file systems that cannot flush a folder say so and are left alone."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,34 @@
+"""A dataset in a few lines, for a person."""
+
+from lvae.manifests.dataset import Manifest
+
+
+def summary(name: str, manifest: Manifest) -> str:
+    """What it holds, how it was made, and its channels."""
+    counts, view, image = manifest.counts, manifest.view, manifest.image
+    shape = "x".join(map(str, view.shape))
+    orientations = " and their mirrors" if image.mirrored else ""
+    splits = ", ".join(f"{split} {entry.count}" for split, entry in sorted(manifest.splits.items()))
+    shards = sum(len(entry.shards) for entry in manifest.splits.values())
+    weights = manifest.autoencoder.weights_sha256
+    lines = [
+        f"{name}: {counts.latents} latents of {shape} from {counts.images} images{orientations}, {counts.rejected} rejected",
+        f"  images       {image.size} px, crop {image.crop}",
+        f"  autoencoder  {manifest.autoencoder.name}" + (f", weights {weights[:12]}" if weights else ""),
+        f"  classes      {len(manifest.classes) if manifest.classes is not None else 'none'}",
+        f"  view         {view.name}: {splits} in {shards} {view.format} shards of {view.dtype}",
+        f"  normalized   by {manifest.normalization.kind}; raw parts {manifest.raw}",
+        "  channel      mean        std        min        max      shift      scale",
+    ]
+    statistics, normalization = manifest.statistics, manifest.normalization
+    columns = (
+        statistics.mean,
+        statistics.std,
+        statistics.min,
+        statistics.max,
+        normalization.shift,
+        normalization.scale,
+    )
+    for channel, values in enumerate(zip(*columns, strict=True)):
+        lines.append(f"  {channel:7d} " + " ".join(f"{value:10.4f}" for value in values))
+    return "\n".join(lines)

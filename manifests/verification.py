@@ -1,0 +1,381 @@
+"""Is a dataset what its manifest says? Every fault is named, with what mends it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lvae.manifests import records
+from lvae.manifests.dataset import MANIFEST, Dataset, Manifest, read_manifest
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts import (
+    RECEIPTS,
+    Receipt,
+    moments_of_raw,
+    part_rows,
+    raw_name,
+    read_raw,
+    read_receipt,
+    receipt_name,
+    receipts_record,
+)
+from lvae.manifests.plan import PLAN, Plan, read_plan
+from lvae.manifests.publish import REJECTED, statistics_record
+from lvae.manifests.rows import ListingHash, RowReader
+from lvae.manifests.selection import Selected, select
+from lvae.manifests.shards import codec
+from lvae.manifests.statistics import ChannelMoments, Normalization
+from lvae.manifests.storage import Folder
+from lvae.manifests.views import ViewPlan, ViewSettings, plan_view, read_view, shard_content, view_id
+
+STD_TOLERANCE = 1e-12  # relative; statistics folded again from the same numbers differ by less
+READ_ROWS = 1024  # latents of a shard looked at together
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong. `part` or (`split`, `shard`): what has to be made again to mend it."""
+
+    where: str
+    problem: str
+    part: int | None = None
+    split: str | None = None
+    shard: int | None = None
+
+
+def mend_command(plan: Plan | None, folder: Folder) -> str:
+    """What to run against faults: the same encode command, whose settings the dataset remembers."""
+    return f"lvae encode {plan.source if plan else 'SOURCE'} {folder}"
+
+
+def verify(folder: Folder, deep: bool, progress: Callable[[str], None] = lambda _: None) -> list[Fault]:
+    """All faults of a dataset: files, counts and sizes; with `deep` also checksums, statistics, order and NaN.
+
+    `progress` is told what is being looked at. LvaeError where the folder holds no dataset at all.
+    """
+    faults: list[Fault] = []
+    try:
+        manifest = read_manifest(folder)
+    except LvaeError as error:
+        faults.append(Fault(MANIFEST, _without_advice(error)))
+        manifest = None
+    try:
+        plan = read_plan(folder)
+    except LvaeError as error:
+        faults.append(Fault(PLAN, _without_advice(error)))
+        plan = None
+    if manifest is None and not faults:
+        if plan is None:
+            raise LvaeError(f"{folder}: is not a dataset. Make one with 'lvae encode SOURCE DATASET'.")
+        return [Fault(MANIFEST, "is missing: the dataset is not finished")]
+    if plan is None and not faults:
+        faults.append(Fault(PLAN, "is missing"))
+    if manifest is None:
+        return faults
+    if plan is not None and plan.sha256 != manifest.plan_sha256:
+        faults.append(Fault(PLAN, "belongs to another dataset than the manifest"))
+        plan = None
+    progress("files")
+    faults += _files(folder, manifest, deep)
+    if plan is not None and plan.encoding is not None:
+        faults += _counts(manifest, plan)
+        faults += _parts(folder, manifest, plan, deep, progress)
+    faults += _shards(folder, manifest, deep, progress)
+    if deep and plan is not None and not faults:
+        faults += _recomputed(folder, manifest, plan, progress)
+    return faults
+
+
+def _without_advice(error: LvaeError) -> str:
+    return str(error).split(": ", 1)[-1].split(". Run ")[0].split(". Remove ")[0]
+
+
+def _files(folder: Folder, manifest: Manifest, deep: bool) -> Iterator[Fault]:
+    for name, entry in sorted(manifest.files.items()):
+        if name == RECEIPTS:
+            continue
+        split, shard = _shard_of(manifest, name)
+        size = folder.size(name)
+        if size is None:
+            yield Fault(name, "is missing", split=split, shard=shard)
+        elif size != entry.bytes:
+            yield Fault(name, f"has {size} bytes instead of {entry.bytes}", split=split, shard=shard)
+        elif deep and folder.sha256(name) != entry.sha256:
+            yield Fault(name, "its bytes are not those that were written (checksum)", split=split, shard=shard)
+
+
+def _shard_of(manifest: Manifest, name: str) -> tuple[str | None, int | None]:
+    """Which shard a file under shards/ belongs to: that of its receipt, its tar, or its number in a Zarr array."""
+    prefix = f"shards/{manifest.view.name}/"
+    if not name.startswith(prefix) or name.endswith(("view.json", "zarr.json")):
+        return None, None
+    local = name.removeprefix(prefix)
+    for split in manifest.splits:
+        if local.startswith(f"shard-{split}-"):
+            return split, int(local.removeprefix(f"shard-{split}-").removesuffix(".json"))
+        if local.startswith(f"{split}-") and local.endswith(".tar"):
+            return split, int(local.removeprefix(f"{split}-").removesuffix(".tar"))
+        if local.startswith(f"{split}.zarr/"):
+            return split, int(local.split("/c/")[1].split("/")[0])
+    return None, None
+
+
+def _counts(manifest: Manifest, plan: Plan) -> Iterator[Fault]:
+    encoding = plan.encoded()
+    claims = [
+        ("source.images", manifest.source.images, plan.listing.images),
+        ("counts.images", manifest.counts.images, plan.listing.images),
+        ("source.listing_sha256", manifest.source.listing_sha256, plan.listing.sha256),
+        ("source.kind", manifest.source.kind, plan.listing.kind),
+        ("image", manifest.image, encoding.image),
+        ("autoencoder", manifest.autoencoder, encoding.autoencoder),
+        ("view.shape", manifest.view.shape, encoding.latent_shape),
+        (
+            "counts.latents",
+            manifest.counts.latents,
+            (manifest.counts.images - manifest.counts.rejected) * encoding.image.orientations,
+        ),
+        ("counts.selected", manifest.counts.selected, sum(split.count for split in manifest.splits.values())),
+        ("statistics.count", manifest.statistics.count, manifest.counts.selected),
+    ]
+    for name, split in manifest.splits.items():
+        claims.append((f"splits.{name}.count", split.count, sum(shard.count for shard in split.shards)))
+    for name, claimed, right in claims:
+        if claimed != right:
+            yield Fault(MANIFEST, f"{name} is {claimed}, and should be {right}")
+
+
+def _parts(
+    folder: Folder, manifest: Manifest, plan: Plan, deep: bool, progress: Callable[[str], None]
+) -> Iterator[Fault]:
+    encoding = plan.encoded()
+    kept = manifest.raw == "kept"
+    latents = rejected = 0
+    whole = True
+    lines = []
+    for part in range(plan.listing.parts):
+        progress(f"part {part + 1} of {plan.listing.parts}")
+        receipt, problem = _receipt(folder, plan, part)
+        if receipt is None:
+            whole = False
+            yield Fault(receipt_name(part), problem, part=part)
+            continue
+        latents += receipt.latents
+        rejected += len(receipt.rejected)
+        lines += [records.line(rejection) for rejection in receipt.rejected]
+        if (receipt.rows - len(receipt.rejected)) * encoding.image.orientations != receipt.latents:
+            yield Fault(receipt_name(part), "its counts do not add up", part=part)
+        if kept:
+            yield from _raw(folder, plan, receipt, deep)
+    if not whole:
+        return
+    entry, record = manifest.files.get(RECEIPTS), receipts_record(folder, plan.listing.parts)
+    if entry is None or (entry.bytes, entry.sha256) != (record.bytes, record.sha256):
+        yield Fault(RECEIPTS, "the receipts are not those that the manifest was made from (checksum)")
+    for name, claimed, right in [
+        ("counts.latents", manifest.counts.latents, latents),
+        ("counts.rejected", manifest.counts.rejected, rejected),
+    ]:
+        if claimed != right:
+            yield Fault(MANIFEST, f"{name} is {claimed}, and the receipts say {right}")
+    if folder.read_if_there(REJECTED) not in (None, b"".join(lines)):
+        yield Fault(REJECTED, "does not list what the receipts say was rejected")
+
+
+def _receipt(folder: Folder, plan: Plan, part: int) -> tuple[Receipt | None, str]:
+    try:
+        receipt = read_receipt(folder, part)
+    except LvaeError as error:
+        return None, _without_advice(error)
+    if receipt is None:
+        return None, "is missing"
+    if receipt.plan_sha256 != plan.sha256 or (receipt.first_row, receipt.rows) != part_rows(plan, part):
+        return None, "is the receipt of another part or of another dataset"
+    return receipt, ""
+
+
+def _raw(folder: Folder, plan: Plan, receipt: Receipt, deep: bool) -> Iterator[Fault]:
+    name, part = receipt.raw.path, receipt.part
+    size = folder.size(name)
+    if name != raw_name(part, receipt.raw.sha256):
+        yield Fault(receipt_name(part), "names the raw file of another part", part=part)
+    elif size is None:
+        yield Fault(name, "is missing", part=part)
+    elif size != receipt.raw.bytes:
+        yield Fault(name, f"has {size} bytes instead of {receipt.raw.bytes}", part=part)
+    elif deep and folder.sha256(name) != receipt.raw.sha256:
+        yield Fault(name, "its bytes are not those that were written (checksum)", part=part)
+    elif deep:
+        try:
+            raw = read_raw(folder, receipt, plan.encoded())
+        except LvaeError as error:
+            yield Fault(name, _without_advice(error), part=part)
+            return
+        moments = moments_of_raw(plan.encoded(), raw).to_record() if len(raw) else None
+        if moments is not None and not np.isfinite([*moments.mean, *moments.m2]).all():
+            yield Fault(name, "holds numbers that are not finite", part=part)
+        elif moments is not None and (
+            receipt.moments is None or not _moments_agree(moments.to_moments(), receipt.moments.to_moments())
+        ):
+            yield Fault(receipt_name(part), "its moments are not those of its raw file", part=part)
+
+
+def _moments_agree(a: ChannelMoments, b: ChannelMoments) -> bool:
+    scale = np.maximum(a.std, np.finfo(np.float64).tiny)
+    return (
+        a.count == b.count
+        and a.mean.shape == b.mean.shape
+        and bool((np.abs(a.mean - b.mean) <= STD_TOLERANCE * np.maximum(scale, np.abs(a.mean))).all())
+        and bool((np.abs(a.std - b.std) <= STD_TOLERANCE * scale).all())
+        and np.array_equal(a.minimum, b.minimum)
+        and np.array_equal(a.maximum, b.maximum)
+    )
+
+
+def _shards(folder: Folder, manifest: Manifest, deep: bool, progress: Callable[[str], None]) -> Iterator[Fault]:
+    try:
+        view = read_view(folder, manifest.view.name)
+    except LvaeError as error:
+        yield Fault(f"shards/{manifest.view.name}/view.json", _without_advice(error))
+        return
+    if set(view.layouts) != set(manifest.splits):
+        yield Fault(MANIFEST, "its splits are not those of the view")
+        return
+    for split, layout in view.layouts.items():
+        progress(f"shards of {split}")
+        if layout.count != manifest.splits[split].count:
+            yield Fault(MANIFEST, f"splits.{split}.count is not what the view says")
+        for problem in codec(view.format).check(folder, view.name, layout):
+            yield Fault(f"shards/{view.name}", problem)
+    if view.normalization != manifest.normalization:
+        yield Fault(MANIFEST, "normalization is not what the view was written with")
+    if deep:
+        yield from _labels_and_numbers(folder, manifest)
+
+
+def _labels_and_numbers(folder: Folder, manifest: Manifest) -> Iterator[Fault]:
+    classes = len(manifest.classes) if manifest.classes is not None else None
+    for split in manifest.splits:
+        try:
+            dataset = Dataset(folder, manifest, split)
+            labels = dataset.labels
+            for start in range(0, len(dataset), READ_ROWS):
+                block = np.asarray(dataset.latents[start : start + READ_ROWS])
+                if block.dtype.kind == "f" and not np.isfinite(block).all():
+                    yield Fault(f"shards/{manifest.view.name}", f"{split}: latents that are not finite")
+                    break
+            if classes is not None and len(labels) and not (labels.min() >= -1 and labels.max() < classes):
+                yield Fault(f"shards/{manifest.view.name}", f"{split}: labels outside of the {classes} classes")
+        except LvaeError as error:
+            yield Fault(f"shards/{manifest.view.name}", _without_advice(error))
+
+
+def view_settings(manifest: Manifest) -> ViewSettings:
+    """The settings that a dataset's view was made with."""
+    given = manifest.normalization.kind == "given"
+    return ViewSettings(
+        normalization=manifest.normalization.kind,
+        shift=manifest.normalization.shift if given else None,
+        scale=manifest.normalization.scale if given else None,
+        format=manifest.view.format,
+        dtype=manifest.view.dtype,
+        shard_size=manifest.view.shard_size,
+        seed=manifest.view.seed,
+        selection=manifest.view.selection,
+    )
+
+
+def _recomputed(folder: Folder, manifest: Manifest, plan: Plan, progress: Callable[[str], None]) -> Iterator[Fault]:
+    """With everything in place: the listing, the selection, the statistics and every shard, from the raw parts."""
+    progress("listing")
+    listing = ListingHash()
+    listing.update(RowReader(folder, plan.listing.parts))
+    if listing.hexdigest() != plan.listing.sha256:
+        yield Fault("rows", "are not the listing that the dataset was made from")
+        return
+    if manifest.raw == "dropped":
+        yield from _statistics_from_shards(folder, manifest)
+        return
+    settings = view_settings(manifest)
+
+    def receipts() -> Iterator[Receipt]:
+        for part in range(plan.listing.parts):
+            receipt = read_receipt(folder, part)
+            if receipt is not None:
+                yield receipt
+
+    selected = select(folder, plan, settings.selection, receipts)
+    yield from _manifest_numbers(manifest, plan, settings, selected)
+    view = plan_view(plan, settings, selected, receipts_record(folder, plan.listing.parts).sha256)
+    if view != read_view(folder, manifest.view.name):
+        yield Fault(f"shards/{manifest.view.name}/view.json", "is not what the settings and the raw parts give")
+        return
+    yield from _shard_contents(folder, manifest, plan, view, progress)
+
+
+def _manifest_numbers(manifest: Manifest, plan: Plan, settings: ViewSettings, selected: Selected) -> Iterator[Fault]:
+    right = statistics_record(selected.moments, sum(selected.counts.values()))
+    for name in ("count", "mean", "std", "min", "max"):
+        if getattr(manifest.statistics, name) != getattr(right, name):
+            yield Fault(MANIFEST, f"statistics.{name} is not that of the raw parts")
+    computed = None if settings.normalization == "given" else Normalization.of(settings.normalization, selected.moments)
+    if computed is not None and manifest.normalization != computed:
+        yield Fault(MANIFEST, "normalization is not what the statistics give")
+    if manifest.classes != selected.classes:
+        yield Fault(MANIFEST, "classes are not those of the source")
+    if manifest.id != view_id(plan, settings, selected, manifest.normalization):
+        yield Fault(MANIFEST, "id is not that of its rows and settings")
+    if manifest.view.name != settings.name(plan):
+        yield Fault(MANIFEST, "view.name is not that of its settings")
+
+
+def _shard_contents(
+    folder: Folder, manifest: Manifest, plan: Plan, view: ViewPlan, progress: Callable[[str], None]
+) -> Iterator[Fault]:
+    for split, layout in view.layouts.items():
+        dataset = Dataset(folder, manifest, split)
+        for number in range(layout.shards):
+            progress(f"shard {number + 1} of {layout.shards} of {split}")
+            first, count = layout.rows_of(number)
+            right = shard_content(folder, plan, view, split, number)
+            here = slice(first, first + count)
+            same = (
+                np.array_equal(np.asarray(dataset.latents[here]), right.latents)
+                and np.array_equal(dataset.labels[here], right.labels)
+                and np.array_equal(dataset.rows[here], right.rows)
+                and np.array_equal(dataset.mirrored[here], right.mirrored)
+            )
+            if same and right.log_variances is not None and dataset.log_variances is not None:
+                same = np.array_equal(np.asarray(dataset.log_variances[here]), right.log_variances)
+            if not same:
+                name = manifest.splits[split].shards[number].path
+                yield Fault(name, "does not hold what the raw parts give, in order", split=split, shard=number)
+
+
+def moments_from_shards(folder: Folder, manifest: Manifest) -> ChannelMoments:
+    """Statistics of the raw latents from the normalized ones: exact up to the rounding of the stored dtype."""
+    moments = ChannelMoments.empty(manifest.view.shape[0])
+    for split in manifest.splits:
+        dataset = Dataset(folder, manifest, split)
+        for start in range(0, len(dataset), READ_ROWS):
+            stored = np.asarray(dataset.latents[start : start + READ_ROWS])
+            raw = stored if stored.dtype == np.uint8 else dataset.denormalize(stored)
+            moments = moments.merge(ChannelMoments.of(raw))
+    return moments
+
+
+def _statistics_from_shards(folder: Folder, manifest: Manifest) -> Iterator[Fault]:
+    if manifest.autoencoder.store == "moments":
+        return  # the shards' log-variances are rounded one by one; the receipts' checksum covers the statistics
+    moments = moments_from_shards(folder, manifest)
+    tolerance = shard_tolerance(manifest)
+    std = np.maximum(np.array(manifest.statistics.std), np.finfo(np.float64).tiny)
+    if (np.abs(moments.mean - manifest.statistics.mean) > tolerance * std).any():
+        yield Fault(MANIFEST, "statistics.mean is not that of the shards")
+    if (np.abs(moments.std - manifest.statistics.std) > tolerance * std).any():
+        yield Fault(MANIFEST, "statistics.std is not that of the shards")
+
+
+def shard_tolerance(manifest: Manifest) -> float:
+    """How far statistics from shards may be off, in standard deviations: half a unit in the last place at 1."""
+    return {"float16": 2.0**-11, "float32": 2.0**-22, "uint8": STD_TOLERANCE}[manifest.view.dtype]

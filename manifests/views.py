@@ -1,0 +1,253 @@
+"""Views: selected latents, normalized, in seeded order, in shards.
+
+`plan_view` decides everything in the process that submits the job. `write_shard` runs anywhere: shard s of a split
+holds the entries at permutation[s*S : (s+1)*S], so every shard is a fair sample of the whole.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lvae.manifests import records
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts import raw_name
+from lvae.manifests.plan import Encoding, Plan
+from lvae.manifests.rows import RowReader
+from lvae.manifests.seeds import permute
+from lvae.manifests.selection import ENTRY, OFFSETS, RAW_HASHES, Selected, Selection, entries_file
+from lvae.manifests.shards import ShardContent, SplitLayout, codec
+from lvae.manifests.statistics import Kind, Normalization
+from lvae.manifests.storage import FileRecord, Folder
+
+NORMALIZE_ROWS = 256  # latents whose float64 copy is held at a time
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """What a user decides of a view. `shift` and `scale` belong to the kind "given"."""
+
+    normalization: Kind = "channel"
+    shift: tuple[float, ...] | None = None
+    scale: tuple[float, ...] | None = None
+    format: Literal["zarr", "webdataset"] = "zarr"
+    dtype: Literal["float16", "float32", "uint8"] = "float16"
+    shard_size: int = 8192
+    seed: int = 0
+    selection: Selection = field(default_factory=Selection)
+
+    def name(self, plan: Plan) -> str:
+        """Made from the settings and the listing, so that another view never lies where this one does."""
+        digest = records.sha256_of({"settings": self, "plan": plan.sha256})
+        return f"{self.normalization}-{self.format}-{self.dtype}-{digest[:8]}"
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """A view about to be written: all that `write_shard` needs beside the order files.
+
+    sha256: over everything that decides the shards' bytes; a shard's receipt repeats it.
+    """
+
+    name: str
+    format: str
+    seed: int
+    normalization: Normalization
+    layouts: dict[str, SplitLayout]
+    parts: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ShardReceipt:
+    """What became of one shard; the file of its latents comes first."""
+
+    format: Literal["latent-vae-shard"]
+    version: Literal[1]
+    view_sha256: str
+    split: str
+    number: int
+    count: int
+    files: tuple[FileRecord, ...]
+
+
+def plan_view(plan: Plan, settings: ViewSettings, selected: Selected, raw_sha256: str) -> ViewPlan:
+    """Everything that decides the shards, from the settings and what `select` found.
+
+    raw_sha256: of the receipts. Shards made from other raw latents are never taken for these.
+    """
+    encoding = plan.encoded()
+    shape = encoding.latent_shape
+    if settings.dtype == "uint8" and not encoding.autoencoder.pixels:
+        raise LvaeError("--dtype uint8: only pixels are stored as bytes. Choose float16 or float32.")
+    if settings.normalization == "given":
+        normalization = Normalization.given(settings.shift or (), settings.scale or (), shape[0])
+    else:
+        normalization = Normalization.of(settings.normalization, selected.moments)
+    label_width = max(2, len(str(len(selected.classes or ()))))
+    json_width = codec(settings.format).json_width(plan.listing.images, [selected.longest_key])
+    layouts = {
+        split: SplitLayout(
+            split=split,
+            count=count,
+            shape=shape,
+            dtype=settings.dtype,
+            shard_size=settings.shard_size,
+            log_variances=encoding.autoencoder.store == "moments",
+            labelled=selected.labelled,
+            label_width=label_width,
+            json_width=json_width,
+        )
+        for split, count in selected.counts.items()
+    }
+    decided = {"settings": settings, "layouts": layouts, "normalization": normalization, "raw": raw_sha256}
+    digest = records.sha256_of({**decided, "entries": selected.entries_sha256})
+    return ViewPlan(
+        settings.name(plan), settings.format, settings.seed, normalization, layouts, plan.listing.parts, digest
+    )
+
+
+def view_file(name: str) -> str:
+    return f"shards/{name}/view.json"
+
+
+def write_view(folder: Folder, view: ViewPlan) -> None:
+    folder.write(view_file(view.name), records.dumps(view))
+
+
+def read_view(folder: Folder, name: str) -> ViewPlan:
+    """How the shards of a view lie; LvaeError where that is missing or damaged."""
+    path = folder.local(view_file(name))
+    data = folder.read_if_there(view_file(name))
+    if data is None:
+        raise LvaeError(f"{path}: is missing. Run 'lvae encode' again to make it anew.")
+    return records.parse(ViewPlan, data, str(path))
+
+
+def view_id(plan: Plan, settings: ViewSettings, selected: Selected, normalization: Normalization) -> str:
+    """What a trainer sees: the rows and their order, how they were made and normalized; not the format or the place."""
+    encoding = plan.encoded()
+    return records.sha256_of(
+        {
+            "listing": plan.listing.sha256,
+            "entries": selected.entries_sha256,
+            "seed": settings.seed,
+            "image": encoding.image,
+            "autoencoder": encoding.autoencoder,
+            "normalization": normalization,
+            "dtype": settings.dtype,
+            "classes": selected.classes,
+        }
+    )
+
+
+class RawLatents:
+    """All raw latents of a dataset as one run of numbers, read from the parts as needed."""
+
+    def __init__(self, folder: Folder, encoding: Encoding):
+        self._folder, self._encoding = folder, encoding
+        self._offsets = np.memmap(folder.local(OFFSETS), "<i8", "r")
+        self._hashes = np.memmap(folder.local(RAW_HASHES), "S8", "r")
+
+    def normalized(
+        self, indices: NDArray[np.int64], normalization: Normalization, dtype: str
+    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Latents (n, C, h, w) in this order, and log-variances where they are kept.
+
+        Each part is read once, forwards.
+        """
+        channels, height, width = self._encoding.latent_shape
+        moments = self._encoding.autoencoder.store == "moments"
+        latents = np.empty((len(indices), channels, height, width), dtype)
+        log_variances = np.empty_like(latents) if moments else None
+        order = np.argsort(indices, kind="stable")
+        ascending = indices[order]
+        bounds = np.searchsorted(ascending, self._offsets)
+        for part in np.flatnonzero(np.diff(bounds)):
+            raw = self._part(int(part))
+            for start in range(bounds[part], bounds[part + 1], NORMALIZE_ROWS):
+                stop = min(start + NORMALIZE_ROWS, bounds[part + 1])
+                block = raw[ascending[start:stop] - self._offsets[part]]
+                if log_variances is not None:
+                    log_variances[order[start:stop]] = normalization.normalize_log_variances(block[:, channels:], dtype)
+                    block = block[:, :channels]
+                latents[order[start:stop]] = block if dtype == "uint8" else normalization.normalize(block, dtype)
+        return latents, log_variances
+
+    def _part(self, part: int) -> NDArray[Any]:
+        path = self._folder.local(raw_name(part, bytes(self._hashes[part]).decode()))
+        count = int(self._offsets[part + 1] - self._offsets[part])
+        try:
+            raw: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise LvaeError(f"{path}: cannot be read ({error}). Run 'lvae encode' again to make it anew.") from error
+        if raw.shape != (count, *self._encoding.raw_shape):
+            raise LvaeError(f"{path}: holds an array of shape {raw.shape}. Run 'lvae encode' again to make it anew.")
+        return raw
+
+
+def shard_content(folder: Folder, plan: Plan, view: ViewPlan, split: str, number: int) -> ShardContent:
+    """What a shard holds, gathered from the raw parts."""
+    layout = view.layouts[split]
+    first, count = layout.rows_of(number)
+    entries = np.memmap(folder.local(entries_file(split)), ENTRY, "r", shape=(layout.count,))
+    chosen = entries[permute(np.arange(first, first + count), layout.count, view.seed, f"order/{split}")]
+    raw = RawLatents(folder, plan.encoded())
+    latents, log_variances = raw.normalized(chosen["raw"], view.normalization, layout.dtype)
+    keys = _keys(folder, plan, chosen["row"]) if layout.json_width else []
+    labels, rows, mirrored = (np.ascontiguousarray(chosen[name]) for name in ("label", "row", "mirrored"))
+    return ShardContent(latents, log_variances, labels, rows, mirrored, keys)
+
+
+def _keys(folder: Folder, plan: Plan, rows: NDArray[np.int64]) -> list[str]:
+    reader = RowReader(folder, plan.listing.parts)
+    size = plan.listing.part_size
+    keys = [""] * len(rows)
+    order = np.argsort(rows, kind="stable")
+    parts = rows[order] // size
+    for part in np.unique(parts):
+        wanted = order[parts == part]
+        found = reader.table(int(part), ["key"])["key"].take(pa.array(rows[wanted] - part * size)).to_pylist()
+        for position, key in zip(wanted, found, strict=True):
+            keys[position] = key
+    return keys
+
+
+def shard_receipt_name(view: str, split: str, number: int) -> str:
+    return f"shards/{view}/shard-{split}-{number:06d}.json"
+
+
+def write_shard(folder: Folder, plan: Plan, view: ViewPlan, split: str, number: int) -> ShardReceipt:
+    """Gather, write and sign for one shard."""
+    content = shard_content(folder, plan, view, split, number)
+    files = codec(view.format).write_shard(folder, view.name, view.layouts[split], number, content)
+    receipt = ShardReceipt("latent-vae-shard", 1, view.sha256, split, number, len(content.rows), tuple(files))
+    folder.write(shard_receipt_name(view.name, split, number), records.dumps(receipt))
+    return receipt
+
+
+def finished_shard(folder: Folder, view: ViewPlan, split: str, number: int) -> ShardReceipt | None:
+    """The receipt of a shard that need not be written again: made by this very plan, and its files have their sizes."""
+    name = shard_receipt_name(view.name, split, number)
+    data = folder.read_if_there(name)
+    if data is None:
+        return None
+    try:
+        receipt = records.parse(ShardReceipt, data, name)
+    except LvaeError:
+        return None  # a damaged receipt is no receipt: the shard is written again
+    if (receipt.view_sha256, receipt.split, receipt.number) != (view.sha256, split, number):
+        return None
+    return receipt if all(folder.size(file.path) == file.bytes for file in receipt.files) else None
+
+
+def pending_shards(folder: Folder, view: ViewPlan) -> list[tuple[str, int]]:
+    """(split, number) of every shard still to be written."""
+    return [
+        (split, number)
+        for split, layout in view.layouts.items()
+        for number in range(layout.shards)
+        if finished_shard(folder, view, split, number) is None
+    ]

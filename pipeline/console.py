@@ -1,0 +1,56 @@
+"""What a person sees while a job runs: a bar on a terminal, a line now and then elsewhere. All of it on stderr."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+LINE_SECONDS = 30.0
+
+
+def say(text: str) -> None:
+    """One line on stderr, above a bar if there is one."""
+    tqdm.write(text, file=sys.stderr)
+
+
+class Bar:
+    """Progress towards a total, with rate and time left."""
+
+    def __init__(self, what: str, total: int, unit: str, initial: int = 0):
+        self._what, self._unit, self._initial = what, unit, initial
+        self._terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total, initial=initial, desc=what, unit=f" {unit}", disable=not self._terminal, smoothing=0.1
+        )
+        self._total, self._done = total, initial
+        self._start = self._last_line = time.monotonic()
+
+    def at(self, done: int) -> None:
+        """So much is done; never fewer than before."""
+        self._bar.update(max(0, done - self._done))
+        self._done = max(done, self._done)
+        now = time.monotonic()
+        if not self._terminal and now - self._last_line >= LINE_SECONDS:
+            self._last_line = now
+            print(self._line(now), file=sys.stderr, flush=True)
+
+    def _line(self, now: float) -> str:
+        rate = (self._done - self._initial) / (now - self._start)
+        left = f", {_duration((self._total - self._done) / rate)} left" if rate > 0 else ""
+        return f"{self._what}: {self._done} of {self._total} {self._unit}, {rate:.1f}/s{left}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+
+def _duration(seconds: float) -> str:
+    minutes, whole = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d}"

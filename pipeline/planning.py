@@ -1,0 +1,213 @@
+"""From what a user asks for to a dataset's plan: defaults, what an earlier command set, and what cannot be changed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lvae.encode.autoencoder import Autoencoder, build, load
+from lvae.encode.crops import CROPS
+from lvae.encode.encoder import choose_batch, choose_device, choose_part_size, weights_in
+from lvae.encode.weights import save_safetensors
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.plan import (
+    AutoencoderRecord,
+    Encoding,
+    ImageSettings,
+    Plan,
+    Precision,
+    Store,
+    read_plan,
+    refuse_change,
+    write_plan,
+)
+from lvae.manifests.storage import Folder
+from lvae.pipeline.scanning import DEFAULT_PART_SIZE, ScanOptions, recognize, scan
+
+THREADS = 1  # inside a part: N one-thread workers beat one N-thread worker, and bytes do not depend on N
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """What decides the raw parts, as given on the command line; None where not given."""
+
+    autoencoder: str | None = None
+    weights: str | None = None
+    size: int | None = None
+    crop: str | None = None
+    mirror: bool | None = None
+    store: Store | None = None
+    seed: int | None = None
+    batch: int | None = None
+    precision: Precision | None = None
+    device: str = "auto"
+    scan: ScanOptions = field(default_factory=ScanOptions)
+
+
+def new_encoding(options: EncodeOptions, network: Autoencoder, fingerprint: str | None) -> Encoding:
+    """The settings of a dataset that does not exist yet."""
+    size = options.size if options.size is not None else 256
+    crop = options.crop or "adm"
+    store = options.store or "mode"
+    factor = network.downsampling_factor
+    if crop not in CROPS:
+        raise LvaeError(f"--crop {crop}: there is no such crop. Choose one of {', '.join(CROPS)}.")
+    if size < 1 or size % factor:
+        raise LvaeError(f"--size {size}: {network.name} needs a multiple of its downsampling factor, {factor}.")
+    if store != "mode" and network.architecture["kind"] != "kl":
+        raise LvaeError(
+            f"--store {store}: {network.name} has no posterior. Only kl autoencoders do; leave --store out."
+        )
+    if options.batch is not None and options.batch < 1:
+        raise LvaeError(f"--batch {options.batch}: must be at least 1.")
+    cost = 0 if fingerprint is None else network.multiply_adds(size)
+    return Encoding(
+        image=ImageSettings(size, crop, CROPS[crop], bool(options.mirror), (-1.0, 1.0)),
+        autoencoder=AutoencoderRecord(
+            network.name, network.architecture, fingerprint, factor, network.latent_channels, store
+        ),
+        seed=options.seed or 0,
+        batch=options.batch or choose_batch(cost, choose_device(options.device)),
+        precision=options.precision or "float32",
+        threads=THREADS,
+    )
+
+
+def changed_encoding(options: EncodeOptions, old: Encoding) -> Encoding:
+    """The old settings with everything that was given put in its place: equal to them where nothing changes."""
+    autoencoder, image = old.autoencoder, old.image
+    if options.autoencoder is not None:
+        network = build_without_weights(options.autoencoder)
+        autoencoder = replace(
+            autoencoder,
+            name=network.name,
+            architecture=network.architecture,
+            downsampling_factor=network.downsampling_factor,
+            latent_channels=network.latent_channels,
+        )
+    if options.store is not None:
+        autoencoder = replace(autoencoder, store=options.store)
+    if options.crop is not None:
+        image = replace(image, crop=options.crop, resample=CROPS.get(options.crop, options.crop))
+    if options.size is not None:
+        image = replace(image, size=options.size)
+    if options.mirror is not None:
+        image = replace(image, mirrored=options.mirror)
+    given: dict[str, Any] = {
+        name: value for name in ("seed", "batch", "precision") if (value := getattr(options, name)) is not None
+    }
+    return replace(old, autoencoder=autoencoder, image=image, **given)
+
+
+def build_without_weights(description: str) -> Autoencoder:
+    """The architecture alone: on torch's meta device, which takes no memory."""
+    import torch
+
+    with torch.device("meta"):
+        return build(description)
+
+
+def load_network(options: EncodeOptions) -> Autoencoder:
+    if options.autoencoder is None:
+        raise LvaeError(
+            "--autoencoder: which one? For example pixels-f8, or kl-f8 with --weights FILE; "
+            "'lvae encode --help' names them all."
+        )
+    return load(options.autoencoder, options.weights)
+
+
+def store_weights(folder: Folder, encoding: Encoding, network: Autoencoder) -> None:
+    """Put the weights where workers and decoders find them."""
+    name = encoding.autoencoder.weights_file
+    if name is not None and not folder.exists(name):
+        folder.write(name, save_safetensors(network))
+
+
+def part_size_for(encoding: Encoding, multiply_adds: int) -> int:
+    channels, height, width = encoding.raw_shape
+    raw_bytes = channels * height * width * (1 if encoding.autoencoder.pixels else 4)
+    return choose_part_size(multiply_adds, raw_bytes, encoding.image.orientations)
+
+
+def prepare(folder: Folder, source: str, options: EncodeOptions, say: Callable[[str], None]) -> Plan:
+    """The plan of a dataset, new or continued, written down; its weights in place. Refuses every change, naming it."""
+    try:
+        old = read_plan(folder)
+    except LvaeError as error:
+        say(f"{error} Making it anew from this command.")
+        old = None
+    if old is None:
+        return _first_plan(folder, source, options, say)
+    if options.scan.part_size is not None and options.scan.part_size != old.listing.part_size:
+        refuse_change(folder, {"part_size": old.listing.part_size}, {"part_size": options.scan.part_size})
+    if options.scan.limit is not None and options.scan.limit != old.limit:
+        refuse_change(folder, {"limit": old.limit}, {"limit": options.scan.limit})
+    if old.encoding is None:
+        network = load_network(options)
+        encoding = new_encoding(options, network, _fingerprint(network))
+        plan = replace(recognize(folder, old, source, options.scan, say), encoding=encoding)
+        store_weights(folder, encoding, network)
+    else:
+        refuse_change(folder, old.encoding, changed_encoding(options, old.encoding))
+        plan = recognize(folder, old, source, options.scan, say)
+        _check_weights(folder, old.encoding, options)
+    if plan != old:
+        write_plan(folder, plan)
+    return plan
+
+
+def _first_plan(folder: Folder, source: str, options: EncodeOptions, say: Callable[[str], None]) -> Plan:
+    network = load_network(options)
+    fingerprint = _fingerprint(network)
+    encoding = new_encoding(options, network, fingerprint)
+    cost = 0 if fingerprint is None else network.multiply_adds(encoding.image.size)
+    part_size = options.scan.part_size or part_size_for(encoding, cost)
+    plan = replace(scan(folder, source, options.scan, part_size, say), encoding=encoding)
+    store_weights(folder, encoding, network)
+    write_plan(folder, plan)
+    return plan
+
+
+def _fingerprint(network: Autoencoder) -> str | None:
+    return None if network.architecture["kind"] == "pixels" else network.fingerprint
+
+
+def _check_weights(folder: Folder, encoding: Encoding, options: EncodeOptions) -> None:
+    """The weights given now, if any, must be the dataset's; lost or damaged ones are put back from them."""
+    name = encoding.autoencoder.weights_file
+    if name is None:
+        if options.weights is not None:
+            raise LvaeError(f"--weights: {folder} holds pixels, which need none. Leave it out.")
+        return
+    network = None
+    if options.weights is not None:
+        network = load(encoding.autoencoder.architecture, options.weights)
+        found = network.fingerprint
+        if found != encoding.autoencoder.weights_sha256:
+            refuse_change(folder, {"weights": encoding.autoencoder.weights_sha256}, {"weights": found})
+    if not _whole_weights(folder, encoding):
+        if network is None:
+            raise LvaeError(f"{folder}/{name}: is missing or damaged. Run the same command with --weights FILE.")
+        folder.remove(name)
+        store_weights(folder, encoding, network)
+
+
+def _whole_weights(folder: Folder, encoding: Encoding) -> bool:
+    path = weights_in(folder, encoding)
+    if path is None or not folder.exists(str(encoding.autoencoder.weights_file)):
+        return False
+    try:
+        return load(encoding.autoencoder.architecture, path).fingerprint == encoding.autoencoder.weights_sha256
+    except LvaeError:
+        return False
+
+
+def scan_only(folder: Folder, source: str, options: ScanOptions, say: Callable[[str], None]) -> Plan:
+    """`lvae scan`: rows/ and a plan that knows no encoding yet. Again, it says whether the images are the same."""
+    old = read_plan(folder)
+    if old is not None:
+        wanted = replace(old.listing, part_size=options.part_size or old.listing.part_size)
+        refuse_change(folder, {"part_size": old.listing.part_size}, {"part_size": wanted.part_size})
+        return recognize(folder, old, source, options, say)
+    plan = scan(folder, source, options, options.part_size or DEFAULT_PART_SIZE, say)
+    write_plan(folder, plan)
+    return plan

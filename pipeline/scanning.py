@@ -1,0 +1,171 @@
+"""The scan of a source into a dataset's rows, and recognizing the same images again."""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lvae.encode.part import content_sha256
+from lvae.encode.sources import Source, apply_labels, open_reader, open_source, read_labels
+from lvae.manifests import records
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts import finished
+from lvae.manifests.plan import Plan
+from lvae.manifests.rows import DamagedRows, ImageRow, Listing, RowReader, write_rows
+from lvae.manifests.storage import Folder
+
+SEEN = "timings/source.json"
+DEFAULT_PART_SIZE = 512
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """As given on the command line; None where not given."""
+
+    labels: Path | None = None
+    limit: int | None = None
+    part_size: int | None = None
+
+
+class Scan:
+    """A source as one scan sees it: rows with labels applied, up to the limit."""
+
+    def __init__(self, source: str, options: ScanOptions):
+        if options.limit is not None and options.limit < 1:
+            raise LvaeError("--limit: must be at least 1.")
+        self.source: Source = open_source(source)
+        self._labels = read_labels(options.labels) if options.labels is not None else None
+        self._limit = options.limit
+        self.counts: dict[str, int] = {}
+
+    def rows(self) -> Iterator[ImageRow]:
+        rows = self.source.rows()
+        if self._labels is not None:
+            rows = apply_labels(rows, self._labels[1], self.counts)
+        return itertools.islice(rows, self._limit)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Final once the rows are through."""
+        return self.source.classes if self._labels is None else self._labels[0]
+
+
+def absolute(source: str) -> str:
+    """A SOURCE that means the same from any folder."""
+    return source if ":" in source.split("/")[0] else str(Path(source).absolute())
+
+
+def scan(folder: Folder, source: str, options: ScanOptions, part_size: int, say: Callable[[str], None]) -> Plan:
+    """List a source into rows/. The plan is not yet written: whoever asks decides what else stands in it."""
+    found = Scan(source, options)
+    images, parts, sha256 = write_rows(folder, found.rows(), part_size)
+    listing = Listing(found.source.kind, images, sha256, parts, part_size, found.classes)
+    tell(found, images, say)
+    plan = Plan(
+        "latent-vae-plan",
+        1,
+        absolute(source),
+        found.source.location,
+        options.limit,
+        "source" if options.labels is None else "file",
+        listing,
+        None,
+    )
+    _remember(folder, plan, plan.location)
+    return plan
+
+
+def tell(found: Scan, images: int, say: Callable[[str], None]) -> None:
+    """What a scan found, once its rows are through."""
+    classes = f" in {len(found.classes)} classes" if found.classes else ""
+    counts = {**found.source.counts, **found.counts}
+    others = "".join(f"; {count} {what}" for what, count in sorted(counts.items()) if count)
+    say(f"{found.source.kind} {found.source.location}: {images} images{classes}{others}")
+    for warning in found.source.warnings:
+        say(f"warning: {warning}")
+
+
+def recognize(folder: Folder, plan: Plan, source: str, options: ScanOptions, say: Callable[[str], None]) -> Plan:
+    """The plan, with the place where its images lie now.
+
+    LvaeError where the source no longer holds the images that the dataset was made from, naming a difference. Damaged
+    rows are written again. Where files look touched since they were listed, the bytes of every finished part's images
+    are compared with its receipt.
+    """
+    found = Scan(source, replace(options, limit=options.limit if options.limit is not None else plan.limit))
+    compare_labels = plan.labels_from == "source" or options.labels is not None
+    try:
+        difference = _first_difference(RowReader(folder, plan.listing.parts), found.rows(), compare_labels)
+    except DamagedRows:
+        difference = _write_again(folder, plan, found)
+    if difference is None and compare_labels and found.classes != plan.listing.classes:
+        difference = f"its classes are now {', '.join(found.classes or ['none'])}"
+    if difference is not None:
+        raise LvaeError(
+            f"{source}: is not what {folder} was made from: {difference}. "
+            "Restore the images, or encode into another folder."
+        )
+    location = found.source.location
+    if _seen(folder, plan, location) != _remembered(folder):
+        _compare_contents(folder, plan, location, say)
+        _remember(folder, plan, location)
+    return replace(plan, source=absolute(source), location=location)
+
+
+def _write_again(folder: Folder, plan: Plan, found: Scan) -> str | None:
+    if plan.labels_from == "file" and found.classes != plan.listing.classes:
+        return "its rows are damaged and were labelled by a file; give --labels again"
+    _, _, sha256 = write_rows(folder, found.rows(), plan.listing.part_size)
+    return None if sha256 == plan.listing.sha256 else "its rows were damaged, and another listing was found"
+
+
+def _first_difference(old: RowReader, new: Iterator[ImageRow], compare_labels: bool) -> str | None:
+    for before, now in itertools.zip_longest(old, new):
+        if before is None:
+            return f"{now.key} is new"
+        if now is None:
+            return f"{before.key} is gone"
+        if before.key != now.key:
+            return f"{now.key} stands where {before.key} was"
+        if replace(before, label=0) != replace(now, label=0):
+            return f"{before.key} has changed"
+        if compare_labels and before.label != now.label:
+            return f"{before.key} has label {now.label} instead of {before.label}"
+    return None
+
+
+def _compare_contents(folder: Folder, plan: Plan, location: str, say: Callable[[str], None]) -> None:
+    rows, reader = RowReader(folder, plan.listing.parts), open_reader(plan.listing.kind, location)
+    receipts = [receipt for part in range(plan.listing.parts) if (receipt := finished(folder, plan, part))]
+    if receipts:
+        say(f"{location}: files were touched since they were listed; comparing the bytes of {len(receipts)} parts")
+    for receipt in receipts:
+        part = rows.part(receipt.part)
+        if content_sha256(part, reader) != receipt.content_sha256:
+            raise LvaeError(
+                f"{location}: an image from {part[0].key} to {part[-1].key} has other bytes than when part "
+                f"{receipt.part} of {folder} was encoded. Restore it, or encode into another folder."
+            )
+    reader.close()
+
+
+def _seen(folder: Folder, plan: Plan, location: str) -> str:
+    """A hash over size and time of every file that holds images: whether they need a closer look."""
+    digest, last = hashlib.sha256(), None
+    for row in RowReader(folder, plan.listing.parts):
+        name = row.container or row.key
+        if name != last and plan.listing.kind != "synthetic":
+            status = Path(location, name).stat()
+            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\1".encode())
+        last = name
+    return digest.hexdigest()
+
+
+def _remember(folder: Folder, plan: Plan, location: str) -> None:
+    folder.write(SEEN, records.dumps({"seen": _seen(folder, plan, location)}))
+
+
+def _remembered(folder: Folder) -> str | None:
+    data = folder.read_if_there(SEEN)
+    return None if data is None else str(records.loads(data, SEEN)["seen"])
