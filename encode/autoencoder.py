@@ -179,7 +179,8 @@ class Autoencoder(nn.Module):
         """
         tensors = weight_files.canonical(state_dict, source)
         shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        weight_files.demand(tensors, shapes, self.name, source)
+        wanted_by = "the autoencoder described" if self.name == "custom" else self.name
+        weight_files.demand(tensors, shapes, wanted_by, source)
         if any(tensor.is_meta for tensor in self.state_dict().values()):
             self.to_empty(device="cpu")
         with torch.no_grad():
@@ -221,7 +222,7 @@ class Autoencoder(nn.Module):
         torch chooses convolution kernels by batch size there, and their last bits differ. Larger batches are hardly
         faster on a CPU, but 300 MiB an image larger (kl-f8 at 256 pixels).
         """
-        return batch.split(1) if batch.device.type == "cpu" and not self.training else (batch,)
+        return torch.split(batch, 1) if batch.device.type == "cpu" and not self.training else (batch,)
 
     def check_images(self, images: Tensor) -> None:
         """Refuse images that would leave no latent."""

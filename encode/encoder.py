@@ -1,5 +1,6 @@
 """A network on its device: from pixels to what a raw part stores."""
 
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ def choose_part_size(multiply_adds: int, raw_bytes: int, orientations: int) -> i
     """
     seconds = OPEN_SECONDS + orientations * multiply_adds / MULTIPLY_ADDS_PER_SECOND
     size = max(1, min(PART_SECONDS / seconds, PART_BYTES / (raw_bytes * orientations)))
-    return 1 << int(np.log2(size))
+    return 1 << round(math.log2(size))
 
 
 def weights_in(folder: Folder, encoding: Encoding) -> str | None:

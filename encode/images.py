@@ -23,7 +23,6 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ImageCms, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
@@ -40,6 +39,7 @@ logger = logging.getLogger(__name__)
 MAX_PIXELS = 178_956_970  # twice Pillow's own warning level: half a gigabyte of RGB
 MAX_SCANNED_PIXELS = 20 * MAX_PIXELS  # of all scans of a progressive JPEG: seconds, not hours
 REASON_LENGTH = 120
+BAND_PIXELS = 1 << 20
 
 ORIENTATION = 0x0112
 PHOTOMETRIC = 262
@@ -54,8 +54,8 @@ UPRIGHT = {
     8: Transpose.ROTATE_90,
 }
 
-type_of_decoder = Callable[[io.BytesIO], ImageFile.ImageFile]
-FORMATS: tuple[tuple[re.Pattern[bytes], str, type_of_decoder], ...] = (
+Decoder = Callable[[io.BytesIO], ImageFile.ImageFile]
+FORMATS: tuple[tuple[re.Pattern[bytes], str, Decoder], ...] = (
     # first bytes, name, decoder. JpegImageFile gives the first picture of an MPO, too.
     (re.compile(rb"\xff\xd8\xff"), "JPEG", JpegImageFile),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "PNG", PngImageFile),
@@ -105,6 +105,7 @@ def open_image(data: bytes) -> Image:
         _check_size(_early_size(data), data, name)
         with decoder(io.BytesIO(data)) as image:
             _check_size(image.size, data, name)
+            _check_strips(image, name)
             image.load()
             rgb = _to_rgb(image, name)
             return _upright(rgb, _orientation(image))
@@ -114,7 +115,7 @@ def open_image(data: bytes) -> Image:
         raise ImageRejected(_reason(error, name)) from error
 
 
-def _format(data: bytes) -> tuple[str, type_of_decoder]:
+def _format(data: bytes) -> tuple[str, Decoder]:
     for magic, name, decoder in FORMATS:
         if magic.match(data):
             return name, decoder
@@ -169,22 +170,29 @@ def _check_size(size: tuple[int, int], data: bytes, name: str) -> None:
         raise ImageRejected(f"{width}x{height} JPEG with {data.count(bytes([0xFF, 0xDA]))} scans: too much work")
 
 
+def _check_strips(image: ImageFile.ImageFile, name: str) -> None:
+    """Pillow leaves black what no strip or tile of an uncompressed TIFF covers."""
+    covered = sum((right - left) * (lower - upper) for _, (left, upper, right, lower), *_ in image.tile)
+    if name == "TIFF" and covered < image.width * image.height:
+        raise ImageRejected("truncated TIFF")
+
+
 def _to_rgb(image: ImageFile.ImageFile, name: str) -> Image:
     """Any mode of Pillow's -> RGB, a picture of its own, without the file's metadata."""
     if image.mode.startswith("I;16"):
         bits = image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] if isinstance(image, TiffImageFile) else 16
-        rgb = _grey(np.asarray(image).astype(np.float32) / ((1 << bits) - 1), image)
+        rgb = _grey(image, (1 << bits) - 1)
     elif image.mode == "I":
         if name != "PNM":  # whose reader scales every maximum to 65535
             raise ImageRejected("32-bit integer samples: nothing says which of them is white")
-        rgb = _grey(np.asarray(image).astype(np.float32) / 65535, image)
+        rgb = _grey(image, 65535)
     elif image.mode == "F":
-        rgb = _grey(np.asarray(image), image)
+        rgb = _grey(image, 1)
     elif image.mode == "LAB":
-        lab_to_srgb = ImageCms.buildTransform(
-            ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
-        )
-        rgb = _applied(lab_to_srgb, image)
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.applyTransform(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB"))
+        assert converted is not None  # None comes back from conversion in place only
+        rgb = converted
     else:
         image.info.pop("transparency", None)  # Pillow would warn of it, and look for a free colour in the palette
         straight = {"RGBa": "RGBA", "La": "LA"}.get(image.mode)
@@ -193,19 +201,19 @@ def _to_rgb(image: ImageFile.ImageFile, name: str) -> Image:
     return rgb
 
 
-def _applied(transform: ImageCms.ImageCmsTransform, image: Image) -> Image:
-    converted = ImageCms.applyTransform(image, transform)
-    assert converted is not None  # None comes back from in-place conversion only
-    return converted
-
-
-def _grey(levels: NDArray[np.floating], image: Image) -> Image:
-    """Levels in 0..1, (h, w), -> RGB, rounded to the nearest of 256."""
-    if not (levels.min() >= 0 and levels.max() <= 1):  # written so that NaN is outside
-        raise ImageRejected("floating-point samples outside of 0..1")
-    if isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == 0:  # WhiteIsZero
-        levels = 1 - levels
-    return fromarray(np.floor(levels * 255 + 0.5).astype(np.uint8)).convert("RGB")
+def _grey(image: ImageFile.ImageFile, white: int) -> Image:
+    """Samples in 0..white -> RGB, rounded to the nearest of 256 levels. By bands, to save memory."""
+    samples = np.asarray(image)
+    white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == 0
+    grey = np.empty(samples.shape, np.uint8)
+    rows = max(1, BAND_PIXELS // image.width)
+    for first in range(0, image.height, rows):
+        levels = samples[first : first + rows].astype(np.float32) / white
+        if not (levels.min() >= 0 and levels.max() <= 1):  # written so that NaN is outside
+            raise ImageRejected("floating-point samples outside of 0..1")
+        levels = 1 - levels if white_is_zero else levels
+        grey[first : first + rows] = levels * 255 + 0.5
+    return fromarray(grey).convert("RGB")
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
@@ -222,7 +230,9 @@ def _upright(rgb: Image, orientation: int) -> Image:
     return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
 
 
-def _reason(error: Exception, name: str) -> str:
+def _reason(error: BaseException, name: str) -> str:
+    if isinstance(error, SyntaxError) and error.__cause__ is not None:  # Pillow's disguise of what a header led to
+        error = error.__cause__
     if isinstance(error, MemoryError):
         return f"damaged {name} (its decoder ran out of memory)"
     said = str(error) if isinstance(error, OSError | SyntaxError | ValueError) else ""  # the rest is Python's wording

@@ -238,12 +238,13 @@ class Codebook(nn.Module):
         entries = self.embedding.weight
         norms = entries.square().sum(1)
         at_once = max(1, DISTANCES_AT_ONCE // len(entries))
-        nearest = [
-            torch.addmm(norms, chunk, entries.T, alpha=-2).argmin(1)
-            for image in latents.flatten(2).transpose(1, 2)
-            for chunk in image.split(at_once)
-        ]
-        return torch.cat(nearest).view(len(latents), *latents.shape[2:])
+        positions = latents.flatten(2).transpose(1, 2)  # (B, h w, C)
+        nearest = torch.empty(positions.shape[:2], dtype=torch.int64, device=latents.device)
+        for i, image in enumerate(positions):
+            for start in range(0, len(image), at_once):
+                distances = torch.addmm(norms, image[start : start + at_once], entries.T, alpha=-2)
+                nearest[i, start : start + at_once] = distances.argmin(1)
+        return nearest.view(len(latents), *latents.shape[2:])
 
     def forward(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> the nearest entries, (B, C, h, w)."""

@@ -29,6 +29,7 @@ IGNORED = re.compile(r"loss\..*|model_ema\..*|colorize|quantize\.used")
 DIFFUSERS_CLASSES = {"AutoencoderKL": "kl", "VQModel": "vq", "AutoencoderTiny": "tiny"}
 DIFFUSERS_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors")
 MAX_CONFIG_BYTES = 1 << 20
+MAX_HEADER_BYTES = 16 << 20  # of a .safetensors file; published ones stay below 1 MiB
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 # What a layer is called inside of its block: canonical name -> diffusers' name. Early diffusers had others for four.
@@ -152,7 +153,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     header_bytes = int.from_bytes(head[:8], "little")
     if size == 0:
         raise LvaeError(f"{path}: the file is empty. Fetch it again.")
-    if head[8:9] == b"{" and header_bytes <= size - 8:
+    if head[8:9] == b"{" and header_bytes <= min(size - 8, MAX_HEADER_BYTES):
         return _read_safetensors(path)
     if head.startswith(b"PK\x03\x04") or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05"):
         raise LvaeError(f"{path}: a pickle, which may contain code and is never run. Convert it to .safetensors first.")
@@ -160,7 +161,7 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         raise LvaeError(f"{path}: an HTML page instead of weights, so the download failed. Fetch it again.")
     if head.startswith(b"version https://git-lfs"):
         raise LvaeError(f"{path}: a pointer of git-lfs instead of the weights. Run 'git lfs pull' in its folder.")
-    if head[8:9] == b"{":
+    if head[8:9] == b"{" and header_bytes > size - 8:
         raise LvaeError(
             f"{path}: an incomplete download ({size} bytes, shorter than the header of {header_bytes}). Fetch it again."
         )

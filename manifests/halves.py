@@ -15,7 +15,8 @@ def widen(halves: NDArray[np.float16]) -> NDArray[np.float32]:
     """The same values as float32, in a fresh contiguous array of the same shape.
 
     A half's bits, moved into a float's fields, are a float 2^112 too small, subnormal or not; multiplying by a power
-    of two is exact. Halves that are infinite or NaN come out as ordinary numbers from 65,536 on and are cast again.
+    of two is exact (in a thread that does not flush subnormals to zero). Halves that are infinite or NaN come out as
+    ordinary numbers from 65,536 on and are cast again.
     """
     source = np.ascontiguousarray(halves).reshape(-1)
     result = np.empty(source.size, np.float32)

@@ -124,6 +124,14 @@ def read_plan(folder: Folder) -> Plan | None:
     return plan
 
 
+def read_plan_if_whole(folder: Folder) -> Plan | None:
+    """The plan, None also where it is damaged: for advice that should not fail."""
+    try:
+        return read_plan(folder)
+    except LvaeError:
+        return None
+
+
 def write_plan(folder: Folder, plan: Plan) -> None:
     folder.write(PLAN, records.dumps({**records.plain(plan), "self_sha256": records.sha256_of(plan)}))
 

@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
 )
 
 
-class DamagedRows(LvaeError):
+class DamagedRowsError(LvaeError):
     """rows/*.parquet cannot be read; listing the source again makes them anew."""
 
 
@@ -137,7 +137,9 @@ class RowReader:
         except (OSError, pa.ArrowException, IndexError) as error:
             name = self._folder.local(rows_file(part))
             reason = str(error).splitlines()[0]
-            raise DamagedRows(f"{name}: cannot be read ({reason}). Run 'lvae encode' again to list anew.") from error
+            raise DamagedRowsError(
+                f"{name}: cannot be read ({reason}). Run 'lvae encode' again to list anew."
+            ) from error
 
     def part(self, part: int) -> list[ImageRow]:
         table = self.table(part)

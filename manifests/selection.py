@@ -63,13 +63,14 @@ class Selected:
     """What `select` found.
 
     counts: latents by split. entries_sha256: over every split's entries, in source order.
-    longest_key: the one that takes most bytes as JSON. classes: as the view numbers them.
+    largest_label: -1 where nothing is labelled. longest_key: the one that takes most bytes as JSON. classes: as the
+    view numbers them.
     """
 
     moments: ChannelMoments
     counts: dict[str, int]
     entries_sha256: dict[str, str]
-    labelled: bool
+    largest_label: int
     longest_key: str
     classes: tuple[str, ...] | None
 
@@ -224,35 +225,49 @@ class _EntryFile:
         self.count += len(entries)
 
 
-def select(folder: Folder, plan: Plan, selection: Selection, receipts: Callable[[], Iterable[Receipt]]) -> Selected:
-    """Walk the parts in order; write the order files; fold the statistics. `receipts` gives all of them, in order.
+Receipts = Callable[[], Iterable[Receipt]]  # of all parts, in order; called once for every walk
 
-    The moments are merged in part order: a part taken whole gives its receipt's, a part of which whole classes are
-    taken those of the classes, any other is read again.
-    """
-    encoding = plan.encoded()
+
+def _selected_parts(
+    folder: Folder, plan: Plan, selection: Selection, receipts: Receipts
+) -> tuple[_Thresholds, Iterator[tuple[Receipt, _PartRows]]]:
+    """Every part with its selected images."""
     reader = RowReader(folder, plan.listing.parts)
     chosen = _Filter(plan, selection)
-    columns = ["key", "label"]
 
-    def parts() -> Iterator[_PartRows]:
+    def parts() -> Iterator[tuple[Receipt, _PartRows]]:
         for receipt in receipts():
-            yield chosen.apply(reader.table(receipt.part, columns), receipt)
+            yield receipt, chosen.apply(reader.table(receipt.part, ["key", "label"]), receipt)
 
-    thresholds = _thresholds(selection, parts())
+    thresholds = _thresholds(selection, (part for _, part in parts()))
+
+    def within_limit() -> Iterator[tuple[Receipt, _PartRows]]:
+        for receipt, part in parts():
+            if selection.limit is None:
+                yield receipt, part
+            else:
+                yield receipt, _only(part, _hashes(part.keys, "limit") <= thresholds.limit)
+
+    return thresholds, within_limit()
+
+
+def select(folder: Folder, plan: Plan, selection: Selection, receipts: Receipts) -> Selected:
+    """Walk the parts in order; write the order files; fold the statistics.
+
+    The moments are merged in part order: a part taken whole gives its receipt's, any other is read again.
+    """
+    encoding = plan.encoded()
+    thresholds, parts = _selected_parts(folder, plan, selection, receipts)
     names = [name for name, _ in thresholds.splits] + [TRAIN]
     orientations = encoding.image.orientations
     moments = ChannelMoments.empty(encoding.autoencoder.latent_channels)
-    longest_key, labelled = "", False
-    offset = 0
+    longest_key, largest_label, offset = "", UNLABELLED, 0
     with ExitStack() as stack:
         offsets, hashes = stack.enter_context(folder.writer()), stack.enter_context(folder.writer())
         files = {name: _EntryFile(stack.enter_context(folder.writer())) for name in names}
-        for receipt, part in zip(receipts(), parts(), strict=True):
-            if selection.limit is not None:
-                part = _only(part, _hashes(part.keys, "limit") <= thresholds.limit)
+        for receipt, part in parts:
             moments = moments.merge(_part_moments(folder, plan, receipt, part))
-            labelled = labelled or bool((part.labels != UNLABELLED).any())
+            largest_label = max([largest_label, *part.labels.tolist()])
             longest_key = max([longest_key, *part.keys], key=_json_bytes)
             entries = _entries(part, offset, orientations)
             side = np.repeat(_sides(part.keys, thresholds.splits), orientations)
@@ -269,8 +284,37 @@ def select(folder: Folder, plan: Plan, selection: Selection, receipts: Callable[
     _check_counts(counts, selection)
     classes = selection.only_classes if selection.only_classes is not None else plan.listing.classes
     return Selected(
-        moments, counts, {name: record.sha256 for name, record in committed.items()}, labelled, longest_key, classes
+        moments,
+        counts,
+        {name: record.sha256 for name, record in committed.items()},
+        largest_label,
+        longest_key,
+        classes,
     )
+
+
+def regenerate(
+    folder: Folder, plan: Plan, selection: Selection, receipts: Receipts
+) -> tuple[ChannelMoments, dict[int, ChannelMoments]]:
+    """The statistics of a selection from the raw latents themselves: all together, and by label of the view."""
+    encoding = plan.encoded()
+    empty = ChannelMoments.empty(encoding.autoencoder.latent_channels)
+    total, by_label = empty, dict[int, ChannelMoments]()
+    for receipt, part in _selected_parts(folder, plan, selection, receipts)[1]:
+        raw = read_raw(folder, receipt, encoding)
+        labels = np.repeat(part.labels, encoding.image.orientations)
+        latents = _latents_of(part, encoding.image.orientations)
+        for label in np.unique(labels):
+            moments = moments_of_raw(encoding, raw[latents[labels == label]])
+            by_label[int(label)] = by_label.get(int(label), empty).merge(moments)
+        whole = len(latents) == receipt.latents
+        total = total.merge(moments_of_raw(encoding, raw if whole else raw[latents]))
+    return total, by_label
+
+
+def _latents_of(part: _PartRows, orientations: int) -> NDArray[np.int64]:
+    """The places of a part's selected latents in its raw file."""
+    return (part.images[:, None] * orientations + np.arange(orientations)).ravel()
 
 
 def _json_bytes(key: str) -> int:
@@ -308,9 +352,7 @@ def _part_moments(folder: Folder, plan: Plan, receipt: Receipt, part: _PartRows)
     if not len(part.images):
         return empty
     raw = read_raw(folder, receipt, encoding)
-    orientations = encoding.image.orientations
-    latents = (part.images[:, None] * orientations + np.arange(orientations)).ravel()
-    return moments_of_raw(encoding, raw[latents])
+    return moments_of_raw(encoding, raw[_latents_of(part, encoding.image.orientations)])
 
 
 def _check_counts(counts: dict[str, int], selection: Selection) -> None:

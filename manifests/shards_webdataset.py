@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_ROWS = 256  # samples put together at a time
 REPAIR = "Run 'lvae encode' again to rebuild it."
+STRANGE_JSON = (ValueError, KeyError, TypeError, OverflowError, RecursionError)  # what reading hostile facts raises
 
 
 class WebDatasetCodec:
@@ -210,7 +211,7 @@ class TarReader:
                 try:
                     fact = json.loads(bytes(facts.row(row)))
                     rows[first + row], mirrored[first + row] = int(fact["row"]), bool(fact["mirrored"])
-                except (ValueError, KeyError, TypeError) as error:
+                except STRANGE_JSON as error:
                     where = (
                         f"{folder}/{file_name(view, layout, number)}: the .json of sample {first + row:0{KEY_DIGITS}d}"
                     )
@@ -241,7 +242,7 @@ class TarReader:
         logger.warning("%s/%s is not laid out as we write it: looking through its members", folder, path)
         try:
             return _loose(layout, folder.local(path), shard, count)
-        except (tarfile.TarError, ValueError, KeyError, TypeError) as error:
+        except (tarfile.TarError, *STRANGE_JSON) as error:
             raise LvaeError(f"{folder}/{path}: does not hold its {count} samples ({error}). {REPAIR}") from error
 
 

@@ -188,7 +188,7 @@ class ZarrReader:
             raise LvaeError(f"{folder}/{path}/zarr.json: this file is missing. {REPAIR}")
         try:
             found = dict(json.loads(text))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise LvaeError(f"{folder}/{path}/zarr.json: this is not a JSON object. {REPAIR}") from error
         expected = array_metadata(layout, name)
         described = ("attributes", "dimension_names", "storage_transformers", "fill_value")  # decide no byte we map

@@ -12,7 +12,8 @@ def summary(name: str, manifest: Manifest) -> str:
     shards = sum(len(entry.shards) for entry in manifest.splits.values())
     weights = manifest.autoencoder.weights_sha256
     lines = [
-        f"{name}: {counts.latents} latents of {shape} from {counts.images} images{orientations}, {counts.rejected} rejected",
+        f"{name}: {counts.latents} latents of {shape} from {counts.images} images{orientations}; "
+        f"{counts.rejected} images rejected",
         f"  images       {image.size} px, crop {image.crop}",
         f"  autoencoder  {manifest.autoencoder.name}" + (f", weights {weights[:12]}" if weights else ""),
         f"  classes      {len(manifest.classes) if manifest.classes is not None else 'none'}",

@@ -1,6 +1,7 @@
 """Is a dataset what its manifest says? Every fault is named, with what mends it."""
 
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,9 +44,12 @@ class Fault:
     shard: int | None = None
 
 
-def mend_command(plan: Plan | None, folder: Folder) -> str:
+def mend_command(plan: Plan | None, folder: Folder, faults: Sequence[Fault] = ()) -> str:
     """What to run against faults: the same encode command, whose settings the dataset remembers."""
-    return f"lvae encode {plan.source if plan else 'SOURCE'} {folder}"
+    weights = " --weights FILE" if any(fault.where.startswith("weights/") for fault in faults) else ""
+    source = shlex.quote(plan.source) if plan else "SOURCE"
+    again = "" if plan else ", with the options of the first run"
+    return f"lvae encode {source} {shlex.quote(str(folder))}{weights}{again}"
 
 
 def verify(folder: Folder, deep: bool, progress: Callable[[str], None] = lambda _: None) -> list[Fault]:

@@ -15,7 +15,7 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import raw_name
 from lvae.manifests.plan import Encoding, Plan
-from lvae.manifests.rows import RowReader
+from lvae.manifests.rows import UNLABELLED, RowReader
 from lvae.manifests.seeds import permute
 from lvae.manifests.selection import ENTRY, OFFSETS, RAW_HASHES, Selected, Selection, entries_file
 from lvae.manifests.shards import ShardContent, SplitLayout, codec
@@ -86,7 +86,7 @@ def plan_view(plan: Plan, settings: ViewSettings, selected: Selected, raw_sha256
         normalization = Normalization.given(settings.shift or (), settings.scale or (), shape[0])
     else:
         normalization = Normalization.of(settings.normalization, selected.moments)
-    label_width = max(2, len(str(len(selected.classes or ()))))
+    label_width = max(2, len(str(selected.largest_label)))  # two for -1
     json_width = codec(settings.format).json_width(plan.listing.images, [selected.longest_key])
     layouts = {
         split: SplitLayout(
@@ -96,7 +96,7 @@ def plan_view(plan: Plan, settings: ViewSettings, selected: Selected, raw_sha256
             dtype=settings.dtype,
             shard_size=settings.shard_size,
             log_variances=encoding.autoencoder.store == "moments",
-            labelled=selected.labelled,
+            labelled=selected.largest_label != UNLABELLED,
             label_width=label_width,
             json_width=json_width,
         )

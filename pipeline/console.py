@@ -36,9 +36,13 @@ class Bar:
             self._last_line = now
             print(self._line(now), file=sys.stderr, flush=True)
 
+    def advance(self, more: int) -> None:
+        """So much more is done."""
+        self.at(self._done + more)
+
     def _line(self, now: float) -> str:
         rate = (self._done - self._initial) / (now - self._start)
-        left = f", {_duration((self._total - self._done) / rate)} left" if rate > 0 else ""
+        left = f", {duration((self._total - self._done) / rate)} left" if rate > 0 else ""
         return f"{self._what}: {self._done} of {self._total} {self._unit}, {rate:.1f}/s{left}"
 
     def __enter__(self) -> Self:
@@ -50,7 +54,8 @@ class Bar:
         self._bar.close()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """H:MM:SS."""
     minutes, whole = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d}"

@@ -1,6 +1,6 @@
 """The whole encoding job in its order: plan, parts, fold, view, manifest, verification."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,9 @@ def encode(
     options: EncodeOptions,
     view: ViewOptions,
     engine: runners.Engine,
+    devices: Sequence[str],
     max_rejected: str | None = None,
     drop: bool = False,
-    devices: Sequence[str] = (),
 ) -> Result:
     """Images to a finished, verified dataset. The same call again goes on, mends what is damaged, or does nothing."""
     from lvae.manifests.locks import writing
@@ -328,7 +328,7 @@ def shard(dataset: str, options: ViewOptions, engine: runners.Engine, keep_old: 
         return Result(result, 0, made)
 
 
-def _fault_line(folder: Folder, plan: Plan | None, faults: Iterable[Fault]) -> str:
+def _fault_line(folder: Folder, plan: Plan | None, faults: Sequence[Fault]) -> str:
     first, *rest = faults
     more = f" and {len(rest)} more faults" if rest else ""
-    return f"{folder}/{first.where}: {first.problem}{more}. Run: {mend_command(plan, folder)}"
+    return f"{folder}/{first.where}: {first.problem}{more}. Run: {mend_command(plan, folder, faults)}"

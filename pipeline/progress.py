@@ -20,9 +20,9 @@ INTERVAL = 0.5  # seconds between two reports of a worker
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker is at. `kind`: working, or why it gave up: "user" errors end the job, "storage" is tried again."""
+    """What a worker is at. `kind`: working, done, or why it gave up: what a user can mend and bugs end the job."""
 
-    kind: Literal["working", "done", "user", "storage"]
+    kind: Literal["working", "done", "user", "storage", "bug"]
     task: str
     done: int
     message: str = ""
@@ -45,7 +45,7 @@ class Reporter:
     def finished(self) -> None:
         self._write(Report("done", self._task, 0))
 
-    def failed(self, kind: Literal["user", "storage"], message: str) -> None:
+    def failed(self, kind: Literal["user", "storage", "bug"], message: str) -> None:
         self._write(Report(kind, self._task, 0, message))
 
     def _write(self, report: Report) -> None:

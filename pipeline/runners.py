@@ -45,6 +45,11 @@ FRUITLESS_SUBMISSIONS = 3  # in a row, without a new receipt
 DEATHS_ALONE = 2  # of a task that runs with nothing beside it
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Engine:
     """How a job is run: the runner's options, and how many worker processes on this machine."""
@@ -180,14 +185,14 @@ def _submit(
         how = _watch(folder, child, waiting, set(batch), engine, watch)
     reports = progress.reports(folder)
     watch(reports, waiting.look())
-    failures = [report for report in reports if report.kind in ("user", "storage")]
-    user = next((report.message for report in failures if report.kind == "user"), None)
-    storage = next((f" {report.message}" for report in failures if report.kind == "storage"), "")
+    messages = {report.kind: report.message for report in reports}
+    if "bug" in messages:
+        raise RuntimeError(f"a task failed, which should not happen; please report it:\n{messages['bug']}")
     return _End(
         how,
         frozenset(report.task for report in reports if report.kind == "working"),
-        user,
-        storage or f" The last words: {_last_line(log_path)}",
+        messages.get("user"),
+        f" {messages.get('storage') or 'The last words: ' + _last_line(log_path)}",
     )
 
 

@@ -12,7 +12,7 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import finished
 from lvae.manifests.plan import Plan
-from lvae.manifests.rows import DamagedRows, ImageRow, Listing, RowReader, write_rows
+from lvae.manifests.rows import DamagedRowsError, ImageRow, Listing, RowReader, write_rows
 from lvae.manifests.storage import Folder
 
 SEEN = "timings/source.json"
@@ -97,7 +97,7 @@ def recognize(folder: Folder, plan: Plan, source: str, options: ScanOptions, say
     compare_labels = plan.labels_from == "source" or options.labels is not None
     try:
         difference = _first_difference(RowReader(folder, plan.listing.parts), found.rows(), compare_labels)
-    except DamagedRows:
+    except DamagedRowsError:
         difference = _write_again(folder, plan, found)
     if difference is None and compare_labels and found.classes != plan.listing.classes:
         difference = f"its classes are now {', '.join(found.classes or ['none'])}"

@@ -8,6 +8,7 @@ import fcntl
 import os
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -90,6 +91,9 @@ def _failures(reporter: Reporter) -> Iterator[None]:
             reporter.failed("user", "no space left on the disk. Free some, then run the same command again to go on.")
         else:
             reporter.failed("storage", f"{type(error).__name__}: {error}")
+        raise
+    except Exception:
+        reporter.failed("bug", traceback.format_exc())
         raise
 
 

@@ -244,6 +244,9 @@ def test_a_network_on_the_meta_device_can_take_weights() -> None:
     expected = load(KL, "random:3")
     network.load_state(expected.state_dict())
     assert network.fingerprint == expected.fingerprint
+    for ready in (network, expected, build(KL)):
+        assert not ready.training
+        assert not any(parameter.requires_grad for parameter in ready.parameters())
 
 
 def test_refused_weights_leave_the_network_as_it_was() -> None:

@@ -178,12 +178,15 @@ def test_the_first_difference_is_named(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(save_safetensors(kl()))
     assert refusal(KL | {"latent_channels": 3}, path) == (
-        f"{path}: decoder.conv_in.weight has shape (64, 4, 3, 3), but custom needs (64, 3, 3, 3): "
+        f"{path}: decoder.conv_in.weight has shape (64, 4, 3, 3), but the autoencoder described needs (64, 3, 3, 3): "
         "these are weights of another architecture."
     )
     assert "decoder.mid.attn_1.k.bias (64,) is not expected by" in refusal(KL | {"middle_attention": False}, path)
     assert "decoder.up.0.attn.0.k.bias is missing, which" in refusal(KL | {"attention_levels": [0, 1, 2]}, path)
-    assert "decoder.conv_in.weight has shape (64, 4, 3, 3), but custom needs (64, 3, 3, 3)" in refusal(VQ, path)
+    assert (
+        "decoder.conv_in.weight has shape (64, 4, 3, 3), but the autoencoder described needs (64, 3, 3, 3)"
+        in refusal(VQ, path)
+    )
     assert "is not expected by taesd" in refusal("taesd", path)
 
 
@@ -225,6 +228,7 @@ HOSTILE = {
     "legacy pickle": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "Convert it to .safetensors"),
     "zip": (b"PK\x03\x04" + bytes(60), "Convert it to .safetensors"),
     "long header": ((10**12).to_bytes(8, "little") + b"{}", "incomplete download"),
+    "endless header": (safetensors_bytes(b"{" + b" " * (16 << 20) + b"}"), "not a .safetensors file"),
     "no json": (safetensors_bytes(b"{not json}"), "damaged or incomplete"),
     "no utf-8": (safetensors_bytes(b"{\xff\xfe}"), "damaged or incomplete"),
     "huge tensor": (safetensors_bytes({"a": HUGE}, bytes(4)), "damaged or incomplete"),

@@ -182,6 +182,8 @@ def test_a_tar_of_others_that_is_cut_short_is_named(example: tuple[Path, SplitLa
         ("json", b"{", "does not hold its 64 samples"),
         ("json", b'{"key": "a"}', "'row'"),
         ("json", b"[]", "does not hold"),
+        ("json", b"[" * 100_000, "does not hold"),
+        ("json", b'{"row": Infinity, "key": "a", "mirrored": true}', "does not hold"),
         ("cls", b"cat", "invalid literal"),
         ("cls", b"123456", "does not fit"),
         ("latent.npy", b"\x80\x04pickle", "does not hold"),
@@ -190,6 +192,7 @@ def test_a_tar_of_others_that_is_cut_short_is_named(example: tuple[Path, SplitLa
         ("latent.npy", "cut", "cut short"),
         ("txt", b"", "does not hold its 64 samples .'.json'"),
     ],
+    ids=lambda value: str(value)[:30],
 )
 def test_a_strange_member_is_refused(
     example: tuple[Path, SplitLayout, ShardContent], suffix: str, data: bytes | str, message: str

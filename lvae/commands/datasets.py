@@ -1,0 +1,98 @@
+"""What to do with a dataset that is there: stats, inspect, verify, clean."""
+
+from pathlib import Path
+
+import click
+
+from lvae import options as shared
+from lvae.commands.encoding import print_dataset
+
+
+@click.command()
+@shared.DATASET
+@click.option("--by-class", is_flag=True, help="Also for every class.")
+@click.option("--check", is_flag=True, help="Exit with 1 where the manifest says otherwise.")
+@shared.JSON
+def stats(dataset: str, by_class: bool, check: bool, as_json: bool) -> None:
+    """Regenerate the statistics of DATASET from its latents, beside those of its manifest.
+
+    From the raw latents where they are kept: exact. From the shards otherwise: within the rounding of their dtype.
+    """
+    from lvae.manifests.regeneration import regenerated
+
+    found = regenerated(dataset)
+    if as_json:
+        shared.print_json(found.as_dict(by_class))
+    else:
+        click.echo(found.table(by_class))
+    if check:
+        found.require_agreement()
+
+
+@click.command()
+@shared.DATASET
+@click.option("--preview", type=click.Path(path_type=Path), metavar="FILE.png", help="Originals and reconstructions.")
+@click.option("--histogram", type=click.Path(path_type=Path), metavar="FILE.png", help="Channels and classes.")
+@shared.JSON
+def inspect(dataset: str, preview: Path | None, histogram: Path | None, as_json: bool) -> None:
+    """Say what DATASET is: its images, autoencoder, classes, view and channels."""
+    from lvae.manifests.dataset import Dataset
+
+    opened = Dataset.open(dataset)
+    print_dataset(dataset, opened.manifest, as_json)
+    if preview is not None:
+        from lvae.evaluate.inspection import write_preview
+
+        click.echo(f"{preview}: {write_preview(opened, preview):.2f} dB on average", err=True)
+    if histogram is not None:
+        from lvae.evaluate.inspection import write_histogram
+
+        write_histogram(opened, histogram)
+        click.echo(f"{histogram}: written", err=True)
+
+
+@click.command()
+@shared.DATASET
+@click.option("--deep", is_flag=True, help="Also checksums, statistics, order and NaN: reads every byte.")
+@shared.JSON
+@click.pass_context
+def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> None:
+    """Check DATASET against its manifest; name every fault and the command that mends it."""
+    from lvae.manifests.plan import read_plan_if_whole
+    from lvae.manifests.records import plain
+    from lvae.manifests.storage import Folder
+    from lvae.manifests.verification import mend_command
+    from lvae.manifests.verification import verify as find_faults
+
+    folder = Folder(dataset)
+    faults = find_faults(folder, deep)
+    mend = mend_command(read_plan_if_whole(folder), folder, faults)
+    if as_json:
+        shared.print_json({"faults": [plain(fault) for fault in faults], "mend": mend if faults else None})
+    else:
+        for fault in faults:
+            click.echo(f"{dataset}/{fault.where}: {fault.problem}")
+        what = "every byte is as it was written" if deep else "files, counts and sizes are right"
+        click.echo(f"{len(faults)} faults. To mend: {mend}" if faults else f"{dataset}: {what}")
+    context.exit(1 if faults else 0)
+
+
+@click.command()
+@shared.DATASET
+@click.option("--raw", is_flag=True, help="Also the raw latents: no other view can be made then.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@shared.JSON
+def clean(dataset: str, raw: bool, dry_run: bool, as_json: bool) -> None:
+    """Remove from DATASET what no longer belongs to it: unfinished files, orphans, old views."""
+    from lvae.manifests.cleaning import clean as remove
+
+    cleaned = remove(dataset, raw, dry_run)
+    if as_json:
+        shared.print_json(cleaned.as_dict())
+    else:
+        for name in cleaned.names:
+            click.echo(f"{dataset}/{name}")
+        click.echo(cleaned.sentence(dry_run))
+
+
+COMMANDS = (stats, inspect, verify, clean)

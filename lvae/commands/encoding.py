@@ -1,0 +1,161 @@
+"""From images to shards: scan, encode, shard."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lvae import options as shared
+from lvae.manifests.errors import LvaeError
+
+if TYPE_CHECKING:
+    from lvae.manifests.dataset import Manifest
+    from lvae.pipeline.planning import EncodeOptions
+    from lvae.pipeline.runners import Engine
+
+
+@click.command()
+@shared.SOURCE
+@shared.DATASET
+@shared.SCAN
+@shared.JSON
+def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
+    """List the images of SOURCE into DATASET/rows.
+
+    SOURCE is a folder (its first-level subfolders are classes), a .zip (likewise), tars (a file, a folder of them, or
+    a pattern like 'a-{0000..0004}.tar'), or synthetic:N. 'lvae encode' scans by itself; scanning first lets you look
+    at what was found, and set the part size.
+    """
+    from lvae.manifests.locks import writing
+    from lvae.manifests.records import plain
+    from lvae.manifests.storage import Folder
+    from lvae.pipeline.console import say
+    from lvae.pipeline.planning import scan_only
+
+    folder = Folder(dataset)
+    with writing(folder):
+        listing = scan_only(folder, source, shared.scan_options(options), say).listing
+    if as_json:
+        shared.print_json(plain(listing))
+    else:
+        click.echo(f"{dataset}: {listing.images} images in {listing.parts} parts of up to {listing.part_size}")
+
+
+@click.command()
+@shared.SOURCE
+@shared.DATASET
+@click.option("--autoencoder", metavar="NAME|JSON", help="One of those below, or a JSON description of one.")
+@click.option("--weights", metavar="FILE|random:SEED", help="A .safetensors file or a folder in diffusers' layout.")
+@click.option("--size", type=click.IntRange(1), help="Side of the cropped square in pixels [256].")
+@click.option("--crop", type=click.Choice(["adm", "lsun", "adm-lsun", "center", "none"]), help="How to crop [adm].")
+@click.option("--mirror", is_flag=True, default=None, help="Encode the mirror image of every picture as well.")
+@click.option("--store", type=click.Choice(["mode", "sample", "moments"]), help="What to keep of a posterior [mode].")
+@click.option("--seed", type=int, help="Of the order in the shards, and of draws with --store sample [0].")
+@click.option("--batch", type=click.IntRange(1), help="Images in a forward pass [by the network's cost].")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or what there is.")
+@click.option("--devices", metavar="0,1", help="Several GPUs of this machine.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16", "tf32"]), help="Of the network [float32].")
+@click.option("--drop-raw", is_flag=True, help="Remove the raw latents once the shards are verified.")
+@click.option("--max-rejected", metavar="1%|N", help="Fail where more images than this cannot be used.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; write nothing.")
+@click.option("--images-per-second", type=float, help="With --dry-run: the rate of one worker, instead of a trial.")
+@click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths given here.")
+@shared.SCAN
+@shared.VIEW
+@shared.ENGINE
+@shared.JSON
+def encode(source: str, dataset: str, **options: Any) -> None:
+    """Encode the images of SOURCE into DATASET: raw latents, statistics, normalized shards, verified.
+
+    The same command again goes on where it was stopped, mends what is damaged, or does nothing. What an earlier
+    command set need not be given again, and cannot be changed.
+
+    \b
+    Autoencoders  kl-f4 kl-f8 kl-f16 kl-f32 vq-f4 vq-f4-noattn vq-f8 vq-f8-n256 vq-f16
+                  taesd taesd3, all with --weights; pixels pixels-f2 pixels-f4 pixels-f8
+    SOURCE        a folder, .zip, .tar, pattern of tars, or synthetic:N ('lvae scan --help')
+    BEAM_OPTIONS  after --: any option of Apache Beam, such as --runner=FlinkRunner
+    """
+    from lvae.pipeline import job
+
+    request, view = _encode_options(options), shared.view_options(options, limit=None)
+    devices = _devices(options)
+    workers = options["workers"] or _default_workers(devices)
+    engine = shared.engine(options["beam_options"], workers)
+    if options["dry_run"]:
+        _rehearse(source, dataset, request, view, workers, options)
+        return
+    _refuse_unshared(engine, options["shared_path"], source, dataset)
+    result = job.encode(source, dataset, request, view, engine, devices, options["max_rejected"], options["drop_raw"])
+    print_dataset(dataset, result.manifest, options["as_json"])
+
+
+@click.command()
+@shared.DATASET
+@shared.VIEW
+@click.option("--seed", type=int, help="Of the order in the shards [as it is].")
+@click.option("--limit", type=click.IntRange(1), help="Only so many images: a fair sample by a hash of the key.")
+@click.option("--keep-old", is_flag=True, help="Keep the view that is there; 'lvae clean' removes it later.")
+@shared.ENGINE
+@shared.JSON
+def shard(dataset: str, **options: Any) -> None:
+    """Write another view of DATASET from its raw latents: normalization, format, dtype, split, selection, order.
+
+    What is not given stays as it is, the selection as a whole: --split, --only-classes, --without-keys and --limit
+    replace it together. A reader of the old view is not disturbed.
+    """
+    from lvae.pipeline import job
+
+    engine = shared.engine(options["beam_options"], options["workers"] or _default_workers(("cpu",)))
+    result = job.shard(dataset, shared.view_options(options, options["limit"]), engine, options["keep_old"])
+    print_dataset(dataset, result.manifest, options["as_json"])
+
+
+COMMANDS = (scan, encode, shard)
+
+
+def print_dataset(dataset: str, manifest: "Manifest", as_json: bool) -> None:
+    from lvae.manifests.records import plain
+    from lvae.manifests.summary import summary
+
+    if as_json:
+        shared.print_json(plain(manifest))
+    else:
+        click.echo(summary(dataset, manifest))
+
+
+def _encode_options(options: dict[str, Any]) -> "EncodeOptions":
+    from lvae.pipeline.planning import EncodeOptions
+
+    names = ("autoencoder", "weights", "size", "crop", "mirror", "store", "seed", "batch", "precision", "device")
+    return EncodeOptions(**{name: options[name] for name in names}, scan=shared.scan_options(options))
+
+
+def _rehearse(source: str, dataset: str, request: Any, view: Any, workers: int, options: dict[str, Any]) -> None:
+    from lvae.pipeline.rehearsal import rehearse
+
+    rehearsal = rehearse(source, dataset, request, view, workers, options["images_per_second"])
+    if options["as_json"]:
+        shared.print_json(rehearsal.as_dict())
+    else:
+        click.echo(str(rehearsal))
+
+
+def _devices(options: dict[str, Any]) -> tuple[str, ...]:
+    from lvae.encode.encoder import choose_device
+
+    if options["devices"]:
+        return tuple(choose_device(f"cuda:{number}") for number in options["devices"].split(","))
+    return (choose_device(options["device"]),)
+
+
+def _default_workers(devices: tuple[str, ...]) -> int:
+    from lvae.pipeline.runners import cores
+
+    return cores() if devices == ("cpu",) else len(devices)
+
+
+def _refuse_unshared(engine: "Engine", shared_path: bool, *paths: str) -> None:
+    """Workers on other machines do not see this one's disk."""
+    for path in paths:
+        if not engine.in_process and not shared_path and "://" not in path and not path.startswith("synthetic:"):
+            raise LvaeError(f"{path}: workers elsewhere may not see this path. Say --shared-path if they do.")

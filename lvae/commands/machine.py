@@ -1,0 +1,51 @@
+"""Trying things out: scenes, demo, doctor."""
+
+from pathlib import Path
+
+import click
+
+from lvae import options as shared
+
+
+@click.command()
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--count", type=click.IntRange(1), default=2000, show_default=True, help="Pictures.")
+@click.option("--size", type=click.IntRange(8, 1024), default=64, show_default=True, help="Side in pixels.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Picture i is a function of (seed, i).")
+def scenes(out: Path, count: int, size: int, seed: int) -> None:
+    """Draw the small world: labelled little pictures in class folders, to try everything without a download."""
+    from lvae.encode.scenes import write_scenes
+    from lvae.pipeline.console import Bar
+
+    with Bar("drawing", count, "pictures") as bar:
+        write_scenes(out, count, size, seed, bar.advance)
+    click.echo(f"{out}: {count} pictures of {size} px")
+
+
+@click.command()
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"))
+@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Real images instead of drawn ones.")
+@click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core].")
+def demo(out: Path, images: Path | None, workers: int | None) -> None:
+    """The whole system on a small scale, in OUT [demo]: pictures, latents, verification, reconstructions."""
+    from lvae.demonstration import run
+
+    run(out, images, workers)
+
+
+@click.command()
+@shared.JSON
+def doctor(as_json: bool) -> None:
+    """Look at this machine: versions, devices, runners, optional parts, free space, speed; a verdict on each."""
+    from lvae.diagnosis import diagnose, table
+
+    findings = diagnose()
+    if as_json:
+        shared.print_json([finding.as_dict() for finding in findings])
+    else:
+        click.echo(table(findings))
+    if any(finding.verdict == "BAD" for finding in findings):
+        raise click.exceptions.Exit(1)
+
+
+COMMANDS = (scenes, demo, doctor)

@@ -1,0 +1,89 @@
+"""Options that several commands share, and what they mean to the library."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from lvae.pipeline.job import ViewOptions
+    from lvae.pipeline.runners import Engine
+    from lvae.pipeline.scanning import ScanOptions
+
+Decorator = Callable[[Any], Any]
+
+
+def several(*options: Decorator) -> Decorator:
+    """Several options as one decorator, shown in this order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+SOURCE = click.argument("source")
+DATASET = click.argument("dataset", type=click.Path(file_okay=False))
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+SCAN = several(
+    click.option("--labels", type=click.Path(path_type=Path), help="Labels by key: .csv, .jsonl or .json."),
+    click.option("--limit", type=click.IntRange(1), help="Only the first N images in source order."),
+    click.option("--part-size", type=click.IntRange(1), help="Images in a part, the unit of work and of retry."),
+)
+
+VIEW = several(
+    click.option("--normalization", metavar="channel|scalar|none|FILE", help="How latents are normalized [channel]."),
+    click.option("--format", "format_", type=click.Choice(["zarr", "webdataset"]), help="Shard format [zarr]."),
+    click.option("--shard-size", type=click.IntRange(1), help="Latents in a shard [8192]; never more than 512 MiB."),
+    click.option("--dtype", type=click.Choice(["float16", "float32", "uint8"]), help="Stored numbers [float16]."),
+    click.option("--split", multiple=True, metavar="val=5000|val=5%", help="Set images aside, by a hash of the key."),
+    click.option("--only-classes", metavar="A,B", help="Only these classes, renumbered in this order."),
+    click.option(
+        "--without-keys", type=click.Path(path_type=Path), help="Leave out the keys in this file, one a line."
+    ),
+)
+
+ENGINE = several(
+    click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core, or one a GPU]."),
+    click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM_OPTIONS]"),
+)
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=1, sort_keys=True))
+
+
+def scan_options(options: dict[str, Any]) -> "ScanOptions":
+    from lvae.pipeline.scanning import ScanOptions
+
+    return ScanOptions(options["labels"], options["limit"], options["part_size"])
+
+
+def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":
+    from lvae.pipeline.job import ViewOptions
+
+    split = dict(item.partition("=")[::2] for value in options["split"] for item in value.split(","))
+    classes = options["only_classes"]
+    return ViewOptions(
+        normalization=options["normalization"],
+        format=options["format_"],
+        shard_size=options["shard_size"],
+        dtype=options["dtype"],
+        seed=options["seed"],
+        split=split or None,
+        only_classes=tuple(classes.split(",")) if classes else None,
+        without_keys=options["without_keys"],
+        limit=limit,
+    )
+
+
+def engine(beam_options: tuple[str, ...], workers: int) -> "Engine":
+    from lvae.encode.encoder import keep_memory
+    from lvae.pipeline.runners import choose_engine
+
+    return choose_engine(beam_options, workers, keep_memory())

@@ -1,0 +1,51 @@
+"""Removing what no longer belongs to a dataset."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lvae.manifests.dataset import read_manifest
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.locks import writing
+from lvae.manifests.publish import drop_raw, leftovers
+from lvae.manifests.storage import Folder
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Names of what was removed, or would be."""
+
+    dataset: str
+    names: list[str]
+    bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"names": self.names, "bytes": self.bytes}
+
+    def sentence(self, dry_run: bool) -> str:
+        verb = "would be removed" if dry_run else "removed"
+        return f"{self.dataset}: {len(self.names)} files, {self.bytes / 2**20:.1f} MiB {verb}"
+
+
+def clean(dataset: str, raw: bool, dry_run: bool) -> Cleaned:
+    """Unfinished files, orphaned raw files and old views; with `raw` the raw latents too."""
+    folder = Folder(dataset)
+    if not folder.exists("plan.json"):
+        raise LvaeError(f"{dataset}: is not a dataset; nothing is removed.")
+    with writing(folder):
+        manifest = read_manifest(folder)
+        if manifest is None:
+            if raw:
+                raise LvaeError(f"{dataset}: is not finished, so its raw latents are still needed.")
+            names = list(folder.names(".tmp"))
+        else:
+            names = leftovers(folder, manifest)
+            if raw:
+                names = sorted({*names, *(name for name in folder.names("raw") if name.endswith(".npy"))})
+        size = sum(folder.size(name) or 0 for name in names)
+        if not dry_run:
+            for name in names:
+                folder.remove(name)
+            folder.sweep()
+            if raw:
+                drop_raw(folder)
+        return Cleaned(dataset, names, size)

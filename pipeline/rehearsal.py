@@ -1,0 +1,152 @@
+"""`--dry-run`: what an encoding job would do, how much it would write and how long it would take. Writes nothing."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from lvae.encode.autoencoder import Autoencoder
+from lvae.encode.encoder import Encoder, choose_device
+from lvae.encode.part import open_row
+from lvae.encode.sources import open_reader
+from lvae.manifests import records
+from lvae.manifests.plan import Encoding, Plan, read_plan, refuse_change
+from lvae.manifests.rows import ImageRow, Listing
+from lvae.manifests.storage import Folder
+from lvae.pipeline.console import duration, say
+from lvae.pipeline.job import ViewOptions, expected_bytes, readable, view_settings_of
+from lvae.pipeline.planning import (
+    EncodeOptions,
+    build_without_weights,
+    changed_encoding,
+    load_network,
+    new_encoding,
+    part_size_for,
+)
+from lvae.pipeline.scanning import Scan, tell
+
+TRIAL_SECONDS = 3.0  # of encoding, to measure the rate
+TRIAL_ROWS = 64  # listed rows kept for the trial
+UNKNOWN_WEIGHTS = "0" * 64  # stands for a fingerprint where only the cost matters
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """The resolved settings and the expected size of a job. Rates in images per second."""
+
+    encoding: Encoding
+    images: int
+    parts: int
+    part_size: int
+    raw_bytes: int
+    shard_bytes: int
+    free_bytes: int
+    workers: int
+    images_per_second_per_worker: float
+    measured: bool
+
+    @property
+    def seconds(self) -> float:
+        return self.images / (self.images_per_second_per_worker * min(self.workers, max(self.parts, 1)))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**records.plain(self), "seconds": self.seconds}
+
+    def __str__(self) -> str:
+        image, autoencoder = self.encoding.image, self.encoding.autoencoder
+        rate = f"{self.images_per_second_per_worker:.2f} images/s a worker ({'measured' if self.measured else 'given'})"
+        fits = "fits" if self.raw_bytes + self.shard_bytes < self.free_bytes else "DOES NOT FIT"
+        shape = "x".join(map(str, self.encoding.latent_shape))
+        mirrored = ", mirrored" if image.mirrored else ""
+        return "\n".join(
+            [
+                f"images       {self.images}, {image.size} px, crop {image.crop}{mirrored}",
+                f"autoencoder  {autoencoder.name}, store {autoencoder.store}: latents of {shape}",
+                f"parts        {self.parts} of {self.part_size} images, batch {self.encoding.batch}",
+                f"raw parts    {readable(self.raw_bytes)}",
+                f"shards       {readable(self.shard_bytes)}",
+                f"disk         {readable(self.free_bytes)} free: {fits}",
+                f"time         {duration(self.seconds)} with {self.workers} workers, {rate}",
+            ]
+        )
+
+
+def rehearse(
+    source: str, dataset: str, options: EncodeOptions, view: ViewOptions, workers: int, images_per_second: float | None
+) -> Rehearsal:
+    """Lists the images, resolves every setting, and encodes a few images for the rate unless one is given."""
+    folder = Folder(dataset)
+    old = read_plan(folder)
+    found = Scan(source, options.scan)
+    first: list[ImageRow] = []
+    images = 0
+    for row in found.rows():
+        images += 1
+        if len(first) < TRIAL_ROWS:
+            first.append(row)
+    tell(found, images, say)
+    network, encoding, cost = _resolve(folder, options, old, trial=images_per_second is None)
+    part_size = old.listing.part_size if old else options.scan.part_size or part_size_for(encoding, cost)
+    listing = Listing(found.source.kind, images, "", -(-images // part_size), part_size, found.classes)
+    plan = Plan("latent-vae-plan", 1, source, found.source.location, None, "source", listing, encoding)
+    raw_bytes, shard_bytes = expected_bytes(plan, view_settings_of(plan, view, None), images)
+    rate = images_per_second
+    if rate is None:
+        encoder = Encoder(encoding, network, choose_device(options.device))
+        rate = _measure(encoder, encoding, first, found)
+    return Rehearsal(
+        encoding,
+        images,
+        listing.parts,
+        part_size,
+        raw_bytes,
+        shard_bytes,
+        folder.free_bytes(),
+        workers,
+        rate,
+        images_per_second is None,
+    )
+
+
+def _resolve(
+    folder: Folder, options: EncodeOptions, old: Plan | None, trial: bool
+) -> tuple[Autoencoder, Encoding, int]:
+    """The network (with weights only where a trial wants them), the settings, and the cost of an image."""
+    if old is not None and old.encoding is not None:
+        refuse_change(folder, old.encoding, changed_encoding(options, old.encoding))
+        kept = old.encoding.autoencoder
+        network = build_without_weights(records.dumps(kept.architecture).decode())
+        if trial and kept.weights_file is not None:
+            from lvae.encode.autoencoder import load
+
+            network = load(kept.architecture, str(folder.local(kept.weights_file)))
+        return network, old.encoding, 0 if kept.pixels else network.multiply_adds(old.encoding.image.size)
+    if trial or options.autoencoder is None:
+        network = load_network(options)
+    else:
+        network = build_without_weights(options.autoencoder)
+    pixels = network.architecture["kind"] == "pixels"
+    encoding = new_encoding(options, network, None if pixels else UNKNOWN_WEIGHTS)
+    return network, encoding, 0 if pixels else network.multiply_adds(encoding.image.size)
+
+
+def _measure(encoder: Encoder, encoding: Encoding, rows: list[ImageRow], found: Scan) -> float:
+    """Images per second of one worker, opening included. The first batch only warms up."""
+    reader = open_reader(found.source.kind, found.source.location)
+    opened = [open_row(row, reader, encoding.image) for row in rows[: encoding.batch]]
+    pixels = [image.pixels for image in opened if image.pixels is not None]
+    if not pixels:
+        return 1.0
+    import numpy as np
+
+    batch = np.stack(pixels)
+    encoder.encode(batch, [row.key for row in rows[: len(batch)]])
+    start, done, position = time.monotonic(), 0, 0
+    while time.monotonic() - start < TRIAL_SECONDS:
+        chosen = [rows[(position + offset) % len(rows)] for offset in range(len(batch))]
+        position += len(batch)
+        images = [image.pixels for row in chosen if (image := open_row(row, reader, encoding.image)).pixels is not None]
+        if images:
+            encoder.encode(np.stack([image for image in images if image is not None]), [row.key for row in chosen])
+        done += len(chosen)
+    reader.close()
+    return done / (time.monotonic() - start)
