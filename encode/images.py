@@ -172,7 +172,8 @@ def _check_size(size: tuple[int, int], data: bytes, name: str) -> None:
 
 def _check_strips(image: ImageFile.ImageFile, name: str) -> None:
     """Pillow leaves black what no strip or tile of an uncompressed TIFF covers."""
-    covered = sum((right - left) * (lower - upper) for _, (left, upper, right, lower), *_ in image.tile)
+    boxes = [tile.extents for tile in image.tile if tile.extents is not None]
+    covered = sum((right - left) * (lower - upper) for left, upper, right, lower in boxes)
     if name == "TIFF" and covered < image.width * image.height:
         raise ImageRejected("truncated TIFF")
 

@@ -32,7 +32,8 @@ class FolderSource:
         self.classes: tuple[str, ...] | None = None
 
     def rows(self) -> Iterator[ImageRow]:
-        self.counts, self.warnings = {}, []
+        self.counts.clear()
+        self.warnings.clear()
         list_of_labels = Path(self.location, names.DATASET_JSON)
         text, where = _read_if_there(list_of_labels), str(list_of_labels)
         labels = None if text is None else names.parse_dataset_json(text, where)
@@ -81,8 +82,8 @@ class Walk:
 
     def class_folders(self) -> Iterator[str]:
         """The first-level folders that hold an image, however deep, in order. Each is left at its first image."""
-        found, links = _names(self._root)
-        for name in found:
+        _, links, folders = _names(self._root)
+        for name in sorted(links | folders):
             path, is_link = Path(self._root, name), name in links
             if names.is_hidden(name) or not names.is_utf8(name) or not path.is_dir():
                 continue
@@ -92,7 +93,7 @@ class Walk:
                 yield name
 
     def _folder(self, folder: str, prefix: str, linked: bool) -> Iterator[tuple[str, int]]:
-        found, links = _names(folder)
+        found, links, _ = _names(folder)
         for name in found:
             path, is_link = f"{folder}/{name}", name in links
             if names.is_hidden(name):
@@ -102,7 +103,7 @@ class Walk:
                 self._count(names.BAD_NAMES)
                 continue
             try:
-                status = Path(path).stat()
+                status = os.stat(path)  # noqa: PTH116  a Path for each of a million files is slow, and interns its name
             except OSError as error:
                 if not is_link:
                     raise LvaeError(f"{path}: cannot be looked at ({error.strerror}).") from error
@@ -167,18 +168,21 @@ def holds_images(folder: str) -> bool:
     return next(iter(Walk(folder, {})), None) is not None
 
 
-def _names(folder: str) -> tuple[list[str], set[str]]:
-    """What lies in a folder, sorted, and which of it are symbolic links. Names only: a folder may hold a million."""
-    found, links = [], set()
+def _names(folder: str) -> tuple[list[str], set[str], set[str]]:
+    """What lies in a folder: all names, sorted; the symbolic links among them; the folders. A folder may hold millions."""
+    found, links, folders = [], set(), set()
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 found.append(entry.name)
                 if entry.is_symlink():
                     links.add(entry.name)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.add(entry.name)
     except OSError as error:
         raise LvaeError(f"{folder}: the folder cannot be read ({error.strerror}).") from error
-    return sorted(found), links
+    found.sort()
+    return found, links, folders
 
 
 def _is_image_file(path: str, name: str) -> bool:

@@ -64,7 +64,8 @@ class TarSource:
         return self._classes if self._classes is not None else names.numbered_classes(self._largest)
 
     def rows(self) -> Iterator[ImageRow]:
-        self.counts, self.warnings = {}, []
+        self.counts.clear()
+        self.warnings.clear()
         images = 0
         folders = self._folders()
         for row in self._rows_by_sample() if folders is None else self._rows_by_folder(folders):
@@ -225,7 +226,7 @@ def _check_end(path: str, file: IO[bytes], offset: int) -> None:
         raise LvaeError(f"{path}: truncated at byte {offset}: the closing block is missing.")
     if any(block):
         raise LvaeError(f"{path}: damaged at byte {offset}: neither a member nor the closing block.")
-    while block := file.read(1 << 20):
+    while block := file.read(1 << 16):
         if any(block):
             raise LvaeError(f"{path}: goes on after its end at byte {offset}; were several tars joined by cat?")
 

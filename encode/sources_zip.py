@@ -39,7 +39,8 @@ class ZipSource:
         self.classes: tuple[str, ...] | None = None
 
     def rows(self) -> Iterator[ImageRow]:
-        self.counts, self.warnings = {}, []
+        self.counts.clear()
+        self.warnings.clear()
         try:
             with open(self._path, "rb") as file, zipfile.ZipFile(file) as archive:
                 yield from self._rows(archive, file)
@@ -64,7 +65,7 @@ class ZipSource:
             info = members[key]
             label = labels.label(key) if labels else UNLABELLED
             names.count_unlabelled(self.counts, label)
-            offset = self._offset(file, info) if info.compress_type == zipfile.ZIP_STORED else -1
+            offset = self._offset(file, info)
             yield ImageRow(key, Path(self._path).name, offset, info.file_size, info.filename, label)
         if isinstance(labels, names.NamedLabels):
             labels.finish(found)
@@ -120,20 +121,25 @@ class ZipSource:
         return by_name
 
     def _offset(self, file: IO[bytes], info: zipfile.ZipInfo) -> int:
-        """Where the bytes of a stored member begin, by its local header, which has to agree with the directory."""
-        file.seek(info.header_offset)
-        header = file.read(LOCAL_HEADER.size)
+        """Where a stored member's bytes begin, or -1; its local header has to agree with the directory."""
+        file.seek(max(0, info.header_offset))
+        header = file.read(LOCAL_HEADER.size) if info.header_offset >= 0 else b""
         where = f"{self._path}: {info.filename!r}"
         if len(header) < LOCAL_HEADER.size or header[:4] != LOCAL_MAGIC:
             raise LvaeError(f"{where}: damaged, no header at byte {info.header_offset}.")
         _, _, flags, method, *_, name_length, extra_length = LOCAL_HEADER.unpack(header)
         name = file.read(name_length).decode("utf-8" if flags & 0x800 else "cp437", "replace")
         offset: int = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
-        if name != info.orig_filename or method != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+        stored = method == zipfile.ZIP_STORED
+        if (
+            name != info.orig_filename
+            or method != info.compress_type
+            or (stored and info.compress_size != info.file_size)
+        ):
             raise LvaeError(f"{where}: damaged, its header at byte {info.header_offset} says something else.")
-        if offset + info.file_size > os.fstat(file.fileno()).st_size:
+        if offset + info.compress_size > os.fstat(file.fileno()).st_size:
             raise LvaeError(f"{where}: damaged, it goes on after the end of the file.")
-        return offset
+        return offset if stored else -1
 
     def _count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -125,21 +124,21 @@ class RowReader:
 
     def __init__(self, folder: Folder, parts: int):
         self._folder, self.parts = folder, parts
-        self._open = lru_cache(maxsize=1)(self._open_file)
+        self._opened: tuple[str, pq.ParquetFile] | None = None
 
-    def _open_file(self, name: str) -> pq.ParquetFile:
-        return pq.ParquetFile(pa.memory_map(str(self._folder.local(name))))
+    def _file(self, name: str) -> pq.ParquetFile:
+        if self._opened is None or self._opened[0] != name:
+            self._opened = name, pq.ParquetFile(pa.memory_map(str(self._folder.local(name))))
+        return self._opened[1]
 
     def table(self, part: int, columns: list[str] | None = None) -> pa.Table:
         """The row group of one part."""
         try:
-            return self._open(rows_file(part)).read_row_group(part % PARTS_PER_FILE, columns=columns)
+            return self._file(rows_file(part)).read_row_group(part % PARTS_PER_FILE, columns=columns)
         except (OSError, pa.ArrowException, IndexError) as error:
             name = self._folder.local(rows_file(part))
             reason = str(error).splitlines()[0]
-            raise DamagedRowsError(
-                f"{name}: cannot be read ({reason}). Run 'lvae encode' again to list anew."
-            ) from error
+            raise DamagedRowsError(f"{name}: cannot be read ({reason}). Run 'lvae encode' again.") from error
 
     def part(self, part: int) -> list[ImageRow]:
         table = self.table(part)

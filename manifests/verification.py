@@ -3,8 +3,10 @@
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lvae.manifests import records
 from lvae.manifests.dataset import MANIFEST, Dataset, Manifest, read_manifest
@@ -259,19 +261,26 @@ def _shards(folder: Folder, manifest: Manifest, deep: bool, progress: Callable[[
 
 def _labels_and_numbers(folder: Folder, manifest: Manifest) -> Iterator[Fault]:
     classes = len(manifest.classes) if manifest.classes is not None else None
+    where = f"shards/{manifest.view.name}"
     for split in manifest.splits:
+        dataset = Dataset(folder, manifest, split)
         try:
-            dataset = Dataset(folder, manifest, split)
+            if not all(np.isfinite(block).all() for block in blocks(dataset) if block.dtype.kind == "f"):
+                yield Fault(where, f"{split}: latents that are not finite")
             labels = dataset.labels
-            for start in range(0, len(dataset), READ_ROWS):
-                block = np.asarray(dataset.latents[start : start + READ_ROWS])
-                if block.dtype.kind == "f" and not np.isfinite(block).all():
-                    yield Fault(f"shards/{manifest.view.name}", f"{split}: latents that are not finite")
-                    break
             if classes is not None and len(labels) and not (labels.min() >= -1 and labels.max() < classes):
-                yield Fault(f"shards/{manifest.view.name}", f"{split}: labels outside of the {classes} classes")
+                yield Fault(where, f"{split}: labels outside of the {classes} classes")
         except LvaeError as error:
-            yield Fault(f"shards/{manifest.view.name}", _without_advice(error))
+            yield Fault(where, _without_advice(error))
+        dataset.close()
+
+
+def blocks(dataset: Dataset) -> Iterator[NDArray[Any]]:
+    """All latents of a split in order. Maps are let go now and then: what was read need not stay in memory."""
+    for start in range(0, len(dataset), READ_ROWS):
+        yield np.asarray(dataset.latents[start : start + READ_ROWS])
+        if start % (READ_ROWS * 8) == 0:
+            dataset.close()
 
 
 def view_settings(manifest: Manifest) -> ViewSettings:
@@ -351,6 +360,7 @@ def _shard_contents(
             )
             if same and right.log_variances is not None and dataset.log_variances is not None:
                 same = np.array_equal(np.asarray(dataset.log_variances[here]), right.log_variances)
+            dataset.close()  # and with it what was read of the shard
             if not same:
                 name = manifest.splits[split].shards[number].path
                 yield Fault(name, "does not hold what the raw parts give, in order", split=split, shard=number)
@@ -361,8 +371,7 @@ def moments_from_shards(folder: Folder, manifest: Manifest) -> ChannelMoments:
     moments = ChannelMoments.empty(manifest.view.shape[0])
     for split in manifest.splits:
         dataset = Dataset(folder, manifest, split)
-        for start in range(0, len(dataset), READ_ROWS):
-            stored = np.asarray(dataset.latents[start : start + READ_ROWS])
+        for stored in blocks(dataset):
             raw = stored if stored.dtype == np.uint8 else dataset.denormalize(stored)
             moments = moments.merge(ChannelMoments.of(raw))
     return moments
