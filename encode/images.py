@@ -40,6 +40,8 @@ MAX_PIXELS = 178_956_970  # twice Pillow's own warning level: half a gigabyte of
 MAX_SCANNED_PIXELS = 20 * MAX_PIXELS  # of all scans of a progressive JPEG: seconds, not hours
 REASON_LENGTH = 120
 BAND_PIXELS = 1 << 20
+PILLOWS_MODULES = r"PIL\."
+WEBP_SIDE = 16_383  # of the format; only an animation's canvas can claim more
 
 ORIENTATION = 0x0112
 PHOTOMETRIC = 262
@@ -143,9 +145,6 @@ def _hush_pillow() -> None:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
-PILLOWS_MODULES = r"PIL\."
-
-
 def _early_size(data: bytes) -> tuple[int, int]:
     """Width and height of a WebP, whose decoder allocates the whole canvas before it tells; (1, 1) of all others."""
     kind = data[8:16]
@@ -166,6 +165,8 @@ def _check_size(size: tuple[int, int], data: bytes, name: str) -> None:
         raise ImageRejected(f"{width}x{height}: no pixels")
     if width * height > MAX_PIXELS:
         raise ImageRejected(f"{width}x{height}: more than {MAX_PIXELS} pixels")
+    if name == "WebP" and max(size) > WEBP_SIDE:
+        raise ImageRejected(f"{width}x{height}: a WebP has at most {WEBP_SIDE} pixels a side")
     if name == "JPEG" and width * height * data.count(b"\xff\xda") > MAX_SCANNED_PIXELS:
         raise ImageRejected(f"{width}x{height} JPEG with {data.count(bytes([0xFF, 0xDA]))} scans: too much work")
 

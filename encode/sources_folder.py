@@ -169,7 +169,7 @@ def holds_images(folder: str) -> bool:
 
 
 def _names(folder: str) -> tuple[list[str], set[str], set[str]]:
-    """What lies in a folder: all names, sorted; the symbolic links among them; the folders. A folder may hold millions."""
+    """What lies in a folder (maybe millions): all names, sorted; the symbolic links among them; the folders."""
     found, links, folders = [], set(), set()
     try:
         with os.scandir(folder) as entries:

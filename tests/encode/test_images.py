@@ -349,6 +349,12 @@ def test_bombs_are_refused_on_the_header_whatever_pillows_limit_is(monkeypatch: 
         assert limit == Image.MAX_IMAGE_PIXELS
 
 
+def test_a_webp_animation_cannot_claim_a_long_canvas() -> None:
+    data = bytearray(examples()["animated WebP"])
+    data[24:27] = (4_000_000).to_bytes(3, "little")
+    assert reason(bytes(data)) == "4000001x33: a WebP has at most 16383 pixels a side"
+
+
 def test_a_tiff_bomb_is_refused() -> None:
     data = encoded(Image.new("L", (8, 8)), "TIFF")
     forged = data.replace(struct.pack("<HHII", 256, 4, 1, 8), struct.pack("<HHII", 256, 4, 1, 500_000))

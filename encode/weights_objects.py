@@ -1,0 +1,221 @@
+"""What the names in a pickle mean: a few build plain data or tensors, some are refused when called, the rest is inert."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from lvae.manifests.errors import LvaeError
+
+MAX_SIDES = 16  # of a tensor
+MAX_INT = 1 << 62
+
+
+class MalformedPickleError(Exception):
+    """What is wrong with a pickle, to be told with the file's name."""
+
+
+class TruncatedPickleError(MalformedPickleError):
+    """The file ends inside of a pickle."""
+
+
+@dataclass(frozen=True)
+class Global:
+    """A name from a module. It is never looked up."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Inert:
+    """An object that nothing is known of but what it calls itself."""
+
+    name: str
+
+
+@dataclass(eq=False)
+class Table:
+    """A dictionary as the pairs put into it: keys may be anything, so nothing is hashed. Later pairs win."""
+
+    items: list[tuple[object, object]] = field(default_factory=list)
+    initial: object = None  # pairs given to the constructor, as Python 2 wrote ordered dictionaries
+
+    def named(self) -> Iterator[tuple[str, object]]:
+        """The pairs whose key is text, in order."""
+        for pair in self.initial if isinstance(self.initial, list | tuple) else ():
+            if isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str):
+                yield pair[0], pair[1]
+        for key, value in self.items:
+            if isinstance(key, str):
+                yield key, value
+
+
+@dataclass(frozen=True)
+class PickledStorage:
+    """Numbers that stand elsewhere in the file. `elements` counts bytes where dtype is "untyped"."""
+
+    key: str
+    dtype: str  # as in torch, "float32"; "untyped"; or "?" for one not known here
+    elements: int
+    offset: int = 0  # where a view of another storage begins, in elements
+
+
+@dataclass(frozen=True)
+class PickledTensor:
+    """A tensor within a storage; offset and stride in elements, checked against the storage's length."""
+
+    storage: PickledStorage
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+DTYPES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "UntypedStorage": "untyped",
+}
+ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+ITEM_BYTES |= {"int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1, "untyped": 1}
+
+# Modules whose functions run code, reach files, other programs or the network; below `torch.os` too.
+DANGEROUS_ANYWHERE = frozenset(
+    "os posix nt posixpath ntpath subprocess sys builtins __builtin__ importlib imp pty ctypes _ctypes socket shutil "
+    "runpy pkgutil commands popen2 webbrowser".split()
+)
+DANGEROUS_MODULES = frozenset(
+    "_aix_support _osx_support _pickle _posixsubprocess _pyrepl _socket _thread aiohttp asyncio atexit bdb cProfile "
+    "cloudpickle code codeop cPickle dill doctest ensurepip faulthandler fileinput ftplib http "
+    "httplib idlelib ipykernel IPython joblib lib2to3 linecache logging marshal mmap multiprocessing netrc "
+    "pdb pickle pip platform poplib profile pydoc requests sched select selectors setuptools shelve signal site smtplib "
+    "sqlite3 ssl sysconfig tarfile telnetlib tempfile threading timeit tkinter trace turtle unittest urllib "
+    "urllib2 urllib3 venv wsgiref xmlrpc zipfile zipimport".split()
+)
+DANGEROUS_FUNCTIONS = frozenset(
+    "operator.attrgetter operator.methodcaller _operator.attrgetter _operator.methodcaller types.CodeType "
+    "types.FunctionType types.LambdaType types.MethodType types.ModuleType new.code new.function torch.load "
+    "torch.serialization.load torch.storage._load_from_bytes torch.jit.load torch.hub.load torch.package.PackageImporter "
+    "torch.compile numpy.load numpy.fromfile numpy.memmap numpy.lib.npyio.load numpy.testing._private.utils.runstring "
+    "numpy.f2py.compile pandas.read_pickle torch.utils.cpp_extension.load torch.utils.collect_env.run "
+    "copyreg.add_extension copyreg.pickle".split()
+)
+HARMLESS_BUILTINS = frozenset(
+    "bool bytearray bytes complex dict enumerate float frozenset int list object range reversed set slice str tuple "
+    "type property NoneType Ellipsis NotImplemented long unicode xrange basestring".split()
+)
+HARMLESS_LOGGING = frozenset(("getLogger", "Logger"))  # how a logger among the hyper-parameters is pickled
+
+
+def dangerous(name: Global) -> bool:
+    """Whether calling this could run code or reach beyond the file, if anything were called here."""
+    *modules, function = str(name).split(".")
+    if modules in (["builtins"], ["__builtin__"]):
+        return function not in HARMLESS_BUILTINS and not function.endswith(("Error", "Exception"))
+    if modules == ["logging"] and function in HARMLESS_LOGGING:
+        return False
+    if not DANGEROUS_ANYWHERE.isdisjoint(modules) or bool(modules) and modules[0] in DANGEROUS_MODULES:
+        return True
+    return str(name) in DANGEROUS_FUNCTIONS
+
+
+def refuse_dangerous(values: Iterable[object]) -> None:
+    for value in values:
+        if isinstance(value, Global) and dangerous(value):
+            raise LvaeError(
+                f"calls {_printable(value)}, which could run code, so the file was made to do harm or is broken. "
+                "Nothing of it was run; do not open it with other programs either."
+            )
+
+
+def call(callee: object, arguments: object) -> object:
+    """What a call would give: plain data and tensors for the few names that make them, otherwise something inert."""
+    items = arguments if isinstance(arguments, tuple) else (arguments,)
+    if isinstance(callee, Global) and callee.name == "getattr" and callee.module in ("builtins", "__builtin__"):
+        refuse_dangerous(items)  # how Python 3.11 pickles a member of an enum
+        return Inert("getattr")
+    refuse_dangerous((callee, *items[:8]))
+    if not isinstance(callee, Global):
+        return Inert("result")
+    match str(callee):
+        case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2":
+            return _tensor(items)
+        case "torch._utils._rebuild_tensor_v3":
+            return _tensor(items, typed=True)
+        case "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" if items:
+            return items[0]
+        case "torch._tensor._rebuild_from_type_v2" if len(items) >= 3 and isinstance(items[0], Global):
+            inner = str(items[0]).removeprefix("torch._utils.")
+            if inner in ("_rebuild_tensor_v2", "_rebuild_tensor_v3") and isinstance(items[2], tuple):
+                return _tensor(items[2], typed=inner.endswith("v3"))
+        case "collections.OrderedDict" | "builtins.dict" | "__builtin__.dict":
+            return Table(initial=items[0] if items else None)
+        case "collections.defaultdict":
+            return Table(initial=items[1] if len(items) > 1 else None)
+    return Inert(_printable(callee))
+
+
+def persistent(description: object) -> object:
+    """torch's own reference to a storage: ('storage', type, key, device, elements, and in the old format a view)."""
+    if isinstance(description, tuple) and description[:1] == ("module",):
+        return Inert("module")
+    if not isinstance(description, tuple) or len(description) not in (5, 6) or description[0] != "storage":
+        raise MalformedPickleError("a reference to something that is no storage")
+    kind, key, elements = description[1], description[2], description[4]
+    if not isinstance(kind, Global) or not isinstance(key, str) or not _is_length(elements):
+        raise MalformedPickleError("a storage without type, key or length")
+    known = kind.module in ("torch", "torch.cuda", "torch.storage")
+    storage = PickledStorage(key, DTYPES.get(kind.name, "?") if known else "?", elements)
+    view = description[5] if len(description) == 6 else None
+    if view is None:
+        return storage
+    if not isinstance(view, tuple) or len(view) != 3 or not _is_length(view[1]) or not _is_length(view[2]):
+        raise MalformedPickleError("a storage whose view is no view")
+    if view[1] + view[2] > elements:
+        raise MalformedPickleError("a view beyond its storage")
+    return PickledStorage(key, storage.dtype, elements, view[1])
+
+
+def _tensor(items: tuple[object, ...], typed: bool = False) -> PickledTensor:
+    """(storage, offset, shape, stride, requires_grad, hooks and, where typed, the dtype)."""
+    if len(items) < (7 if typed else 4):
+        raise MalformedPickleError("a tensor without storage, offset, shape or stride")
+    storage, offset, shape, stride = items[:4]
+    if not isinstance(storage, PickledStorage) or not _is_length(offset):
+        raise MalformedPickleError("a tensor without storage or offset")
+    if not isinstance(shape, tuple) or not isinstance(stride, tuple) or len(shape) != len(stride):
+        raise MalformedPickleError("a tensor without shape or stride")
+    sides, steps = tuple(filter(_is_length, shape)), tuple(filter(_is_length, stride))
+    if len(sides) != len(shape) or len(steps) != len(stride) or len(shape) > MAX_SIDES:
+        raise MalformedPickleError("a tensor with a shape or stride that is none")
+    dtype, elements = storage.dtype, storage.elements
+    if typed:
+        wanted = items[6]
+        known = isinstance(wanted, Global) and wanted.module == "torch" and wanted.name in ITEM_BYTES
+        dtype = wanted.name if known and isinstance(wanted, Global) else "?"
+        elements //= ITEM_BYTES.get(dtype, 1)
+    first = offset + storage.offset
+    reach = sum((side - 1) * step for side, step in zip(sides, steps, strict=True))
+    if math.prod(sides) and first + reach + 1 > elements:
+        raise MalformedPickleError(f"a tensor {sides} beyond its storage of {elements} numbers")
+    return PickledTensor(storage, dtype, first, sides, steps)
+
+
+def _is_length(value: object) -> bool:
+    return type(value) is int and 0 <= value < MAX_INT
+
+
+def _printable(name: Global) -> str:
+    text = str(name)
+    return text if text.isprintable() and len(text) <= 100 else f"{ascii(text)[:100]}..."

@@ -1,0 +1,332 @@
+"""Pickles as data: a reader that knows pickle's language but nothing that a pickle could call.
+
+It never imports, calls, hashes or compares what it reads. Dictionaries become `Table`s, tensors that torch.save wrote
+become `PickledTensor`s, every other object an `Inert`. A pickle that calls what could run code is refused, by name.
+Nothing here needs torch. (The language is documented in Python's pickletools.)
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from lvae.encode.weights_objects import (
+    Global,
+    Inert,
+    MalformedPickleError,
+    Table,
+    TruncatedPickleError,
+    call,
+    persistent,
+    refuse_dangerous,
+)
+
+MAX_BYTES = 32 << 20  # of one pickle; published checkpoints, optimizers included, stay below 2 MiB
+MAX_STEPS = 1 << 20  # about 25 for a tensor
+MAX_MARKS = 1000
+
+
+class Reader:
+    """One pickle after another out of a buffer; `position` is where the next one would begin."""
+
+    def __init__(self, data: memoryview):
+        self._data = data
+        self.position = 0
+
+    def read(self) -> object:
+        """The next pickle's object. MalformedPickleError or LvaeError where there is none to be had."""
+        return _Machine(self).run()
+
+    def take(self, count: int) -> memoryview:
+        end = self.position + count
+        if end > len(self._data):
+            raise TruncatedPickleError("the file ends too early")
+        piece, self.position = self._data[self.position : end], end
+        return piece
+
+    def line(self) -> str:
+        """Text up to the next line feed."""
+        window = bytes(self._data[self.position : self.position + 4096])
+        end = window.find(b"\n")
+        if end < 0:
+            if len(window) < 4096:
+                raise TruncatedPickleError("the file ends too early")
+            raise MalformedPickleError("a line of more than 4096 characters")
+        self.position += end + 1
+        return window[:end].decode("utf-8", "replace")
+
+
+class _Machine:
+    """The stack machine that a pickle is a program for."""
+
+    def __init__(self, reader: Reader):
+        self._reader = reader
+        self._first = reader.position
+        self._stack: list[object] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, object] = {}
+
+    def run(self) -> object:
+        for _ in range(MAX_STEPS):
+            code = self._reader.take(1)[0]
+            if code == ord("."):
+                return self._pop()
+            step = _STEPS.get(code)
+            if step is None:
+                raise MalformedPickleError(f"unknown instruction {code}")
+            step(self)
+            if self._reader.position - self._first > MAX_BYTES:
+                raise MalformedPickleError(f"more than {MAX_BYTES >> 20} MiB of objects")
+        raise MalformedPickleError(f"more than {MAX_STEPS} instructions")
+
+    # The stack
+
+    def _push(self, value: object) -> None:
+        self._stack.append(value)
+
+    def _floor(self) -> int:
+        return self._marks[-1] if self._marks else 0
+
+    def _pop(self) -> object:
+        if len(self._stack) <= self._floor():
+            raise MalformedPickleError("nothing on the stack")
+        return self._stack.pop()
+
+    def _top(self) -> object:
+        if len(self._stack) <= self._floor():
+            raise MalformedPickleError("nothing on the stack")
+        return self._stack[-1]
+
+    def _mark(self) -> None:
+        if len(self._marks) >= MAX_MARKS:
+            raise MalformedPickleError(f"nested more than {MAX_MARKS} deep")
+        self._marks.append(len(self._stack))
+
+    def _pop_mark(self) -> list[object]:
+        if not self._marks:
+            raise MalformedPickleError("no mark on the stack")
+        first = self._marks.pop()
+        items = self._stack[first:]
+        del self._stack[first:]
+        return items
+
+    def _discard(self) -> None:
+        if self._marks and len(self._stack) == self._marks[-1]:
+            self._marks.pop()
+        else:
+            self._pop()
+
+    # Numbers and text
+
+    def _number(self, form: str) -> Any:
+        return struct.unpack(form, self._reader.take(struct.calcsize(form)))[0]
+
+    def _block(self, form: str) -> bytes:
+        count = self._number(form)
+        if not 0 <= count <= MAX_BYTES:
+            raise MalformedPickleError(f"a text of {count} bytes")
+        return bytes(self._reader.take(count))
+
+    def _long(self, form: str) -> None:
+        self._push(int.from_bytes(self._block(form), "little", signed=True))
+
+    def _decimal(self) -> None:
+        text = self._reader.line()
+        if text in ("00", "01"):  # how protocol 0 spells truth values
+            self._push(text == "01")
+            return
+        try:
+            self._push(int(text.removesuffix("L")))
+        except ValueError:
+            raise MalformedPickleError("a number that is none") from None
+
+    def _float_text(self) -> None:
+        try:
+            self._push(float(self._reader.line()))
+        except ValueError:
+            raise MalformedPickleError("a number that is none") from None
+
+    def _quoted(self) -> None:
+        text = self._reader.line()
+        if len(text) < 2 or text[0] != text[-1] or text[0] not in "'\"":
+            raise MalformedPickleError("a text without quotation marks")
+        self._push(text[1:-1])
+
+    # The memo
+
+    def _put(self, index: int) -> None:
+        if not 0 <= index < MAX_STEPS:
+            raise MalformedPickleError(f"memo index {index}")
+        self._memo[index] = self._top()
+
+    def _get(self, index: int) -> None:
+        if index not in self._memo:
+            raise MalformedPickleError(f"nothing was memorized as {index}")
+        self._push(self._memo[index])
+
+    def _index(self) -> int:
+        self._decimal()
+        index = self._pop()
+        return index if isinstance(index, int) else -1
+
+    # Containers
+
+    def _tuple(self, count: int) -> None:
+        items = [self._pop() for _ in range(count)]
+        self._push(tuple(reversed(items)))
+
+    def _dict(self) -> None:
+        table = Table()
+        self._fill(table, self._pop_mark())
+        self._push(table)
+
+    def _fill(self, target: object, items: list[object]) -> None:
+        if len(items) % 2:
+            raise MalformedPickleError("a key without a value")
+        if isinstance(target, Table):
+            target.items.extend(zip(items[::2], items[1::2], strict=True))
+
+    def _set_items(self, items: list[object]) -> None:
+        self._fill(self._top(), items)
+
+    def _set_item(self) -> None:
+        value, key = self._pop(), self._pop()
+        self._set_items([key, value])
+
+    def _append(self, items: list[object]) -> None:
+        target = self._top()
+        if isinstance(target, list):
+            target.extend(items)
+
+    def _frozen_set(self) -> None:
+        self._pop_mark()
+        self._push(Inert("frozenset"))
+
+    # Objects
+
+    def _global(self) -> None:
+        module = self._reader.line()
+        self._push(Global(module, self._reader.line()))
+
+    def _stack_global(self) -> None:
+        name, module = self._pop(), self._pop()
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise MalformedPickleError("a global whose name is no text")
+        self._push(Global(module, name))
+
+    def _call(self, keywords: bool = False) -> None:
+        extra = self._pop() if keywords else None
+        arguments, callee = self._pop(), self._pop()
+        if isinstance(extra, Table):
+            refuse_dangerous(value for _, value in extra.items[:8])
+        self._push(call(callee, arguments))
+
+    def _instance(self) -> None:
+        callee = Global(self._reader.line(), self._reader.line())
+        self._push(call(callee, tuple(self._pop_mark())))
+
+    def _object(self) -> None:
+        items = self._pop_mark()
+        if not items:
+            raise MalformedPickleError("an object without a class")
+        self._push(call(items[0], tuple(items[1:])))
+
+    def _build(self) -> None:
+        """State for an object. None of ours has any, and nobody's __setstate__ is called."""
+        self._pop()
+        self._top()
+
+
+_Step = Callable[[_Machine], None]
+
+
+def _constant(value: object) -> _Step:
+    return lambda machine: machine._push(value)
+
+
+def _ignored(count: int) -> _Step:
+    return lambda machine: machine._reader.take(count).release()
+
+
+def _text(form: str) -> _Step:
+    return lambda machine: machine._push(machine._block(form).decode("utf-8", "replace"))
+
+
+def _bytes(form: str) -> _Step:
+    return lambda machine: machine._push(machine._block(form))
+
+
+def _latin(form: str) -> _Step:
+    return lambda machine: machine._push(machine._block(form).decode("latin-1"))
+
+
+def _numeric(form: str) -> _Step:
+    return lambda machine: machine._push(machine._number(form))
+
+
+_STEPS: dict[int, _Step] = {
+    ord(code) if isinstance(code, str) else code: step
+    for code, step in (
+        (0x80, _ignored(1)),  # PROTO
+        (0x95, _ignored(8)),  # FRAME
+        ("N", _constant(None)),
+        (0x88, _constant(True)),
+        (0x89, _constant(False)),
+        (")", _constant(())),
+        ("}", lambda m: m._push(Table())),
+        ("]", lambda m: m._push([])),
+        (0x8F, lambda m: m._push(Inert("set"))),
+        ("K", _numeric("<B")),
+        ("M", _numeric("<H")),
+        ("J", _numeric("<i")),
+        (0x8A, lambda m: m._long("<B")),
+        (0x8B, lambda m: m._long("<i")),
+        ("G", _numeric(">d")),
+        ("I", _Machine._decimal),
+        ("L", _Machine._decimal),
+        ("F", _Machine._float_text),
+        ("X", _text("<I")),
+        (0x8C, _text("<B")),
+        (0x8D, _text("<Q")),
+        ("V", lambda m: m._push(m._reader.line())),
+        ("B", _bytes("<I")),
+        ("C", _bytes("<B")),
+        (0x8E, _bytes("<Q")),
+        (0x96, _bytes("<Q")),
+        ("T", _latin("<i")),
+        ("U", _latin("<B")),
+        ("S", _Machine._quoted),
+        ("(", _Machine._mark),
+        ("t", lambda m: m._push(tuple(m._pop_mark()))),
+        (0x85, lambda m: m._tuple(1)),
+        (0x86, lambda m: m._tuple(2)),
+        (0x87, lambda m: m._tuple(3)),
+        ("l", lambda m: m._push(m._pop_mark())),
+        ("d", _Machine._dict),
+        ("a", lambda m: m._append([m._pop()])),
+        ("e", lambda m: m._append(m._pop_mark())),
+        ("s", _Machine._set_item),
+        ("u", lambda m: m._set_items(m._pop_mark())),
+        (0x90, lambda m: m._append(m._pop_mark())),  # ADDITEMS, to a set: not kept
+        (0x91, _Machine._frozen_set),
+        ("0", _Machine._discard),
+        ("1", lambda m: m._pop_mark().clear()),
+        ("2", lambda m: m._push(m._top())),
+        ("p", lambda m: m._put(m._index())),
+        ("q", lambda m: m._put(m._number("<B"))),
+        ("r", lambda m: m._put(m._number("<I"))),
+        (0x94, lambda m: m._put(len(m._memo))),
+        ("g", lambda m: m._get(m._index())),
+        ("h", lambda m: m._get(m._number("<B"))),
+        ("j", lambda m: m._get(m._number("<I"))),
+        ("c", _Machine._global),
+        (0x93, _Machine._stack_global),
+        ("R", _Machine._call),
+        (0x81, _Machine._call),  # NEWOBJ
+        (0x92, lambda m: m._call(keywords=True)),  # NEWOBJ_EX
+        ("i", _Machine._instance),
+        ("o", _Machine._object),
+        ("b", _Machine._build),
+        ("Q", lambda m: m._push(persistent(m._pop()))),
+        ("P", lambda m: m._push(persistent(m._reader.line()))),
+    )
+}
