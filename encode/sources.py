@@ -26,7 +26,7 @@ from lvae.encode.sources_zip import ZipReader, ZipSource
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import ImageRow
 
-__all__ = ["Labels", "Reader", "Source", "apply_labels", "open_reader", "open_source", "read_labels"]
+__all__ = ["Labels", "Reader", "Source", "apply_labels", "file_of", "open_reader", "open_source", "read_labels"]
 
 KINDS = "a folder of images, a .zip, a .tar, a pattern of tars or synthetic:N"
 
@@ -103,6 +103,13 @@ def open_reader(kind: str, location: str) -> Reader:
         case "synthetic":
             return SyntheticReader(location)
     raise LvaeError(f"source kind {kind!r} is none of folder, tar, zip, synthetic.")
+
+
+def file_of(kind: str, location: str, row: ImageRow) -> Path | None:
+    """The file that holds a row's bytes; None where there is none."""
+    if kind == "synthetic":
+        return None
+    return Path(location, row.key) if kind == "folder" else Path(base_of(location), row.container)
 
 
 def _tars_in(folder: str) -> list[str]:

@@ -1,8 +1,9 @@
-"""What the names in a pickle mean: a few build plain data or tensors, some are refused when called, the rest is inert."""
+"""What names in a pickle mean: a few make plain data or tensors, some are refused when called, the rest is inert."""
 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from lvae.manifests.errors import LvaeError
 
@@ -65,10 +66,11 @@ class PickledStorage:
 
 @dataclass(frozen=True)
 class PickledTensor:
-    """A tensor within a storage; offset and stride in elements, checked against the storage's length."""
+    """A tensor within a storage of `elements` numbers; offset and stride in numbers, checked to lie within."""
 
     storage: PickledStorage
     dtype: str
+    elements: int
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -85,35 +87,44 @@ DTYPES = {
     "CharStorage": "int8",
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "untyped",
 }
 ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 ITEM_BYTES |= {"int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1, "untyped": 1}
+ITEM_BYTES |= {"complex64": 8, "complex128": 16}
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
 
 # Modules whose functions run code, reach files, other programs or the network; below `torch.os` too.
-DANGEROUS_ANYWHERE = frozenset(
+DANGEROUS_ANYWHERE = _names(
     "os posix nt posixpath ntpath subprocess sys builtins __builtin__ importlib imp pty ctypes _ctypes socket shutil "
-    "runpy pkgutil commands popen2 webbrowser".split()
+    "runpy pkgutil commands popen2 webbrowser"
 )
-DANGEROUS_MODULES = frozenset(
+DANGEROUS_MODULES = _names(
     "_aix_support _osx_support _pickle _posixsubprocess _pyrepl _socket _thread aiohttp asyncio atexit bdb cProfile "
     "cloudpickle code codeop cPickle dill doctest ensurepip faulthandler fileinput ftplib http "
     "httplib idlelib ipykernel IPython joblib lib2to3 linecache logging marshal mmap multiprocessing netrc "
-    "pdb pickle pip platform poplib profile pydoc requests sched select selectors setuptools shelve signal site smtplib "
-    "sqlite3 ssl sysconfig tarfile telnetlib tempfile threading timeit tkinter trace turtle unittest urllib "
-    "urllib2 urllib3 venv wsgiref xmlrpc zipfile zipimport".split()
+    "pdb pickle pip platform poplib profile pydoc requests sched select selectors setuptools shelve signal site "
+    "smtplib sqlite3 ssl sysconfig tarfile telnetlib tempfile threading timeit tkinter trace turtle unittest urllib "
+    "urllib2 urllib3 venv wsgiref xmlrpc zipfile zipimport"
 )
-DANGEROUS_FUNCTIONS = frozenset(
+DANGEROUS_FUNCTIONS = _names(
     "operator.attrgetter operator.methodcaller _operator.attrgetter _operator.methodcaller types.CodeType "
     "types.FunctionType types.LambdaType types.MethodType types.ModuleType new.code new.function torch.load "
-    "torch.serialization.load torch.storage._load_from_bytes torch.jit.load torch.hub.load torch.package.PackageImporter "
-    "torch.compile numpy.load numpy.fromfile numpy.memmap numpy.lib.npyio.load numpy.testing._private.utils.runstring "
-    "numpy.f2py.compile pandas.read_pickle torch.utils.cpp_extension.load torch.utils.collect_env.run "
-    "copyreg.add_extension copyreg.pickle".split()
+    "torch.serialization.load torch.storage._load_from_bytes torch.jit.load torch.hub.load "
+    "torch.package.PackageImporter torch.compile numpy.load numpy.fromfile numpy.memmap numpy.lib.npyio.load "
+    "numpy.testing._private.utils.runstring numpy.f2py.compile pandas.read_pickle torch.utils.cpp_extension.load "
+    "torch.utils.collect_env.run "
+    "copyreg.add_extension copyreg.pickle"
 )
-HARMLESS_BUILTINS = frozenset(
+HARMLESS_BUILTINS = _names(
     "bool bytearray bytes complex dict enumerate float frozenset int list object range reversed set slice str tuple "
-    "type property NoneType Ellipsis NotImplemented long unicode xrange basestring".split()
+    "type property NoneType Ellipsis NotImplemented long unicode xrange basestring"
 )
 HARMLESS_LOGGING = frozenset(("getLogger", "Logger"))  # how a logger among the hyper-parameters is pickled
 
@@ -125,7 +136,7 @@ def dangerous(name: Global) -> bool:
         return function not in HARMLESS_BUILTINS and not function.endswith(("Error", "Exception"))
     if modules == ["logging"] and function in HARMLESS_LOGGING:
         return False
-    if not DANGEROUS_ANYWHERE.isdisjoint(modules) or bool(modules) and modules[0] in DANGEROUS_MODULES:
+    if not DANGEROUS_ANYWHERE.isdisjoint(modules) or not DANGEROUS_MODULES.isdisjoint(modules[:1]):
         return True
     return str(name) in DANGEROUS_FUNCTIONS
 
@@ -202,17 +213,18 @@ def _tensor(items: tuple[object, ...], typed: bool = False) -> PickledTensor:
     dtype, elements = storage.dtype, storage.elements
     if typed:
         wanted = items[6]
-        known = isinstance(wanted, Global) and wanted.module == "torch" and wanted.name in ITEM_BYTES
-        dtype = wanted.name if known and isinstance(wanted, Global) else "?"
+        if storage.dtype != "untyped" or not isinstance(wanted, Global):
+            raise MalformedPickleError("a tensor with two types")
+        dtype = wanted.name if wanted.module == "torch" and wanted.name in ITEM_BYTES else "?"
         elements //= ITEM_BYTES.get(dtype, 1)
     first = offset + storage.offset
     reach = sum((side - 1) * step for side, step in zip(sides, steps, strict=True))
     if math.prod(sides) and first + reach + 1 > elements:
         raise MalformedPickleError(f"a tensor {sides} beyond its storage of {elements} numbers")
-    return PickledTensor(storage, dtype, first, sides, steps)
+    return PickledTensor(storage, dtype, elements, first, sides, steps)
 
 
-def _is_length(value: object) -> bool:
+def _is_length(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < MAX_INT
 
 

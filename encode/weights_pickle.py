@@ -13,6 +13,7 @@ from lvae.encode.weights_objects import (
     Global,
     Inert,
     MalformedPickleError,
+    PickledStorage,
     Table,
     TruncatedPickleError,
     call,
@@ -26,11 +27,16 @@ MAX_MARKS = 1000
 
 
 class Reader:
-    """One pickle after another out of a buffer; `position` is where the next one would begin."""
+    """One pickle after another out of a buffer.
+
+    position: where the next one would begin.
+    storages: what the pickles refer to outside of themselves, by key.
+    """
 
     def __init__(self, data: memoryview):
         self._data = data
         self.position = 0
+        self.storages: dict[str, PickledStorage] = {}
 
     def read(self) -> object:
         """The next pickle's object. MalformedPickleError or LvaeError where there is none to be had."""
@@ -230,6 +236,14 @@ class _Machine:
             raise MalformedPickleError("an object without a class")
         self._push(call(items[0], tuple(items[1:])))
 
+    def _persistent(self, description: object) -> None:
+        value = persistent(description)
+        if isinstance(value, PickledStorage):
+            known = self._reader.storages.setdefault(value.key, value)
+            if (known.dtype, known.elements) != (value.dtype, value.elements):
+                raise MalformedPickleError("a storage of two types or lengths")
+        self._push(value)
+
     def _build(self) -> None:
         """State for an object. None of ours has any, and nobody's __setstate__ is called."""
         self._pop()
@@ -326,7 +340,7 @@ _STEPS: dict[int, _Step] = {
         ("i", _Machine._instance),
         ("o", _Machine._object),
         ("b", _Machine._build),
-        ("Q", lambda m: m._push(persistent(m._pop()))),
-        ("P", lambda m: m._push(persistent(m._reader.line()))),
+        ("Q", lambda m: m._persistent(m._pop())),
+        ("P", lambda m: m._persistent(m._reader.line())),
     )
 }

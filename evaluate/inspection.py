@@ -69,7 +69,7 @@ def reconstructions(dataset: Dataset, count: int, seed: int = 0) -> list[Reconst
     if dataset.manifest.raw == "dropped":
         raise LvaeError(f"{dataset.folder}: its raw parts have been dropped, and with them which latent is whose.")
     network = load_autoencoder(dataset)
-    reader = open_reader(plan.listing.kind, plan.location)
+    reader = open_reader(plan.listing.kind, plan.source)
     rows = RowReader(dataset.folder, plan.listing.parts)
     found: list[Reconstruction] = []
     order = permute(np.arange(plan.listing.images), plan.listing.images, seed, "preview")

@@ -81,14 +81,12 @@ class Encoding:
 class Plan:
     """The settings of a dataset. `encoding` is None after `lvae scan`, until `lvae encode` fills it in.
 
-    source, location, limit, labels_from: how to find the images again (`location` is what a reader of the source is
-    opened with). They decide nothing beside the listing.
+    source, limit, labels_from: how to find the images again; they decide nothing beside the listing.
     """
 
     format: Literal["latent-vae-plan"]
     version: Literal[1]
     source: str
-    location: str
     limit: int | None
     labels_from: Literal["source", "file"]
     listing: Listing

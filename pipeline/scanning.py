@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lvae.encode.part import content_sha256
-from lvae.encode.sources import Source, apply_labels, open_reader, open_source, read_labels
+from lvae.encode.sources import Source, apply_labels, file_of, open_reader, open_source, read_labels
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import finished
@@ -37,23 +37,22 @@ class Scan:
         self.source: Source = open_source(source)
         self._labels = read_labels(options.labels) if options.labels is not None else None
         self._limit = options.limit
-        self.counts: dict[str, int] = {}
 
     def rows(self) -> Iterator[ImageRow]:
         rows = self.source.rows()
         if self._labels is not None:
-            rows = apply_labels(rows, self._labels[1], self.counts)
+            rows = apply_labels(rows, self._labels, self.source.counts)
         return itertools.islice(rows, self._limit)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Those about missing labels do not count where a file gives them."""
+        return [line for line in self.source.warnings if self._labels is None or "unlabelled" not in line]
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         """Final once the rows are through."""
-        return self.source.classes if self._labels is None else self._labels[0]
-
-
-def absolute(source: str) -> str:
-    """A SOURCE that means the same from any folder."""
-    return source if ":" in source.split("/")[0] else str(Path(source).absolute())
+        return self.source.classes if self._labels is None else self._labels.classes
 
 
 def scan(folder: Folder, source: str, options: ScanOptions, part_size: int, say: Callable[[str], None]) -> Plan:
@@ -65,24 +64,22 @@ def scan(folder: Folder, source: str, options: ScanOptions, part_size: int, say:
     plan = Plan(
         "latent-vae-plan",
         1,
-        absolute(source),
         found.source.location,
         options.limit,
         "source" if options.labels is None else "file",
         listing,
         None,
     )
-    _remember(folder, plan, plan.location)
+    _remember(folder, plan)
     return plan
 
 
 def tell(found: Scan, images: int, say: Callable[[str], None]) -> None:
     """What a scan found, once its rows are through."""
     classes = f" in {len(found.classes)} classes" if found.classes else ""
-    counts = {**found.source.counts, **found.counts}
-    others = "".join(f"; {count} {what}" for what, count in sorted(counts.items()) if count)
+    others = "".join(f"; {count} {what}" for what, count in sorted(found.source.counts.items()) if count)
     say(f"{found.source.kind} {found.source.location}: {images} images{classes}{others}")
-    for warning in found.source.warnings:
+    for warning in found.warnings:
         say(f"warning: {warning}")
 
 
@@ -106,11 +103,11 @@ def recognize(folder: Folder, plan: Plan, source: str, options: ScanOptions, say
             f"{source}: is not what {folder} was made from: {difference}. "
             "Restore the images, or encode into another folder."
         )
-    location = found.source.location
-    if _seen(folder, plan, location) != _remembered(folder):
-        _compare_contents(folder, plan, location, say)
-        _remember(folder, plan, location)
-    return replace(plan, source=absolute(source), location=location)
+    plan = replace(plan, source=found.source.location)
+    if _seen(folder, plan) != _remembered(folder):
+        _compare_contents(folder, plan, say)
+        _remember(folder, plan)
+    return plan
 
 
 def _write_again(folder: Folder, plan: Plan, found: Scan) -> str | None:
@@ -135,35 +132,35 @@ def _first_difference(old: RowReader, new: Iterator[ImageRow], compare_labels: b
     return None
 
 
-def _compare_contents(folder: Folder, plan: Plan, location: str, say: Callable[[str], None]) -> None:
-    rows, reader = RowReader(folder, plan.listing.parts), open_reader(plan.listing.kind, location)
+def _compare_contents(folder: Folder, plan: Plan, say: Callable[[str], None]) -> None:
+    rows, reader = RowReader(folder, plan.listing.parts), open_reader(plan.listing.kind, plan.source)
     receipts = [receipt for part in range(plan.listing.parts) if (receipt := finished(folder, plan, part))]
     if receipts:
-        say(f"{location}: files were touched since they were listed; comparing the bytes of {len(receipts)} parts")
+        say(f"{plan.source}: files were touched since they were listed; comparing the bytes of {len(receipts)} parts")
     for receipt in receipts:
         part = rows.part(receipt.part)
         if content_sha256(part, reader) != receipt.content_sha256:
             raise LvaeError(
-                f"{location}: an image from {part[0].key} to {part[-1].key} has other bytes than when part "
+                f"{plan.source}: an image from {part[0].key} to {part[-1].key} has other bytes than when part "
                 f"{receipt.part} of {folder} was encoded. Restore it, or encode into another folder."
             )
     reader.close()
 
 
-def _seen(folder: Folder, plan: Plan, location: str) -> str:
+def _seen(folder: Folder, plan: Plan) -> str:
     """A hash over size and time of every file that holds images: whether they need a closer look."""
     digest, last = hashlib.sha256(), None
     for row in RowReader(folder, plan.listing.parts):
-        name = row.container or row.key
-        if name != last and plan.listing.kind != "synthetic":
-            status = Path(location, name).stat()
-            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\1".encode())
-        last = name
+        path = file_of(plan.listing.kind, plan.source, row)
+        if path is not None and path != last:
+            status = path.stat()
+            digest.update(f"{row.container or row.key}\0{status.st_size}\0{status.st_mtime_ns}\1".encode())
+        last = path
     return digest.hexdigest()
 
 
-def _remember(folder: Folder, plan: Plan, location: str) -> None:
-    folder.write(SEEN, records.dumps({"seen": _seen(folder, plan, location)}))
+def _remember(folder: Folder, plan: Plan) -> None:
+    folder.write(SEEN, records.dumps({"seen": _seen(folder, plan)}))
 
 
 def _remembered(folder: Folder) -> str | None:

@@ -50,7 +50,7 @@ class EncodePart(beam.DoFn):  # type: ignore[misc]
             reporter.working(0)
             plan = _plan(self.dataset)
             encoder = _encoder(self.dataset, self.devices)
-            reader = _reader(plan.listing.kind, plan.location)
+            reader = _reader(plan.listing.kind, plan.source)
             receipt = encode_part(folder, plan, part, encoder, reader, reporter.working)
             reporter.finished()
         self.images.inc(receipt.rows)
