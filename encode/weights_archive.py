@@ -176,7 +176,9 @@ class _File(io.RawIOBase):
         return position
 
     def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= MAX_DIRECTORY_BYTES:
+        if size is None or size < 0:
+            size = max(0, len(self._data) - self._position)
+        if size > MAX_DIRECTORY_BYTES:
             raise _DirectoryTooLargeError
         piece = bytes(self._data[self._position : self._position + size])
         self._position += len(piece)

@@ -21,7 +21,6 @@ PREFIXES = ("", "first_stage_model.", "dae.", "vae.")
 FIRST_LAYERS = ("encoder.conv_in.weight", "encoder.layers.0.weight", "encoder.0.weight", "taesd_encoder.0.weight")
 IGNORED = re.compile(r"loss\..*|model_ema\..*|colorize|quantize\.used")
 
-
 # What a layer is called inside of its block: canonical name -> diffusers' name. Early diffusers had others for four.
 RESIDUAL = {"nin_shortcut": "conv_shortcut"}
 ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
@@ -51,7 +50,7 @@ def canonical(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
 
 def first_stage(state: Mapping[str, T], source: str) -> dict[str, T]:
     """Of a bigger checkpoint what belongs to its image autoencoder, the prefix stripped; tensors may be unread."""
-    prefix = next((p for p in PREFIXES if any(_sees_rgb(state.get(p + name)) for name in FIRST_LAYERS)), None)
+    prefix = next((p for p in PREFIXES if any(sees_rgb(state.get(p + name)) for name in FIRST_LAYERS)), None)
     if prefix is None:
         raise LvaeError(
             f"{source}: holds no image autoencoder: {FIRST_LAYERS[0]} of shape (width, 3, 3, 3) is missing, also below "
@@ -91,7 +90,7 @@ def to_diffusers(state: Mapping[str, Tensor], architecture: Mapping[str, Any]) -
     }
 
 
-def join_taesd(encoder: Mapping[str, Tensor], decoder: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def join_taesd(encoder: Mapping[str, T], decoder: Mapping[str, T]) -> dict[str, T]:
     """TAESD's two files, whose names begin with the layer's number, as one set that `load_state` takes."""
     return {
         f"{part}.{name}": t for part, file in (("encoder", encoder), ("decoder", decoder)) for name, t in file.items()
@@ -105,13 +104,14 @@ def layout_of(state: Mapping[str, Shaped]) -> str:
     return "taesd" if any(map(TAESD_NAME.fullmatch, state)) else "compvis"
 
 
+def sees_rgb(tensor: Shaped | None) -> bool:
+    """Whether this can be the first layer of an encoder of RGB pictures."""
+    return tensor is not None and len(tensor.shape) == 4 and tuple(tensor.shape[1:]) == (3, 3, 3)
+
+
 def printable(name: str) -> str:
     """A tensor's name for a message: files may hold any."""
     return name if name.isprintable() and len(name) <= 100 else shown(name)
-
-
-def _sees_rgb(tensor: Shaped | None) -> bool:
-    return tensor is not None and len(tensor.shape) == 4 and tuple(tensor.shape[1:]) == (3, 3, 3)
 
 
 _Table = list[tuple[re.Pattern[str], str, dict[str, str]]]

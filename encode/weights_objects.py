@@ -16,7 +16,7 @@ class MalformedPickleError(Exception):
 
 
 class TruncatedPickleError(MalformedPickleError):
-    """The file ends inside of a pickle."""
+    """The pickle goes on where the file ends, after so many bytes."""
 
 
 @dataclass(frozen=True)

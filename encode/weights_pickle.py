@@ -45,7 +45,7 @@ class Reader:
     def take(self, count: int) -> memoryview:
         end = self.position + count
         if end > len(self._data):
-            raise TruncatedPickleError("the file ends too early")
+            raise TruncatedPickleError(len(self._data))
         piece, self.position = self._data[self.position : end], end
         return piece
 
@@ -55,7 +55,7 @@ class Reader:
         end = window.find(b"\n")
         if end < 0:
             if len(window) < 4096:
-                raise TruncatedPickleError("the file ends too early")
+                raise TruncatedPickleError(len(self._data))
             raise MalformedPickleError("a line of more than 4096 characters")
         self.position += end + 1
         return window[:end].decode("utf-8", "replace")

@@ -82,8 +82,8 @@ def _places(
 def _unpickle(reader: Reader, source: str) -> object:
     try:
         return reader.read()
-    except TruncatedPickleError:
-        raise LvaeError(f"{source}: an incomplete download, it ends within its first part. Fetch it again.") from None
+    except TruncatedPickleError as error:
+        raise LvaeError(f"{source}: an incomplete download (objects end at {error} bytes). Fetch it again.") from None
     except MalformedPickleError as error:
         raise LvaeError(f"{source}: damaged, or no weights: {error}. Fetch it again.") from None
     except LvaeError as error:

@@ -92,6 +92,8 @@ def _failures(reporter: Reporter) -> Iterator[None]:
         else:
             reporter.failed("storage", f"{type(error).__name__}: {error}")
         raise
+    except MemoryError:
+        raise  # as good as killed for want of memory: tried again, then alone, then named
     except Exception:
         reporter.failed("bug", traceback.format_exc())
         raise

@@ -129,7 +129,15 @@ def plan_of(folder: Folder, contents: Contents, source: str = "images") -> Plan:
     """Writes the rows and the plan."""
     images, parts, sha256 = write_rows(folder, rows_of(contents), contents.part_size)
     listing = Listing("folder", images, sha256, parts, contents.part_size, contents.classes)
-    plan = Plan("latent-vae-plan", 1, source, source, None, "source", listing, encoding_of(contents))
+    plan = Plan(
+        format="latent-vae-plan",
+        version=1,
+        source=source,
+        limit=None,
+        labels_from="source",
+        listing=listing,
+        encoding=encoding_of(contents),
+    )
     write_plan(folder, plan)
     return plan
 

@@ -1,15 +1,21 @@
 """Running the command, hurting it, and comparing what is left with an undisturbed run."""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from lvae.manifests.storage import TEMPORARY
+from lvae.pipeline.progress import PROGRESS
+
+T = TypeVar("T")
 
 NOT_OF_THE_DATASET = (TEMPORARY, "timings", ".lock")  # INTERFACES: none of them is part of the dataset
 
@@ -31,37 +37,43 @@ def start(*arguments: str | Path) -> "subprocess.Popen[str]":
 
 def worker_processes(command: int) -> list[int]:
     """The processes that encode for a command: Beam's workers, or the submission where it does the work itself."""
-    workers, submissions = [], []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (path / "stat").read_text().rpartition(")")[2].split()
-            line = (path / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"lvae.pipeline.submission" in line and int(fields[1]) == command:
-            submissions.append(int(path.name))
-            workers += _in_group(int(path.name))
+    submissions = [pid for pid, process in _processes().items() if process.parent == command]
+    workers = [
+        pid
+        for pid, process in _processes().items()
+        if process.group in submissions and process.python and "sdk_worker_main" in process.line
+    ]
     return workers or submissions
 
 
-def _in_group(group: int) -> list[int]:
-    found = []
+@dataclass(frozen=True)
+class _Process:
+    parent: int
+    group: int
+    line: str
+
+    @property
+    def python(self) -> bool:
+        return not self.line.startswith("/bin/sh")
+
+
+def _processes() -> dict[int, _Process]:
+    found = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
             fields = (path / "stat").read_text().rpartition(")")[2].split()
-            line = (path / "cmdline").read_bytes()
+            line = (path / "cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        if int(fields[2]) == group and b"sdk_worker_main" in line and not line.startswith(b"/bin/sh"):
-            found.append(int(path.name))
+        found[int(path.name)] = _Process(int(fields[1]), int(fields[2]), line)
     return found
 
 
-def wait_for(what: str, condition: "callable[[], object]", seconds: float = 60.0) -> object:  # type: ignore[valid-type]
+def wait_for(what: str, condition: Callable[[], T], seconds: float = 60.0) -> T:
     """The first true answer of a condition; fails after so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if answer := condition():  # type: ignore[misc]
+        if answer := condition():
             return answer
         time.sleep(0.02)
     raise AssertionError(f"waited {seconds} s for {what}")
@@ -69,9 +81,20 @@ def wait_for(what: str, condition: "callable[[], object]", seconds: float = 60.0
 
 def receipts(dataset: Path) -> dict[str, int]:
     """Receipt -> time of its last change, in nanoseconds."""
-    found = {}
-    for path in (dataset / "raw").glob("part-*.json"):
-        found[path.name] = path.stat().st_mtime_ns
+    return {path.name: path.stat().st_mtime_ns for path in (dataset / "raw").glob("part-*.json")}
+
+
+def processes_at(dataset: Path, task: str) -> list[int]:
+    """The worker processes that say they are at a task."""
+    found = []
+    for path in (dataset / PROGRESS).glob("*.json"):
+        try:
+            report = json.loads(path.read_text())
+        except FileNotFoundError:
+            continue
+        pid = int(path.stem.rpartition("-")[2])
+        if (report["kind"], report["task"]) == ("working", task) and Path(f"/proc/{pid}").exists():
+            found.append(pid)
     return found
 
 

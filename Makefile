@@ -1,0 +1,43 @@
+# Every target makes its own environment in .venv from setup.cfg and constraints.txt.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO ?= demo
+
+.PHONY: demo test lint types pytest slow faults bench clean
+
+demo: .venv/installed
+	$(BIN)/lvae demo $(DEMO)
+
+test: lint types pytest
+
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --prefer-binary -c constraints.txt -e .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install --quiet --prefer-binary -c constraints.txt -e '.[test]'
+	touch $@
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-test
+	$(BIN)/mypy
+
+pytest: .venv/installed-test
+	$(BIN)/python -m pytest -n 2
+
+slow: .venv/installed-test
+	$(BIN)/python -m pytest -m slow
+
+faults: .venv/installed-test
+	$(BIN)/python -m pytest -m slow tests/pipeline/test_faults.py
+
+bench: .venv/installed-test
+	for script in read_shards encode_memory start; do $(BIN)/python tests/benchmarks/$$script.py; done
+
+clean:
+	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

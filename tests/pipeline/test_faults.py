@@ -1,0 +1,143 @@
+"""The encoding job under kill -9, stalls, and company. Each ends with the bytes of an undisturbed run."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from lvae.encode.scenes import write_scenes
+from tests.conftest import SMALL_KL, lvae
+from tests.pipeline.faults import contents, kill, processes_at, receipts, start, wait_for, worker_processes
+
+NETWORKS = {
+    "pixels": ("--autoencoder", "pixels-f2"),
+    "kl": ("--autoencoder", SMALL_KL, "--weights", "random:0"),
+}
+PICTURES = 96
+
+
+def command(world: Path, dataset: Path, network: str, workers: int = 2) -> tuple[str | Path, ...]:
+    settings = ("--size", "64", "--part-size", "8", "--shard-size", "64", "--workers", str(workers))
+    return ("encode", world, dataset, *settings, *NETWORKS[network])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_scenes(folder, PICTURES, 64, 5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def right(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """The files of an undisturbed run, by network."""
+    root = tmp_path_factory.mktemp("right")
+    for network in NETWORKS:
+        lvae(*command(world, root / network, network))
+    return {network: contents(root / network) for network in NETWORKS}
+
+
+def test_a_killed_command_goes_on_where_it_was(world: Path, right: dict[str, dict[str, str]], tmp_path: Path) -> None:
+    job = start(*command(world, tmp_path / "out", "kl", workers=1))
+    wait_for("some receipts", lambda: len(receipts(tmp_path / "out")) >= 3)
+    workers = worker_processes(job.pid)
+    job.kill()
+    job.communicate()
+    wait_for("the workers to end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 10)
+    before = receipts(tmp_path / "out")
+    assert len(before) < PICTURES // 8
+    lvae(*command(world, tmp_path / "out", "kl", workers=1))
+    after = receipts(tmp_path / "out")
+    assert {name: after[name] for name in before} == before  # finished parts were not encoded again
+    assert contents(tmp_path / "out") == right["kl"]
+
+
+def test_a_killed_worker_is_noticed_and_its_parts_are_submitted_again(
+    world: Path, right: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    job = start(*command(world, tmp_path / "out", "kl"))
+    wait_for("a receipt", lambda: receipts(tmp_path / "out"))
+    victims = worker_processes(job.pid)
+    before = receipts(tmp_path / "out")
+    kill(victims[:1])
+    killed = time.monotonic()
+    wait_for("other workers", lambda: set(worker_processes(job.pid)) - set(victims), 20)
+    assert time.monotonic() - killed < 10 + 5  # noticed within 10 s; then processes start
+    _, told = job.communicate(timeout=120)
+    assert job.returncode == 0, told
+    assert "submitted again" in told
+    after = receipts(tmp_path / "out")
+    assert {name: after[name] for name in before} == before
+    assert contents(tmp_path / "out") == right["kl"]
+
+
+@pytest.mark.slow
+def test_workers_that_stop_without_dying_are_given_up_after_a_minute(
+    world: Path, right: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    job = start(*command(world, tmp_path / "out", "kl"))
+    wait_for("a receipt", lambda: receipts(tmp_path / "out"))
+    kill(worker_processes(job.pid), signal.SIGSTOP)
+    _, told = job.communicate(timeout=150)
+    assert job.returncode == 0, told
+    assert "no process got anywhere for 60 s" in told
+    assert contents(tmp_path / "out") == right["kl"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("network", NETWORKS)
+def test_kills_at_random_moments_leave_the_bytes_of_an_undisturbed_run(
+    seed: int, network: str, world: Path, right: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    draw = random.Random(seed)
+    for _ in range(4):
+        job = start(*command(world, tmp_path / "out", network, workers=draw.choice((1, 2))))
+        time.sleep(draw.uniform(0.2, 7.0))
+        victims = [job.pid] if draw.random() < 0.5 else worker_processes(job.pid)[:1]
+        for victim in victims:
+            if job.poll() is None:
+                os.kill(victim, signal.SIGKILL)
+        if victims == [job.pid]:
+            job.communicate()
+        else:
+            assert job.communicate(timeout=180) and job.returncode == 0
+    lvae(*command(world, tmp_path / "out", network))
+    assert contents(tmp_path / "out") == right[network]
+    lvae("verify", "--deep", tmp_path / "out")
+
+
+def test_a_second_command_on_the_same_dataset_is_refused(world: Path, tmp_path: Path) -> None:
+    job = start(*command(world, tmp_path / "out", "kl"))
+    wait_for("the lock", lambda: (tmp_path / "out/plan.json").exists())
+    second = lvae(*command(world, tmp_path / "out", "kl"), check=1)
+    assert second.stderr.count("\n") == 1
+    assert "another lvae command is writing here" in second.stderr
+    assert job.communicate(timeout=120) and job.returncode == 0
+
+
+def test_an_interrupt_ends_the_command_and_its_workers(world: Path, tmp_path: Path) -> None:
+    job = start(*command(world, tmp_path / "out", "kl"))
+    workers = wait_for("workers", lambda: worker_processes(job.pid))
+    job.send_signal(signal.SIGINT)
+    _, told = job.communicate(timeout=20)
+    assert job.returncode == 130
+    assert "interrupted" in told.splitlines()[-1]
+    wait_for("the workers to end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 10)  # type: ignore[attr-defined]
+
+
+def test_a_part_that_always_takes_its_process_down_is_named_and_the_rest_is_done(world: Path, tmp_path: Path) -> None:
+    settings = ("--size", "64", "--part-size", "24", "--workers", "2", *NETWORKS["kl"])
+    job = start("encode", world, tmp_path / "out", *settings)
+    while job.poll() is None:
+        for pid in processes_at(tmp_path / "out", "part 1"):
+            kill([pid])
+        time.sleep(0.01)
+    _, told = job.communicate()
+    assert job.returncode == 1
+    assert "part 1 (images 24 to 47)" in told.splitlines()[-1]
+    assert sorted(receipts(tmp_path / "out")) == [f"part-00000{part}.json" for part in (0, 2, 3)]
+    lvae("encode", world, tmp_path / "out", *settings)

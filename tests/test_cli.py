@@ -1,0 +1,119 @@
+"""The command line as a user meets it: help, one-line errors, exit codes, what goes to which stream."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lvae.cli import main
+from tests.conftest import lvae
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_every_command_has_help_for_itself_and_its_options(command: str) -> None:
+    shown = CliRunner().invoke(main, [command, "--help"])
+    assert shown.exit_code == 0
+    assert main.commands[command].help
+    for parameter in main.commands[command].params:
+        if parameter.param_type_name == "option":
+            assert getattr(parameter, "help", None), f"{command} {parameter.name}"
+
+
+def test_wrong_usage_exits_with_2() -> None:
+    assert lvae("encode", check=2).stdout == ""
+    assert lvae("encode", "a", "b", "--crop", "round", check=2)
+    assert lvae("nonsense", check=2)
+
+
+def one_line(*arguments: str | Path) -> str:
+    """The error of a command that a user can mend."""
+    done = lvae(*arguments, check=1)
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("lvae: ") or done.stderr.splitlines()[-1].startswith("lvae: "), done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    (tmp_path / "empty").mkdir()
+    return tmp_path / "empty"
+
+
+PIXELS = ("--autoencoder", "pixels", "--size", "32")
+
+
+def test_bad_input_gets_one_line(scenes: Path, empty: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "no such file" in one_line("encode", tmp_path / "nowhere", out, *PIXELS)
+    assert "no images" in one_line("encode", empty, out, *PIXELS)
+    assert "multiple of its downsampling factor, 8" in one_line(
+        "encode", scenes, out, "--autoencoder", "kl-f8", "--weights", "random:0", "--size", "100"
+    )
+    assert "--weights" in one_line("encode", scenes, out, "--autoencoder", "kl-f8")
+    assert "pixels-f8" in one_line("encode", scenes, out)
+    assert "no-such" in one_line("encode", scenes, out, "--autoencoder", "no-such")
+    assert "there is no such runner" in one_line("encode", scenes, out, *PIXELS, "--", "--runner=Fantasy")
+    assert "--shared-path" in one_line("encode", scenes, out, *PIXELS, "--", "--runner=FlinkRunner")
+    assert "has no posterior" in one_line("encode", scenes, out, *PIXELS, "--store", "sample")
+    assert not (out / "manifest.json").exists()
+
+
+def test_labels_that_match_nothing_get_one_line(scenes: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("key,label\nnot/there.png,3\n")
+    assert "match no image" in one_line("encode", scenes, tmp_path / "out", *PIXELS, "--labels", labels)
+
+
+def test_weights_of_another_architecture_get_one_line(scenes: Path, tmp_path: Path) -> None:
+    from lvae.encode.autoencoder import build
+    from lvae.encode.weights import save_safetensors
+
+    small = {"kind": "kl", "width": 8, "multipliers": [1, 2], "latent_channels": 4}
+    weights = tmp_path / "small.safetensors"
+    weights.write_bytes(save_safetensors(build(small)))
+    other = json.dumps({**small, "latent_channels": 3})
+    line = one_line("encode", scenes, tmp_path / "out", "--autoencoder", other, "--weights", weights, "--size", "32")
+    assert "shape" in line
+
+
+def test_a_folder_that_cannot_be_written_gets_one_line(scenes: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in one_line("encode", scenes, tmp_path / "file" / "out", *PIXELS)
+
+
+def test_commands_on_what_is_no_dataset_get_one_line(empty: Path) -> None:
+    for command in (["stats"], ["inspect"], ["verify"], ["clean"], ["shard"]):
+        assert "dataset" in one_line(*command, empty)
+
+
+def test_debug_shows_the_traceback(empty: Path) -> None:
+    assert "Traceback" in lvae("--debug", "inspect", empty, check=1).stderr
+
+
+def test_results_go_to_stdout_and_progress_to_stderr(scenes: Path, tmp_path: Path) -> None:
+    done = lvae("encode", scenes, tmp_path / "out", *PIXELS, "--json")
+    assert json.loads(done.stdout)["counts"]["images"] == 48
+    assert "48 images" in done.stderr
+
+
+def test_python_m_lvae_is_lvae() -> None:
+    shown = subprocess.run([sys.executable, "-m", "lvae", "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith("lvae, version ")
+
+
+def test_the_demo_runs_to_its_pictures(tmp_path: Path) -> None:
+    done = lvae("demo", tmp_path / "demo")
+    assert "every byte is as it was written" in done.stdout
+    for picture in ("reconstructions.png", "latents.png"):
+        assert (tmp_path / "demo" / picture).stat().st_size > 10_000
+    lvae("demo", tmp_path / "demo")
+
+
+def test_the_doctor_has_a_verdict_on_everything() -> None:
+    found = json.loads(lvae("doctor", "--json").stdout)
+    assert {finding["verdict"] for finding in found} <= {"good", "note"}
+    assert {"torch", "apache-beam", "FnApiRunner", "cores", "disk here"} <= {finding["what"] for finding in found}
