@@ -29,15 +29,6 @@ def recognize(tensors: Mapping[str, Shaped], source: str = "these weights") -> S
         raise LvaeError(message if message.startswith(source) else f"{source}: {message}") from None
 
 
-def recognized_name(tensors: Mapping[str, Shaped]) -> str | None:
-    """The published architecture that these are weights of, or None."""
-    try:
-        name = name_of(recognize(tensors))
-    except LvaeError:
-        return None
-    return None if name == "custom" else name
-
-
 def summary(spec: Spec) -> str:
     """An architecture in a few words, for people: its name, or what it is built of."""
     name = name_of(spec)

@@ -3,8 +3,8 @@
 import os
 import threading
 from collections import OrderedDict
-from pathlib import Path
 
+from lvae.encode import sources_places as places
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources_names import MAX_MEMBER_BYTES
 from lvae.manifests.errors import LvaeError
@@ -17,25 +17,38 @@ PIECE_BYTES = 64 << 20  # one read of the system's is at most 2 GiB
 class Containers:
     """Bytes of rows that say where they lie. Any number of threads may read; another process opens its own."""
 
-    def __init__(self, base: str):
-        """Containers are named relative to the folder `base`."""
-        self._base = base
+    def __init__(self, base: str, only: str | None = None):
+        """Containers are named relative to the folder `base`; or there is `only` one, whatever it is called."""
+        self._base, self._only = base, only
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _OpenFile] = OrderedDict()
 
-    def __reduce__(self) -> tuple[type["Containers"], tuple[str]]:
-        return type(self), (self._base,)
+    def __reduce__(self) -> tuple[type["Containers"], tuple[str, str | None]]:
+        return type(self), (self._base, self._only)
 
     def read(self, row: ImageRow) -> bytes:
         """Raises OSError where the storage fails, LvaeError where the container is not as it was when listed."""
         if row.length > MAX_MEMBER_BYTES:
             raise ImageRejected(f"a file of more than {MAX_MEMBER_BYTES >> 20} MiB")
-        file = self._file(row.container)
+        return self.read_at(row.container, row.offset, row.length)
+
+    def read_at(self, container: str, offset: int, length: int) -> bytes:
+        """So many bytes of a container; raises as `read` does."""
+        location = self._only or places.join(self._base, container)
+        if places.is_url(location):
+            data = places.read_range(location, offset, length)
+            if len(data) < length:
+                raise _shorter(container)
+            return data
+        return self._read_here(container, location, offset, length)
+
+    def _read_here(self, container: str, location: str, offset: int, length: int) -> bytes:
+        file = self._file(location)
         data = bytearray()
-        while len(data) < row.length:
-            piece = os.pread(file.descriptor, min(row.length - len(data), PIECE_BYTES), row.offset + len(data))
+        while len(data) < length:
+            piece = os.pread(file.descriptor, min(length - len(data), PIECE_BYTES), offset + len(data))
             if not piece:
-                raise LvaeError(f"{row.container}: shorter than when it was listed. Scan the source again.")
+                raise _shorter(container)
             data += piece
         return bytes(data)
 
@@ -43,21 +56,25 @@ class Containers:
         with self._lock:
             self._open.clear()
 
-    def _file(self, container: str) -> "_OpenFile":
+    def _file(self, location: str) -> "_OpenFile":
         with self._lock:
-            file = self._open.get(container)
+            file = self._open.get(location)
             if file is None:
-                file = self._open[container] = _OpenFile(Path(self._base, container))
+                file = self._open[location] = _OpenFile(location)
                 while len(self._open) > KEPT_OPEN:
                     self._open.popitem(last=False)
-            self._open.move_to_end(container)
+            self._open.move_to_end(location)
             return file
+
+
+def _shorter(container: str) -> LvaeError:
+    return LvaeError(f"{container}: shorter than when it was listed. Scan the source again.")
 
 
 class _OpenFile:
     """Closed when its last user lets go of it, so that one thread's eviction cannot pull it from under another."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: str):
         self.descriptor = -1
         self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
 

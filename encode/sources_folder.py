@@ -5,6 +5,8 @@ Order: depth first, the entries of a folder by name (by Unicode code point, what
 Classes: the first-level subfolders that hold an image, sorted; what lies deeper belongs to them. A `dataset.json` at
 the top (NVIDIA's layout) takes their place. Without subfolders there are no classes.
 
+A folder behind a URL is walked alike; it has no links. A web server lists no sizes, so that it is asked for each.
+
 Symbolic links are followed once. A link to something that is listed anyway is not followed, nor is a second link to
 the same place; both are counted. So loops end.
 """
@@ -15,9 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lvae.encode import sources_names as names
+from lvae.encode import sources_places as places
 from lvae.encode.images import ImageRejected, is_image
+from lvae.encode.sources_remote import Entry
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import UNLABELLED, ImageRow
+
+Found = tuple[str, int, str | int]  # key, length in bytes, what changes when the file does
 
 
 class FolderSource:
@@ -26,16 +32,18 @@ class FolderSource:
     kind = "folder"
 
     def __init__(self, folder: str):
-        self.location = str(Path(folder).absolute())
+        self.location = places.resolved(folder)
         self.counts: dict[str, int] = {}
         self.warnings: list[str] = []
         self.classes: tuple[str, ...] | None = None
+        self.seen = places.Seen()
 
     def rows(self) -> Iterator[ImageRow]:
         self.counts.clear()
         self.warnings.clear()
-        list_of_labels = Path(self.location, names.DATASET_JSON)
-        text, where = _read_if_there(list_of_labels), str(list_of_labels)
+        self.seen = places.Seen()
+        where = places.join(self.location, names.DATASET_JSON)
+        text = _read_if_there(where)
         labels = None if text is None else names.parse_dataset_json(text, where)
         images = 0
         if labels is not None:
@@ -50,18 +58,20 @@ class FolderSource:
             raise names.no_images(self.location, self.counts)
 
     def _rows_by_folder(self, by_class: bool) -> Iterator[ImageRow]:
-        self.classes = (tuple(Walk(self.location, {}).class_folders()) or None) if by_class else None
+        self.classes = (tuple(walk(self.location, {}).class_folders()) or None) if by_class else None
         numbers = {name: number for number, name in enumerate(self.classes or ())}
-        for key, length in Walk(self.location, self.counts):
+        for key, length, stamp in walk(self.location, self.counts):
+            self.seen.add(key, length, stamp)
             first, slash, _ = key.partition("/")
             yield self._row(key, length, numbers.get(first, UNLABELLED) if slash else UNLABELLED)
         names.warn_of_unlabelled(self, f"lie beside the class folders of {self.location}")
 
     def _rows_by_list(self, labels: names.NamedLabels) -> Iterator[ImageRow]:
         self.classes = labels.classes
-        for key, length in Walk(self.location, self.counts):
+        for key, length, stamp in walk(self.location, self.counts):
+            self.seen.add(key, length, stamp)
             yield self._row(key, length, labels.label(key))
-        labels.finish(key for key, _ in Walk(self.location, {}))
+        labels.finish(key for key, _, _ in walk(self.location, {}))
         names.warn_of_unlabelled(self, f"are not in {names.DATASET_JSON}")
 
     def _row(self, key: str, length: int, label: int) -> ImageRow:
@@ -69,15 +79,20 @@ class FolderSource:
         return ImageRow(key, "", 0, length, "", label)
 
 
+def walk(folder: str, counts: dict[str, int]) -> "Walk | RemoteWalk":
+    """Iterates over a folder's images, in order, counting what else is there."""
+    return RemoteWalk(folder, counts) if places.is_url(folder) else Walk(folder, counts)
+
+
 class Walk:
-    """Iterates over (key, length in bytes) of a folder's images, in order, counting what else is there."""
+    """Iterates over (key, length in bytes, time of change) of a local folder's images."""
 
     def __init__(self, root: str, counts: dict[str, int]):
         self._root, self._counts = root, counts
         self._real_root = os.path.realpath(root)
         self._linked: set[tuple[int, int]] = set()  # what symbolic links have led to
 
-    def __iter__(self) -> Iterator[tuple[str, int]]:
+    def __iter__(self) -> Iterator[Found]:
         return self._folder(self._root, "", linked=False)
 
     def class_folders(self) -> Iterator[str]:
@@ -92,7 +107,7 @@ class Walk:
             if next(self._folder(str(path), "", is_link), None) is not None:
                 yield name
 
-    def _folder(self, folder: str, prefix: str, linked: bool) -> Iterator[tuple[str, int]]:
+    def _folder(self, folder: str, prefix: str, linked: bool) -> Iterator[Found]:
         found, links, _ = _names(folder)
         for name in found:
             path, is_link = f"{folder}/{name}", name in links
@@ -118,7 +133,7 @@ class Walk:
             elif not _is_image_file(path, name):
                 self._count(names.NOT_IMAGES)
             elif not linked_here or self._is_new(path, status):
-                yield prefix + name, status.st_size
+                yield prefix + name, status.st_size, status.st_mtime_ns
 
     def _is_new(self, path: str, status: os.stat_result) -> bool:
         """Whether a link, or what lies behind one, is the first way to a file or folder."""
@@ -153,8 +168,11 @@ class FolderReader:
     def read(self, row: ImageRow) -> bytes:
         if row.length > names.MAX_MEMBER_BYTES:
             raise ImageRejected(f"a file of more than {names.MAX_MEMBER_BYTES >> 20} MiB")
-        with Path(self.location, row.key).open("rb") as file:
-            data = file.read(row.length + 1)
+        if places.is_url(self.location):
+            data = places.read_range(places.join(self.location, row.key), 0, row.length + 1)
+        else:
+            with Path(self.location, row.key).open("rb") as file:
+                data = file.read(row.length + 1)
         if len(data) != row.length:
             raise LvaeError(f"{row.key}: not as long as when it was listed. Scan the source again into a new folder.")
         return data
@@ -163,9 +181,60 @@ class FolderReader:
         """Nothing is kept open."""
 
 
+class RemoteWalk:
+    """Iterates over (key, length in bytes, ETag or time of change) of the images in a URL's folder."""
+
+    def __init__(self, root: str, counts: dict[str, int]):
+        self._root, self._counts = root, counts
+
+    def __iter__(self) -> Iterator[Found]:
+        return self._folder(self._root, "")
+
+    def class_folders(self) -> Iterator[str]:
+        """As of Walk."""
+        for entry in self._entries(self._root):
+            if entry.status.is_folder and not names.is_hidden(entry.name) and names.is_utf8(entry.name):
+                below = RemoteWalk(places.join(self._root, f"{entry.name}/"), {})
+                if next(iter(below), None) is not None:
+                    yield entry.name
+
+    def _folder(self, folder: str, prefix: str) -> Iterator[Found]:
+        def looked_at(entry: Entry) -> Entry:
+            """With its size, where the listing had none; asked for several at a time."""
+            if entry.status.is_folder or entry.status.size is not None or names.is_hidden(entry.name):
+                return entry
+            if names.is_image_name(entry.name) is False:
+                return entry
+            return Entry(entry.name, places.status(places.join(folder, entry.name)))
+
+        listing = self._entries(folder)
+        sizes_known = all(entry.status.size is not None for entry in listing if not entry.status.is_folder)
+        for entry in listing if sizes_known else places.concurrently(looked_at, listing):
+            location = places.join(folder, entry.name)
+            if names.is_hidden(entry.name) or not names.is_utf8(entry.name):
+                self._count(names.HIDDEN if names.is_hidden(entry.name) else names.BAD_NAMES)
+            elif entry.status.is_folder:
+                yield from self._folder(f"{location}/", f"{prefix}{entry.name}/")
+            elif not _is_image_behind_url(location, entry.name):
+                self._count(names.NOT_IMAGES)
+            elif entry.status.size is None:
+                raise LvaeError(f"{location}: the server does not tell its size.")
+            else:
+                yield prefix + entry.name, entry.status.size, entry.status.stamp
+
+    def _entries(self, folder: str) -> list[Entry]:
+        try:
+            return places.entries(folder)
+        except OSError as error:
+            raise LvaeError(f"{folder}: the folder cannot be read ({places.why(error)}).") from error
+
+    def _count(self, what: str) -> None:
+        self._counts[what] = self._counts.get(what, 0) + 1
+
+
 def holds_images(folder: str) -> bool:
     """Whether any image lies in a folder, however deep; stops at the first."""
-    return next(iter(Walk(folder, {})), None) is not None
+    return next(iter(walk(folder, {})), None) is not None
 
 
 def _names(folder: str) -> tuple[list[str], set[str], set[str]]:
@@ -185,6 +254,16 @@ def _names(folder: str) -> tuple[list[str], set[str], set[str]]:
     return found, links, folders
 
 
+def _is_image_behind_url(location: str, name: str) -> bool:
+    by_name = names.is_image_name(name)
+    if by_name is not None:
+        return by_name
+    try:
+        return is_image(places.first_bytes(location, names.MAGIC_BYTES))
+    except OSError as error:
+        raise LvaeError(f"{location}: cannot be read ({places.why(error)}).") from error
+
+
 def _is_image_file(path: str, name: str) -> bool:
     by_name = names.is_image_name(name)
     if by_name is not None:
@@ -196,10 +275,10 @@ def _is_image_file(path: str, name: str) -> bool:
         raise LvaeError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
-def _read_if_there(path: Path) -> bytes | None:
+def _read_if_there(location: str) -> bytes | None:
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
+        return places.read_up_to(location, names.MAX_JSON_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise LvaeError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise LvaeError(f"{location}: cannot be read ({places.why(error)}).") from error

@@ -95,7 +95,7 @@ def _csv(text: str, path: Path) -> Iterator[Entry]:
             if len(cells) != columns:
                 raise LvaeError(f"{where}: {len(cells)} columns instead of {columns}. A line is key,label.")
             label = cells[label_column].strip()
-            yield where, cells[key_column], int(label) if _is_number(label) else label
+            yield where, cells[key_column], int(label) if is_number(label) else label
     except csv.Error as error:
         raise LvaeError(f"{path}: line {reader.line_num}: {error}.") from error
 
@@ -145,5 +145,5 @@ def _numbered(entries: Iterable[Entry], path: Path) -> Labels:
     return Labels(classes, {key: numbers[name] for key, name in labels.items()})
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
     return text.lstrip("-").isdecimal() and text.isascii() and len(text) < 20 and text.rfind("-") < 1

@@ -41,6 +41,7 @@ BAD_NAMES = "names that are not UTF-8"
 
 DATASET_JSON = "dataset.json"
 CLASSES_TXT = "classes.txt"
+MAX_JSON_BYTES = 1 << 30  # of a dataset.json
 MAX_LABEL = 999_999
 MAX_MEMBER_BYTES = 1 << 30  # of one image's file: an uncompressed 16-bit picture of MAX_PIXELS still fits
 

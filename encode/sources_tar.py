@@ -7,25 +7,29 @@ damaged or truncated tar never turns into a smaller dataset.
 Labels: in WebDataset's layout a sample's members share their name up to the first dot of the file name, and lie next
 to each other; its label is the number in `.cls`, or "label" in `.json`. `classes.txt` beside the tars names the
 classes, one a line; without it they are called by their numbers. Tars without any label take their classes from the
-folders inside, as a folder of pictures does (see `ArchiveFolders`); their headers are then read twice.
+folders inside, as a folder of pictures does (see `ArchiveFolders`), or from their own names where all are WordNet
+numbers (ImageNet's class tars); their headers are then read twice.
 """
 
 import itertools
-import os
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from lvae.encode import sources_names as names
+from lvae.encode import sources_places as places
 from lvae.encode.images import is_image
-from lvae.encode.sources_patterns import base_of
+from lvae.encode.sources_patterns import base_of, is_pattern
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import UNLABELLED, ImageRow
 
 BLOCK = tarfile.BLOCKSIZE
 MAX_LABEL_BYTES = 1 << 20  # of a .cls or .json
+MAX_CLASSES_BYTES = 64 << 20
+READ_AHEAD = 8 << 20  # of a tar behind a URL
+CLASS_TAR = re.compile(r"n\d{8}\.tar")
 JSON_PEEK = 1000  # .json members looked into before tars count as unlabelled
 LARGEST_SAMPLE = 4096  # members of one name that are held at a time
 
@@ -50,14 +54,15 @@ class TarSource:
 
     def __init__(self, location: str, tars: list[str]):
         """The tars are named relative to the location's `base_of`."""
-        self.location = str(Path(location).absolute())
+        self.location = places.resolved(location)
         self._base = base_of(self.location)
         self.counts: dict[str, int] = {}
         self.warnings: list[str] = []
         self._classes: tuple[str, ...] | None = None
         self._largest = UNLABELLED
         self._tars = tars
-        self._hint = ""
+        self._single = not is_pattern(self.location) and not places.is_folder(self.location)
+        self.seen = places.Seen()
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -66,13 +71,14 @@ class TarSource:
     def rows(self) -> Iterator[ImageRow]:
         self.counts.clear()
         self.warnings.clear()
+        self.seen = places.Seen()
         images = 0
         folders = self._folders()
         for row in self._rows_by_sample() if folders is None else self._rows_by_folder(folders):
             images += 1
             yield row
         if not images:
-            raise names.no_images(self.location, self.counts, self._hint)
+            raise names.no_images(self.location, self.counts)
 
     def _folders(self) -> names.ArchiveFolders | None:
         """Which folders the tars hold; None as soon as a label is met, which decides for WebDataset's layout."""
@@ -87,29 +93,30 @@ class TarSource:
                         peeks -= 1
                         if self._is_labelled_json(member, tar, file):
                             return None
-                    if member.key.endswith(".tar"):
-                        self._hint = "It holds tars: unpack it once, then name its folder or a pattern of tars."
-                    if _is_image(member, file, {}):
+                    if is_image_member(member, file, {}):
                         folders.add(member.key)
         return folders
 
     def _rows_by_folder(self, folders: names.ArchiveFolders) -> Iterator[ImageRow]:
-        self._classes = folders.classes
+        by_tar = folders.classes is None and all(map(CLASS_TAR.fullmatch, self._tars))
+        self._classes = tuple(sorted(map(_class_of, self._tars))) if by_tar else folders.classes
+        numbers = {name: number for number, name in enumerate(self._classes or ())}
         self.warnings += folders.remarks
         for tar in self._tars:
-            with self._opened(tar) as file:
+            with self._opened(tar, self.seen) as file:
                 for member in self._members(tar, file, self.counts):
-                    if _is_image(member, file, self.counts):
-                        yield self._row(tar, member, folders.label(member.key))
+                    if is_image_member(member, file, self.counts):
+                        label = numbers[_class_of(tar)] if by_tar else folders.label(member.key)
+                        yield self._row(tar, member, label)
         names.warn_of_unlabelled(self, "lie in no folder")
 
     def _rows_by_sample(self) -> Iterator[ImageRow]:
-        listed = self._classes = _read_classes(Path(self._base, names.CLASSES_TXT))
+        listed = self._classes = _read_classes(places.join(self._base, names.CLASSES_TXT))
         for tar in self._tars:
-            with self._opened(tar) as file:
+            with self._opened(tar, self.seen) as file:
                 for sample in _samples(self._members(tar, file, self.counts)):
                     others = [member for member in sample if not member.key.endswith((".cls", ".json"))]
-                    images = [member for member in others if _is_image(member, file, self.counts)]
+                    images = [member for member in others if is_image_member(member, file, self.counts)]
                     labels = self._labels(sample, tar, file, listed) if images else {}
                     for image in images:
                         stem = image.key.rpartition(".")[0]
@@ -149,21 +156,7 @@ class TarSource:
             return False
 
     def _members(self, tar: str, file: IO[bytes], counts: dict[str, int]) -> Iterator[Member]:
-        """The regular files of a tar; the rest is counted. Raises LvaeError for what is not a whole tar."""
-        path = self._path(tar)
-        seen: set[int] = set()  # hashes, since a tar may hold millions of names
-        for found in _headers(path, file):
-            key = names.key_of_member(found.name)
-            odd = _why_not(found, key)
-            if odd is not None:
-                counts[odd] = counts.get(odd, 0) + 1
-            elif not found.isdir():
-                if hash(key) in seen:
-                    raise LvaeError(
-                        f"{path}: {key!r} stands twice, again at byte {found.offset}. Names must be unique."
-                    )
-                seen.add(hash(key))
-                yield Member(found.name, key, found.offset_data, found.size)
+        return members(self._path(tar), file, counts)
 
     def _row(self, tar: str, member: Member, label: int) -> ImageRow:
         names.count_unlabelled(self.counts, label)
@@ -171,15 +164,40 @@ class TarSource:
         return ImageRow(key, tar, member.offset, member.length, member.name, label)
 
     def _path(self, tar: str) -> str:
-        return str(Path(self._base, tar))
+        return self.location if self._single else places.join(self._base, tar)
 
-    def _opened(self, tar: str) -> IO[bytes]:
-        path = self._path(tar)
-        try:
-            file = open(path, "rb")  # noqa: SIM115  the callers' with statements close it
-        except OSError as error:
-            raise LvaeError(f"{path}: cannot be read ({error.strerror}).") from error
-        return file
+    def _opened(self, tar: str, seen: places.Seen | None = None) -> IO[bytes]:
+        return opened(self._path(tar), tar, seen)
+
+
+def opened(path: str, name: str, seen: places.Seen | None) -> IO[bytes]:
+    """A tar to read forwards. One behind a URL is read right through: a request for each header would take longer."""
+    try:
+        if seen is not None:
+            found = places.status(path)
+            seen.add(name, found.size, found.stamp)
+        return places.open_file(path, READ_AHEAD)
+    except OSError as error:
+        raise LvaeError(f"{path}: cannot be read ({places.why(error)}).") from error
+
+
+def members(path: str, file: IO[bytes], counts: dict[str, int]) -> Iterator[Member]:
+    """The regular files of a tar; the rest is counted. Raises LvaeError for what is not a whole tar."""
+    seen: set[int] = set()  # hashes, since a tar may hold millions of names
+    for found in _headers(path, file):
+        key = names.key_of_member(found.name)
+        odd = _why_not(found, key)
+        if odd is not None:
+            counts[odd] = counts.get(odd, 0) + 1
+        elif not found.isdir():
+            if hash(key) in seen:
+                raise LvaeError(f"{path}: {key!r} stands twice, again at byte {found.offset}. Names must be unique.")
+            seen.add(hash(key))
+            yield Member(found.name, key, found.offset_data, found.size)
+
+
+def _class_of(tar: str) -> str:
+    return tar.rpartition("/")[2].removesuffix(".tar")
 
 
 def refuse_compressed(path: str, first_bytes: bytes) -> None:
@@ -193,7 +211,7 @@ def refuse_compressed(path: str, first_bytes: bytes) -> None:
 
 def _headers(path: str, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     """Every header of a tar, in order, checked to leave no gap up to the closing block."""
-    size = os.fstat(file.fileno()).st_size
+    size = places.size_of(file)
     refuse_compressed(path, file.read(6))
     file.seek(0)
     offset = 0
@@ -215,7 +233,7 @@ def _headers(path: str, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     except DAMAGE as error:
         raise LvaeError(f"{path}: damaged or truncated at byte {offset} ({error}).") from error
     except OSError as error:
-        raise LvaeError(f"{path}: cannot be read at byte {offset} ({error.strerror}).") from error
+        raise LvaeError(f"{path}: cannot be read at byte {offset} ({places.why(error)}).") from error
 
 
 def _check_end(path: str, file: IO[bytes], offset: int) -> None:
@@ -244,7 +262,7 @@ def _why_not(found: tarfile.TarInfo, key: str) -> str | None:
     return None if key and names.is_utf8(found.name) else names.BAD_NAMES
 
 
-def _is_image(member: Member, file: IO[bytes], counts: dict[str, int]) -> bool:
+def is_image_member(member: Member, file: IO[bytes], counts: dict[str, int]) -> bool:
     by_name = names.is_image_name(member.key)
     if by_name is None:
         file.seek(member.offset)
@@ -273,20 +291,22 @@ def _read_label(member: Member, file: IO[bytes], where: str) -> bytes:
     return file.read(member.length)
 
 
-def _read_classes(path: Path) -> tuple[str, ...] | None:
+def _read_classes(path: str) -> tuple[str, ...] | None:
     """The class names of a classes.txt, one a line; None where there is no such file."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = places.read_up_to(path, MAX_CLASSES_BYTES).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
         raise LvaeError(f"{path}: not UTF-8 text.") from error
     except OSError as error:
-        raise LvaeError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise LvaeError(f"{path}: cannot be read ({places.why(error)}).") from error
     classes = tuple(line.strip() for line in lines)
     while classes and not classes[-1]:
         classes = classes[:-1]
+    met: set[str] = set()
     for number, name in enumerate(classes, 1):
-        if not name or name in classes[: number - 1]:
+        if not name or name in met:
             raise LvaeError(f"{path}: line {number} is {'empty' if not name else f'{name!r} again'}.")
+        met.add(name)
     return classes or None

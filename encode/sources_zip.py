@@ -4,6 +4,7 @@ Order and classes are those of a folder of the same names (by path component, by
 at the top (NVIDIA's layout) takes the classes' place. Names that stand twice are refused, since a key has to be unique.
 """
 
+import contextlib
 import os
 import stat
 import struct
@@ -11,18 +12,19 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO
 
 from lvae.encode import sources_names as names
+from lvae.encode import sources_places as places
 from lvae.encode.images import ImageRejected, is_image
 from lvae.encode.sources_containers import Containers
+from lvae.encode.sources_remote import patiently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import UNLABELLED, ImageRow
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE.TXT, 4.3.7
 LOCAL_MAGIC = b"PK\x03\x04"
-ENCRYPTED = 0x1
+ENCRYPTED, UTF8 = 0x1, 0x800
+UNIX = 3
 PIECE_BYTES = 1 << 20
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, KeyError, IndexError)
 
@@ -33,23 +35,27 @@ class ZipSource:
     kind = "zip"
 
     def __init__(self, path: str):
-        self.location = self._path = str(Path(path).absolute())
+        self.location = self._path = places.resolved(path)
         self.counts: dict[str, int] = {}
         self.warnings: list[str] = []
         self.classes: tuple[str, ...] | None = None
+        self.seen = places.Seen()
 
     def rows(self) -> Iterator[ImageRow]:
         self.counts.clear()
         self.warnings.clear()
+        self.seen = places.Seen()
         try:
-            with open(self._path, "rb") as file, zipfile.ZipFile(file) as archive:
-                yield from self._rows(archive, file)
+            found = places.status(self._path)
+            self.seen.add(places.name_of(self._path), found.size, found.stamp)
+            with places.Watched(places.open_file(self._path)) as file, open_archive(file, self._path) as archive:
+                yield from self._rows(archive, places.size_of(file))
         except OSError as error:
-            raise LvaeError(f"{self._path}: cannot be read ({error.strerror or error}).") from error
+            raise LvaeError(f"{self._path}: cannot be read ({places.why(error)}).") from error
         except (*DAMAGE, MemoryError, UnicodeDecodeError) as error:
             raise LvaeError(f"{self._path}: not a whole zip ({error}).") from error
 
-    def _rows(self, archive: zipfile.ZipFile, file: IO[bytes]) -> Iterator[ImageRow]:
+    def _rows(self, archive: zipfile.ZipFile, size: int) -> Iterator[ImageRow]:
         members = self._members(archive)
         labels = self._labels(archive, members)
         found = [key for key, info in members.items() if self._is_image(archive, key, info)]
@@ -61,12 +67,12 @@ class ZipSource:
                 labels.add(key)
             self.warnings += labels.remarks
         self.classes = labels.classes if labels else None
-        for key in found:
+        offsets = self._offsets((members[key] for key in found), size)
+        for key, offset in zip(found, offsets, strict=True):
             info = members[key]
             label = labels.label(key) if labels else UNLABELLED
             names.count_unlabelled(self.counts, label)
-            offset = self._offset(file, info)
-            yield ImageRow(key, Path(self._path).name, offset, info.file_size, info.filename, label)
+            yield ImageRow(key, places.name_of(self._path), offset, info.file_size, info.filename, label)
         if isinstance(labels, names.NamedLabels):
             labels.finish(found)
         where = "lie in no folder" if isinstance(labels, names.ArchiveFolders) else f"are not in {names.DATASET_JSON}"
@@ -89,8 +95,7 @@ class ZipSource:
         """The regular files that are not hidden, by key; the rest is counted."""
         members: dict[str, zipfile.ZipInfo] = {}
         for info in archive.infolist():
-            # some writers on Windows use backslashes
-            name = info.filename if "/" in info.filename else info.filename.replace("\\", "/")
+            name = name_of(info)
             key = names.key_of_member(name)
             if name.endswith("/") or not key:
                 continue
@@ -120,29 +125,57 @@ class ZipSource:
             self._count(names.NOT_IMAGES)
         return by_name
 
-    def _offset(self, file: IO[bytes], info: zipfile.ZipInfo) -> int:
-        """Where a stored member's bytes begin, or -1; its local header has to agree with the directory."""
-        file.seek(max(0, info.header_offset))
-        header = file.read(LOCAL_HEADER.size) if info.header_offset >= 0 else b""
-        where = f"{self._path}: {info.filename!r}"
-        if len(header) < LOCAL_HEADER.size or header[:4] != LOCAL_MAGIC:
-            raise LvaeError(f"{where}: damaged, no header at byte {info.header_offset}.")
-        _, _, flags, method, *_, name_length, extra_length = LOCAL_HEADER.unpack(header)
-        name = file.read(name_length).decode("utf-8" if flags & 0x800 else "cp437", "replace")
-        offset: int = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
-        stored = method == zipfile.ZIP_STORED
-        if (
-            name != info.orig_filename
-            or method != info.compress_type
-            or (stored and info.compress_size != info.file_size)
-        ):
-            raise LvaeError(f"{where}: damaged, its header at byte {info.header_offset} says something else.")
-        if offset + info.compress_size > os.fstat(file.fileno()).st_size:
-            raise LvaeError(f"{where}: damaged, it goes on after the end of the file.")
-        return offset if stored else -1
+    def _offsets(self, members: Iterator[zipfile.ZipInfo], size: int) -> Iterator[int]:
+        """Where the stored ones' bytes begin; -1 for the others."""
+        containers = Containers("", self._path)
+
+        def offset(info: zipfile.ZipInfo) -> int:
+            return data_offset(containers, info, size, self._path)
+
+        yield from places.concurrently(offset, members) if places.is_url(self._path) else map(offset, members)
+        containers.close()
 
     def _count(self, what: str) -> None:
         self.counts[what] = self.counts.get(what, 0) + 1
+
+
+def name_of(info: zipfile.ZipInfo) -> str:
+    """A member's name: Info-ZIP on Unix writes UTF-8 without saying so, some writers on Windows use backslashes."""
+    name = info.filename
+    if not info.flag_bits & UTF8 and info.create_system == UNIX and not name.isascii():
+        with contextlib.suppress(UnicodeError):  # it is in the old code page, then
+            name = name.encode("cp437").decode()
+    return name if "/" in name else name.replace("\\", "/")
+
+
+def open_archive(file: places.Watched, path: str) -> zipfile.ZipFile:
+    """Raises LvaeError for what is not a whole zip, and the storage's OSErrors, which zipfile hides."""
+    try:
+        return zipfile.ZipFile(file)
+    except (*DAMAGE, MemoryError, UnicodeDecodeError) as error:
+        file.raise_fault()
+        raise LvaeError(f"{path}: not a whole zip ({error}).") from error
+
+
+def data_offset(containers: Containers, info: zipfile.ZipInfo, size: int, path: str) -> int:
+    """Where a stored member's bytes begin, or -1; its local header has to agree with the directory."""
+    where = f"{path}: {info.filename!r}"
+    name_bytes = len(info.orig_filename.encode("utf-8", "surrogatepass"))
+    length = min(LOCAL_HEADER.size + name_bytes, size - info.header_offset)
+    header = b""
+    if info.header_offset >= 0 and length >= LOCAL_HEADER.size:
+        header = patiently(containers.read_at, path, info.header_offset, length)
+    if header[:4] != LOCAL_MAGIC:
+        raise LvaeError(f"{where}: damaged, no header at byte {info.header_offset}.")
+    _, _, flags, method, *_, name_length, extra_length = LOCAL_HEADER.unpack(header[: LOCAL_HEADER.size])
+    name = header[LOCAL_HEADER.size :][:name_length].decode("utf-8" if flags & UTF8 else "cp437", "replace")
+    offset: int = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
+    stored = method == zipfile.ZIP_STORED
+    if name != info.orig_filename or method != info.compress_type or (stored and info.compress_size != info.file_size):
+        raise LvaeError(f"{where}: damaged, its header at byte {info.header_offset} says something else.")
+    if offset + info.compress_size > size:
+        raise LvaeError(f"{where}: damaged, it goes on after the end of the file.")
+    return offset if stored else -1
 
 
 class ZipReader:
@@ -150,9 +183,11 @@ class ZipReader:
 
     def __init__(self, location: str):
         self.location = location
-        self._containers = Containers(str(Path(location).absolute().parent))
+        self._containers = Containers("", places.resolved(location))
         self._lock = threading.Lock()
-        self._archives: dict[int, zipfile.ZipFile] = {}  # by process: a fork would share the position
+        self._archives: dict[
+            int, tuple[zipfile.ZipFile, places.Watched]
+        ] = {}  # by process: a fork would share the position
 
     def __reduce__(self) -> tuple[type["ZipReader"], tuple[str]]:
         return type(self), (self.location,)
@@ -173,21 +208,17 @@ class ZipReader:
     def close(self) -> None:
         self._containers.close()
         with self._lock:
-            for archive in self._archives.values():
+            for archive, file in self._archives.values():
                 archive.close()
+                file.close()
             self._archives.clear()
 
     def _archive(self) -> zipfile.ZipFile:
-        path = Path(self.location)
         with self._lock:
-            archive = self._archives.get(os.getpid())
-            if archive is None:
-                try:
-                    archive = zipfile.ZipFile(path)
-                except DAMAGE as error:
-                    raise LvaeError(f"{path}: not a whole zip ({error}).") from error
-                self._archives[os.getpid()] = archive
-            return archive
+            if os.getpid() not in self._archives:
+                file = places.Watched(places.open_file(self.location))
+                self._archives[os.getpid()] = open_archive(file, self.location), file
+            return self._archives[os.getpid()][0]
 
 
 def _inflated(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:

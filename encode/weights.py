@@ -5,17 +5,17 @@ weights_objects.py) and weights_folder.py, the names of tensors in weights_names
 """
 
 import math
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lvae.encode.recognition import recognized_name
-from lvae.encode.weights_archive import Archive
+from lvae.encode.architectures import KNOWN
+from lvae.encode.recognition import recognize, summary
+from lvae.encode.weights_archive import Archive, map_file
 from lvae.encode.weights_folder import SUFFIXES, find_files, scale_facts
 from lvae.encode.weights_names import (
     canonical,
@@ -106,10 +106,15 @@ def demand(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]],
 
 def _verdict(tensors: Mapping[str, Tensor], name: str) -> str:
     """What weights that differ from those of `name` probably are."""
-    found = recognized_name(tensors)
+    try:
+        found = summary(recognize(tensors))
+    except LvaeError:
+        return "these are weights of another architecture."
     if found == name:
         return f"these are weights of {name} with something else or something missing."
-    return f"these are weights of {found}, not {name}." if found else "these are weights of another architecture."
+    if name not in KNOWN and found not in KNOWN:
+        return "these are weights of another architecture."
+    return f"these are weights of {found}, not {name}."
 
 
 def _contents(state: Stored, available: int, files: list[Path], config: Mapping[str, Any]) -> Contents:
@@ -119,8 +124,9 @@ def _contents(state: Stored, available: int, files: list[Path], config: Mapping[
     scale = scale_facts(config)
     factor = state.get("scale_factor")  # a buffer that LDM writes
     if factor is not None and math.prod(factor.shape) == 1:
-        value = float(factor.read().to(torch.float64))
-        scale |= {"scale_factor": value} if math.isfinite(value) else {}
+        value = factor.read()
+        if value.dtype in FLOATS and value.isfinite().all():
+            scale["scale_factor"] = float(value)
     stage = first_stage(state, source)
     tensors = from_diffusers(read_all(stage, available, source), source)
     return Contents(tensors, layout_of(stage), scale, tuple(files))
@@ -151,10 +157,10 @@ def _open(path: Path) -> tuple[Stored, int]:
         header_bytes = int.from_bytes(head[:8], "little")
         if head[8:9] == b"{" and header_bytes <= min(size - 8, MAX_HEADER_BYTES):
             return read_safetensors(path), size
-        if head.startswith(b"PK\x03\x04"):
-            return _open_zip(_map(file), str(path))
+        if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+            return _open_zip(map_file(file), str(path))
         if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-            return read_legacy(_map(file), str(path)), size
+            return read_legacy(map_file(file), str(path)), size
     raise LvaeError(f"{path}: {_no_weights(head, header_bytes, size)}")
 
 
@@ -168,8 +174,7 @@ def _open_zip(data: memoryview, source: str, inside: bool = False) -> tuple[Stor
     wanted = [name for name in names if name.endswith(SUFFIXES)]
     if folders or inside or len(wanted) != 1:
         raise LvaeError(f"{source}: a zip file that does not hold one file of weights. Unpack it and give that file.")
-    unpacked = archive.unpack(wanted[0])
-    inner = unpacked if isinstance(unpacked, memoryview) else _map(unpacked)
+    inner = archive.unpack(wanted[0])
     source = f"{source} ({printable(wanted[0])})"
     head = bytes(inner[:512])
     if head.startswith(b"PK\x03\x04"):
@@ -179,11 +184,6 @@ def _open_zip(data: memoryview, source: str, inside: bool = False) -> tuple[Stor
     if head[8:9] == b"{":
         raise LvaeError(f"{source}: a .safetensors file within a zip file. Unpack it and give that file.")
     raise LvaeError(f"{source}: {_no_weights(head, 0, len(inner))}")
-
-
-def _map(file: IO[bytes]) -> memoryview:
-    """Private and writable, as torch wants memory to be; nothing reaches the file."""
-    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
 
 def _no_weights(head: bytes, header_bytes: int, size: int) -> str:

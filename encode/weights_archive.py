@@ -1,6 +1,7 @@
 """Zip files of weights, mapped: members are found by the archive's directory and read in place, each checked once."""
 
 import io
+import mmap
 import shutil
 import struct
 import tempfile
@@ -14,6 +15,7 @@ from lvae.manifests.errors import LvaeError
 MAX_DIRECTORY_BYTES = 8 << 20  # some 100 bytes a tensor
 MAX_RATIO = 200  # weights hardly shrink when compressed; what shrinks more was made to fill a disk
 CHUNK_BYTES = 1 << 20
+SLACK_BYTES = 64 << 20
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field
 DAMAGES = (
     zipfile.BadZipFile,
@@ -26,15 +28,21 @@ DAMAGES = (
 )
 
 
+def map_file(file: IO[bytes]) -> memoryview:
+    """The whole file; private and writable, as torch wants memory to be, so nothing reaches the file."""
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+
+
 class Archive:
     """A zip file in memory or mapped. Errors are LvaeErrors that begin with `source`."""
 
     def __init__(self, data: memoryview, source: str):
         self._data, self._source = data, source
         self._mapped: dict[str, memoryview] = {}
+        self._room = 4 * len(data) + SLACK_BYTES  # for what has to be unpacked into memory
         try:
             with zipfile.ZipFile(_File(data)) as file:
-                infos = [info for info in file.infolist() if not info.is_dir()]
+                infos = [info for info in file.infolist() if not info.filename.endswith("/")]
         except _DirectoryTooLargeError:
             raise LvaeError(f"{source}: a zip file with a directory too large for weights. Not loaded.") from None
         except DAMAGES:
@@ -68,14 +76,15 @@ class Archive:
                 numbers = self._raw(info)
                 self._check(info, zlib.crc32(numbers))
             else:
-                if info.file_size > most:
+                self._room -= info.file_size
+                if info.file_size > most or self._room < 0:
                     raise self._damaged()
                 numbers = memoryview(bytearray().join(self._pieces(info)))
             self._mapped[name] = numbers
         return self._mapped[name]
 
-    def unpack(self, name: str) -> IO[bytes] | memoryview:
-        """A large member: in place where it is stored as it is, otherwise in a file without a name."""
+    def unpack(self, name: str) -> memoryview:
+        """A large member: in place where it is stored as it is, otherwise mapped from a file without a name."""
         info = self._members[name]
         if info.compress_type == zipfile.ZIP_STORED:
             return self._raw(info)
@@ -86,11 +95,11 @@ class Archive:
                 f"{self._source}: {info.file_size} bytes when unpacked, but {folder} has room for {free}. "
                 "Make room, set TMPDIR, or unpack it yourself and give the file inside."
             )
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open as long as tensors are mapped
-        for piece in self._pieces(info):
-            file.write(piece)
-        file.flush()
-        return file
+        with tempfile.TemporaryFile() as file:
+            for piece in self._pieces(info):
+                file.write(piece)
+            file.flush()
+            return map_file(file) if info.file_size else memoryview(b"")
 
     def _pieces(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
         """The bytes, unpacked and checked: no more than the directory promises, no fewer."""

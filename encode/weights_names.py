@@ -19,7 +19,7 @@ T = TypeVar("T", bound=Shaped)
 # and some tools'. The first one that holds an image encoder counts.
 PREFIXES = ("", "first_stage_model.", "dae.", "vae.")
 FIRST_LAYERS = ("encoder.conv_in.weight", "encoder.layers.0.weight", "encoder.0.weight", "taesd_encoder.0.weight")
-IGNORED = re.compile(r"loss\..*|model_ema\..*|colorize|quantize\.used")
+IGNORED = re.compile(r"loss\..*|model_ema\..*|colorize|quantize\.used|scale_factor")
 
 # What a layer is called inside of its block: canonical name -> diffusers' name. Early diffusers had others for four.
 RESIDUAL = {"nin_shortcut": "conv_shortcut"}

@@ -9,6 +9,13 @@ from lvae.manifests.errors import LvaeError
 
 MAX_SIDES = 16  # of a tensor
 MAX_INT = 1 << 62
+PYTHON_2_MODULES = {
+    "__builtin__": "builtins",
+    "exceptions": "builtins",
+    "commands": "subprocess",
+    "copy_reg": "copyreg",
+    "cPickle": "pickle",
+}
 
 
 class MalformedPickleError(Exception):
@@ -28,6 +35,11 @@ class Global:
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
+
+
+def named(module: str, name: str) -> Global:
+    """The name that Python 3 has for it: protocols 0 to 2 write Python 2's."""
+    return Global(PYTHON_2_MODULES.get(module, module), name)
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,7 @@ DANGEROUS_ANYWHERE = _names(
 )
 DANGEROUS_MODULES = _names(
     "_aix_support _osx_support _pickle _posixsubprocess _pyrepl _socket _thread aiohttp asyncio atexit bdb cProfile "
-    "cloudpickle code codeop cPickle dill doctest ensurepip faulthandler fileinput ftplib http "
+    "cloudpickle code codeop dill doctest ensurepip faulthandler fileinput ftplib http "
     "httplib idlelib ipykernel IPython joblib lib2to3 linecache logging marshal mmap multiprocessing netrc "
     "pdb pickle pip platform poplib profile pydoc requests sched select selectors setuptools shelve signal site "
     "smtplib sqlite3 ssl sysconfig tarfile telnetlib tempfile threading timeit tkinter trace turtle unittest urllib "
@@ -117,7 +129,8 @@ DANGEROUS_FUNCTIONS = _names(
     "operator.attrgetter operator.methodcaller _operator.attrgetter _operator.methodcaller types.CodeType "
     "types.FunctionType types.LambdaType types.MethodType types.ModuleType new.code new.function torch.load "
     "torch.serialization.load torch.storage._load_from_bytes torch.jit.load torch.hub.load "
-    "torch.package.PackageImporter torch.compile numpy.load numpy.fromfile numpy.memmap numpy.lib.npyio.load "
+    "io.open _io.open io.open_code io.FileIO _io.FileIO itertools.imap torch.package.PackageImporter "
+    "torch.compile numpy.load numpy.fromfile numpy.memmap numpy.lib.npyio.load "
     "numpy.testing._private.utils.runstring numpy.f2py.compile pandas.read_pickle torch.utils.cpp_extension.load "
     "torch.utils.collect_env.run "
     "copyreg.add_extension copyreg.pickle"
@@ -132,7 +145,7 @@ HARMLESS_LOGGING = frozenset(("getLogger", "Logger"))  # how a logger among the 
 def dangerous(name: Global) -> bool:
     """Whether calling this could run code or reach beyond the file, if anything were called here."""
     *modules, function = str(name).split(".")
-    if modules in (["builtins"], ["__builtin__"]):
+    if modules == ["builtins"]:
         return function not in HARMLESS_BUILTINS and not function.endswith(("Error", "Exception"))
     if modules == ["logging"] and function in HARMLESS_LOGGING:
         return False
@@ -153,7 +166,7 @@ def refuse_dangerous(values: Iterable[object]) -> None:
 def call(callee: object, arguments: object) -> object:
     """What a call would give: plain data and tensors for the few names that make them, otherwise something inert."""
     items = arguments if isinstance(arguments, tuple) else (arguments,)
-    if isinstance(callee, Global) and callee.name == "getattr" and callee.module in ("builtins", "__builtin__"):
+    if callee == Global("builtins", "getattr"):
         refuse_dangerous(items)  # how Python 3.11 pickles a member of an enum
         return Inert("getattr")
     refuse_dangerous((callee, *items[:8]))
@@ -170,7 +183,7 @@ def call(callee: object, arguments: object) -> object:
             inner = str(items[0]).removeprefix("torch._utils.")
             if inner in ("_rebuild_tensor_v2", "_rebuild_tensor_v3") and isinstance(items[2], tuple):
                 return _tensor(items[2], typed=inner.endswith("v3"))
-        case "collections.OrderedDict" | "builtins.dict" | "__builtin__.dict":
+        case "collections.OrderedDict" | "builtins.dict":
             return Table(initial=items[0] if items else None)
         case "collections.defaultdict":
             return Table(initial=items[1] if len(items) > 1 else None)
@@ -179,8 +192,8 @@ def call(callee: object, arguments: object) -> object:
 
 def persistent(description: object) -> object:
     """torch's own reference to a storage: ('storage', type, key, device, elements, and in the old format a view)."""
-    if isinstance(description, tuple) and description[:1] == ("module",):
-        return Inert("module")
+    if isinstance(description, tuple) and len(description) == 4 and description[0] == "module":
+        return description[1]  # a class, with its source code, which is ignored
     if not isinstance(description, tuple) or len(description) not in (5, 6) or description[0] != "storage":
         raise MalformedPickleError("a reference to something that is no storage")
     kind, key, elements = description[1], description[2], description[4]

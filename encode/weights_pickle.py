@@ -5,21 +5,19 @@ become `PickledTensor`s, every other object an `Inert`. A pickle that calls what
 Nothing here needs torch. (The language is documented in Python's pickletools.)
 """
 
-import struct
 from collections.abc import Callable
-from typing import Any
 
 from lvae.encode.weights_objects import (
-    Global,
     Inert,
     MalformedPickleError,
     PickledStorage,
     Table,
-    TruncatedPickleError,
     call,
+    named,
     persistent,
     refuse_dangerous,
 )
+from lvae.encode.weights_stream import Stream
 
 MAX_BYTES = 32 << 20  # of one pickle; published checkpoints, optimizers included, stay below 2 MiB
 MAX_STEPS = 1 << 20  # about 25 for a tensor
@@ -29,58 +27,39 @@ MAX_MARKS = 1000
 class Reader:
     """One pickle after another out of a buffer.
 
-    position: where the next one would begin.
+    stream: stands where the next one would begin.
     storages: what the pickles refer to outside of themselves, by key.
     """
 
     def __init__(self, data: memoryview):
-        self._data = data
-        self.position = 0
+        self.stream = Stream(data)
         self.storages: dict[str, PickledStorage] = {}
 
     def read(self) -> object:
         """The next pickle's object. MalformedPickleError or LvaeError where there is none to be had."""
         return _Machine(self).run()
 
-    def take(self, count: int) -> memoryview:
-        end = self.position + count
-        if end > len(self._data):
-            raise TruncatedPickleError(len(self._data))
-        piece, self.position = self._data[self.position : end], end
-        return piece
-
-    def line(self) -> str:
-        """Text up to the next line feed."""
-        window = bytes(self._data[self.position : self.position + 4096])
-        end = window.find(b"\n")
-        if end < 0:
-            if len(window) < 4096:
-                raise TruncatedPickleError(len(self._data))
-            raise MalformedPickleError("a line of more than 4096 characters")
-        self.position += end + 1
-        return window[:end].decode("utf-8", "replace")
-
 
 class _Machine:
     """The stack machine that a pickle is a program for."""
 
     def __init__(self, reader: Reader):
-        self._reader = reader
-        self._first = reader.position
+        self._stream, self._storages = reader.stream, reader.storages
+        self._first = self._stream.position
         self._stack: list[object] = []
         self._marks: list[int] = []
         self._memo: dict[int, object] = {}
 
     def run(self) -> object:
         for _ in range(MAX_STEPS):
-            code = self._reader.take(1)[0]
+            code = self._stream.take(1)[0]
             if code == ord("."):
                 return self._pop()
             step = _STEPS.get(code)
             if step is None:
                 raise MalformedPickleError(f"unknown instruction {code}")
             step(self)
-            if self._reader.position - self._first > MAX_BYTES:
+            if self._stream.position - self._first > MAX_BYTES:
                 raise MalformedPickleError(f"more than {MAX_BYTES >> 20} MiB of objects")
         raise MalformedPickleError(f"more than {MAX_STEPS} instructions")
 
@@ -123,20 +102,14 @@ class _Machine:
 
     # Numbers and text
 
-    def _number(self, form: str) -> Any:
-        return struct.unpack(form, self._reader.take(struct.calcsize(form)))[0]
-
     def _block(self, form: str) -> bytes:
-        count = self._number(form)
-        if not 0 <= count <= MAX_BYTES:
-            raise MalformedPickleError(f"a text of {count} bytes")
-        return bytes(self._reader.take(count))
+        return self._stream.block(form, MAX_BYTES)
 
     def _long(self, form: str) -> None:
         self._push(int.from_bytes(self._block(form), "little", signed=True))
 
     def _decimal(self) -> None:
-        text = self._reader.line()
+        text = self._stream.line()
         if text in ("00", "01"):  # how protocol 0 spells truth values
             self._push(text == "01")
             return
@@ -147,12 +120,12 @@ class _Machine:
 
     def _float_text(self) -> None:
         try:
-            self._push(float(self._reader.line()))
+            self._push(float(self._stream.line()))
         except ValueError:
             raise MalformedPickleError("a number that is none") from None
 
     def _quoted(self) -> None:
-        text = self._reader.line()
+        text = self._stream.line()
         if len(text) < 2 or text[0] != text[-1] or text[0] not in "'\"":
             raise MalformedPickleError("a text without quotation marks")
         self._push(text[1:-1])
@@ -210,14 +183,14 @@ class _Machine:
     # Objects
 
     def _global(self) -> None:
-        module = self._reader.line()
-        self._push(Global(module, self._reader.line()))
+        module = self._stream.line()
+        self._push(named(module, self._stream.line()))
 
     def _stack_global(self) -> None:
         name, module = self._pop(), self._pop()
         if not isinstance(module, str) or not isinstance(name, str):
             raise MalformedPickleError("a global whose name is no text")
-        self._push(Global(module, name))
+        self._push(named(module, name))
 
     def _call(self, keywords: bool = False) -> None:
         extra = self._pop() if keywords else None
@@ -227,7 +200,7 @@ class _Machine:
         self._push(call(callee, arguments))
 
     def _instance(self) -> None:
-        callee = Global(self._reader.line(), self._reader.line())
+        callee = named(self._stream.line(), self._stream.line())
         self._push(call(callee, tuple(self._pop_mark())))
 
     def _object(self) -> None:
@@ -239,7 +212,7 @@ class _Machine:
     def _persistent(self, description: object) -> None:
         value = persistent(description)
         if isinstance(value, PickledStorage):
-            known = self._reader.storages.setdefault(value.key, value)
+            known = self._storages.setdefault(value.key, value)
             if (known.dtype, known.elements) != (value.dtype, value.elements):
                 raise MalformedPickleError("a storage of two types or lengths")
         self._push(value)
@@ -258,7 +231,7 @@ def _constant(value: object) -> _Step:
 
 
 def _ignored(count: int) -> _Step:
-    return lambda machine: machine._reader.take(count).release()
+    return lambda machine: machine._stream.take(count).release()
 
 
 def _text(form: str) -> _Step:
@@ -274,7 +247,7 @@ def _latin(form: str) -> _Step:
 
 
 def _numeric(form: str) -> _Step:
-    return lambda machine: machine._push(machine._number(form))
+    return lambda machine: machine._push(machine._stream.number(form))
 
 
 _STEPS: dict[int, _Step] = {
@@ -301,7 +274,7 @@ _STEPS: dict[int, _Step] = {
         ("X", _text("<I")),
         (0x8C, _text("<B")),
         (0x8D, _text("<Q")),
-        ("V", lambda m: m._push(m._reader.line())),
+        ("V", lambda m: m._push(m._stream.line())),
         ("B", _bytes("<I")),
         ("C", _bytes("<B")),
         (0x8E, _bytes("<Q")),
@@ -326,12 +299,12 @@ _STEPS: dict[int, _Step] = {
         ("1", lambda m: m._pop_mark().clear()),
         ("2", lambda m: m._push(m._top())),
         ("p", lambda m: m._put(m._index())),
-        ("q", lambda m: m._put(m._number("<B"))),
-        ("r", lambda m: m._put(m._number("<I"))),
+        ("q", lambda m: m._put(m._stream.number("<B"))),
+        ("r", lambda m: m._put(m._stream.number("<I"))),
         (0x94, lambda m: m._put(len(m._memo))),
         ("g", lambda m: m._get(m._index())),
-        ("h", lambda m: m._get(m._number("<B"))),
-        ("j", lambda m: m._get(m._number("<I"))),
+        ("h", lambda m: m._get(m._stream.number("<B"))),
+        ("j", lambda m: m._get(m._stream.number("<I"))),
         ("c", _Machine._global),
         (0x93, _Machine._stack_global),
         ("R", _Machine._call),
@@ -341,6 +314,6 @@ _STEPS: dict[int, _Step] = {
         ("o", _Machine._object),
         ("b", _Machine._build),
         ("Q", lambda m: m._persistent(m._pop())),
-        ("P", lambda m: m._persistent(m._reader.line())),
+        ("P", lambda m: m._persistent(m._stream.line())),
     )
 }

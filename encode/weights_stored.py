@@ -40,13 +40,19 @@ def tensor_from(
 
     Nothing is copied, except numbers that do not stand at a multiple of their size.
     """
-    count = len(numbers) // dtype.itemsize
-    if count == 0 or math.prod(shape) == 0:
+    if math.prod(shape) == 0:
         return torch.empty(shape, dtype=dtype)
-    flat = torch.frombuffer(numbers, dtype=dtype, count=count)
-    if flat.data_ptr() % dtype.itemsize:
-        flat = torch.frombuffer(bytearray(numbers), dtype=dtype, count=count)
-    return flat.as_strided(shape, stride, offset)
+    first, end = (dtype.itemsize * i for i in (offset, offset + reach(shape, stride)))
+    piece = numbers[first:end]
+    flat = torch.frombuffer(piece, dtype=dtype)
+    if flat.data_ptr() % dtype.itemsize == 0:
+        return flat.as_strided(shape, stride)
+    return torch.frombuffer(bytearray(piece), dtype=dtype).as_strided(shape, stride).clone()
+
+
+def reach(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
+    """How many numbers a tensor that is not empty spans, from its first to behind its last."""
+    return 1 + sum((side - 1) * step for side, step in zip(shape, stride, strict=True))
 
 
 def read_all(stored: Mapping[str, StoredTensor], available: int, source: str) -> dict[str, Tensor]:

@@ -51,7 +51,7 @@ def read_legacy(data: memoryview, source: str) -> dict[str, StoredTensor]:
     if isinstance(system, Table) and dict(system.named()).get("little_endian") is False:
         raise LvaeError(f"{source}: {BIG_ENDIAN}")
     order = [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
-    places = _places(data, reader.position, order, reader.storages)
+    places = _places(data, reader.stream.position, order, reader.storages)
 
     def find(storage: PickledStorage, needed: int) -> memoryview:
         start, elements = places.get(storage.key, (len(data), storage.elements))
@@ -93,7 +93,8 @@ def _unpickle(reader: Reader, source: str) -> object:
 def _stored(root: object, find: _Find, source: str) -> dict[str, StoredTensor]:
     """The tensors under `state_dict`, or at the top."""
     if not isinstance(root, Table):
-        what = f"a pickled {root.name}" if isinstance(root, Inert) else f"a pickled {type(root).__name__.lower()}"
+        name = root.name if isinstance(root, Inert) else type(root).__name__
+        what = "a lone tensor" if isinstance(root, PickledTensor) else f"a pickled {name}"
         raise LvaeError(f"{source}: {what} instead of tensors by name. Save its state_dict() and give that.")
     values = dict(root.named())
     inner = values.get("state_dict")

@@ -76,12 +76,21 @@ class Unfinished:
         return FileRecord(name, self.file.bytes, self.file.sha256)
 
 
+def folder_at(root: str | Path) -> "Folder":
+    """A folder on this machine, or for reading, on whatever fsspec knows (`s3://`, `gs://`, `memory://`...)."""
+    if "://" not in str(root):
+        return Folder(root)
+    from lvae.manifests.storage_remote import RemoteFolder
+
+    return RemoteFolder(str(root))
+
+
 class Folder:
     """A dataset's folder on a local disk."""
 
     def __init__(self, root: str | Path):
         if "://" in str(root):
-            raise LvaeError(f"{root}: datasets are kept on a file system for now. Name a local path.")
+            raise LvaeError(f"{root}: datasets are written to a file system. Name a local path, then copy it there.")
         self.root = Path(root)
 
     def __str__(self) -> str:

@@ -1,13 +1,12 @@
 """The scan of a source into a dataset's rows, and recognizing the same images again."""
 
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lvae.encode.part import content_sha256
-from lvae.encode.sources import Source, apply_labels, file_of, open_reader, open_source, read_labels
+from lvae.encode.sources import Source, apply_labels, open_reader, open_source, read_labels
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import finished
@@ -70,7 +69,7 @@ def scan(folder: Folder, source: str, options: ScanOptions, part_size: int, say:
         listing,
         None,
     )
-    _remember(folder, plan)
+    _remember(folder, found)
     return plan
 
 
@@ -104,9 +103,9 @@ def recognize(folder: Folder, plan: Plan, source: str, options: ScanOptions, say
             "Restore the images, or encode into another folder."
         )
     plan = replace(plan, source=found.source.location)
-    if _seen(folder, plan) != _remembered(folder):
+    if found.source.seen.hexdigest() != _remembered(folder):
         _compare_contents(folder, plan, say)
-        _remember(folder, plan)
+        _remember(folder, found)
     return plan
 
 
@@ -147,20 +146,8 @@ def _compare_contents(folder: Folder, plan: Plan, say: Callable[[str], None]) ->
     reader.close()
 
 
-def _seen(folder: Folder, plan: Plan) -> str:
-    """A hash over size and time of every file that holds images: whether they need a closer look."""
-    digest, last = hashlib.sha256(), None
-    for row in RowReader(folder, plan.listing.parts):
-        path = file_of(plan.listing.kind, plan.source, row)
-        if path is not None and path != last:
-            status = path.stat()
-            digest.update(f"{row.container or row.key}\0{status.st_size}\0{status.st_mtime_ns}\1".encode())
-        last = path
-    return digest.hexdigest()
-
-
-def _remember(folder: Folder, plan: Plan) -> None:
-    folder.write(SEEN, records.dumps({"seen": _seen(folder, plan)}))
+def _remember(folder: Folder, found: Scan) -> None:
+    folder.write(SEEN, records.dumps({"seen": found.source.seen.hexdigest()}))
 
 
 def _remembered(folder: Folder) -> str | None:

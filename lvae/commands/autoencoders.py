@@ -33,14 +33,17 @@ def convert(file: str, out: Path, demanded: str | None, layout: Literal["compvis
           as ENCODER,DECODER
     OUT   a file in CompVis' layout, or with --layout diffusers a folder with config.json
     """
+    from lvae.encode.architectures import parse_spec
     from lvae.encode.conversion import convert as convert_weights
+    from lvae.encode.recognition import summary
     from lvae.manifests.records import plain
 
     conversion = convert_weights(file, out, demanded, layout)
     if as_json:
         shared.print_json(plain(conversion))
         return
-    click.echo(f"{out}: {conversion.name}, {conversion.tensors} tensors, {conversion.parameters} parameters")
+    name = summary(parse_spec(conversion.architecture))
+    click.echo(f"{out}: {name}, {conversion.tensors} tensors, {conversion.parameters} parameters")
     click.echo(f"fingerprint {conversion.fingerprint}")
     for name, value in conversion.scale.items():
         click.echo(f"{name} {value} (recorded, not applied)")

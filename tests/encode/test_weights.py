@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +189,31 @@ def test_the_first_difference_is_named(tmp_path: Path) -> None:
     assert "is not expected by taesd" in refusal("taesd", path)
 
 
+def test_a_published_architecture_under_another_name_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    state = build("vq-f4").state_dict()
+    save_file({name: torch.zeros(tensor.shape, dtype=torch.float16) for name, tensor in state.items()}, path)
+    assert refusal("kl-f8", path) == (
+        f"{path}: decoder.conv_in.weight has shape (512, 3, 3, 3), but kl-f8 needs (512, 4, 3, 3): these are weights "
+        "of vq-f4, not kl-f8."
+    )
+    assert refusal("kl-f4", path).endswith("these are weights of vq-f4, not kl-f4.")
+    assert refusal("taesd", path).endswith("these are weights of vq-f4, not taesd.")
+    assert refusal(KL, path).endswith("these are weights of vq-f4, not the autoencoder described.")
+    path.write_bytes(save_safetensors(kl()))
+    assert refusal("kl-f8", path).endswith(
+        "these are weights of a kl autoencoder of 32, 64, 64 channels with 4 latent channels, not kl-f8."
+    )
+
+
+def test_names_from_a_file_stay_on_one_line() -> None:
+    state = kl().state_dict()
+    with pytest.raises(LvaeError) as error:
+        build(KL).load_state(state | {"a\nb" * 500: torch.zeros(1)})
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
 @pytest.mark.parametrize("name", ["encoder.conv_in.weight", "encoder.conv_out.bias", "post_quant_conv.weight"])
 def test_a_missing_tensor_is_named(name: str) -> None:
     state = kl().state_dict()
@@ -221,15 +245,23 @@ def safetensors_bytes(header: dict[str, Any] | bytes, data: bytes = b"") -> byte
 HUGE = {"dtype": "F32", "shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]}
 HOSTILE = {
     "empty": (b"", "is empty"),
-    "one byte": (b"\x80", "pickle"),
+    "one byte": (b"\x80", "(1 bytes)"),
     "garbage": (b"garbage that is no file of weights at all", "not a .safetensors file"),
-    "page": (b"\n<!DOCTYPE html><html><title>404</title>", "an HTML page"),
-    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
-    "legacy pickle": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "Convert it to .safetensors"),
-    "zip": (b"PK\x03\x04" + bytes(60), "Convert it to .safetensors"),
+    "page": (b"\n<!DOCTYPE html><html><title>404</title>", "an HTML page (40 bytes) instead of weights"),
+    "page with a byte order mark": (b"\xef\xbb\xbf<html>", "an HTML page"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Run 'git lfs pull'"),
+    "legacy pickle": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "an incomplete download"),
+    "other pickle": (b"\x80\x04K\x01.", "a pickle that torch.save did not write"),
+    "zip": (b"PK\x03\x04" + bytes(60), "an incomplete download or damaged (64 bytes"),
+    "gzip": (b"\x1f\x8b\x08" + bytes(60), "a packed archive"),
+    "tar": (bytes(257) + b"ustar\x0000" + bytes(300), "a packed archive"),
     "long header": ((10**12).to_bytes(8, "little") + b"{}", "incomplete download"),
     "endless header": (safetensors_bytes(b"{" + b" " * (16 << 20) + b"}"), "not a .safetensors file"),
     "no json": (safetensors_bytes(b"{not json}"), "damaged or incomplete"),
+    "line feed in a name": (
+        safetensors_bytes({"a\nb": {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]}}, bytes(4)),
+        "holds no image autoencoder",
+    ),
     "no utf-8": (safetensors_bytes(b"{\xff\xfe}"), "damaged or incomplete"),
     "huge tensor": (safetensors_bytes({"a": HUGE}, bytes(4)), "damaged or incomplete"),
     "overlap": (
@@ -264,28 +296,18 @@ def test_truncated_files_are_refused(share: float, tmp_path: Path) -> None:
     assert "incomplete" in refusal(KL, path)
 
 
-def test_torch_files_are_never_unpickled(tmp_path: Path) -> None:
-    for name, new_format in (("model.ckpt", True), ("model.safetensors", False)):
-        path = tmp_path / name
-        torch.save({"state_dict": kl().state_dict()}, path, _use_new_zipfile_serialization=new_format)
-        assert "a pickle, which may contain code and is never run. Convert it to .safetensors first." in refusal(
-            KL, path
-        )
-    outer = tmp_path / "kl-f8.zip"
-    with zipfile.ZipFile(outer, "w") as file:
-        file.write(tmp_path / "model.ckpt")
-    assert "Convert it to .safetensors first." in refusal(KL, outer)
-
-
 def test_files_that_are_not_there_or_no_files(tmp_path: Path) -> None:
     assert "no such file or folder" in refusal(KL, tmp_path / "missing.safetensors")
+    with pytest.raises(LvaeError, match=r"encoder\.pth: no such file\."):
+        load("taesd", f"{tmp_path}/encoder.pth,{tmp_path}/decoder.pth")
     assert "not a regular file" in refusal(KL, Path("/dev/null"))
 
 
 def test_folders_without_weights_are_refused(tmp_path: Path) -> None:
     assert "has no config.json, nor do vae/ and vqvae/ in it" in refusal(KL, tmp_path)
-    diffusers_kl().save_pretrained(tmp_path, safe_serialization=False)
-    assert "has no diffusion_pytorch_model.safetensors. Convert" in refusal(KL, tmp_path)
+    diffusers_kl().save_pretrained(tmp_path)
+    (tmp_path / "diffusion_pytorch_model.safetensors").unlink()
+    assert "has no diffusion_pytorch_model.safetensors (or .bin)" in refusal(KL, tmp_path)
     for content in (b"", b"<html>", b"[]", b"[" * 100_000):
         (tmp_path / "config.json").write_bytes(content)
         assert "config.json: not a JSON object" in refusal(KL, tmp_path)

@@ -5,7 +5,8 @@ images rejected elsewhere; three classes and some unlabelled images; 144 latents
 """
 
 import io
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.manifests import records
-from lvae.manifests.dataset import Dataset, FileEntry, Manifest, dump_manifest, read_manifest
+from lvae.manifests.dataset import Dataset, Manifest, dump_manifest, read_manifest
 from lvae.manifests.parts import (
     Receipt,
     Rejection,
@@ -33,7 +34,15 @@ from lvae.manifests.selection import Selected, Selection, resolve_selection, sel
 from lvae.manifests.shards import codec
 from lvae.manifests.storage import Folder
 from lvae.manifests.verification import verify
-from lvae.manifests.views import ViewPlan, ViewSettings, pending_shards, plan_view, write_shard, write_view
+from lvae.manifests.views import (
+    ShardReceipt,
+    ViewPlan,
+    ViewSettings,
+    pending_shards,
+    plan_view,
+    write_shard,
+    write_view,
+)
 
 CLASSES = ("cat", "dog", "猫")
 OFFSETS = np.array([0.5, -3.0, 20.0, 0.0])
@@ -193,7 +202,9 @@ def planned(example: Example, settings: ViewSettings) -> tuple[Selected, ViewPla
 
 def settings_of(example: Example, **changes: Any) -> ViewSettings:
     """View settings; what `resolve_selection` takes is given to it."""
-    selecting = {name: changes.pop(name) for name in ("only_classes", "without_keys", "limit", "split") & changes.keys()}
+    selecting = {
+        name: changes.pop(name) for name in ("only_classes", "without_keys", "limit", "split") & changes.keys()
+    }
     selection = resolve_selection(example.contents.classes, **selecting) if selecting else Selection()
     return ViewSettings(**({"selection": selection, "shard_size": 64} | changes))
 
@@ -265,9 +276,20 @@ def forge_raw(root: Path, part: int, raw: NDArray[Any]) -> None:
     record = folder.write("raw/forged", file.getvalue())
     name = raw_name(part, record.sha256)
     (root / "raw/forged").rename(root / name)
-    folder.write(receipt_name(part), records.dumps(replace(receipt, raw=replace(record, path=name))))
+    content = json.loads(folder.read(receipt_name(part))) | {"raw": records.plain(replace(record, path=name))}
+    if content.pop("self_sha256", None) is not None:
+        content["self_sha256"] = records.sha256_of(content)
+    folder.write(receipt_name(part), records.dumps(content))
     resign(root)
 
 
-def entries(names: Iterable[str], folder: Folder) -> dict[str, FileEntry]:
-    return {name: FileEntry(folder.record(name).bytes, folder.record(name).sha256) for name in names}
+def forge_shard(root: Path, name: str, data: bytes) -> None:
+    """Another file of a shard, with a receipt and a manifest that say it is right."""
+    folder = Folder(root)
+    record = folder.write(name, data)
+    for path in (root / "shards").glob("*/shard-*.json"):
+        receipt = records.parse(ShardReceipt, path.read_bytes(), path.name)
+        if any(file.path == name for file in receipt.files):
+            files = tuple(record if file.path == name else file for file in receipt.files)
+            path.write_bytes(records.dumps(replace(receipt, files=files)))
+    resign(root)

@@ -145,7 +145,9 @@ def test_posteriors_obey_the_law_of_total_variance(means: NDArray[np.float32], d
     # 1e-15 of the values is what float64 leaves of a variance of means that is nothing beside them.
     slack = (1e-15 * np.abs(wide).max(axis=axes)) ** 2
     np.testing.assert_array_less(np.abs(found.std**2 - variance), 1e-9 * variance + slack + 1e-300)
-    assert_moments(ChannelMoments(found.count, found.mean, wide.var(axis=axes) * found.count, found.minimum, found.maximum), means)
+    assert_moments(
+        ChannelMoments(found.count, found.mean, wide.var(axis=axes) * found.count, found.minimum, found.maximum), means
+    )
 
 
 def test_draws_from_a_posterior_have_its_moments() -> None:
@@ -186,7 +188,9 @@ def normalization_of(kind: str, latents: NDArray[Any]) -> Normalization:
 @pytest.mark.parametrize("kind", ["channel", "scalar", "none", "given"])
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), offset=st.floats(-50, 50), scale=st.floats(0.01, 20))
-def test_denormalizing_gives_back_the_raw_latents(kind: str, dtype: str, seed: int, offset: float, scale: float) -> None:
+def test_denormalizing_gives_back_the_raw_latents(
+    kind: str, dtype: str, seed: int, offset: float, scale: float
+) -> None:
     raw = np.random.default_rng(seed).standard_normal((5, 2, 3, 4)) * [[[[scale]], [[1]]]] + [[[[offset]], [[0]]]]
     raw = raw.astype(np.float32)
     normalization = normalization_of(kind, raw)

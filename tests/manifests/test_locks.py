@@ -1,0 +1,84 @@
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.locks import writing
+from lvae.manifests.storage import Folder
+
+HOLD = """
+import sys, time
+from lvae.manifests.locks import writing
+from lvae.manifests.storage import Folder
+with writing(Folder(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+REFUSED = r"^\S+: another lvae command is writing here\. Wait for it to end, or stop it\.$"
+
+
+@contextmanager
+def holder(root: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own that holds the lock."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(root)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_holder_is_refused_at_once(tmp_path: Path) -> None:
+    with writing(Folder(tmp_path)), pytest.raises(LvaeError, match=REFUSED), writing(Folder(tmp_path)):
+        pass
+
+
+def test_another_process_is_refused_until_the_holder_is_killed(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        with pytest.raises(LvaeError, match=REFUSED), writing(Folder(tmp_path)):
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        with writing(Folder(tmp_path)):
+            pass
+
+
+def test_a_lock_is_free_again_afterwards_and_after_an_error(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), writing(Folder(tmp_path)):
+            raise ZeroDivisionError
+    with writing(Folder(tmp_path)):
+        pass
+
+
+def test_a_refused_one_does_not_free_the_lock(tmp_path: Path) -> None:
+    with holder(tmp_path):
+        for _ in range(2):
+            with pytest.raises(LvaeError, match=REFUSED), writing(Folder(tmp_path)):
+                pass
+
+
+def test_two_datasets_are_written_at_once(tmp_path: Path) -> None:
+    with writing(Folder(tmp_path / "a")), writing(Folder(tmp_path / "b")):
+        pass
+
+
+def test_what_a_killed_holder_left_is_no_lock(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_bytes(b"left behind")
+    with writing(Folder(tmp_path)):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with (
+        pytest.raises(LvaeError, match=r"file/dataset: cannot be written to"),
+        writing(Folder(tmp_path / "file/dataset")),
+    ):
+        pass
