@@ -6,7 +6,7 @@ from typing import Any
 from lvae.manifests.dataset import read_manifest
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.locks import writing
-from lvae.manifests.publish import drop_raw, leftovers
+from lvae.manifests.publish import drop_raw, leftovers, unused_views
 from lvae.manifests.storage import Folder
 
 
@@ -43,9 +43,11 @@ def clean(dataset: str, raw: bool, dry_run: bool) -> Cleaned:
                 names = sorted({*names, *(name for name in folder.names("raw") if name.endswith(".npy"))})
         size = sum(folder.size(name) or 0 for name in names)
         if not dry_run:
+            if raw:
+                drop_raw(folder)  # the manifest says first that they are gone
             for name in names:
                 folder.remove(name)
+            for view in unused_views(folder, manifest) if manifest is not None else []:
+                folder.remove(f"shards/{view}")
             folder.sweep()
-            if raw:
-                drop_raw(folder)
         return Cleaned(dataset, names, size)

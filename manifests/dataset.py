@@ -240,8 +240,12 @@ class Dataset:
         return table
 
     def denormalize(self, latents: NumpyArrayLike) -> NDArray[np.float32]:
-        """(n, C, h, w) normalized latents back to what the autoencoder gave."""
-        return self.normalization.denormalize(np.asarray(latents))
+        """(n, C, h, w) normalized latents, or bytes of a uint8 view, back to what the autoencoder gave."""
+        found = np.asarray(latents)
+        if found.dtype == np.uint8:
+            raw: NDArray[np.float32] = PIXEL_VALUES.astype(np.float32)[found]
+            return raw
+        return self.normalization.denormalize(found)
 
     @property
     def encoding(self) -> Encoding:

@@ -8,6 +8,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -99,7 +100,7 @@ def write_part(
             if (moments := _moments(plan.encoded(), data[labels == label])) is not None
         },
     )
-    folder.write(receipt_name(part), records.dumps(receipt))
+    folder.write(receipt_name(part), dump_receipt(receipt))
     if folder.size(record.path) is None:  # swept as an orphan between the two writes, by a command that outran us
         _write_array(folder, part, data)
     return receipt
@@ -127,13 +128,21 @@ def moments_of_raw(encoding: Encoding, raw: NDArray[Any]) -> ChannelMoments:
     return ChannelMoments.of(raw)
 
 
+def dump_receipt(receipt: Receipt) -> bytes:
+    return records.dumps({**records.plain(receipt), "self_sha256": records.sha256_of(receipt)})
+
+
 def read_receipt(folder: Folder, part: int) -> Receipt | None:
     """The receipt of a part, None where there is none; LvaeError where it is damaged or another part's."""
     data = folder.read_if_there(receipt_name(part))
     if data is None:
         return None
     where = str(folder.local(receipt_name(part)))
-    receipt = records.parse(Receipt, data, where)
+    content = records.loads(data, where)
+    claimed = content.pop("self_sha256", None) if isinstance(content, dict) else None
+    receipt = records.from_plain(Receipt, content, where)
+    if claimed != records.sha256_of(receipt):
+        raise LvaeError(f"{where}: has been changed or damaged.")
     if receipt.part != part or receipt.raw.path != raw_name(part, receipt.raw.sha256):
         raise LvaeError(f"{where}: is the receipt of another part.")
     return receipt
@@ -184,13 +193,21 @@ def receipts_record(folder: Folder, parts: int) -> FileRecord:
 def read_raw(folder: Folder, receipt: Receipt, encoding: Encoding) -> NDArray[Any]:
     """The raw latents of a part as they lie on disk, mapped: (n, C, h, w)."""
     path = folder.local(receipt.raw.path)
-    try:
-        raw: NDArray[Any] = np.load(path, mmap_mode="r" if receipt.latents else None, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise LvaeError(f"{path}: cannot be read ({error}). Run 'lvae encode' again to make it anew.") from error
+    raw = load_array(path, mapped=receipt.latents > 0)
     if raw.shape != (receipt.latents, *encoding.raw_shape) or raw.dtype != encoding.raw_dtype:
         raise LvaeError(f"{path}: holds {raw.dtype} {raw.shape}. Run 'lvae encode' again to make it anew.")
     return raw
+
+
+def load_array(path: Path, mapped: bool) -> NDArray[Any]:
+    """An .npy file and nothing else that numpy.load would take: no archive, no pickle. Nothing can be mapped."""
+    try:
+        if mapped:
+            return np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, OverflowError, EOFError) as error:
+        raise LvaeError(f"{path}: cannot be read ({error}). Run 'lvae encode' again to make it anew.") from error
 
 
 def orphans(folder: Folder) -> Iterator[str]:

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import math
+import re
 import types
 import typing
 from typing import Any, TypeVar
@@ -10,6 +12,7 @@ from typing import Any, TypeVar
 from lvae.manifests.errors import LvaeError
 
 T = TypeVar("T")
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON may spell what UTF-8 cannot say
 
 
 def dumps(value: object) -> bytes:
@@ -41,7 +44,13 @@ def plain(value: object) -> Any:
 def loads(data: bytes, where: str) -> Any:
     """Plain JSON without its traps: no NaN, no name twice, UTF-8 only. `where` names the file in errors."""
     try:
-        return json.loads(data.decode(), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+        text = data.decode()
+        value = json.loads(
+            text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant, parse_float=_finite
+        )
+        if SURROGATE.search(text):
+            dumps(value)  # half of a surrogate pair is no text: encoding it says so
+        return value
     except (ValueError, RecursionError) as error:
         raise LvaeError(f"{where}: not valid JSON ({error}).") from error
 
@@ -51,6 +60,13 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise ValueError("a name stands twice in one object")
     return result
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        _refuse_constant(text)
+    return value
 
 
 def _refuse_constant(text: str) -> None:
@@ -89,7 +105,10 @@ def _convert(expected: Any, value: Any, where: str) -> Any:
     if expected is Any:
         return value
     if expected is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise LvaeError(f"{where}: is too large a number.") from error
     if type(value) is not expected:
         raise LvaeError(f"{where}: must be {getattr(expected, '__name__', expected)}, not {value!r:.60}.")
     return value

@@ -133,9 +133,16 @@ class RowReader:
 
     def table(self, part: int, columns: list[str] | None = None) -> pa.Table:
         """The row group of one part."""
+        wanted = columns or SCHEMA.names
         try:
-            return self._file(rows_file(part)).read_row_group(part % PARTS_PER_FILE, columns=columns)
-        except (OSError, pa.ArrowException, IndexError) as error:
+            table = self._file(rows_file(part)).read_row_group(part % PARTS_PER_FILE, columns=wanted).select(wanted)
+            table.validate(full=True)  # what a flipped bit makes of compressed text need not be text
+            if table.schema != pa.schema([SCHEMA.field(name) for name in wanted]):
+                raise pa.ArrowInvalid("other columns than rows have")
+            if any(column.null_count for column in table.columns):
+                raise pa.ArrowInvalid("values are missing")
+            return table
+        except (OSError, ValueError, pa.ArrowException, IndexError, KeyError) as error:
             name = self._folder.local(rows_file(part))
             reason = str(error).splitlines()[0]
             raise DamagedRowsError(f"{name}: cannot be read ({reason}). Run 'lvae encode' again.") from error

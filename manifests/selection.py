@@ -113,7 +113,7 @@ def _check_split(name: str, share: str) -> None:
         value = float(number) if share.endswith("%") else int(number)
     except ValueError:
         value = 0
-    if not name.isidentifier() or name == TRAIN or value <= 0 or (share.endswith("%") and value >= 100):
+    if not name.isidentifier() or name == TRAIN or not value > 0 or (share.endswith("%") and not value < 100):
         raise LvaeError(f"--split: {name}={share} cannot be read. Write val=5000 or val=5%.")
 
 
@@ -178,7 +178,7 @@ class _Thresholds:
 def _thresholds(selection: Selection, parts: Iterable[_PartRows]) -> _Thresholds:
     """`parts` is walked only where a number of images asks for it."""
     everything = np.uint64(2**64 - 1)
-    shares = [(name, share) for name, share in (selection.split or {}).items()]
+    shares = sorted((selection.split or {}).items())  # a manifest keeps no other order
     by_count = bool(shares) and not shares[0][1].endswith("%")
     if selection.limit is None and not by_count:
         return _Thresholds(everything, _bounds_of_shares(shares))
@@ -251,22 +251,26 @@ def _selected_parts(
     return thresholds, within_limit()
 
 
-def select(folder: Folder, plan: Plan, selection: Selection, receipts: Receipts) -> Selected:
-    """Walk the parts in order; write the order files; fold the statistics.
+def select(
+    folder: Folder, plan: Plan, selection: Selection, receipts: Receipts, order: Folder | None = None, raw: bool = True
+) -> Selected:
+    """Walk the parts in order; write the order files, into `order` where given; fold the statistics.
 
-    The moments are merged in part order: a part taken whole gives its receipt's, any other is read again.
+    The moments are merged in part order: a part taken whole gives its receipt's, any other is read again. Without
+    `raw` they are left out, as they have to be where raw parts are gone.
     """
-    encoding = plan.encoded()
+    encoding, order = plan.encoded(), order or folder
     thresholds, parts = _selected_parts(folder, plan, selection, receipts)
     names = [name for name, _ in thresholds.splits] + [TRAIN]
     orientations = encoding.image.orientations
     moments = ChannelMoments.empty(encoding.autoencoder.latent_channels)
     longest_key, largest_label, offset = "", UNLABELLED, 0
     with ExitStack() as stack:
-        offsets, hashes = stack.enter_context(folder.writer()), stack.enter_context(folder.writer())
-        files = {name: _EntryFile(stack.enter_context(folder.writer())) for name in names}
+        offsets, hashes = stack.enter_context(order.writer()), stack.enter_context(order.writer())
+        files = {name: _EntryFile(stack.enter_context(order.writer())) for name in names}
         for receipt, part in parts:
-            moments = moments.merge(_part_moments(folder, plan, receipt, part))
+            if raw:
+                moments = moments.merge(_part_moments(folder, plan, receipt, part))
             largest_label = max([largest_label, *part.labels.tolist()])
             longest_key = max([longest_key, *part.keys], key=_json_bytes)
             entries = _entries(part, offset, orientations)

@@ -187,7 +187,7 @@ class ZarrReader:
         if text is None:
             raise LvaeError(f"{folder}/{path}/zarr.json: this file is missing. {REPAIR}")
         try:
-            found = dict(json.loads(text))
+            found = {**json.loads(text)}
         except (ValueError, TypeError, RecursionError) as error:
             raise LvaeError(f"{folder}/{path}/zarr.json: this is not a JSON object. {REPAIR}") from error
         expected = array_metadata(layout, name)
@@ -196,6 +196,8 @@ class ZarrReader:
             return None
         logger.warning("%s/%s is not laid out as we write it: reading it through zarr, which is slow", folder, path)
         stock = _open_with_zarr(folder, path)
+        if 0 in (stock.shards or stock.chunks):
+            raise LvaeError(f"{folder}/{path}: has chunks of nothing. {REPAIR}")
         if list(stock.shape) != expected["shape"] or stock.dtype.name != expected["data_type"]:
             wrong = f"{stock.dtype}{list(stock.shape)} where {expected['data_type']}{expected['shape']} belongs"
             raise LvaeError(f"{folder}/{path}: holds {wrong}. {REPAIR}")
@@ -265,7 +267,7 @@ def _open_with_zarr(folder: Folder, path: str) -> Any:
 
     try:
         return zarr.open_array(folder.local(path), mode="r", zarr_format=3)
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, OSError) as error:
         raise LvaeError(f"{folder}/{path}: zarr cannot open this array ({error}). {REPAIR}") from error
 
 

@@ -68,7 +68,8 @@ class ChannelMoments:
             for channel in range(channels):
                 counts[channel] += np.bincount(pixels[start : start + BLOCK, channel].ravel(), minlength=256)
         total = int(counts[0].sum())
-        mean = counts @ PIXEL_VALUES / total
+        # Of whole numbers, so that a channel of one value has that value as its mean, and no deviation.
+        mean = counts @ np.arange(256) / (127.5 * total) - 1
         m2 = (counts * (PIXEL_VALUES - mean[:, None]) ** 2).sum(axis=1)
         there = counts > 0
         minimum = PIXEL_VALUES[there.argmax(axis=1)]
@@ -136,7 +137,8 @@ class MomentsRecord:
 
 def scalar_moments(moments: ChannelMoments) -> tuple[float, float]:
     """Mean and standard deviation over all channels together."""
-    mean = float(moments.mean.mean())
+    first = float(moments.mean[0])
+    mean = first + float((moments.mean - first).mean())  # exactly that of the channels where all are equal
     variance = float((moments.std**2 + (moments.mean - mean) ** 2).mean())
     return mean, variance**0.5
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import raw_name
+from lvae.manifests.parts import load_array, raw_name
 from lvae.manifests.plan import Encoding, Plan
 from lvae.manifests.rows import UNLABELLED, RowReader
 from lvae.manifests.seeds import permute
@@ -146,10 +146,10 @@ def view_id(plan: Plan, settings: ViewSettings, selected: Selected, normalizatio
 class RawLatents:
     """All raw latents of a dataset as one run of numbers, read from the parts as needed."""
 
-    def __init__(self, folder: Folder, encoding: Encoding):
+    def __init__(self, folder: Folder, encoding: Encoding, order: Folder):
         self._folder, self._encoding = folder, encoding
-        self._offsets = np.memmap(folder.local(OFFSETS), "<i8", "r")
-        self._hashes = np.memmap(folder.local(RAW_HASHES), "S8", "r")
+        self._offsets = np.memmap(order.local(OFFSETS), "<i8", "r")
+        self._hashes = np.memmap(order.local(RAW_HASHES), "S8", "r")
 
     def normalized(
         self, indices: NDArray[np.int64], normalization: Normalization, dtype: str
@@ -179,22 +179,22 @@ class RawLatents:
     def _part(self, part: int) -> NDArray[Any]:
         path = self._folder.local(raw_name(part, bytes(self._hashes[part]).decode()))
         count = int(self._offsets[part + 1] - self._offsets[part])
-        try:
-            raw: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise LvaeError(f"{path}: cannot be read ({error}). Run 'lvae encode' again to make it anew.") from error
+        raw = load_array(path, mapped=True)
         if raw.shape != (count, *self._encoding.raw_shape):
             raise LvaeError(f"{path}: holds an array of shape {raw.shape}. Run 'lvae encode' again to make it anew.")
         return raw
 
 
-def shard_content(folder: Folder, plan: Plan, view: ViewPlan, split: str, number: int) -> ShardContent:
-    """What a shard holds, gathered from the raw parts."""
+def shard_content(
+    folder: Folder, plan: Plan, view: ViewPlan, split: str, number: int, order: Folder | None = None
+) -> ShardContent:
+    """What a shard holds, gathered from the raw parts. `order`: where `select` put the order files."""
+    order = order or folder
     layout = view.layouts[split]
     first, count = layout.rows_of(number)
-    entries = np.memmap(folder.local(entries_file(split)), ENTRY, "r", shape=(layout.count,))
+    entries = np.memmap(order.local(entries_file(split)), ENTRY, "r", shape=(layout.count,))
     chosen = entries[permute(np.arange(first, first + count), layout.count, view.seed, f"order/{split}")]
-    raw = RawLatents(folder, plan.encoded())
+    raw = RawLatents(folder, plan.encoded(), order)
     latents, log_variances = raw.normalized(chosen["raw"], view.normalization, layout.dtype)
     keys = _keys(folder, plan, chosen["row"]) if layout.json_width else []
     labels, rows, mirrored = (np.ascontiguousarray(chosen[name]) for name in ("label", "row", "mirrored"))
