@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-import fsspec  # type: ignore[import-untyped]
-from fsspec.asyn import AsyncFileSystem  # type: ignore[import-untyped]
+import fsspec
+from fsspec.asyn import AsyncFileSystem
 
 from lvae.manifests.errors import LvaeError
 

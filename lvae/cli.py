@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from lvae.commands import datasets, encoding, machine
+from lvae.commands import autoencoders, datasets, encoding, machine
 from lvae.manifests.errors import LvaeError
 
 
@@ -38,5 +38,5 @@ def main(debug: bool) -> None:
     """Deep VAEs in the latent space of an autoencoder: encode images once, train on the latents, sample."""
 
 
-for command in (*encoding.COMMANDS, *datasets.COMMANDS, *machine.COMMANDS):
+for command in (*encoding.COMMANDS, *datasets.COMMANDS, *autoencoders.COMMANDS, *machine.COMMANDS):
     main.add_command(command)

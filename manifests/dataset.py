@@ -20,7 +20,7 @@ from lvae.manifests.plan import AutoencoderRecord, Encoding, ImageSettings
 from lvae.manifests.selection import TRAIN, Selection
 from lvae.manifests.shards import ArrayLike, SplitReader, codec
 from lvae.manifests.statistics import PIXEL_VALUES, Normalization
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage import Folder, folder_at
 from lvae.manifests.views import read_view
 
 MANIFEST = "manifest.json"
@@ -152,7 +152,7 @@ class Dataset:
 
     @classmethod
     def open(cls, root: str | Path, split: str = TRAIN) -> Self:
-        folder = Folder(root)
+        folder = folder_at(root)
         manifest = read_manifest(folder)
         if manifest is None:
             what = (
@@ -168,7 +168,7 @@ class Dataset:
         """The shards, opened with the first use."""
         if self._reader is None:
             view = read_view(self.folder, self.manifest.view.name)
-            self._reader = codec(view.format).open_split(self.folder, view.name, view.layouts[self.name])
+            self._reader = codec(view.settings.format).open_split(self.folder, view.name, view.layouts[self.name])
         return self._reader
 
     def split(self, name: str) -> "Dataset":

@@ -12,7 +12,7 @@ from lvae.manifests.parts import receipts
 from lvae.manifests.plan import read_plan
 from lvae.manifests.selection import regenerate
 from lvae.manifests.statistics import ChannelMoments
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage import folder_at
 from lvae.manifests.verification import moments_from_shards, shard_tolerance
 
 EXACT = 1e-9  # of a standard deviation: far above float64's rounding over any number of latents, far below any mistake
@@ -87,7 +87,7 @@ def _numbers(moments: ChannelMoments) -> dict[str, Any]:
 
 def regenerated(dataset: str) -> Regenerated:
     """Read the latents of a dataset's view again: from the raw parts, or without them from the shards."""
-    folder = Folder(dataset)
+    folder = folder_at(dataset)
     manifest, plan = read_manifest(folder), read_plan(folder)
     if manifest is None or plan is None:
         raise LvaeError(f"{dataset}: is not a finished dataset. Make one with 'lvae encode SOURCE DATASET'.")

@@ -36,7 +36,7 @@ class ImageRow:
     key: what names the image to a person, relative to the source, with forward slashes; unique within it.
     container: the file that holds its bytes, relative to the source's base ("" where that is the file `key`).
     offset, length: where the bytes lie in the container; offset -1 where the container has to be asked for `member`
-        (a deflated zip entry, say).
+        (a deflated zip entry, say), length -1 where that is not known before (Parquet).
     member: the name inside the container ("" for plain files).
     label: an index into the source's classes, or -1.
     """

@@ -1,7 +1,9 @@
-"""A dataset on an object store, for reading: each file is fetched once, when it is first needed, and checked as ever."""
+"""A dataset on an object store, for reading: each file is fetched once, when it is first needed."""
 
 import hashlib
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +27,9 @@ class RemoteFolder(Folder):
         except ValueError as error:
             raise LvaeError(f"{url}: {error}. Name a path or a URL that fsspec knows.") from error
         self._url = url.rstrip("/")
-        self._fetched = tempfile.TemporaryDirectory(prefix="lvae-")
-        super().__init__(self._fetched.name)
+        fetched = tempfile.mkdtemp(prefix="lvae-")
+        weakref.finalize(self, shutil.rmtree, fetched, ignore_errors=True)
+        super().__init__(fetched)
 
     def __str__(self) -> str:
         return self._url

@@ -270,7 +270,7 @@ def _shards(folder: Folder, manifest: Manifest, deep: bool, progress: Callable[[
                 f"shards/{manifest.view.name}/view.json", "its bytes are not those that were written (checksum)"
             )
         return  # what it says of the shards is not to be trusted
-    if (view.name, view.format, view.seed) != (manifest.view.name, manifest.view.format, manifest.view.seed):
+    if (view.name, view.settings) != (manifest.view.name, view_settings(manifest)):
         yield Fault(MANIFEST, "view is not what the view says")
         return
     if set(view.layouts) != set(manifest.splits):
@@ -285,7 +285,7 @@ def _shards(folder: Folder, manifest: Manifest, deep: bool, progress: Callable[[
             yield from _shard_entry(folder, manifest, split, number, layout)
         if layout.shards != len(claimed.shards):
             yield Fault(MANIFEST, f"splits.{split} names {len(claimed.shards)} of {layout.shards} shards")
-        for problem in codec(view.format).check(folder, view.name, layout):
+        for problem in codec(view.settings.format).check(folder, view.name, layout):
             yield Fault(f"shards/{view.name}", problem)
     if view.normalization != manifest.normalization:
         yield Fault(MANIFEST, "normalization is not what the view was written with")

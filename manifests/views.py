@@ -52,11 +52,9 @@ class ViewPlan:
     """
 
     name: str
-    format: str
-    seed: int
+    settings: ViewSettings
     normalization: Normalization
     layouts: dict[str, SplitLayout]
-    parts: int
     sha256: str
 
 
@@ -104,9 +102,7 @@ def plan_view(plan: Plan, settings: ViewSettings, selected: Selected, raw_sha256
     }
     decided = {"settings": settings, "layouts": layouts, "normalization": normalization, "raw": raw_sha256}
     digest = records.sha256_of({**decided, "entries": selected.entries_sha256})
-    return ViewPlan(
-        settings.name(plan), settings.format, settings.seed, normalization, layouts, plan.listing.parts, digest
-    )
+    return ViewPlan(settings.name(plan), settings, normalization, layouts, digest)
 
 
 def view_file(name: str) -> str:
@@ -193,7 +189,7 @@ def shard_content(
     layout = view.layouts[split]
     first, count = layout.rows_of(number)
     entries = np.memmap(order.local(entries_file(split)), ENTRY, "r", shape=(layout.count,))
-    chosen = entries[permute(np.arange(first, first + count), layout.count, view.seed, f"order/{split}")]
+    chosen = entries[permute(np.arange(first, first + count), layout.count, view.settings.seed, f"order/{split}")]
     raw = RawLatents(folder, plan.encoded(), order)
     latents, log_variances = raw.normalized(chosen["raw"], view.normalization, layout.dtype)
     keys = _keys(folder, plan, chosen["row"]) if layout.json_width else []
@@ -222,7 +218,7 @@ def shard_receipt_name(view: str, split: str, number: int) -> str:
 def write_shard(folder: Folder, plan: Plan, view: ViewPlan, split: str, number: int) -> ShardReceipt:
     """Gather, write and sign for one shard."""
     content = shard_content(folder, plan, view, split, number)
-    files = codec(view.format).write_shard(folder, view.name, view.layouts[split], number, content)
+    files = codec(view.settings.format).write_shard(folder, view.name, view.layouts[split], number, content)
     receipt = ShardReceipt("latent-vae-shard", 1, view.sha256, split, number, len(content.rows), tuple(files))
     folder.write(shard_receipt_name(view.name, split, number), records.dumps(receipt))
     return receipt

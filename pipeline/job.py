@@ -16,7 +16,15 @@ from lvae.manifests.shards import codec
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage import Folder
 from lvae.manifests.verification import Fault, mend_command, verify, view_settings
-from lvae.manifests.views import ViewPlan, ViewSettings, finished_shard, plan_view, shard_receipt_name, write_view
+from lvae.manifests.views import (
+    ViewPlan,
+    ViewSettings,
+    finished_shard,
+    plan_view,
+    read_view,
+    shard_receipt_name,
+    write_view,
+)
 from lvae.pipeline import progress, runners
 from lvae.pipeline.console import Bar, say
 from lvae.pipeline.planning import EncodeOptions, prepare
@@ -124,7 +132,7 @@ def _set_aside(folder: Folder, plan: Plan, manifest: Manifest | None) -> None:
 
 def _settings_for(folder: Folder, plan: Plan, options: ViewOptions, manifest: Manifest | None) -> ViewSettings:
     """The view that `encode` writes: as given, or as it is. Another one is `lvae shard`'s to make."""
-    settings = view_settings_of(plan, options, manifest)
+    settings = view_settings_of(folder, plan, options, manifest)
     if manifest is not None:
         difference = first_difference(view_settings(manifest), settings)
         if difference:
@@ -136,9 +144,13 @@ def _settings_for(folder: Folder, plan: Plan, options: ViewOptions, manifest: Ma
     return settings
 
 
-def view_settings_of(plan: Plan, options: ViewOptions, manifest: Manifest | None) -> ViewSettings:
-    """Options over those of the view that is there, over the defaults."""
-    settings = view_settings(manifest) if manifest is not None else ViewSettings(seed=plan.encoded().seed)
+def view_settings_of(folder: Folder, plan: Plan, options: ViewOptions, manifest: Manifest | None) -> ViewSettings:
+    """Options over those of the view that is there, over the defaults.
+
+    Where the manifest is lost, a view that was begun still says how.
+    """
+    there = view_settings(manifest) if manifest is not None else begun_view(folder)
+    settings = there or ViewSettings(seed=plan.encoded().seed)
     given: dict[str, Any] = {
         name: value
         for name in ("format", "shard_size", "dtype", "seed")
@@ -150,11 +162,22 @@ def view_settings_of(plan: Plan, options: ViewOptions, manifest: Manifest | None
     if settings.shard_size < 1:
         raise LvaeError(f"--shard-size {settings.shard_size}: must be at least 1.")
     selecting = (options.split, options.only_classes, options.without_keys, options.limit)
-    if any(option is not None for option in selecting) or manifest is None:
+    if any(option is not None for option in selecting):
         keys = read_keys(options.without_keys) if options.without_keys is not None else None
         selection = resolve_selection(plan.listing.classes, options.only_classes, keys, options.limit, options.split)
         settings = replace(settings, selection=selection)
     return settings
+
+
+def begun_view(folder: Folder) -> ViewSettings | None:
+    """The settings of the only view that lies in a folder without a manifest."""
+    views = [path.parent.name for path in folder.local("shards").glob("*/view.json")]
+    if len(views) != 1:
+        return None
+    try:
+        return read_view(folder, views[0]).settings
+    except LvaeError:
+        return None
 
 
 def read_normalization(name_or_file: str, channels: int) -> dict[str, Any]:
@@ -281,7 +304,7 @@ def write_view_of(
     metadata = [
         record.path
         for layout in view.layouts.values()
-        for record in codec(view.format).prepare(folder, view.name, layout)
+        for record in codec(view.settings.format).prepare(folder, view.name, layout)
     ]
     made = _write_shards(folder, view, engine)
     manifest = describe(folder, plan, settings, selected, view, metadata)
@@ -320,7 +343,7 @@ def shard(dataset: str, options: ViewOptions, engine: runners.Engine, keep_old: 
         manifest = read_manifest(folder)
         if manifest is not None and manifest.raw == "dropped":
             raise LvaeError(f"{dataset}: its raw parts have been dropped. Encode the images again for another view.")
-        settings = view_settings_of(plan, options, manifest)
+        settings = view_settings_of(folder, plan, options, manifest)
         check_space(folder, plan, settings)
         write_rejected(folder, receipts(folder, plan))
         result, made = write_view_of(folder, plan, settings, engine, keep_old)

@@ -88,7 +88,7 @@ def rehearse(
     part_size = old.listing.part_size if old else options.scan.part_size or part_size_for(encoding, cost)
     listing = Listing(found.source.kind, images, "", -(-images // part_size), part_size, found.classes)
     plan = Plan("latent-vae-plan", 1, source, None, "source", listing, encoding)
-    raw_bytes, shard_bytes = expected_bytes(plan, view_settings_of(plan, view, None), images)
+    raw_bytes, shard_bytes = expected_bytes(plan, view_settings_of(folder, plan, view, None), images)
     rate = images_per_second
     if rate is None:
         encoder = Encoder(encoding, network, choose_device(options.device))

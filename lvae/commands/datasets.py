@@ -60,11 +60,11 @@ def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> N
     """Check DATASET against its manifest; name every fault and the command that mends it."""
     from lvae.manifests.plan import read_plan_if_whole
     from lvae.manifests.records import plain
-    from lvae.manifests.storage import Folder
+    from lvae.manifests.storage import folder_at
     from lvae.manifests.verification import mend_command
     from lvae.manifests.verification import verify as find_faults
 
-    folder = Folder(dataset)
+    folder = folder_at(dataset)
     faults = find_faults(folder, deep)
     mend = mend_command(read_plan_if_whole(folder), folder, faults)
     if as_json:

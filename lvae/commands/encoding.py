@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
     """List the images of SOURCE into DATASET/rows.
 
-    SOURCE is a folder (its first-level subfolders are classes), a .zip (likewise), tars (a file, a folder of them, or
-    a pattern like 'a-{0000..0004}.tar'), or synthetic:N. 'lvae encode' scans by itself; scanning first lets you look
-    at what was found, and set the part size.
+    SOURCE is a folder (its first-level subfolders are classes), a .zip (likewise), tars (a file, a folder of them, a
+    pattern like 'a-{0000..0004}.tar', ImageNet's tar of class tars), an LSUN lmdb folder, Parquet with an image column
+    (a file, folder or pattern), an .npz or .npy of uint8 pictures, a .csv, .jsonl or .txt list of paths or URLs, or
+    synthetic:N. A URL (s3://, gs://, https://, memory://) may stand for any path; that of a folder ends in a slash.
+
+    'lvae encode' scans by itself; scanning first lets you look at what was found, and set the part size.
     """
     from lvae.manifests.locks import writing
     from lvae.manifests.records import plain
@@ -44,7 +47,7 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
 @shared.SOURCE
 @shared.DATASET
 @click.option("--autoencoder", metavar="NAME|JSON", help="One of those below, or a JSON description of one.")
-@click.option("--weights", metavar="FILE|random:SEED", help="A .safetensors file or a folder in diffusers' layout.")
+@click.option("--weights", metavar="FILE|random:SEED", help="A file of weights of any kind, or a folder.")
 @click.option("--size", type=click.IntRange(1), help="Side of the cropped square in pixels [256].")
 @click.option("--crop", type=click.Choice(["adm", "lsun", "adm-lsun", "center", "none"]), help="How to crop [adm].")
 @click.option("--mirror", is_flag=True, default=None, help="Encode the mirror image of every picture as well.")
@@ -72,7 +75,9 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     \b
     Autoencoders  kl-f4 kl-f8 kl-f16 kl-f32 vq-f4 vq-f4-noattn vq-f8 vq-f8-n256 vq-f16
                   taesd taesd3, all with --weights; pixels pixels-f2 pixels-f4 pixels-f8
-    SOURCE        a folder, .zip, .tar, pattern of tars, or synthetic:N ('lvae scan --help')
+    --weights     .safetensors, .ckpt, .bin, .pt, a zip of one, a folder in diffusers' layout,
+                  whole checkpoints; nothing in them is ever executed
+    SOURCE        a folder, zip, tars, lmdb, Parquet, npz, a list, URLs ('lvae scan --help')
     BEAM_OPTIONS  after --: any option of Apache Beam, such as --runner=FlinkRunner
     """
     from lvae.pipeline import job

@@ -1,6 +1,6 @@
 """Peak memory of an encoding job, all processes together (PSS), for two numbers of rows: it must not grow with them.
 
-    python tests/benchmarks/encode_memory.py [--record]
+python tests/benchmarks/encode_memory.py [--record]
 """
 
 import argparse

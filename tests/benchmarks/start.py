@@ -1,6 +1,6 @@
 """How long the command line takes to say what it does: every command's help, in milliseconds.
 
-    python tests/benchmarks/start.py [--record]
+python tests/benchmarks/start.py [--record]
 """
 
 import argparse

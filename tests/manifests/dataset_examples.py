@@ -217,7 +217,7 @@ def shard(example: Example, keep_old: bool = False, **changes: Any) -> Example:
     metadata = [
         record.path
         for layout in view.layouts.values()
-        for record in codec(view.format).prepare(folder, view.name, layout)
+        for record in codec(view.settings.format).prepare(folder, view.name, layout)
     ]
     for split, number in pending_shards(folder, view):
         write_shard(folder, plan, view, split, number)

@@ -145,7 +145,7 @@ def test_a_view_is_the_same_bytes_in_any_folder_and_order_of_writing(tmp_path: P
     b = encode(tmp_path / "b")
     _, view = planned(b, a.settings)
     for layout in view.layouts.values():
-        codec(view.format).prepare(b.folder, view.name, layout)
+        codec(view.settings.format).prepare(b.folder, view.name, layout)
     for split, number in reversed(pending_shards(b.folder, view)):
         write_shard(b.folder, b.plan, view, split, number)
     shard(b, split={"val": "10"})
