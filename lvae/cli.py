@@ -1,5 +1,6 @@
 """The command `lvae`. Only click is imported at the start: whatever a command needs, it imports when it runs."""
 
+import errno
 from typing import Any
 
 import click
@@ -21,7 +22,8 @@ class Group(click.Group):
         except OSError as error:
             if error.filename is None and error.errno is None:
                 raise
-            self._end(context, f"lvae: {error.filename or 'a file'}: {error.strerror}.", 1, error)
+            advice = " Free some, then run the same command again." if error.errno == errno.ENOSPC else ""
+            self._end(context, f"lvae: {error.filename or 'a file'}: {error.strerror}.{advice}", 1, error)
 
     @staticmethod
     def _end(context: click.Context, line: str, code: int, error: BaseException) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,7 +34,8 @@ class Reporter:
 
     def __init__(self, folder: Folder, task: str):
         self._path = folder.local(f"{PROGRESS}/{socket.gethostname()}-{os.getpid()}.json")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
         self._task, self._last = task, 0.0
 
     def working(self, done: int) -> None:
@@ -49,9 +51,11 @@ class Reporter:
         self._write(Report(kind, self._task, 0, message))
 
     def _write(self, report: Report) -> None:
+        """A report that cannot be written (a full disk) must not stop the work, nor hide why the work stopped."""
         temporary = self._path.with_suffix(".part")
-        temporary.write_text(json.dumps(asdict(report)))
-        temporary.replace(self._path)
+        with suppress(OSError):
+            temporary.write_text(json.dumps(asdict(report)))
+            temporary.replace(self._path)
 
 
 def reports(folder: Folder) -> list[Report]:

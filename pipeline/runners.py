@@ -8,12 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
@@ -41,6 +43,7 @@ POLL_SECONDS = 0.25
 LOST_WORKER_SECONDS = 6.0  # a worker process is gone, and the submission has not ended by itself
 STALLED_SECONDS = 60.0  # no process of the submission has got anywhere
 CPU_SECONDS = 3.0  # of computing that count as getting somewhere; idle waiting stays below that in a stall
+FULL_BYTES = 1 << 20  # a disk with less than this is full: what failed, failed for that
 FRUITLESS_SUBMISSIONS = 3  # in a row, without a new receipt
 DEATHS_ALONE = 2  # of a task that runs with nothing beside it
 
@@ -143,6 +146,8 @@ def run(folder: Folder, tasks: Tasks, engine: Engine, watch: Watcher, log: Calla
         before, pending = pending, waiting.look()
         if end.user_error:
             raise LvaeError(end.user_error)
+        if pending and folder.free_bytes() < FULL_BYTES:
+            raise LvaeError(f"{folder}: no space left. Free some, then run the same command again to go on.")
         if not set(batch) & set(pending):
             continue
         under_way = [task for task in batch if task in pending and tasks.name(task) in end.under_way]
@@ -180,9 +185,11 @@ def _submit(
     workers = 1 if alone else min(engine.workers, len(batch))
     submission = replace(tasks.submission(batch, _options(engine, workers)), watched=engine.in_process)
     spec = folder.write(f"{TEMPORARY}/submission.json", records.dumps(submission))
-    log_path = folder.local(f"{TEMPORARY}/submission.log")
-    with log_path.open("wb") as output, _child(folder.local(spec.path), output, engine.environment) as child:
-        how = _watch(folder, child, waiting, set(batch), engine, watch)
+    # Not on the dataset's disk: were that full, Beam would hang over a line of its log.
+    with tempfile.TemporaryFile() as output:
+        with _child(folder.local(spec.path), output, engine.environment) as child:
+            how = _watch(folder, child, waiting, set(batch), engine, watch)
+        last_words = _last_line(output)
     reports = progress.reports(folder)
     watch(reports, waiting.look())
     messages = {report.kind: report.message for report in reports}
@@ -192,7 +199,7 @@ def _submit(
         how,
         frozenset(report.task for report in reports if report.kind == "working"),
         messages.get("user"),
-        f" {messages.get('storage') or 'The last words: ' + _last_line(log_path)}",
+        f" {messages.get('storage') or 'The last words: ' + last_words}",
     )
 
 
@@ -205,12 +212,12 @@ def _options(engine: Engine, workers: int) -> tuple[str, ...]:
 
 
 @contextmanager
-def _child(spec: Path, output: object, environment: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+def _child(spec: Path, output: IO[bytes], environment: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
     """A submission in a process group of its own, which does not outlive this block."""
     child = subprocess.Popen(
         [sys.executable, "-m", "lvae.pipeline.submission", str(spec)],
         stdin=subprocess.DEVNULL,
-        stdout=output,  # type: ignore[call-overload]
+        stdout=output,
         stderr=subprocess.STDOUT,
         env={**os.environ, **environment},
         start_new_session=True,
@@ -293,6 +300,7 @@ class ProcessGroup:
         return found
 
 
-def _last_line(path: Path) -> str:
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+def _last_line(output: IO[bytes]) -> str:
+    output.seek(0)
+    lines = [line.strip() for line in output.read().decode(errors="replace").splitlines() if line.strip()]
     return lines[-1][-300:] if lines else "(none)"

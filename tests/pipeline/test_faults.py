@@ -3,7 +3,10 @@
 import os
 import random
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -141,3 +144,38 @@ def test_a_part_that_always_takes_its_process_down_is_named_and_the_rest_is_done
     assert "part 1 (images 24 to 47)" in told.splitlines()[-1]
     assert sorted(receipts(tmp_path / "out")) == [f"part-00000{part}.json" for part in (0, 2, 3)]
     lvae("encode", world, tmp_path / "out", *settings)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 100 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("cannot mount a small file system here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_before_the_start_and_survived_in_the_middle(
+    world: Path, right: dict[str, dict[str, str]], small_disk: Path
+) -> None:
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(60 << 20))
+    told = lvae(*command(world, small_disk / "out", "kl"), check=1).stderr
+    assert "are free" in told.splitlines()[-1]
+    filler.unlink()
+    job = start(*command(world, small_disk / "out", "kl"))
+    wait_for("a receipt", lambda: receipts(small_disk / "out"))
+    with suppress(OSError), filler.open("wb") as file:
+        while True:
+            file.write(bytes(1 << 12))
+            file.flush()
+    _, told = job.communicate(timeout=120)
+    assert job.returncode == 1, told
+    assert "no space left" in told.splitlines()[-1].lower()
+    filler.unlink()
+    lvae(*command(world, small_disk / "out", "kl"))
+    assert contents(small_disk / "out") == right["kl"]
