@@ -25,6 +25,7 @@ OPEN_SECONDS = 0.05  # to read, open and crop one photograph, nominally; likewis
 PART_SECONDS = 60  # of work in one part, about
 PART_BYTES = 64 << 20  # of raw latents in one part, at most
 LARGEST_BATCH = 32
+BATCHES_AHEAD = 4  # of opened images waiting, where the network computes on another device
 
 
 def choose_device(name: str) -> str:
@@ -70,7 +71,7 @@ class Encoder:
     def __init__(self, encoding: Encoding, network: "Autoencoder", device: str = "cpu"):
         self._encoding, self._device = encoding, device
         self._pixels = encoding.autoencoder.pixels
-        self.ahead = 0 if device == "cpu" else 4
+        self.ahead = 0 if device == "cpu" else BATCHES_AHEAD
         self._network = network
         if not self._pixels:
             self._prepare()

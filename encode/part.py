@@ -21,7 +21,6 @@ from lvae.manifests.rows import ImageRow, RowReader
 from lvae.manifests.storage import Folder
 
 READ_DELAYS = (0.5, 2.0, 8.0)  # seconds before each further try at bytes that could not be read
-OPENED_AHEAD = 4  # batches of images opened while the network computes on another device
 
 
 @dataclass(frozen=True)

@@ -175,11 +175,6 @@ def receipts(folder: Folder, plan: Plan) -> Iterator[Receipt]:
         yield receipt
 
 
-def unfinished_parts(folder: Folder, plan: Plan) -> list[int]:
-    """The parts still to be encoded. Each is asked for by name; no folder is listed."""
-    return [part for part in range(plan.listing.parts) if finished(folder, plan, part) is None]
-
-
 def receipts_record(folder: Folder, parts: int) -> FileRecord:
     """All receipts as one file: their bytes together, and the hash of their sorted hashes."""
     hashes, total = [], 0

@@ -19,7 +19,7 @@ from lvae.manifests.dataset import (
 )
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import Receipt, orphans, receipts, receipts_record
-from lvae.manifests.plan import PLAN, Plan
+from lvae.manifests.plan import Plan
 from lvae.manifests.rows import PARTS_PER_FILE, rows_file
 from lvae.manifests.selection import Selected
 from lvae.manifests.statistics import ChannelMoments
@@ -177,8 +177,3 @@ def leftovers(folder: Folder, manifest: Manifest) -> list[str]:
     for view in unused_views(folder, manifest):
         names += list(folder.names(f"shards/{view}"))
     return names
-
-
-def dataset_files(manifest: Manifest) -> list[str]:
-    """The files a copy of the dataset needs beside the raw parts and their receipts."""
-    return [MANIFEST, PLAN, *(name for name in manifest.files if "*" not in name)]

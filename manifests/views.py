@@ -237,13 +237,3 @@ def finished_shard(folder: Folder, view: ViewPlan, split: str, number: int) -> S
     if (receipt.view_sha256, receipt.split, receipt.number) != (view.sha256, split, number):
         return None
     return receipt if all(folder.size(file.path) == file.bytes for file in receipt.files) else None
-
-
-def pending_shards(folder: Folder, view: ViewPlan) -> list[tuple[str, int]]:
-    """(split, number) of every shard still to be written."""
-    return [
-        (split, number)
-        for split, layout in view.layouts.items()
-        for number in range(layout.shards)
-        if finished_shard(folder, view, split, number) is None
-    ]
