@@ -38,7 +38,7 @@ from lvae.manifests.views import (
     ShardReceipt,
     ViewPlan,
     ViewSettings,
-    pending_shards,
+    finished_shard,
     plan_view,
     write_shard,
     write_view,
@@ -224,6 +224,12 @@ def shard(example: Example, keep_old: bool = False, **changes: Any) -> Example:
     swap(folder, describe(folder, plan, settings, selected, view, metadata), keep_old)
     folder.sweep()
     return replace(example, settings=settings)
+
+
+def pending_shards(folder: Folder, view: ViewPlan) -> list[tuple[str, int]]:
+    """(split, number) of every shard that has no receipt of this view."""
+    shards = [(split, number) for split, layout in view.layouts.items() for number in range(layout.shards)]
+    return [shard for shard in shards if finished_shard(folder, view, *shard) is None]
 
 
 def build(root: Path, contents: Contents | None = None, **settings: Any) -> Example:

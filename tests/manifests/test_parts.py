@@ -20,9 +20,14 @@ from lvae.manifests.parts import (
     receipt_name,
     receipts,
     receipts_record,
-    unfinished_parts,
 )
+from lvae.manifests.plan import Plan
 from lvae.manifests.statistics import ChannelMoments
+from lvae.manifests.storage import Folder
+
+
+def unfinished_parts(folder: Folder, plan: Plan) -> list[int]:
+    return [part for part in range(plan.listing.parts) if finished(folder, plan, part) is None]
 
 
 @pytest.fixture

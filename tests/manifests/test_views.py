@@ -12,6 +12,7 @@ from dataset_examples import (
     build,
     encode,
     files_of,
+    pending_shards,
     plan_of,
     planned,
     settings_of,
@@ -29,7 +30,6 @@ from lvae.manifests.storage import Folder
 from lvae.manifests.views import (
     ViewSettings,
     finished_shard,
-    pending_shards,
     read_view,
     shard_receipt_name,
     view_file,
