@@ -114,7 +114,8 @@ def _check_split(name: str, share: str) -> None:
     except ValueError:
         value = 0
     if not name.isidentifier() or name == TRAIN or not value > 0 or (share.endswith("%") and not value < 100):
-        raise LvaeError(f"--split: {name}={share} cannot be read. Write val=5000 or val=5%.")
+        given = f"{name}={share}" if share else name
+        raise LvaeError(f"--split: {given} cannot be read. Write val=5000 or val=5%.")
 
 
 def _hashes(keys: Iterable[str], purpose: str) -> NDArray[np.uint64]:

@@ -28,6 +28,7 @@ from lvae.manifests.views import (
 from lvae.pipeline import progress, runners
 from lvae.pipeline.console import Bar, say
 from lvae.pipeline.planning import EncodeOptions, prepare
+from lvae.pipeline.scanning import refuse_overlap
 from lvae.pipeline.submission import Submission
 
 SPACE_SLACK = 64 << 20  # bytes beside raw latents and shards: rows, receipts, weights, temporary files
@@ -74,6 +75,7 @@ def encode(
     from lvae.manifests.locks import writing
 
     folder = Folder(dataset)
+    refuse_overlap(folder, source)
     with writing(folder):
         folder.sweep()
         manifest, damaged = _existing(folder)

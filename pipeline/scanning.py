@@ -82,6 +82,15 @@ def tell(found: Scan, images: int, say: Callable[[str], None]) -> None:
         say(f"warning: {warning}")
 
 
+def refuse_overlap(folder: Folder, source: str) -> None:
+    """A dataset inside its own source would be listed as part of it."""
+    if "://" in source or not Path(source).is_dir():
+        return
+    images, dataset = Path(source).resolve(), folder.root.resolve()
+    if dataset == images or images in dataset.parents:
+        raise LvaeError(f"{folder}: lies in the source {source}. Name a folder elsewhere.")
+
+
 def recognize(folder: Folder, plan: Plan, source: str, options: ScanOptions, say: Callable[[str], None]) -> Plan:
     """The plan, with the place where its images lie now.
 

@@ -8,7 +8,7 @@ from lvae import options as shared
 from lvae.commands.encoding import print_dataset
 
 
-@click.command()
+@click.command(short_help="Statistics made anew.")
 @shared.DATASET
 @click.option("--by-class", is_flag=True, help="Also for every class.")
 @click.option("--check", is_flag=True, help="Exit with 1 where the manifest says otherwise.")
@@ -29,7 +29,7 @@ def stats(dataset: str, by_class: bool, check: bool, as_json: bool) -> None:
         found.require_agreement()
 
 
-@click.command()
+@click.command(short_help="What a dataset is; pictures of it.")
 @shared.DATASET
 @click.option("--preview", type=click.Path(path_type=Path), metavar="FILE.png", help="Originals and reconstructions.")
 @click.option("--histogram", type=click.Path(path_type=Path), metavar="FILE.png", help="Channels and classes.")
@@ -51,7 +51,7 @@ def inspect(dataset: str, preview: Path | None, histogram: Path | None, as_json:
         click.echo(f"{histogram}: written", err=True)
 
 
-@click.command()
+@click.command(short_help="Is everything as it was written?")
 @shared.DATASET
 @click.option("--deep", is_flag=True, help="Also checksums, statistics, order and NaN: reads every byte.")
 @shared.JSON
@@ -77,7 +77,7 @@ def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> N
     context.exit(1 if faults else 0)
 
 
-@click.command()
+@click.command(short_help="Remove what no longer belongs.")
 @shared.DATASET
 @click.option("--raw", is_flag=True, help="Also the raw latents: no other view can be made then.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lvae.pipeline.runners import Engine
 
 
-@click.command()
+@click.command(short_help="List the images of a source.")
 @shared.SOURCE
 @shared.DATASET
 @shared.SCAN
@@ -33,8 +33,10 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
     from lvae.manifests.storage import Folder
     from lvae.pipeline.console import say
     from lvae.pipeline.planning import scan_only
+    from lvae.pipeline.scanning import refuse_overlap
 
     folder = Folder(dataset)
+    refuse_overlap(folder, source)
     with writing(folder):
         listing = scan_only(folder, source, shared.scan_options(options), say).listing
     if as_json:
@@ -43,7 +45,7 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
         click.echo(f"{dataset}: {listing.images} images in {listing.parts} parts of up to {listing.part_size}")
 
 
-@click.command()
+@click.command(short_help="Images to a finished, verified dataset.")
 @shared.SOURCE
 @shared.DATASET
 @click.option("--autoencoder", metavar="NAME|JSON", help="One of those below, or a JSON description of one.")
@@ -94,7 +96,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     print_dataset(dataset, result.manifest, options["as_json"])
 
 
-@click.command()
+@click.command(short_help="Another view of a dataset.")
 @shared.DATASET
 @shared.VIEW
 @click.option("--seed", type=int, help="Of the order in the shards [as it is].")

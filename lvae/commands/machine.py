@@ -7,7 +7,7 @@ import click
 from lvae import options as shared
 
 
-@click.command()
+@click.command(short_help="Draw the small world.")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--count", type=click.IntRange(1), default=2000, show_default=True, help="Pictures.")
 @click.option("--size", type=click.IntRange(8, 1024), default=64, show_default=True, help="Side in pixels.")
@@ -22,7 +22,7 @@ def scenes(out: Path, count: int, size: int, seed: int) -> None:
     click.echo(f"{out}: {count} pictures of {size} px")
 
 
-@click.command()
+@click.command(short_help="Everything in one go, on a small scale.")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"))
 @click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Real images instead of drawn ones.")
 @click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core].")
@@ -33,7 +33,7 @@ def demo(out: Path, images: Path | None, workers: int | None) -> None:
     run(out, images, workers)
 
 
-@click.command()
+@click.command(short_help="A verdict on this machine.")
 @shared.JSON
 def doctor(as_json: bool) -> None:
     """Look at this machine: versions, devices, runners, optional parts, free space, speed; a verdict on each."""
