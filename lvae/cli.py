@@ -20,7 +20,7 @@ class Group(click.Group):
         except KeyboardInterrupt as error:
             self._end(context, "lvae: interrupted; the same command goes on from here", 130, error)
         except OSError as error:
-            if error.filename is None and error.errno is None:
+            if error.errno == errno.EPIPE or (error.filename is None and error.errno is None):
                 raise
             advice = " Free some, then run the same command again." if error.errno == errno.ENOSPC else ""
             self._end(context, f"lvae: {error.filename or 'a file'}: {error.strerror}.{advice}", 1, error)

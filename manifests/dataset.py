@@ -136,6 +136,14 @@ def read_manifest(folder: Folder) -> Manifest | None:
     return manifest
 
 
+def read_manifest_if_whole(folder: Folder) -> Manifest | None:
+    """The manifest, None also where it is damaged."""
+    try:
+        return read_manifest(folder)
+    except LvaeError:
+        return None
+
+
 class Dataset:
     """A dataset opened for reading: the manifest checked, the shards of one split mapped.
 

@@ -9,7 +9,7 @@ from lvae.manifests import records
 from lvae.manifests.dataset import Manifest, read_manifest
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import finished, orphans, part_rows, receipt_name, receipts, receipts_record
-from lvae.manifests.plan import Plan, first_difference, read_plan
+from lvae.manifests.plan import PLAN, Plan, first_difference, read_plan
 from lvae.manifests.publish import describe, drop_raw, swap, write_rejected
 from lvae.manifests.selection import resolve_selection, select
 from lvae.manifests.shards import codec
@@ -79,15 +79,15 @@ def encode(
     with writing(folder):
         folder.sweep()
         manifest, damaged = _existing(folder)
+        new = not folder.exists(PLAN)
         plan = prepare(folder, source, options, say)
         if damaged:
             _set_aside(folder, plan, manifest)
-        settings = _settings_for(folder, plan, view, manifest)
+        settings = _checked_settings(folder, plan, view, manifest, new)
         dropped = manifest is not None and manifest.raw == "dropped"
         if dropped and not damaged and manifest is not None:
             say(f"{dataset}: is finished and whole; there is nothing to do")
             return Result(manifest, 0, 0)
-        check_space(folder, plan, settings)
         made = _encode_parts(folder, plan, engine, tuple(devices))
         write_rejected(folder, receipts(folder, plan))
         _check_rejected(folder, plan, max_rejected)
@@ -132,6 +132,20 @@ def _set_aside(folder: Folder, plan: Plan, manifest: Manifest | None) -> None:
             folder.remove(f"shards/{manifest.view.name}")
 
 
+def _checked_settings(
+    folder: Folder, plan: Plan, options: ViewOptions, manifest: Manifest | None, new: bool
+) -> ViewSettings:
+    """The view's settings, and room for it. A command that fails here leaves no plan that would bind the next one."""
+    try:
+        settings = _settings_for(folder, plan, options, manifest)
+        check_space(folder, plan, settings)
+    except LvaeError:
+        if new:
+            folder.remove(PLAN)
+        raise
+    return settings
+
+
 def _settings_for(folder: Folder, plan: Plan, options: ViewOptions, manifest: Manifest | None) -> ViewSettings:
     """The view that `encode` writes: as given, or as it is. Another one is `lvae shard`'s to make."""
     settings = view_settings_of(folder, plan, options, manifest)
@@ -161,6 +175,8 @@ def view_settings_of(folder: Folder, plan: Plan, options: ViewOptions, manifest:
     if options.normalization is not None:
         given |= read_normalization(options.normalization, plan.encoded().latent_shape[0])
     settings = replace(settings, **given)
+    if settings.dtype == "uint8" and not plan.encoded().autoencoder.pixels:
+        raise LvaeError("--dtype uint8: only pixels are stored as bytes. Choose float16 or float32.")
     if settings.shard_size < 1:
         raise LvaeError(f"--shard-size {settings.shard_size}: must be at least 1.")
     selecting = (options.split, options.only_classes, options.without_keys, options.limit)
@@ -243,6 +259,8 @@ def _describe_part(plan: Plan, part: int) -> str:
 def _check_rejected(folder: Folder, plan: Plan, max_rejected: str | None) -> None:
     images = plan.listing.images
     rejected = sum(len(receipt.rejected) for receipt in receipts(folder, plan))
+    if rejected == images:
+        raise LvaeError(f"{folder}: none of {images} images could be used; {folder}/rejected.jsonl says why.")
     if rejected:
         say(f"{rejected} of {images} images could not be used; {folder}/rejected.jsonl says why")
     if max_rejected is None:

@@ -8,6 +8,7 @@ from lvae.encode.autoencoder import Autoencoder, build, load
 from lvae.encode.crops import CROPS
 from lvae.encode.encoder import choose_batch, choose_device, choose_part_size, weights_in
 from lvae.encode.weights import save_safetensors
+from lvae.manifests.dataset import MANIFEST, read_manifest_if_whole
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.plan import (
     AutoencoderRecord,
@@ -159,6 +160,10 @@ def _first_plan(folder: Folder, source: str, options: EncodeOptions, say: Callab
     network = load_network(options)
     fingerprint = _fingerprint(network)
     encoding = new_encoding(options, network, fingerprint)
+    made = read_manifest_if_whole(folder)
+    if made is not None:  # it outlived the plan, and nothing may be written that does not fit it
+        before = {"image": made.image, "autoencoder": made.autoencoder}
+        refuse_change(folder, before, {"image": encoding.image, "autoencoder": encoding.autoencoder})
     cost = 0 if fingerprint is None else network.multiply_adds(encoding.image.size)
     part_size = options.scan.part_size or part_size_for(encoding, cost)
     plan = replace(scan(folder, source, options.scan, part_size, say), encoding=encoding)
@@ -208,6 +213,8 @@ def scan_only(folder: Folder, source: str, options: ScanOptions, say: Callable[[
         wanted = replace(old.listing, part_size=options.part_size or old.listing.part_size)
         refuse_change(folder, {"part_size": old.listing.part_size}, {"part_size": wanted.part_size})
         return recognize(folder, old, source, options, say)
+    if folder.exists(MANIFEST):
+        raise LvaeError(f"{folder}: is a finished dataset without its plan.json. Run its first 'lvae encode' again.")
     plan = scan(folder, source, options, options.part_size or DEFAULT_PART_SIZE, say)
     write_plan(folder, plan)
     return plan

@@ -62,7 +62,11 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
 @click.option("--drop-raw", is_flag=True, help="Remove the raw latents once the shards are verified.")
 @click.option("--max-rejected", metavar="1%|N", help="Fail where more images than this cannot be used.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; write nothing.")
-@click.option("--images-per-second", type=float, help="With --dry-run: the rate of one worker, instead of a trial.")
+@click.option(
+    "--images-per-second",
+    type=click.FloatRange(0, min_open=True),
+    help="With --dry-run: the rate of one worker, instead of a trial.",
+)
 @click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths given here.")
 @shared.SCAN
 @shared.VIEW
