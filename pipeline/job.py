@@ -76,6 +76,8 @@ def encode(
 
     folder = Folder(dataset)
     refuse_overlap(folder, source)
+    if max_rejected is not None:
+        rejection_bound(max_rejected, 0)  # a typing error is told now, not after the work
     with writing(folder):
         folder.sweep()
         manifest, damaged = _existing(folder)
@@ -256,6 +258,17 @@ def _describe_part(plan: Plan, part: int) -> str:
     return f"part {part} (images {first} to {first + rows - 1})"
 
 
+def rejection_bound(text: str, images: int) -> float:
+    """How many images "1%" or "100" lets be rejected."""
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = -1
+    if not 0 <= value < float("inf"):
+        raise LvaeError(f"--max-rejected {text}: cannot be read. Write 1% or 100.")
+    return value * images / 100 if text.endswith("%") else value
+
+
 def _check_rejected(folder: Folder, plan: Plan, max_rejected: str | None) -> None:
     images = plan.listing.images
     rejected = sum(len(receipt.rejected) for receipt in receipts(folder, plan))
@@ -265,11 +278,7 @@ def _check_rejected(folder: Folder, plan: Plan, max_rejected: str | None) -> Non
         say(f"{rejected} of {images} images could not be used; {folder}/rejected.jsonl says why")
     if max_rejected is None:
         return
-    share = max_rejected.endswith("%")
-    try:
-        bound = float(max_rejected.removesuffix("%")) * (images / 100 if share else 1)
-    except ValueError as error:
-        raise LvaeError(f"--max-rejected {max_rejected}: cannot be read. Write 1% or 100.") from error
+    bound = rejection_bound(max_rejected, images)
     if rejected > bound:
         raise LvaeError(
             f"{folder}: {rejected} of {images} images were rejected, more than --max-rejected {max_rejected}. "
@@ -282,7 +291,9 @@ def check_space(folder: Folder, plan: Plan, settings: ViewSettings) -> None:
     missing = sum(
         part_rows(plan, part)[1] for part in range(plan.listing.parts) if finished(folder, plan, part) is None
     )
-    raw, shards = expected_bytes(plan, settings, missing)
+    raw, _ = expected_bytes(plan, settings, missing)
+    begun = folder.exists(f"shards/{settings.name(plan)}")
+    _, shards = expected_bytes(plan, settings, missing if begun else plan.listing.images)
     free = folder.free_bytes()
     if raw + shards + SPACE_SLACK > free:
         raise LvaeError(
