@@ -15,7 +15,7 @@ from lvae.encode.encoder import Encoder
 from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.sources import Reader
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import Receipt, Rejection, part_rows, write_part
+from lvae.manifests.parts import Receipt, Rejection, write_part
 from lvae.manifests.plan import ImageSettings, Plan
 from lvae.manifests.rows import ImageRow, RowReader
 from lvae.manifests.storage import Folder
@@ -43,19 +43,21 @@ def encode_part(
 ) -> Receipt:
     """Encode one part and store it.
 
-    Images are opened in row order, each once; those that cannot be used go into the receipt with a reason. `progress`
+    Images are opened in row order, each once; those that cannot be used go into the receipt with a reason, as do those
+    that the plan has erased, which are not opened. `progress`
     is told the number of rows done. Raises OSError where bytes cannot be read at all, now or after a few tries: an
     outage is not the image's fault and is never written down as one.
     """
     encoding = plan.encoded()
-    first, _ = part_rows(plan, part)
-    rows = RowReader(folder, plan.listing.parts).part(part)
+    first, erased = plan.listing.place(part).first_row, plan.erased_rows(part)
+    listed = list(enumerate(RowReader(folder, plan.listing).part(part), first))
+    rows = [(number, row) for number, row in listed if number not in erased]
     orientations = encoding.image.orientations
     raw = np.empty((len(rows) * orientations, *encoding.raw_shape), encoding.raw_dtype)
     labels = np.empty(len(raw), np.int32)
-    rejected: list[Rejection] = []
+    rejected = [Rejection(number, row.key, erased[number]) for number, row in listed if number in erased]
     content = hashlib.sha256()
-    stored = done = 0
+    stored, done = 0, len(rejected)
     pending: list[tuple[int, Opened]] = []
 
     def flush() -> None:
@@ -74,7 +76,7 @@ def encode_part(
         pending.clear()
         progress(done)
 
-    for number, opened in enumerate(_opened(rows, reader, encoding.image, encoder.ahead * encoding.batch), first):
+    for number, opened in _opened(rows, reader, encoding.image, encoder.ahead * encoding.batch):
         content.update(opened.content)
         done += 1
         if opened.reason is not None:
@@ -86,23 +88,27 @@ def encode_part(
     flush()
     progress(done)
     rejected.sort(key=lambda rejection: rejection.row)
-    return write_part(folder, plan, part, raw[:stored], labels[:stored], rejected, content.hexdigest())
+    content_sha256 = None if erased else content.hexdigest()
+    return write_part(folder, plan, part, raw[:stored], labels[:stored], rejected, content_sha256)
 
 
-def _opened(rows: list[ImageRow], reader: Reader, image: ImageSettings, ahead: int) -> Iterator[Opened]:
+def _opened(
+    rows: list[tuple[int, ImageRow]], reader: Reader, image: ImageSettings, ahead: int
+) -> Iterator[tuple[int, Opened]]:
     """The rows' images in order, opened on demand, or by threads up to `ahead` images before they are asked for."""
     if not ahead:
-        for row in rows:
-            yield open_row(row, reader, image)
+        for number, row in rows:
+            yield number, open_row(row, reader, image)
         return
     with ThreadPoolExecutor() as pool:
-        waiting: deque[Future[Opened]] = deque()
-        for row in rows:
-            waiting.append(pool.submit(open_row, row, reader, image))
+        waiting: deque[tuple[int, Future[Opened]]] = deque()
+        for number, row in rows:
+            waiting.append((number, pool.submit(open_row, row, reader, image)))
             if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+                number, oldest = waiting.popleft()
+                yield number, oldest.result()
+        for number, opened in waiting:
+            yield number, opened.result()
 
 
 def open_row(row: ImageRow, reader: Reader, image: ImageSettings) -> Opened:

@@ -51,8 +51,8 @@ class Source(Protocol):
     classes: their names, or None. Final once `rows()` is through, as are `counts` and `warnings`.
     counts: what was found beside images, such as "hidden files", "not images", "unlabelled".
     warnings: lines for a person.
-    seen: a hash over size and time (or ETag) of the files that the rows of the last `rows()` lie in, as far as it went:
-        where it differs, the images need a closer look.
+    seen: a hash over size and time (or ETag) of the files that the rows of the last `rows()` lie in, as far as it went
+        (a file counts before its first row is handed out): where it differs, the images need a closer look.
     """
 
     @property

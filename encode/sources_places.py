@@ -21,6 +21,7 @@ from lvae.manifests.errors import LvaeError
 
 CONCURRENT = 32  # requests at a time where many files are looked at
 BUFFER_BYTES = 1 << 20
+SEEN_RANGE = 1 << 256
 SIGNED = re.compile(r"[?&](x-amz-signature|x-goog-signature|signature|sig|token|access_token)=", re.IGNORECASE)
 
 T = TypeVar("T")
@@ -28,16 +29,17 @@ R = TypeVar("R")
 
 
 class Seen:
-    """A hash over size and time of every file that holds images: when it differs, they need a closer look."""
+    """A hash over size and time of every file that holds images: when it differs, they need a closer look.
+
+    A sum of the files' own hashes, so that the share of some of the files can be told from that of the others.
+    """
 
     def __init__(self) -> None:
-        self._sha256 = hashlib.sha256()
+        self.sum = 0
 
     def add(self, name: str, size: int | None, stamp: str | int) -> None:
-        self._sha256.update(f"{name}\0{size}\0{stamp}\1".encode("utf-8", "surrogateescape"))
-
-    def hexdigest(self) -> str:
-        return self._sha256.hexdigest()
+        digest = hashlib.sha256(f"{name}\0{size}\0{stamp}".encode("utf-8", "surrogateescape")).digest()
+        self.sum = (self.sum + int.from_bytes(digest, "little")) % SEEN_RANGE
 
 
 def is_url(location: str) -> bool:

@@ -69,26 +69,34 @@ def reconstructions(dataset: Dataset, count: int, seed: int = 0) -> list[Reconst
     if dataset.manifest.raw == "dropped":
         raise LvaeError(f"{dataset.folder}: its raw parts have been dropped, and with them which latent is whose.")
     network = load_autoencoder(dataset)
-    reader = open_reader(plan.listing.kind, plan.source)
-    rows = RowReader(dataset.folder, plan.listing.parts)
+    readers = [
+        open_reader(segment.kind, origin.source)
+        for segment, origin in zip(plan.listing.segments, plan.origins, strict=True)
+    ]
+    rows = RowReader(dataset.folder, plan.listing)
     found: list[Reconstruction] = []
     order = permute(np.arange(plan.listing.images), plan.listing.images, seed, "preview")
     for row in order:
-        part, local = divmod(int(row), plan.listing.part_size)
+        part = int(plan.listing.parts_of(np.array([row]))[0])
+        place = plan.listing.place(part)
         receipt = read_receipt(dataset.folder, part)
         if receipt is None or any(rejection.row == row for rejection in receipt.rejected):
             continue
-        image = rows.part(part)[local]
+        image = rows.part(part)[int(row) - place.first_row]
+        labels = plan.listing.labels(place.segment)
+        label = image.label if labels is None else int(labels[image.label])
         try:
-            original = open_row(image, reader, plan.encoded().image).pixels
+            original = open_row(image, readers[place.segment], plan.encoded().image).pixels
         except FileNotFoundError as error:
-            raise LvaeError(f"{plan.source}: its images are not there any more; a preview needs them.") from error
+            source = plan.origins[place.segment].source
+            raise LvaeError(f"{source}: its images are not there any more; a preview needs them.") from error
         raw = _raw_latent(dataset, plan, receipt, int(row))
         if original is not None:
-            found.append(Reconstruction(image.key, image.label, original, decode(network, raw)[0]))
+            found.append(Reconstruction(image.key, label, original, decode(network, raw)[0]))
         if len(found) == count:
             break
-    reader.close()
+    for reader in readers:
+        reader.close()
     return found
 
 

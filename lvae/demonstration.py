@@ -14,9 +14,10 @@ from lvae.manifests.storage import Folder
 from lvae.manifests.summary import summary
 from lvae.manifests.verification import verify
 from lvae.pipeline.console import Bar
-from lvae.pipeline.job import ViewOptions, encode
+from lvae.pipeline.job import encode
 from lvae.pipeline.planning import EncodeOptions
 from lvae.pipeline.runners import choose_engine, cores
+from lvae.pipeline.views import ViewOptions
 
 PICTURES, SIZE = 1000, 64
 AUTOENCODER = "pixels-f2"  # needs no weights; the latents of a picture are the picture at half the size

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lvae.manifests import records
+from lvae.manifests.errors import LvaeError
+
 if TYPE_CHECKING:
-    from lvae.pipeline.job import ViewOptions
     from lvae.pipeline.runners import Engine
     from lvae.pipeline.scanning import ScanOptions
+    from lvae.pipeline.views import ViewOptions
 
 Decorator = Callable[[Any], Any]
 
@@ -34,6 +37,7 @@ SCAN = several(
     click.option("--labels", type=click.Path(path_type=Path), help="Labels by key: .csv, .jsonl or .json."),
     click.option("--limit", type=click.IntRange(1), help="Only the first N images in source order."),
     click.option("--part-size", type=click.IntRange(1), help="Images in a part, the unit of work and of retry."),
+    click.option("--append", is_flag=True, help="Add the images that are new in SOURCE to a dataset that is there."),
 )
 
 VIEW = several(
@@ -42,7 +46,10 @@ VIEW = several(
     click.option("--shard-size", type=click.IntRange(1), help="Latents in a shard [8192]; never more than 512 MiB."),
     click.option("--dtype", type=click.Choice(["float16", "float32", "uint8"]), help="Stored numbers [float16]."),
     click.option("--split", multiple=True, metavar="val=5000|val=5%", help="Set images aside, by a hash of the key."),
-    click.option("--only-classes", metavar="A,B", help="Only these classes, renumbered in this order."),
+    click.option(
+        "--only-classes", metavar="A,B", help='Only these classes, renumbered in this order; ["a, b"] for odd names.'
+    ),
+    click.option("--without-classes", metavar="A,B", help="All classes but these."),
     click.option(
         "--without-keys", type=click.Path(path_type=Path), help="Leave out the keys in this file, one a line."
     ),
@@ -61,14 +68,18 @@ def print_json(value: Any) -> None:
 def scan_options(options: dict[str, Any]) -> "ScanOptions":
     from lvae.pipeline.scanning import ScanOptions
 
-    return ScanOptions(options["labels"], options["limit"], options["part_size"])
+    return ScanOptions(options["labels"], options["limit"], options["part_size"], options["append"])
 
 
 def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":
-    from lvae.pipeline.job import ViewOptions
+    from lvae.pipeline.views import ViewOptions
 
-    split = dict(item.partition("=")[::2] for value in options["split"] for item in value.split(","))
-    classes = options["only_classes"]
+    split: dict[str, str] = {}
+    for item in (item for value in options["split"] for item in value.split(",")):
+        name, _, share = item.partition("=")
+        if name in split:
+            raise LvaeError(f"--split: {name} is given twice.")
+        split[name] = share
     return ViewOptions(
         normalization=options["normalization"],
         format=options["format_"],
@@ -76,10 +87,24 @@ def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":
         dtype=options["dtype"],
         seed=options["seed"],
         split=split or None,
-        only_classes=tuple(classes.split(",")) if classes else None,
+        only_classes=_class_names("--only-classes", options["only_classes"]),
+        without_classes=_class_names("--without-classes", options["without_classes"]),
         without_keys=options["without_keys"],
         limit=limit,
+        everything=options.get("everything", False),
     )
+
+
+def _class_names(option: str, text: str | None) -> tuple[str, ...] | None:
+    """A,B or, for names with commas, a JSON list of them."""
+    if text is None:
+        return None
+    if not text.startswith("["):
+        return tuple(text.split(",")) if text else ()
+    names = records.loads(text.encode(), option)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise LvaeError(f'{option}: write A,B or ["a, b", "c"].')
+    return tuple(names)
 
 
 def engine(beam_options: tuple[str, ...], workers: int) -> "Engine":

@@ -6,7 +6,7 @@ time on unlike machines, leave numbers and bytes that belong together: those of 
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,20 +37,25 @@ class Rejection:
 class Receipt:
     """What became of one part. A function of images, weights and settings alone: no clock, host or attempt in it.
 
-    content_sha256: over the bytes of the part's images as they were read, so that changed images are noticed.
-    moments: of the part's latents; None where there are none. moments_by_class: the same by label.
+    encoding_sha256, listing_sha256: of the settings, and of the segment that the part's rows belong to: what appending
+        to a dataset or merging it leaves as it was.
+    content_sha256: over the bytes of the part's images as they were read, so that changed images are noticed; None
+        where images have been erased since.
+    moments: of the part's latents; None where there are none. moments_by_class: the same by label, as the segment
+        numbers its classes.
     """
 
     format: Literal["latent-vae-receipt"]
     version: Literal[1]
-    plan_sha256: str
+    encoding_sha256: str
+    listing_sha256: str
     part: int
     first_row: int
     rows: int
     rejected: tuple[Rejection, ...]
     latents: int
     raw: FileRecord
-    content_sha256: str
+    content_sha256: str | None
     moments: MomentsRecord | None
     moments_by_class: dict[str, MomentsRecord]
 
@@ -63,32 +68,27 @@ def raw_name(part: int, sha256: str) -> str:
     return f"{RAW}/part-{part:06d}.{sha256[:8]}.npy"
 
 
-def part_rows(plan: Plan, part: int) -> tuple[int, int]:
-    """The first row of a part, and how many it has."""
-    first = part * plan.listing.part_size
-    return first, min(plan.listing.part_size, plan.listing.images - first)
-
-
 def write_part(
     folder: Folder,
     plan: Plan,
     part: int,
     raw: NDArray[Any],
     labels: NDArray[np.int32],
-    rejected: list[Rejection],
-    content_sha256: str,
+    rejected: Iterable[Rejection],
+    content_sha256: str | None,
 ) -> Receipt:
     """Store a part's raw latents (n, C, h, w) with a label each, then the receipt. Only then is the part finished."""
-    first, rows = part_rows(plan, part)
+    place = plan.listing.place(part)
     data = np.ascontiguousarray(raw)
     record = _write_array(folder, part, data)
     receipt = Receipt(
         format="latent-vae-receipt",
         version=1,
-        plan_sha256=plan.sha256,
+        encoding_sha256=plan.encoding_sha256,
+        listing_sha256=plan.listing.segments[place.segment].sha256,
         part=part,
-        first_row=first,
-        rows=rows,
+        first_row=place.first_row,
+        rows=place.rows,
         rejected=tuple(rejected),
         latents=len(data),
         raw=record,
@@ -100,10 +100,14 @@ def write_part(
             if (moments := _moments(plan.encoded(), data[labels == label])) is not None
         },
     )
-    folder.write(receipt_name(part), dump_receipt(receipt))
+    write_receipt(folder, receipt)
     if folder.size(record.path) is None:  # swept as an orphan between the two writes, by a command that outran us
         _write_array(folder, part, data)
     return receipt
+
+
+def write_receipt(folder: Folder, receipt: Receipt) -> None:
+    folder.write(receipt_name(receipt.part), dump_receipt(receipt))
 
 
 def _write_array(folder: Folder, part: int, data: NDArray[Any]) -> FileRecord:
@@ -148,6 +152,24 @@ def read_receipt(folder: Folder, part: int) -> Receipt | None:
     return receipt
 
 
+def fits(receipt: Receipt, plan: Plan, part: int) -> bool:
+    """Whether a receipt is of this part of this plan, apart from what is to be erased."""
+    place = plan.listing.place(part)
+    return (
+        receipt.encoding_sha256 == plan.encoding_sha256
+        and receipt.listing_sha256 == plan.listing.segments[place.segment].sha256
+        and (receipt.part, receipt.first_row, receipt.rows) == (part, place.first_row, place.rows)
+    )
+
+
+def to_erase(receipt: Receipt, plan: Plan) -> dict[int, str]:
+    """The rows that a part still holds and should not, each with its reason."""
+    erased = plan.erased_rows(receipt.part)
+    for rejection in receipt.rejected if erased else ():
+        erased.pop(rejection.row, None)
+    return erased
+
+
 def finished(folder: Folder, plan: Plan, part: int) -> Receipt | None:
     """The receipt of a part that need not be encoded again: it fits the plan, and its raw file has the right size.
 
@@ -157,11 +179,7 @@ def finished(folder: Folder, plan: Plan, part: int) -> Receipt | None:
         receipt = read_receipt(folder, part)
     except LvaeError:
         return None  # a damaged receipt is no receipt: the part is encoded again
-    if (
-        receipt is None
-        or receipt.plan_sha256 != plan.sha256
-        or (receipt.first_row, receipt.rows) != part_rows(plan, part)
-    ):
+    if receipt is None or not fits(receipt, plan, part) or to_erase(receipt, plan):
         return None
     return receipt if folder.size(receipt.raw.path) == receipt.raw.bytes else None
 
@@ -209,6 +227,17 @@ def orphans(folder: Folder) -> Iterator[str]:
     """Raw files that no receipt names: what attempts left behind that were overtaken or killed."""
     for path in sorted(folder.local(RAW).glob("part-*.npy")):
         number = path.name.removeprefix("part-").split(".")[0]
-        receipt = read_receipt(folder, int(number)) if number.isdigit() else None
+        try:
+            receipt = read_receipt(folder, int(number)) if number.isdigit() else None
+        except LvaeError:
+            continue  # while its receipt cannot be read, nobody knows
         if receipt is None or receipt.raw.path != f"{RAW}/{path.name}":
+            yield f"{RAW}/{path.name}"
+
+
+def beyond(folder: Folder, plan: Plan) -> Iterator[str]:
+    """Receipts and raw files of parts that the plan does not have: left by another plan that lay here before."""
+    for path in sorted(folder.local(RAW).glob("part-*")):
+        number = path.name.removeprefix("part-").split(".")[0]
+        if not number.isdigit() or int(number) >= plan.listing.parts:
             yield f"{RAW}/{path.name}"

@@ -1,6 +1,9 @@
 """plan.json: the settings that decide a dataset's bytes, and where its images came from."""
 
-from dataclasses import dataclass
+import bisect
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from lvae.manifests import records
@@ -78,18 +81,35 @@ class Encoding:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """How to find the images of a segment again; it decides nothing beside the listing."""
+
+    source: str
+    limit: int | None
+    labels_from: Literal["source", "file"]
+
+
+@dataclass(frozen=True)
+class Erased:
+    """Rows first <= row < stop whose latents were removed for good, and why."""
+
+    first: int
+    stop: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """The settings of a dataset. `encoding` is None after `lvae scan`, until `lvae encode` fills it in.
 
-    source, limit, labels_from: how to find the images again; they decide nothing beside the listing.
+    origins: one a segment of the listing. erased: in row order; an encoding of these rows stores nothing.
     """
 
     format: Literal["latent-vae-plan"]
     version: Literal[1]
-    source: str
-    limit: int | None
-    labels_from: Literal["source", "file"]
+    origins: tuple[Origin, ...]
     listing: Listing
+    erased: tuple[Erased, ...]
     encoding: Encoding | None
 
     @property
@@ -97,11 +117,54 @@ class Plan:
         """Over the deciding settings, without the SOURCE: the same images elsewhere make the same dataset."""
         return records.sha256_of({"listing": self.listing, "encoding": self.encoding})
 
+    @cached_property
+    def encoding_sha256(self) -> str:
+        """What receipts repeat of it."""
+        return records.sha256_of(self.encoding)
+
     def encoded(self) -> Encoding:
         """The encoding's settings, which are there as soon as a part is."""
         if self.encoding is None:
             raise LvaeError("this dataset has only been scanned. Run 'lvae encode' on it.")
         return self.encoding
+
+    def before_append(self, plan_sha256: str) -> "Plan | None":
+        """The plan that has this hash: this one, or what it was before segments were appended. None where neither."""
+        for segments in range(len(self.listing.segments), 0, -1):
+            listing = Listing(self.listing.segments[:segments])
+            erased = tuple(one for one in self.erased if one.first < listing.images)
+            earlier = replace(self, origins=self.origins[:segments], listing=listing, erased=erased)
+            if earlier.sha256 == plan_sha256:
+                return earlier
+        return None
+
+    def erased_rows(self, part: int) -> dict[int, str]:
+        """The rows of a part whose latents were removed for good, each with its reason."""
+        place = self.listing.place(part)
+        stop = place.first_row + place.rows
+        found: dict[int, str] = {}
+        for one in self.erased[bisect.bisect_right(self._erased_stops, place.first_row) :]:
+            if one.first >= stop:
+                break
+            found |= dict.fromkeys(range(max(one.first, place.first_row), min(one.stop, stop)), one.reason)
+        return found
+
+    @cached_property
+    def _erased_stops(self) -> list[int]:
+        return [one.stop for one in self.erased]
+
+
+def erasing(plan: Plan, rows: Iterable[int], reason: str) -> Plan:
+    """The plan with more rows erased; those that are erased already keep their reason."""
+    before = {row: one.reason for one in plan.erased for row in range(one.first, one.stop)}
+    reasons = dict.fromkeys(rows, reason) | before
+    erased: list[Erased] = []
+    for row in sorted(reasons):
+        if erased and erased[-1].stop == row and erased[-1].reason == reasons[row]:
+            erased[-1] = replace(erased[-1], stop=row + 1)
+        else:
+            erased.append(Erased(row, row + 1, reasons[row]))
+    return replace(plan, erased=tuple(erased))
 
 
 def read_plan(folder: Folder) -> Plan | None:

@@ -18,9 +18,8 @@ from lvae.manifests.dataset import (
     read_manifest,
 )
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import Receipt, orphans, receipts, receipts_record
-from lvae.manifests.plan import Plan
-from lvae.manifests.rows import PARTS_PER_FILE, rows_file
+from lvae.manifests.parts import Receipt, beyond, orphans, receipts, receipts_record
+from lvae.manifests.plan import Plan, read_plan_if_whole
 from lvae.manifests.selection import Selected
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage import TEMPORARY, FileRecord, Folder
@@ -127,8 +126,8 @@ def _shards(folder: Folder, view: ViewPlan, split: str) -> Iterator[ShardReceipt
 
 def _files(folder: Folder, plan: Plan, view: ViewPlan, metadata: Iterable[str]) -> Iterator[FileRecord]:
     """Every file of the dataset beside the manifest, plan.json and what the shards' receipts name."""
-    for part in range(0, plan.listing.parts, PARTS_PER_FILE):
-        yield folder.record(rows_file(part))
+    for name in plan.listing.files:
+        yield folder.record(name)
     yield folder.record(REJECTED)
     if plan.encoded().autoencoder.weights_file is not None:
         yield folder.record(str(plan.encoded().autoencoder.weights_file))
@@ -172,8 +171,13 @@ def _without_raw(manifest: Manifest) -> Manifest:
 
 
 def leftovers(folder: Folder, manifest: Manifest) -> list[str]:
-    """What no longer belongs to a finished dataset: unfinished files, orphaned raw files, old views."""
-    names = [*folder.names(TEMPORARY), *orphans(folder)]
+    """What no longer belongs to a finished dataset: unfinished files, orphaned raw files, old views, other plans'."""
+    names = {*folder.names(TEMPORARY), *orphans(folder)}
     for view in unused_views(folder, manifest):
-        names += list(folder.names(f"shards/{view}"))
-    return names
+        names |= set(folder.names(f"shards/{view}"))
+    plan = read_plan_if_whole(folder)
+    if plan is not None and plan.before_append(manifest.plan_sha256) is not None:
+        weights = plan.encoded().autoencoder.weights_file
+        needed = {*plan.listing.files, *([weights] if weights is not None else [])}
+        names |= {*beyond(folder, plan)} | ({*folder.names("rows"), *folder.names("weights")} - needed)
+    return sorted(names)

@@ -41,7 +41,8 @@ def entries_file(split: str) -> str:
 class Selection:
     """What a view takes of a dataset.
 
-    only_classes: class names, renumbered in this order; class_map says which old label became which.
+    only_classes: class names, renumbered in this order; class_map says which number each has. unlabelled: whether
+        unlabelled images stay beside them.
     without_keys: hashes of the keys left out (see `key_hash`): the names themselves need not be kept.
     limit: so many images, a fair sample by a hash of the key.
     split: beside "train": so many images ("5000") or a share ("5%"), by a hash of the key.
@@ -49,6 +50,7 @@ class Selection:
 
     only_classes: tuple[str, ...] | None = None
     class_map: dict[str, int] | None = None
+    unlabelled: bool = False
     without_keys: tuple[str, ...] | None = None
     limit: int | None = None
     split: dict[str, str] | None = None
@@ -62,7 +64,8 @@ class Selection:
 class Selected:
     """What `select` found.
 
-    counts: latents by split. entries_sha256: over every split's entries, in source order.
+    counts: latents by split. entries_sha256: over row, label and orientation of every split's latents, in source order.
+    unmatched_keys: how many of the keys to leave out no image has.
     largest_label: -1 where nothing is labelled. longest_key: the one that takes most bytes as JSON. classes: as the
     view numbers them.
     """
@@ -73,6 +76,7 @@ class Selected:
     largest_label: int
     longest_key: str
     classes: tuple[str, ...] | None
+    unmatched_keys: int
 
 
 def key_hash(key: str) -> str:
@@ -86,16 +90,15 @@ def resolve_selection(
     without_keys: Iterable[str] | None = None,
     limit: int | None = None,
     split: dict[str, str] | None = None,
+    without_classes: Iterable[str] | None = None,
 ) -> Selection:
     """A selection checked against the classes there are."""
-    chosen = tuple(only_classes) if only_classes is not None else None
-    if chosen is not None:
-        for name in chosen:
-            if classes is None or name not in classes:
-                known = ", ".join(classes[:20]) if classes else "none"
-                raise LvaeError(f"--only-classes: there is no class {name!r}. The dataset's classes: {known}.")
-        if len(set(chosen)) != len(chosen):
-            raise LvaeError("--only-classes: a class is named twice.")
+    if only_classes is not None and without_classes is not None:
+        raise LvaeError("--only-classes and --without-classes: give one of them.")
+    chosen = _known("--only-classes", only_classes, classes) if only_classes is not None else None
+    if without_classes is not None:
+        gone = _known("--without-classes", without_classes, classes)
+        chosen = tuple(name for name in classes or () if name not in gone)
     for name, share in (split or {}).items():
         _check_split(name, share)
     if split and len({share.endswith("%") for share in split.values()}) > 1:
@@ -104,7 +107,21 @@ def resolve_selection(
         raise LvaeError("--limit: must be at least 1.")
     hashes = tuple(sorted({key_hash(key) for key in without_keys})) if without_keys is not None else None
     class_map = {name: index for index, name in enumerate(chosen)} if chosen is not None else None
-    return Selection(chosen, class_map, hashes or None, limit, split or None)
+    unlabelled = without_classes is not None
+    return Selection(chosen, class_map, unlabelled, hashes or None, limit, split or None)
+
+
+def _known(option: str, chosen: Iterable[str], classes: tuple[str, ...] | None) -> tuple[str, ...]:
+    names = tuple(chosen)
+    if not names:
+        raise LvaeError(f"{option}: names no class.")
+    for name in names:
+        if classes is None or name not in classes:
+            known = ", ".join(classes[:20]) if classes else "none"
+            raise LvaeError(f"{option}: there is no class {name!r}. The dataset's classes: {known}.")
+    if len(set(names)) != len(names):
+        raise LvaeError(f"{option}: a class is named twice.")
+    return names
 
 
 def _check_split(name: str, share: str) -> None:
@@ -140,6 +157,8 @@ class _Filter:
 
     def __init__(self, plan: Plan, selection: Selection):
         self._without = frozenset(selection.without_keys or ())
+        self._unlabelled = selection.unlabelled
+        self.met: set[str] = set()  # of the keys to leave out
         classes = plan.listing.classes
         self._labels: NDArray[np.int32] | None = None
         if selection.only_classes is not None and classes is not None:
@@ -148,20 +167,20 @@ class _Filter:
                 self._labels[classes.index(name)] = new
         self._everything = selection.only_classes is None and not self._without
 
-    def apply(self, table: pa.Table, receipt: Receipt) -> _PartRows:
-        labels = table["label"].to_numpy().astype(np.int32)
+    def apply(self, part_keys: pa.ChunkedArray, labels: NDArray[np.int32], receipt: Receipt) -> _PartRows:
         keep = np.ones(len(labels), bool)
         keep[[rejection.row - receipt.first_row for rejection in receipt.rejected]] = False
         stored = np.flatnonzero(keep)
         labels = labels[stored]
-        keys = table["key"].take(pa.array(stored)).to_pylist()
+        keys = part_keys.take(pa.array(stored)).to_pylist()
         images = np.arange(len(stored))
         if not self._everything:
             passes = np.ones(len(stored), bool)
             if self._labels is not None:
-                labels = self._labels[labels]
-                passes &= labels != UNLABELLED
+                before, labels = labels, self._labels[labels]
+                passes &= (labels != UNLABELLED) | ((before == UNLABELLED) & self._unlabelled)
             if self._without:
+                self.met |= self._without.intersection(map(key_hash, part_keys.to_pylist()))
                 passes &= np.array([key_hash(key) not in self._without for key in keys], bool)
             images = np.flatnonzero(passes)
             labels, keys = labels[images], [keys[index] for index in images]
@@ -220,9 +239,12 @@ class _EntryFile:
     def __init__(self, unfinished: Unfinished):
         self.unfinished = unfinished
         self.count = 0
+        self.sha256 = hashlib.sha256()  # of what a trainer sees: places in the raw parts may change
 
     def append(self, entries: NDArray[np.void]) -> None:
         self.unfinished.file.write(entries.tobytes())
+        for name in ("row", "label", "mirrored"):
+            self.sha256.update(np.ascontiguousarray(entries[name]).tobytes())
         self.count += len(entries)
 
 
@@ -231,14 +253,14 @@ Receipts = Callable[[], Iterable[Receipt]]  # of all parts, in order; called onc
 
 def _selected_parts(
     folder: Folder, plan: Plan, selection: Selection, receipts: Receipts
-) -> tuple[_Thresholds, Iterator[tuple[Receipt, _PartRows]]]:
+) -> tuple[_Filter, _Thresholds, Iterator[tuple[Receipt, _PartRows]]]:
     """Every part with its selected images."""
-    reader = RowReader(folder, plan.listing.parts)
+    reader = RowReader(folder, plan.listing)
     chosen = _Filter(plan, selection)
 
     def parts() -> Iterator[tuple[Receipt, _PartRows]]:
         for receipt in receipts():
-            yield receipt, chosen.apply(reader.table(receipt.part, ["key", "label"]), receipt)
+            yield receipt, chosen.apply(*reader.keys_and_labels(receipt.part), receipt)
 
     thresholds = _thresholds(selection, (part for _, part in parts()))
 
@@ -249,7 +271,7 @@ def _selected_parts(
             else:
                 yield receipt, _only(part, _hashes(part.keys, "limit") <= thresholds.limit)
 
-    return thresholds, within_limit()
+    return chosen, thresholds, within_limit()
 
 
 def select(
@@ -261,7 +283,7 @@ def select(
     `raw` they are left out, as they have to be where raw parts are gone.
     """
     encoding, order = plan.encoded(), order or folder
-    thresholds, parts = _selected_parts(folder, plan, selection, receipts)
+    chosen, thresholds, parts = _selected_parts(folder, plan, selection, receipts)
     names = [name for name, _ in thresholds.splits] + [TRAIN]
     orientations = encoding.image.orientations
     moments = ChannelMoments.empty(encoding.autoencoder.latent_channels)
@@ -284,18 +306,30 @@ def select(
         offsets.file.write(np.int64(offset).tobytes())
         offsets.commit(OFFSETS)
         hashes.commit(RAW_HASHES)
-        committed = {name: file.unfinished.commit(entries_file(name)) for name, file in files.items()}
+        for name, file in files.items():
+            file.unfinished.commit(entries_file(name))
         counts = {name: file.count for name, file in files.items()}
     _check_counts(counts, selection)
     classes = selection.only_classes if selection.only_classes is not None else plan.listing.classes
     return Selected(
         moments,
         counts,
-        {name: record.sha256 for name, record in committed.items()},
+        {name: file.sha256.hexdigest() for name, file in files.items()},
         largest_label,
         longest_key,
         classes,
+        len(selection.without_keys or ()) - len(chosen.met),
     )
+
+
+def left_out(folder: Folder, plan: Plan, selection: Selection, receipts: Receipts) -> Iterator[int]:
+    """The rows that have latents and that the selection's classes and keys leave out."""
+    reader, chosen = RowReader(folder, plan.listing), _Filter(plan, selection)
+    for receipt in receipts():
+        part = chosen.apply(*reader.keys_and_labels(receipt.part), receipt)
+        rejected = {rejection.row for rejection in receipt.rejected}
+        stored = [row for row in range(receipt.first_row, receipt.first_row + receipt.rows) if row not in rejected]
+        yield from sorted(set(stored) - set(part.rows.tolist()))
 
 
 def regenerate(
@@ -305,7 +339,7 @@ def regenerate(
     encoding = plan.encoded()
     empty = ChannelMoments.empty(encoding.autoencoder.latent_channels)
     total, by_label = empty, dict[int, ChannelMoments]()
-    for receipt, part in _selected_parts(folder, plan, selection, receipts)[1]:
+    for receipt, part in _selected_parts(folder, plan, selection, receipts)[2]:
         raw = read_raw(folder, receipt, encoding)
         labels = np.repeat(part.labels, encoding.image.orientations)
         latents = _latents_of(part, encoding.image.orientations)
@@ -368,6 +402,6 @@ def _check_counts(counts: dict[str, int], selection: Selection) -> None:
 
 
 def _sentence(selection: Selection) -> str:
-    told = {name: value for name, value in records.plain(selection).items() if value is not None}
+    told = {name: value for name, value in records.plain(selection).items() if value}
     told.pop("class_map", None)
     return json.dumps(told) if told else "no image of the dataset could be used"

@@ -156,6 +156,13 @@ class Folder:
                 unfinished.file.write(piece)
             return unfinished.commit(name)
 
+    def copy(self, source: "Folder", name: str, new_name: str) -> FileRecord:
+        """A file of another folder under a name in this one."""
+        with self.writer() as unfinished, source.local(name).open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                unfinished.file.write(chunk)
+            return unfinished.commit(new_name)
+
     def remove(self, name: str) -> None:
         """A file or a whole folder; one that is not there is no error."""
         path = self.local(name)

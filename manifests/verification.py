@@ -1,5 +1,6 @@
 """Is a dataset what its manifest says? Every fault is named, with what mends it."""
 
+import hashlib
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -11,22 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.manifests import records
-from lvae.manifests.dataset import MANIFEST, Dataset, FileEntry, Manifest, Shard, read_manifest
+from lvae.manifests.dataset import (
+    MANIFEST,
+    Dataset,
+    FileEntry,
+    Manifest,
+    Shard,
+    read_manifest,
+    read_manifest_if_whole,
+)
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import (
     RECEIPTS,
     Receipt,
+    fits,
     moments_of_raw,
-    part_rows,
     raw_name,
     read_raw,
     read_receipt,
     receipt_name,
     receipts_record,
+    to_erase,
 )
-from lvae.manifests.plan import PLAN, Plan, read_plan
+from lvae.manifests.plan import PLAN, Plan, read_plan, read_plan_if_whole
 from lvae.manifests.publish import REJECTED, statistics_record
-from lvae.manifests.rows import PARTS_PER_FILE, ListingHash, RowReader, rows_file
+from lvae.manifests.rows import ListingHash, RowReader
 from lvae.manifests.selection import Selected, select
 from lvae.manifests.shards import SplitLayout, codec
 from lvae.manifests.statistics import ChannelMoments, Normalization
@@ -66,9 +76,22 @@ class Fault:
 def mend_command(plan: Plan | None, folder: Folder, faults: Sequence[Fault] = ()) -> str:
     """What to run against faults: the same encode command, whose settings the dataset remembers."""
     weights = " --weights FILE" if any(fault.where.startswith("weights/") for fault in faults) else ""
-    source = shlex.quote(plan.source) if plan else "SOURCE"
+    source = shlex.quote(_source(plan, faults)) if plan else "SOURCE"
     again = "" if plan else ", with the options of the first run"
     return f"lvae encode {source} {shlex.quote(str(folder))}{weights}{again}"
+
+
+def _source(plan: Plan, faults: Sequence[Fault]) -> str:
+    """Where the images of the first damaged part lie; without one, where the last images came from."""
+    part = next((fault.part for fault in faults if fault.part is not None), None)
+    return plan.origins[-1 if part is None else plan.listing.place(part).segment].source
+
+
+def unfinished_append(folder: Folder) -> int:
+    """How many images are being added to a dataset, which is whole without them until its manifest names them."""
+    manifest, plan = read_manifest_if_whole(folder), read_plan_if_whole(folder)
+    before = plan.before_append(manifest.plan_sha256) if plan is not None and manifest is not None else None
+    return plan.listing.images - before.listing.images if plan is not None and before is not None else 0
 
 
 def verify(folder: Folder, deep: bool, progress: Callable[[str], None] = lambda _: None) -> list[Fault]:
@@ -95,9 +118,8 @@ def verify(folder: Folder, deep: bool, progress: Callable[[str], None] = lambda 
         faults.append(Fault(PLAN, "is missing"))
     if manifest is None:
         return faults
-    if plan is not None and plan.sha256 != manifest.plan_sha256:
+    if plan is not None and (plan := plan.before_append(manifest.plan_sha256)) is None:
         faults.append(Fault(PLAN, "belongs to another dataset than the manifest"))
-        plan = None
     progress("files")
     faults += _files(folder, manifest, deep)
     if plan is not None and plan.encoding is not None:
@@ -119,12 +141,20 @@ def _files(folder: Folder, manifest: Manifest, deep: bool) -> Iterator[Fault]:
             continue
         split, shard = _shard_of(manifest, name)
         size = folder.size(name)
+        if name == REJECTED and size is not None and size > entry.bytes and _appended_to(folder, name, entry):
+            continue
         if size is None:
             yield Fault(name, "is missing", split=split, shard=shard)
         elif size != entry.bytes:
             yield Fault(name, f"has {size} bytes instead of {entry.bytes}", split=split, shard=shard)
         elif deep and folder.sha256(name) != entry.sha256:
             yield Fault(name, "its bytes are not those that were written (checksum)", split=split, shard=shard)
+
+
+def _appended_to(folder: Folder, name: str, entry: FileEntry) -> bool:
+    """Whether a file is what the manifest says with more behind it, while images are being added."""
+    same = hashlib.sha256(folder.read(name)[: entry.bytes]).hexdigest() == entry.sha256
+    return same and unfinished_append(folder) > 0
 
 
 def _shard_of(manifest: Manifest, name: str) -> tuple[str | None, int | None]:
@@ -198,7 +228,8 @@ def _parts(
     ]:
         if claimed != right:
             yield Fault(MANIFEST, f"{name} is {claimed}, and the receipts say {right}")
-    if folder.read_if_there(REJECTED) not in (None, b"".join(lines)):
+    found, right_lines = folder.read_if_there(REJECTED), b"".join(lines)
+    if found is not None and found != right_lines and not (found.startswith(right_lines) and unfinished_append(folder)):
         yield Fault(REJECTED, "does not list what the receipts say was rejected")
 
 
@@ -209,8 +240,10 @@ def _receipt(folder: Folder, plan: Plan, part: int) -> tuple[Receipt | None, str
         return None, _without_advice(error)
     if receipt is None:
         return None, "is missing"
-    if receipt.plan_sha256 != plan.sha256 or (receipt.first_row, receipt.rows) != part_rows(plan, part):
+    if not fits(receipt, plan, part):
         return None, "is the receipt of another part or of another dataset"
+    if to_erase(receipt, plan):
+        return None, "its part still holds images that are to be erased"
     return receipt, ""
 
 
@@ -362,11 +395,14 @@ def view_settings(manifest: Manifest) -> ViewSettings:
 def _recomputed(folder: Folder, manifest: Manifest, plan: Plan, progress: Callable[[str], None]) -> Iterator[Fault]:
     """With everything in place: the listing, the selection, the statistics and every shard, from the raw parts."""
     progress("listing")
-    listing = ListingHash()
-    listing.update(RowReader(folder, plan.listing.parts))
-    if listing.hexdigest() != plan.listing.sha256:
-        yield Fault("rows", "are not the listing that the dataset was made from")
-        return
+    for number, segment in enumerate(plan.listing.segments):
+        listing = ListingHash()
+        listing.update(RowReader(folder, plan.listing).segment(number))
+        if listing.hexdigest() != segment.sha256:
+            yield Fault(
+                plan.listing.segment_files(number)[0], "does not hold the listing that the dataset was made from"
+            )
+            return
     settings = view_settings(manifest)
     kept = manifest.raw == "kept"
 
@@ -403,7 +439,7 @@ def _names(
     if selected.counts != {name: split.count for name, split in manifest.splits.items()}:
         yield Fault(MANIFEST, "splits are not what the selection gives")
     needed = {REJECTED, view_file(manifest.view.name)}
-    needed |= {rows_file(part) for part in range(0, plan.listing.parts, PARTS_PER_FILE)}
+    needed.update(plan.listing.files)
     needed |= {name for name in [manifest.autoencoder.weights_file] if name is not None}
     needed |= {
         shard_receipt_name(manifest.view.name, split, number)

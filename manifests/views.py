@@ -198,15 +198,14 @@ def shard_content(
 
 
 def _keys(folder: Folder, plan: Plan, rows: NDArray[np.int64]) -> list[str]:
-    reader = RowReader(folder, plan.listing.parts)
-    size = plan.listing.part_size
+    reader = RowReader(folder, plan.listing)
     keys = [""] * len(rows)
     order = np.argsort(rows, kind="stable")
-    parts = rows[order] // size
+    parts = plan.listing.parts_of(rows[order])
     for part in np.unique(parts):
         wanted = order[parts == part]
-        found = reader.table(int(part), ["key"])["key"].take(pa.array(rows[wanted] - part * size)).to_pylist()
-        for position, key in zip(wanted, found, strict=True):
+        local = rows[wanted] - plan.listing.place(int(part)).first_row
+        for position, key in zip(wanted, reader.keys(int(part)).take(pa.array(local)).to_pylist(), strict=True):
             keys[position] = key
     return keys
 

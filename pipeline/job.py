@@ -1,55 +1,25 @@
 """The whole encoding job in its order: plan, parts, fold, view, manifest, verification."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from lvae.manifests import records
+from lvae.manifests import erasure
 from lvae.manifests.dataset import Manifest, read_manifest
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import finished, orphans, part_rows, receipt_name, receipts, receipts_record
-from lvae.manifests.plan import PLAN, Plan, first_difference, read_plan
-from lvae.manifests.publish import describe, drop_raw, swap, write_rejected
-from lvae.manifests.selection import resolve_selection, select
-from lvae.manifests.shards import codec
-from lvae.manifests.statistics import Normalization
+from lvae.manifests.locks import writing
+from lvae.manifests.parts import beyond, finished, orphans, receipt_name, receipts
+from lvae.manifests.plan import PLAN, Plan, first_difference, read_plan_if_whole, write_plan
+from lvae.manifests.publish import drop_raw, write_rejected
 from lvae.manifests.storage import Folder
 from lvae.manifests.verification import Fault, mend_command, verify, view_settings
-from lvae.manifests.views import (
-    ViewPlan,
-    ViewSettings,
-    finished_shard,
-    plan_view,
-    read_view,
-    shard_receipt_name,
-    write_view,
-)
+from lvae.manifests.views import ViewSettings, shard_receipt_name
+from lvae.manifests.wording import counted
 from lvae.pipeline import progress, runners
 from lvae.pipeline.console import Bar, say
 from lvae.pipeline.planning import EncodeOptions, prepare
 from lvae.pipeline.scanning import refuse_overlap
 from lvae.pipeline.submission import Submission
-
-SPACE_SLACK = 64 << 20  # bytes beside raw latents and shards: rows, receipts, weights, temporary files
-
-
-@dataclass(frozen=True)
-class ViewOptions:
-    """What decides a view, as given on the command line; None where not given."""
-
-    normalization: str | None = None
-    format: str | None = None
-    shard_size: int | None = None
-    dtype: str | None = None
-    seed: int | None = None
-    split: dict[str, str] | None = None
-    only_classes: tuple[str, ...] | None = None
-    without_keys: Path | None = None
-    limit: int | None = None
-
-    def given(self) -> bool:
-        return self != ViewOptions()
+from lvae.pipeline.views import ViewOptions, check_space, view_settings_of, write_view_of
 
 
 @dataclass(frozen=True)
@@ -72,33 +42,35 @@ def encode(
     drop: bool = False,
 ) -> Result:
     """Images to a finished, verified dataset. The same call again goes on, mends what is damaged, or does nothing."""
-    from lvae.manifests.locks import writing
-
     folder = Folder(dataset)
     refuse_overlap(folder, source)
     if max_rejected is not None:
         rejection_bound(max_rejected, 0)  # a typing error is told now, not after the work
     with writing(folder):
         folder.sweep()
-        manifest, damaged = _existing(folder)
-        new = not folder.exists(PLAN)
+        finish_erasing(folder)
+        manifest, faults = _existing(folder)
+        if options.scan.append and manifest is not None and manifest.raw == "dropped":
+            raise LvaeError(
+                f"{dataset}: its raw parts have been dropped, and new images need them beside theirs. "
+                "Encode the new images into a dataset of their own."
+            )
+        old = read_plan_if_whole(folder)
         plan = prepare(folder, source, options, say)
-        if damaged:
-            _set_aside(folder, plan, manifest)
-        settings = _checked_settings(folder, plan, view, manifest, new)
+        if faults is not None:
+            _set_aside(folder, plan, manifest, faults)
+        settings = _checked_settings(folder, plan, view, manifest, old)
         dropped = manifest is not None and manifest.raw == "dropped"
-        if dropped and not damaged and manifest is not None:
+        if dropped and faults is None and manifest is not None:
             say(f"{dataset}: is finished and whole; there is nothing to do")
             return Result(manifest, 0, 0)
         made = _encode_parts(folder, plan, engine, tuple(devices))
         write_rejected(folder, receipts(folder, plan))
         _check_rejected(folder, plan, max_rejected)
         result, shards = write_view_of(folder, plan, settings, engine)
-        for name in orphans(folder):
+        for name in [*orphans(folder), *beyond(folder, plan)]:
             folder.remove(name)
-        faults = verify(folder, deep=True)
-        if faults:
-            raise LvaeError(_fault_line(folder, plan, faults))
+        refuse_faults(folder, plan)
         if drop:
             drop_raw(folder)
             result = read_manifest(folder) or result
@@ -106,26 +78,35 @@ def encode(
         return Result(result, made, shards)
 
 
-def _existing(folder: Folder) -> tuple[Manifest | None, bool]:
-    """The manifest of a dataset that was finished before, and whether anything of it is damaged."""
+def finish_erasing(folder: Folder) -> None:
+    """What was to be erased goes before anything else is done with a dataset."""
+    plan = read_plan_if_whole(folder)
+    if plan is not None and plan.encoding is not None and plan.erased:
+        erasure.carry_out(folder, plan)
+
+
+def _existing(folder: Folder) -> tuple[Manifest | None, list[Fault] | None]:
+    """The manifest of a dataset that was finished before, and its faults, None where it has none."""
     try:
         manifest = read_manifest(folder)
     except LvaeError as error:
         say(f"{error}")
-        return None, True
+        return None, []
     if manifest is None:
-        return None, False
+        return None, None
     faults = verify(folder, deep=True)
     for fault in faults:
         say(f"{folder}/{fault.where}: {fault.problem}; it is made again")
-    return manifest, bool(faults)
+    return manifest, faults or None
 
 
-def _set_aside(folder: Folder, plan: Plan, manifest: Manifest | None) -> None:
+def _set_aside(folder: Folder, plan: Plan, manifest: Manifest | None, faults: list[Fault]) -> None:
     """Make room for what is made again: parts and shards at fault lose their receipts."""
-    if manifest is not None and manifest.plan_sha256 != plan.sha256:
+    if manifest is not None and plan.before_append(manifest.plan_sha256) is None:
         raise LvaeError(f"{folder}: these settings are not those of its manifest. Give those of the first command.")
-    for fault in verify(folder, deep=True):
+    if manifest is None or any(fault.where == PLAN for fault in faults):
+        faults = verify(folder, deep=True)  # what could not be looked at without its plan
+    for fault in faults:
         if fault.part is not None:
             folder.remove(receipt_name(fault.part))
         elif fault.split is not None and fault.shard is not None and manifest is not None:
@@ -135,15 +116,17 @@ def _set_aside(folder: Folder, plan: Plan, manifest: Manifest | None) -> None:
 
 
 def _checked_settings(
-    folder: Folder, plan: Plan, options: ViewOptions, manifest: Manifest | None, new: bool
+    folder: Folder, plan: Plan, options: ViewOptions, manifest: Manifest | None, old: Plan | None
 ) -> ViewSettings:
     """The view's settings, and room for it. A command that fails here leaves no plan that would bind the next one."""
     try:
         settings = _settings_for(folder, plan, options, manifest)
         check_space(folder, plan, settings)
     except LvaeError:
-        if new:
+        if old is None:
             folder.remove(PLAN)
+        elif plan != old:
+            write_plan(folder, old)
         raise
     return settings
 
@@ -162,70 +145,6 @@ def _settings_for(folder: Folder, plan: Plan, options: ViewOptions, manifest: Ma
     return settings
 
 
-def view_settings_of(folder: Folder, plan: Plan, options: ViewOptions, manifest: Manifest | None) -> ViewSettings:
-    """Options over those of the view that is there, over the defaults.
-
-    Where the manifest is lost, a view that was begun still says how.
-    """
-    there = view_settings(manifest) if manifest is not None else begun_view(folder)
-    settings = there or ViewSettings(seed=plan.encoded().seed)
-    given: dict[str, Any] = {
-        name: value
-        for name in ("format", "shard_size", "dtype", "seed")
-        if (value := getattr(options, name)) is not None
-    }
-    if options.normalization is not None:
-        given |= read_normalization(options.normalization, plan.encoded().latent_shape[0])
-    settings = replace(settings, **given)
-    if settings.dtype == "uint8" and not plan.encoded().autoencoder.pixels:
-        raise LvaeError("--dtype uint8: only pixels are stored as bytes. Choose float16 or float32.")
-    if settings.shard_size < 1:
-        raise LvaeError(f"--shard-size {settings.shard_size}: must be at least 1.")
-    selecting = (options.split, options.only_classes, options.without_keys, options.limit)
-    if any(option is not None for option in selecting):
-        keys = read_keys(options.without_keys) if options.without_keys is not None else None
-        selection = resolve_selection(plan.listing.classes, options.only_classes, keys, options.limit, options.split)
-        settings = replace(settings, selection=selection)
-    return settings
-
-
-def begun_view(folder: Folder) -> ViewSettings | None:
-    """The settings of the only view that lies in a folder without a manifest."""
-    views = [path.parent.name for path in folder.local("shards").glob("*/view.json")]
-    if len(views) != 1:
-        return None
-    try:
-        return read_view(folder, views[0]).settings
-    except LvaeError:
-        return None
-
-
-def read_normalization(name_or_file: str, channels: int) -> dict[str, Any]:
-    """channel, scalar or none; or a JSON file with shift and scale, a number each or one a channel."""
-    if name_or_file in ("channel", "scalar", "none"):
-        return {"normalization": name_or_file, "shift": None, "scale": None}
-    try:
-        data = Path(name_or_file).read_bytes()
-    except OSError as error:
-        raise LvaeError(
-            f"--normalization {name_or_file}: is none of channel, scalar, none, and no file that can be read "
-            f"({error.strerror})."
-        ) from error
-    content = records.loads(data, name_or_file)
-    if not isinstance(content, dict) or not {"shift", "scale"} <= set(content):
-        raise LvaeError(f'{name_or_file}: must be JSON like {{"shift": [...], "scale": [...]}}.')
-    given = Normalization.given(content["shift"], content["scale"], channels)
-    return {"normalization": "given", "shift": given.shift, "scale": given.scale}
-
-
-def read_keys(path: Path) -> list[str]:
-    """One key a line."""
-    try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line]
-    except (OSError, UnicodeDecodeError) as error:
-        raise LvaeError(f"--without-keys {path}: cannot be read ({error}).") from error
-
-
 # --- parts ---------------------------------------------------------------------------------------------------------
 
 
@@ -237,7 +156,7 @@ def _encode_parts(folder: Folder, plan: Plan, engine: runners.Engine, devices: t
         describe=lambda part: _describe_part(plan, part),
         submission=lambda parts, options: Submission(str(folder), tuple(parts), (), "", devices, options, False),
     )
-    sizes = [part_rows(plan, part)[1] for part in range(plan.listing.parts)]
+    sizes = [plan.listing.place(part).rows for part in range(plan.listing.parts)]
     pending = runners.Pending(tasks).look()
     if not pending:
         return 0
@@ -254,8 +173,8 @@ def _encode_parts(folder: Folder, plan: Plan, engine: runners.Engine, devices: t
 
 
 def _describe_part(plan: Plan, part: int) -> str:
-    first, rows = part_rows(plan, part)
-    return f"part {part} (images {first} to {first + rows - 1})"
+    place = plan.listing.place(part)
+    return f"part {part} (images {place.first_row} to {place.first_row + place.rows - 1})"
 
 
 def rejection_bound(text: str, images: int) -> float:
@@ -286,103 +205,10 @@ def _check_rejected(folder: Folder, plan: Plan, max_rejected: str | None) -> Non
         )
 
 
-def check_space(folder: Folder, plan: Plan, settings: ViewSettings) -> None:
-    """LvaeError where what is still to be written cannot fit."""
-    missing = sum(
-        part_rows(plan, part)[1] for part in range(plan.listing.parts) if finished(folder, plan, part) is None
-    )
-    raw, _ = expected_bytes(plan, settings, missing)
-    begun = folder.exists(f"shards/{settings.name(plan)}")
-    _, shards = expected_bytes(plan, settings, missing if begun else plan.listing.images)
-    free = folder.free_bytes()
-    if raw + shards + SPACE_SLACK > free:
-        raise LvaeError(
-            f"{folder}: about {readable(raw + shards + SPACE_SLACK)} are needed and {readable(free)} are free. "
-            "Free some space, or name a folder on another disk."
-        )
-
-
-def expected_bytes(plan: Plan, settings: ViewSettings, images: int) -> tuple[int, int]:
-    """Bytes of raw parts and of shards, were every image of so many used."""
-    encoding = plan.encoded()
-    latents = images * encoding.image.orientations
-    raw_values = encoding.raw_shape[0] * encoding.raw_shape[1] * encoding.raw_shape[2]
-    width = {"float16": 2, "float32": 4, "uint8": 1}[settings.dtype]
-    member = 2048 if settings.format == "webdataset" else 16
-    return latents * raw_values * (1 if encoding.raw_dtype == "uint8" else 4), latents * (raw_values * width + member)
-
-
-def readable(size: float) -> str:
-    """Bytes for a person."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
-
-
-# --- view ----------------------------------------------------------------------------------------------------------
-
-
-def write_view_of(
-    folder: Folder, plan: Plan, settings: ViewSettings, engine: runners.Engine, keep_old: bool = False
-) -> tuple[Manifest, int]:
-    """Fold the receipts, select, write the shards, swap the manifest. Says how many shards had to be written."""
-    selected = select(folder, plan, settings.selection, lambda: receipts(folder, plan))
-    raw_sha256 = receipts_record(folder, plan.listing.parts).sha256
-    view = plan_view(plan, settings, selected, raw_sha256)
-    write_view(folder, view)
-    metadata = [
-        record.path
-        for layout in view.layouts.values()
-        for record in codec(view.settings.format).prepare(folder, view.name, layout)
-    ]
-    made = _write_shards(folder, view, engine)
-    manifest = describe(folder, plan, settings, selected, view, metadata)
-    swap(folder, manifest, keep_old)
-    return manifest, made
-
-
-def _write_shards(folder: Folder, view: ViewPlan, engine: runners.Engine) -> int:
-    shards = [(split, number) for split, layout in view.layouts.items() for number in range(layout.shards)]
-    tasks = runners.Tasks(
-        numbers=range(len(shards)),
-        finished=lambda task: finished_shard(folder, view, *shards[task]) is not None,
-        name=lambda task: "shard {} {}".format(*shards[task]),
-        describe=lambda task: "shard {1} of {0}".format(*shards[task]),
-        submission=lambda numbers, options: Submission(
-            str(folder), (), tuple(shards[number] for number in numbers), view.name, (), options, False
-        ),
-    )
-    made = len(runners.Pending(tasks).look())
-    if made:
-        with Bar("writing shards", len(shards), "shards", len(shards) - made) as bar:
-            runners.run(folder, tasks, engine, lambda _, waiting: bar.at(len(shards) - len(waiting)), say)
-    return made
-
-
-def shard(dataset: str, options: ViewOptions, engine: runners.Engine, keep_old: bool = False) -> Result:
-    """Another view of a finished dataset. The old one stays whole until the new one is."""
-    from lvae.manifests.locks import writing
-
-    folder = Folder(dataset)
-    with writing(folder):
-        folder.sweep()
-        plan = read_plan(folder)
-        if plan is None:
-            raise LvaeError(f"{dataset}: is not a dataset. Make one with 'lvae encode SOURCE DATASET'.")
-        manifest = read_manifest(folder)
-        if manifest is not None and manifest.raw == "dropped":
-            raise LvaeError(f"{dataset}: its raw parts have been dropped. Encode the images again for another view.")
-        settings = view_settings_of(folder, plan, options, manifest)
-        check_space(folder, plan, settings)
-        write_rejected(folder, receipts(folder, plan))
-        result, made = write_view_of(folder, plan, settings, engine, keep_old)
-        folder.sweep()
-        return Result(result, 0, made)
-
-
-def _fault_line(folder: Folder, plan: Plan | None, faults: Sequence[Fault]) -> str:
-    first, *rest = faults
-    more = f" and {len(rest)} more faults" if rest else ""
-    return f"{folder}/{first.where}: {first.problem}{more}. Run: {mend_command(plan, folder, faults)}"
+def refuse_faults(folder: Folder, plan: Plan) -> None:
+    """The last step of what makes a dataset: every byte of it is read again."""
+    faults = verify(folder, deep=True)
+    if faults:
+        first, *rest = faults
+        more = f" and {counted(len(rest), 'more fault')}" if rest else ""
+        raise LvaeError(f"{folder}/{first.where}: {first.problem}{more}. Run: {mend_command(plan, folder, faults)}")

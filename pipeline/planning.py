@@ -22,7 +22,8 @@ from lvae.manifests.plan import (
     write_plan,
 )
 from lvae.manifests.storage import Folder
-from lvae.pipeline.scanning import DEFAULT_PART_SIZE, ScanOptions, recognize, scan
+from lvae.pipeline.recognition import append, inherited_limit, recognize
+from lvae.pipeline.scanning import DEFAULT_PART_SIZE, ScanOptions, scan
 
 THREADS = 1  # inside a part: N one-thread workers beat one N-thread worker, and bytes do not depend on N
 
@@ -138,22 +139,31 @@ def prepare(folder: Folder, source: str, options: EncodeOptions, say: Callable[[
         old = None
     if old is None:
         return _first_plan(folder, source, options, say)
-    if options.scan.part_size is not None and options.scan.part_size != old.listing.part_size:
-        refuse_change(folder, {"part_size": old.listing.part_size}, {"part_size": options.scan.part_size})
-    if options.scan.limit is not None and options.scan.limit != old.limit:
-        refuse_change(folder, {"limit": old.limit}, {"limit": options.scan.limit})
     if old.encoding is None:
         network = load_network(options)
         encoding = new_encoding(options, network, _fingerprint(network))
-        plan = replace(recognize(folder, old, source, options.scan, say), encoding=encoding)
+        plan = replace(_look_again(folder, old, source, options.scan, say), encoding=encoding)
         store_weights(folder, encoding, network)
     else:
         refuse_change(folder, old.encoding, changed_encoding(options, old.encoding))
-        plan = recognize(folder, old, source, options.scan, say)
+        plan = _look_again(folder, old, source, options.scan, say)
         _check_weights(folder, old.encoding, options)
     if plan != old:
         write_plan(folder, plan)
     return plan
+
+
+def _look_again(folder: Folder, old: Plan, source: str, options: ScanOptions, say: Callable[[str], None]) -> Plan:
+    """The images of a dataset found again, and with --append those that are new."""
+    part_size = old.listing.segments[-1].part_size
+    if options.append:
+        return append(folder, old, source, options, options.part_size or part_size, say)
+    if options.part_size is not None:
+        refuse_change(folder, {"part_size": part_size}, {"part_size": options.part_size})
+    if options.limit is not None:
+        limit = inherited_limit(old, source, replace(options, limit=None))
+        refuse_change(folder, {"limit": limit}, {"limit": options.limit})
+    return recognize(folder, old, source, options, say)
 
 
 def _first_plan(folder: Folder, source: str, options: EncodeOptions, say: Callable[[str], None]) -> Plan:
@@ -210,9 +220,10 @@ def scan_only(folder: Folder, source: str, options: ScanOptions, say: Callable[[
     """`lvae scan`: rows/ and a plan that knows no encoding yet. Again, it says whether the images are the same."""
     old = read_plan(folder)
     if old is not None:
-        wanted = replace(old.listing, part_size=options.part_size or old.listing.part_size)
-        refuse_change(folder, {"part_size": old.listing.part_size}, {"part_size": wanted.part_size})
-        return recognize(folder, old, source, options, say)
+        plan = _look_again(folder, old, source, options, say)
+        if plan != old:
+            write_plan(folder, plan)
+        return plan
     if folder.exists(MANIFEST):
         raise LvaeError(f"{folder}: is a finished dataset without its plan.json. Run its first 'lvae encode' again.")
     plan = scan(folder, source, options, options.part_size or DEFAULT_PART_SIZE, say)

@@ -10,10 +10,9 @@ from lvae.encode.part import open_row
 from lvae.encode.sources import open_reader
 from lvae.manifests import records
 from lvae.manifests.plan import Encoding, Plan, read_plan, refuse_change
-from lvae.manifests.rows import ImageRow, Listing
+from lvae.manifests.rows import ImageRow, Listing, Segment
 from lvae.manifests.storage import Folder
 from lvae.pipeline.console import duration, say
-from lvae.pipeline.job import ViewOptions, expected_bytes, readable, view_settings_of
 from lvae.pipeline.planning import (
     EncodeOptions,
     build_without_weights,
@@ -22,7 +21,8 @@ from lvae.pipeline.planning import (
     new_encoding,
     part_size_for,
 )
-from lvae.pipeline.scanning import Scan, tell
+from lvae.pipeline.scanning import Scan, origin, tell
+from lvae.pipeline.views import ViewOptions, expected_bytes, readable, view_settings_of
 
 TRIAL_SECONDS = 3.0  # of encoding, to measure the rate
 TRIAL_ROWS = 64  # listed rows kept for the trial
@@ -85,9 +85,9 @@ def rehearse(
             first.append(row)
     tell(found, images, say)
     network, encoding, cost = _resolve(folder, options, old, trial=images_per_second is None)
-    part_size = old.listing.part_size if old else options.scan.part_size or part_size_for(encoding, cost)
-    listing = Listing(found.source.kind, images, "", -(-images // part_size), part_size, found.classes)
-    plan = Plan("latent-vae-plan", 1, source, None, "source", listing, encoding)
+    part_size = old.listing.segments[-1].part_size if old else options.scan.part_size or part_size_for(encoding, cost)
+    listing = Listing((Segment(found.source.kind, images, "", part_size, found.classes),))
+    plan = Plan("latent-vae-plan", 1, (origin(found, options.scan),), listing, (), encoding)
     raw_bytes, shard_bytes = expected_bytes(plan, view_settings_of(folder, plan, view, None), images)
     rate = images_per_second
     if rate is None:

@@ -1,18 +1,18 @@
-"""The scan of a source into a dataset's rows, and recognizing the same images again."""
+"""The scan of a source into a dataset's rows."""
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from lvae.encode.part import content_sha256
-from lvae.encode.sources import Source, apply_labels, open_reader, open_source, read_labels
+from lvae.encode.sources import Source, apply_labels, open_source, read_labels
+from lvae.encode.sources_places import SEEN_RANGE
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import Receipt, read_receipt
-from lvae.manifests.plan import Plan
-from lvae.manifests.rows import DamagedRowsError, ImageRow, Listing, RowReader, write_rows
+from lvae.manifests.plan import Origin, Plan
+from lvae.manifests.rows import ImageRow, Listing, Segment, write_rows
 from lvae.manifests.storage import Folder
+from lvae.manifests.wording import counted
 
 SEEN = "timings/source.json"
 DEFAULT_PART_SIZE = 512
@@ -25,6 +25,7 @@ class ScanOptions:
     labels: Path | None = None
     limit: int | None = None
     part_size: int | None = None
+    append: bool = False
 
 
 class Scan:
@@ -43,6 +44,14 @@ class Scan:
             rows = apply_labels(rows, self._labels, self.source.counts)
         return itertools.islice(rows, self._limit)
 
+    def rows_and_seen(self) -> Iterator[tuple[ImageRow, int]]:
+        """Every row with what its file adds to `source.seen`: 0 where the file has been counted with an earlier row."""
+        before = 0
+        for row in self.rows():
+            now = self.source.seen.sum
+            yield row, now - before
+            before = now
+
     @property
     def warnings(self) -> list[str]:
         """Those about missing labels do not count where a file gives them."""
@@ -57,27 +66,22 @@ class Scan:
 def scan(folder: Folder, source: str, options: ScanOptions, part_size: int, say: Callable[[str], None]) -> Plan:
     """List a source into rows/. The plan is not yet written: whoever asks decides what else stands in it."""
     found = Scan(source, options)
-    images, parts, sha256 = write_rows(folder, found.rows(), part_size)
-    listing = Listing(found.source.kind, images, sha256, parts, part_size, found.classes)
+    images, sha256 = write_rows(folder, found.rows(), part_size)
     tell(found, images, say)
-    plan = Plan(
-        "latent-vae-plan",
-        1,
-        found.source.location,
-        options.limit,
-        "source" if options.labels is None else "file",
-        listing,
-        None,
-    )
-    _remember(folder, found)
-    return plan
+    remember(folder, {0: found.source.seen.sum})
+    segment = Segment(found.source.kind, images, sha256, part_size, found.classes)
+    return Plan("latent-vae-plan", 1, (origin(found, options),), Listing((segment,)), (), None)
+
+
+def origin(found: Scan, options: ScanOptions) -> Origin:
+    return Origin(found.source.location, options.limit, "source" if options.labels is None else "file")
 
 
 def tell(found: Scan, images: int, say: Callable[[str], None]) -> None:
     """What a scan found, once its rows are through."""
-    classes = f" in {len(found.classes)} classes" if found.classes else ""
+    classes = f" in {counted(len(found.classes), 'class', 'classes')}" if found.classes else ""
     others = "".join(f"; {count} {what}" for what, count in sorted(found.source.counts.items()) if count)
-    say(f"{found.source.kind} {found.source.location}: {images} images{classes}{others}")
+    say(f"{found.source.kind} {found.source.location}: {counted(images, 'image')}{classes}{others}")
     for warning in found.warnings:
         say(f"warning: {warning}")
 
@@ -91,83 +95,17 @@ def refuse_overlap(folder: Folder, source: str) -> None:
         raise LvaeError(f"{folder}: lies in the source {source}. Name a folder elsewhere.")
 
 
-def recognize(folder: Folder, plan: Plan, source: str, options: ScanOptions, say: Callable[[str], None]) -> Plan:
-    """The plan, with the place where its images lie now.
-
-    LvaeError where the source no longer holds the images that the dataset was made from, naming a difference. Damaged
-    rows are written again. Where files look touched since they were listed, the bytes of every finished part's images
-    are compared with its receipt.
-    """
-    found = Scan(source, replace(options, limit=options.limit if options.limit is not None else plan.limit))
-    compare_labels = plan.labels_from == "source" or options.labels is not None
-    try:
-        difference = _first_difference(RowReader(folder, plan.listing.parts), found.rows(), compare_labels)
-    except DamagedRowsError:
-        difference = _write_again(folder, plan, found)
-    if difference is None and compare_labels and found.classes != plan.listing.classes:
-        difference = f"its classes are now {', '.join(found.classes or ['none'])}"
-    if difference is not None:
-        raise LvaeError(
-            f"{source}: is not what {folder} was made from: {difference}. "
-            "Restore the images, or encode into another folder."
-        )
-    plan = replace(plan, source=found.source.location)
-    if found.source.seen.hexdigest() != _remembered(folder):
-        _compare_contents(folder, plan, say)
-        _remember(folder, found)
-    return plan
+def remember(folder: Folder, seen: dict[int, int]) -> None:
+    """How the files of each segment looked, so that touched ones are noticed."""
+    plain = {str(segment): f"{value % SEEN_RANGE:064x}" for segment, value in seen.items()}
+    folder.write(SEEN, records.dumps({"seen": plain}))
 
 
-def _write_again(folder: Folder, plan: Plan, found: Scan) -> str | None:
-    if plan.labels_from == "file" and found.classes != plan.listing.classes:
-        return "its rows are damaged and were labelled by a file; give --labels again"
-    _, _, sha256 = write_rows(folder, found.rows(), plan.listing.part_size)
-    return None if sha256 == plan.listing.sha256 else "its rows were damaged, and another listing was found"
-
-
-def _first_difference(old: RowReader, new: Iterator[ImageRow], compare_labels: bool) -> str | None:
-    for before, now in itertools.zip_longest(old, new):
-        if before is None:
-            return f"{now.key} is new"
-        if now is None:
-            return f"{before.key} is gone"
-        if before.key != now.key:
-            return f"{now.key} stands where {before.key} was"
-        if replace(before, label=0) != replace(now, label=0):
-            return f"{before.key} has changed"
-        if compare_labels and before.label != now.label:
-            return f"{before.key} has label {now.label} instead of {before.label}"
-    return None
-
-
-def _receipt(folder: Folder, plan: Plan, part: int) -> Receipt | None:
-    """What a part's images were; the raw latents need not be there any more."""
-    try:
-        receipt = read_receipt(folder, part)
-    except LvaeError:
-        return None  # a damaged receipt is made again, from the images as they are
-    return receipt if receipt is not None and receipt.plan_sha256 == plan.sha256 else None
-
-
-def _compare_contents(folder: Folder, plan: Plan, say: Callable[[str], None]) -> None:
-    rows, reader = RowReader(folder, plan.listing.parts), open_reader(plan.listing.kind, plan.source)
-    receipts = [receipt for part in range(plan.listing.parts) if (receipt := _receipt(folder, plan, part))]
-    if receipts:
-        say(f"{plan.source}: files were touched since they were listed; comparing the bytes of {len(receipts)} parts")
-    for receipt in receipts:
-        part = rows.part(receipt.part)
-        if content_sha256(part, reader) != receipt.content_sha256:
-            raise LvaeError(
-                f"{plan.source}: an image from {part[0].key} to {part[-1].key} has other bytes than when part "
-                f"{receipt.part} of {folder} was encoded. Restore it, or encode into another folder."
-            )
-    reader.close()
-
-
-def _remember(folder: Folder, found: Scan) -> None:
-    folder.write(SEEN, records.dumps({"seen": found.source.seen.hexdigest()}))
-
-
-def _remembered(folder: Folder) -> str | None:
+def remembered(folder: Folder) -> dict[int, int]:
     data = folder.read_if_there(SEEN)
-    return None if data is None else str(records.loads(data, SEEN)["seen"])
+    if data is None:
+        return {}
+    try:
+        return {int(segment): int(value, 16) for segment, value in records.loads(data, SEEN)["seen"].items()}
+    except (LvaeError, ValueError, TypeError, AttributeError, KeyError):
+        return {}  # nothing is lost: the files get the closer look

@@ -50,7 +50,8 @@ class EncodePart(beam.DoFn):  # type: ignore[misc]
             reporter.working(0)
             plan = _plan(self.dataset)
             encoder = _encoder(self.dataset, self.devices)
-            reader = _reader(plan.listing.kind, plan.source)
+            segment = plan.listing.place(part).segment
+            reader = _reader(plan.listing.segments[segment].kind, plan.origins[segment].source)
             receipt = encode_part(folder, plan, part, encoder, reader, reporter.working)
             reporter.finished()
         self.images.inc(receipt.rows)

@@ -6,6 +6,7 @@ import click
 
 from lvae import options as shared
 from lvae.commands.encoding import print_dataset
+from lvae.manifests.wording import counted
 
 
 @click.command(short_help="Statistics made anew.")
@@ -61,19 +62,22 @@ def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> N
     from lvae.manifests.plan import read_plan_if_whole
     from lvae.manifests.records import plain
     from lvae.manifests.storage import folder_at
-    from lvae.manifests.verification import mend_command
+    from lvae.manifests.verification import mend_command, unfinished_append
     from lvae.manifests.verification import verify as find_faults
 
     folder = folder_at(dataset)
     faults = find_faults(folder, deep)
-    mend = mend_command(read_plan_if_whole(folder), folder, faults)
+    mend, adding = mend_command(read_plan_if_whole(folder), folder, faults), unfinished_append(folder)
     if as_json:
-        shared.print_json({"faults": [plain(fault) for fault in faults], "mend": mend if faults else None})
+        found = {"faults": [plain(fault) for fault in faults], "mend": mend if faults or adding else None}
+        shared.print_json({**found, "images_being_added": adding})
     else:
         for fault in faults:
             click.echo(f"{dataset}/{fault.where}: {fault.problem}")
         what = "every byte is as it was written" if deep else "files, counts and sizes are right"
-        click.echo(f"{len(faults)} faults. To mend: {mend}" if faults else f"{dataset}: {what}")
+        click.echo(f"{counted(len(faults), 'fault')}. To mend: {mend}" if faults else f"{dataset}: {what}")
+        if adding and not faults:
+            click.echo(f"{counted(adding, 'image')} being added to it. To go on: {mend}")
     context.exit(1 if faults else 0)
 
 

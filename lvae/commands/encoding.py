@@ -6,6 +6,7 @@ import click
 
 from lvae import options as shared
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.wording import counted
 
 if TYPE_CHECKING:
     from lvae.manifests.dataset import Manifest
@@ -40,9 +41,12 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
     with writing(folder):
         listing = scan_only(folder, source, shared.scan_options(options), say).listing
     if as_json:
-        shared.print_json(plain(listing))
+        counts = {"kind": listing.kind, "images": listing.images, "parts": listing.parts, "sha256": listing.sha256}
+        shared.print_json({**counts, "classes": listing.classes, **plain(listing)})
     else:
-        click.echo(f"{dataset}: {listing.images} images in {listing.parts} parts of up to {listing.part_size}")
+        size = max(segment.part_size for segment in listing.segments)
+        parts = counted(listing.parts, "part")
+        click.echo(f"{dataset}: {counted(listing.images, 'image')} in {parts} of up to {size}")
 
 
 @click.command(short_help="Images to a finished, verified dataset.")
@@ -105,23 +109,58 @@ def encode(source: str, dataset: str, **options: Any) -> None:
 @shared.VIEW
 @click.option("--seed", type=int, help="Of the order in the shards [as it is].")
 @click.option("--limit", type=click.IntRange(1), help="Only so many images: a fair sample by a hash of the key.")
+@click.option("--everything", is_flag=True, help="Forget the old view's selection and splits.")
 @click.option("--keep-old", is_flag=True, help="Keep the view that is there; 'lvae clean' removes it later.")
+@click.option("--out", type=click.Path(file_okay=False), help="Make a dataset of its own there, raw parts and all.")
+@click.option("--erase", is_flag=True, help="Erase what classes and keys leave out from the raw latents too, for good.")
 @shared.ENGINE
 @shared.JSON
-def shard(dataset: str, **options: Any) -> None:
+def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options: Any) -> None:
     """Write another view of DATASET from its raw latents: normalization, format, dtype, split, selection, order.
 
-    What is not given stays as it is, the selection as a whole: --split, --only-classes, --without-keys and --limit
-    replace it together. A reader of the old view is not disturbed.
+    What is not given stays as it is, the selection as a whole: --split, --only-classes, --without-classes,
+    --without-keys and --limit replace it together. A reader of the old view is not disturbed.
+
+    --erase is for takedowns: rows stay listed by their keys, in rows/ and as rejected, and nothing of the images
+    themselves remains. Datasets made by --out or 'lvae merge' before are their own and keep them.
     """
-    from lvae.pipeline import job
+    from lvae.pipeline import reshaping
 
     engine = shared.engine(options["beam_options"], options["workers"] or _default_workers(("cpu",)))
-    result = job.shard(dataset, shared.view_options(options, options["limit"]), engine, options["keep_old"])
-    print_dataset(dataset, result.manifest, options["as_json"])
+    view = shared.view_options(options, options["limit"])
+    if out is None:
+        result = reshaping.shard(dataset, view, engine, keep_old, erase)
+    elif keep_old:
+        raise click.UsageError("--keep-old is for another view of DATASET itself, not for --out.")
+    else:
+        result = reshaping.shard_elsewhere(dataset, out, view, engine, erase)
+    print_dataset(out or dataset, result.manifest, options["as_json"])
 
 
-COMMANDS = (scan, encode, shard)
+@click.command(short_help="Several datasets into one.")
+@click.argument("datasets", nargs=-1, required=True, metavar="A B ... OUT", type=click.Path(file_okay=False))
+@shared.VIEW
+@click.option("--seed", type=int, help="Of the order in the shards [that of A].")
+@click.option("--skip-duplicates", is_flag=True, help="Where a key occurs twice, keep the image of the first dataset.")
+@click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core].")
+@shared.JSON
+def merge(datasets: tuple[str, ...], skip_duplicates: bool, workers: int | None, **options: Any) -> None:
+    """Join datasets of the same autoencoder, image settings and store into OUT, without encoding anything.
+
+    Classes are united by name. Raw latents are linked where the file system can, else copied; the view is that of A
+    where nothing else is said, and what any dataset leaves out by class or key stays out.
+    """
+    from lvae.pipeline import reshaping
+
+    *inputs, out = datasets
+    if not inputs:
+        raise click.UsageError("Name the datasets, and a new folder last.")
+    engine = shared.engine((), workers or _default_workers(("cpu",)))
+    result = reshaping.merge(inputs, out, shared.view_options(options, None), engine, skip_duplicates)
+    print_dataset(out, result.manifest, options["as_json"])
+
+
+COMMANDS = (scan, encode, shard, merge)
 
 
 def print_dataset(dataset: str, manifest: "Manifest", as_json: bool) -> None:

@@ -19,7 +19,6 @@ from lvae.manifests.dataset import Dataset, Manifest, dump_manifest, read_manife
 from lvae.manifests.parts import (
     Receipt,
     Rejection,
-    part_rows,
     raw_name,
     read_receipt,
     receipt_name,
@@ -27,9 +26,9 @@ from lvae.manifests.parts import (
     receipts_record,
     write_part,
 )
-from lvae.manifests.plan import AutoencoderRecord, Encoding, ImageSettings, Plan, write_plan
+from lvae.manifests.plan import AutoencoderRecord, Encoding, ImageSettings, Origin, Plan, write_plan
 from lvae.manifests.publish import describe, swap, write_rejected
-from lvae.manifests.rows import ImageRow, Listing, write_rows
+from lvae.manifests.rows import ImageRow, Listing, Segment, write_rows
 from lvae.manifests.selection import Selected, Selection, resolve_selection, select
 from lvae.manifests.shards import codec
 from lvae.manifests.storage import Folder
@@ -136,15 +135,14 @@ def encoding_of(contents: Contents) -> Encoding:
 
 def plan_of(folder: Folder, contents: Contents, source: str = "images") -> Plan:
     """Writes the rows and the plan."""
-    images, parts, sha256 = write_rows(folder, rows_of(contents), contents.part_size)
-    listing = Listing("folder", images, sha256, parts, contents.part_size, contents.classes)
+    images, sha256 = write_rows(folder, rows_of(contents), contents.part_size)
+    listing = Listing((Segment("folder", images, sha256, contents.part_size, contents.classes),))
     plan = Plan(
         format="latent-vae-plan",
         version=1,
-        source=source,
-        limit=None,
-        labels_from="source",
+        origins=(Origin(source, None, "source"),),
         listing=listing,
+        erased=(),
         encoding=encoding_of(contents),
     )
     write_plan(folder, plan)
@@ -153,8 +151,9 @@ def plan_of(folder: Folder, contents: Contents, source: str = "images") -> Plan:
 
 def raw_of(contents: Contents, plan: Plan, part: int) -> NDArray[Any]:
     """The raw latents of one part: (n, C, h, w), means then log-variances where both are kept."""
-    first, rows = part_rows(plan, part)
-    count = sum(row not in contents.rejected for row in range(first, first + rows)) * contents.orientations
+    place = plan.listing.place(part)
+    rows = range(place.first_row, place.first_row + place.rows)
+    count = sum(row not in contents.rejected for row in rows) * contents.orientations
     random = np.random.default_rng([contents.seed, part])
     channels, height, width = plan.encoded().latent_shape
     if contents.pixels:
@@ -167,8 +166,9 @@ def raw_of(contents: Contents, plan: Plan, part: int) -> NDArray[Any]:
 
 
 def write_raw(folder: Folder, contents: Contents, plan: Plan, part: int, raw: NDArray[Any]) -> Receipt:
-    first, count = part_rows(plan, part)
-    rows = rows_of(contents)[first : first + count]
+    place = plan.listing.place(part)
+    first = place.first_row
+    rows = rows_of(contents)[first : first + place.rows]
     good = [row for number, row in enumerate(rows, first) if number not in contents.rejected]
     labels = np.repeat(np.array([row.label for row in good], np.int32), contents.orientations)
     rejected = [

@@ -13,7 +13,6 @@ from lvae.manifests.parts import (
     finished,
     moments_of_raw,
     orphans,
-    part_rows,
     raw_name,
     read_raw,
     read_receipt,
@@ -21,7 +20,8 @@ from lvae.manifests.parts import (
     receipts,
     receipts_record,
 )
-from lvae.manifests.plan import Plan
+from lvae.manifests.plan import Origin, Plan
+from lvae.manifests.rows import Listing
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage import Folder
 
@@ -172,10 +172,10 @@ def test_parts_of_another_plan_are_not_finished(example: Example) -> None:
     encoding = example.plan.encoded()
     for other in (
         replace(example.plan, encoding=replace(encoding, seed=1)),
-        replace(example.plan, listing=replace(example.plan.listing, sha256="0" * 64)),
+        replace(example.plan, listing=Listing((replace(example.plan.listing.segments[0], sha256="0" * 64),))),
     ):
         assert unfinished_parts(example.folder, other) == [0, 1, 2, 3, 4]
-    assert unfinished_parts(example.folder, replace(example.plan, source="elsewhere")) == []
+    assert unfinished_parts(example.folder, replace(example.plan, origins=(Origin("elsewhere", None, "source"),))) == []
 
 
 def test_the_receipt_of_another_part_is_refused(example: Example) -> None:
@@ -215,5 +215,6 @@ def test_receipts_are_recorded_as_one(tmp_path: Path) -> None:
 
 
 def test_rows_of_parts_cover_the_listing(example: Example) -> None:
-    assert [part_rows(example.plan, part) for part in range(5)] == [(0, 20), (20, 20), (40, 20), (60, 20), (80, 15)]
+    places = [example.plan.listing.place(part) for part in range(5)]
+    assert [(place.first_row, place.rows) for place in places] == [(0, 20), (20, 20), (40, 20), (60, 20), (80, 15)]
     assert raw_name(7, "0123456789abcdef") == "raw/part-000007.01234567.npy"

@@ -7,7 +7,16 @@ from dataset_examples import Contents, flip, plan_of
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import Plan, first_difference, read_plan, read_plan_if_whole, refuse_change, write_plan
+from lvae.manifests.plan import (
+    Origin,
+    Plan,
+    first_difference,
+    read_plan,
+    read_plan_if_whole,
+    refuse_change,
+    write_plan,
+)
+from lvae.manifests.rows import Listing
 from lvae.manifests.storage import Folder
 
 
@@ -65,7 +74,7 @@ def test_json_that_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_the_hash_of_a_plan_does_not_depend_on_where_its_images_lie(plan: Plan) -> None:
-    elsewhere = replace(plan, source="/mnt/other.zip", limit=5, labels_from="file")
+    elsewhere = replace(plan, origins=(Origin("/mnt/other.zip", 5, "file"),))
     assert elsewhere.sha256 == plan.sha256
 
 
@@ -74,7 +83,7 @@ def test_the_hash_of_a_plan_depends_on_every_deciding_setting(plan: Plan) -> Non
     others = [
         replace(plan, encoding=None),
         *(
-            replace(plan, listing=replace(plan.listing, **change))
+            replace(plan, listing=Listing((replace(plan.listing.segments[0], **change),)))
             for change in ({"sha256": "0" * 64}, {"part_size": 19}, {"classes": ("dog", "cat", "猫")}, {"images": 6})
         ),
         *(

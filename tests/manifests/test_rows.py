@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from dataset_examples import Contents, files_of, flip, rows_of
@@ -10,7 +11,18 @@ from hypothesis import strategies as st
 
 from lvae.manifests import rows as rows_module
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import SCHEMA, DamagedRowsError, ImageRow, ListingHash, RowReader, rows_file, write_rows
+from lvae.manifests.rows import (
+    SCHEMA,
+    UNLABELLED,
+    DamagedRowsError,
+    ImageRow,
+    Listing,
+    ListingHash,
+    RowReader,
+    Segment,
+    rows_file,
+    write_rows,
+)
 from lvae.manifests.storage import Folder
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -26,15 +38,23 @@ image_rows = st.builds(
 ROWS = rows_of(Contents())
 
 
+def listing(images: int = 95, part_size: int = 20, classes: tuple[str, ...] | None = None) -> Listing:
+    return Listing((Segment("folder", images, "", part_size, classes),))
+
+
+def reader_of(root: Path | str, images: int = 95, part_size: int = 20) -> RowReader:
+    return RowReader(Folder(root), listing(images, part_size))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(image_rows, min_size=1, max_size=12), st.integers(1, 5))
 def test_what_is_written_is_read(rows: list[ImageRow], part_size: int) -> None:
     with TemporaryDirectory() as root:
-        images, parts, _ = write_rows(Folder(root), rows, part_size)
-        reader = RowReader(Folder(root), parts)
-        assert (images, parts) == (len(rows), -(-len(rows) // part_size))
-        assert list(reader) == rows
-        for part in reversed(range(parts)):
+        images, _ = write_rows(Folder(root), rows, part_size)
+        reader = reader_of(root, images, part_size)
+        assert images == len(rows)
+        assert list(reader.segment(0)) == rows
+        for part in reversed(range(reader.listing.parts)):
             assert reader.part(part) == rows[part * part_size : (part + 1) * part_size]
 
 
@@ -42,7 +62,7 @@ def test_keys_of_any_language_are_kept(tmp_path: Path) -> None:
     keys = ["猫/ü.png", "a b/🐈.jpg", "n\u0303.png", "ñ.png", 'quote".png', "tab\t.png", "x" * 5000]
     rows = [replace(ROWS[0], key=key, member=key, container=key) for key in keys]
     write_rows(Folder(tmp_path), rows, 3)
-    assert list(RowReader(Folder(tmp_path), 3)) == rows
+    assert list(reader_of(tmp_path, 7, 3).segment(0)) == rows
 
 
 @pytest.fixture
@@ -51,10 +71,10 @@ def two_parts_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_many_parts_lie_in_several_files(tmp_path: Path, two_parts_a_file: None) -> None:
-    assert write_rows(Folder(tmp_path), ROWS, 20)[:2] == (95, 5)
-    assert sorted(files_of(tmp_path)) == [rows_file(part) for part in (0, 2, 4)]
-    reader = RowReader(Folder(tmp_path), 5)
-    assert list(reader) == ROWS
+    assert write_rows(Folder(tmp_path), ROWS, 20)[0] == 95
+    reader = reader_of(tmp_path)
+    assert sorted(files_of(tmp_path)) == reader.listing.files == [rows_file(number) for number in range(3)]
+    assert list(reader.segment(0)) == ROWS
     assert [len(reader.part(part)) for part in (4, 0, 3)] == [15, 20, 20]
     assert reader.part(3) == ROWS[60:80]
 
@@ -75,7 +95,7 @@ def test_stock_parquet_readers_read_the_rows(tmp_path: Path) -> None:
 
 def test_columns_are_read_alone(tmp_path: Path) -> None:
     write_rows(Folder(tmp_path), ROWS, 20)
-    table = RowReader(Folder(tmp_path), 5).table(4, ["label"])
+    table = reader_of(tmp_path).listed(4, ["label"])
     assert table.column_names == ["label"] and table["label"].to_pylist() == [row.label for row in ROWS[80:]]
 
 
@@ -86,7 +106,7 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path, two_parts_a_file: None) -> 
 
 
 def test_the_hash_of_a_listing_does_not_depend_on_the_part_size(tmp_path: Path) -> None:
-    hashes = {write_rows(Folder(tmp_path), ROWS, size)[2] for size in (1, 20, 94, 95, 96)}
+    hashes = {write_rows(Folder(tmp_path), ROWS, size)[1] for size in (1, 20, 94, 95, 96)}
     digest = ListingHash()
     digest.update(ROWS)
     assert hashes == {digest.hexdigest()}
@@ -119,12 +139,12 @@ def test_moving_text_between_fields_changes_the_hash() -> None:
 def test_a_part_past_the_last_is_an_error_of_ours(tmp_path: Path) -> None:
     write_rows(Folder(tmp_path), ROWS, 20)
     with pytest.raises(DamagedRowsError):
-        RowReader(Folder(tmp_path), 6).part(5)
+        reader_of(tmp_path, 110).part(5)
 
 
 def test_missing_rows_are_named(tmp_path: Path) -> None:
     with pytest.raises(DamagedRowsError, match=r"rows/000000\.parquet: cannot be read.*Run 'lvae encode' again\.$"):
-        RowReader(Folder(tmp_path), 1).part(0)
+        reader_of(tmp_path).part(0)
     assert issubclass(DamagedRowsError, LvaeError)
 
 
@@ -135,7 +155,7 @@ def test_rows_cut_short_are_named(tmp_path: Path, left: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * left) if left == 0.5 else int(left)])
     with pytest.raises(DamagedRowsError, match="000000"):
-        list(RowReader(Folder(tmp_path), 5))
+        list(reader_of(tmp_path).segment(0))
 
 
 def test_any_flipped_bit_leaves_rows_or_an_error_of_ours(tmp_path: Path) -> None:
@@ -146,7 +166,7 @@ def test_any_flipped_bit_leaves_rows_or_an_error_of_ours(tmp_path: Path) -> None
     for byte in range(0, len(data), 3):
         flip(path, byte, byte // 3 % 8)
         try:
-            ListingHash().update(RowReader(Folder(tmp_path), 3))
+            ListingHash().update(reader_of(tmp_path, 95, 40).segment(0))
         except DamagedRowsError:
             pass
         finally:
@@ -159,4 +179,65 @@ def test_a_parquet_file_of_something_else_is_damaged_rows(tmp_path: Path) -> Non
     (tmp_path / "rows").mkdir()
     pq.write_table(pa.table({"other": [1, 2, 3]}), tmp_path / "rows/000000.parquet")
     with pytest.raises(DamagedRowsError):
-        RowReader(Folder(tmp_path), 1).part(0)
+        reader_of(tmp_path).part(0)
+
+
+# --- segments --------------------------------------------------------------------------------------------------------
+
+segments = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 5)), min_size=1, max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(segments)
+def test_parts_rows_and_files_run_through_all_segments(sizes: list[tuple[int, int]]) -> None:
+    whole = Listing(tuple(Segment("folder", images, "", part_size, None) for images, part_size in sizes))
+    places = [whole.place(part) for part in range(whole.parts)]
+    rows = [row for place in places for row in range(place.first_row, place.first_row + place.rows)]
+    assert rows == list(range(whole.images))
+    parts = [part for part, place in enumerate(places) for _ in range(place.rows)]
+    assert whole.parts_of(np.arange(whole.images)).tolist() == parts
+    for number, (images, part_size) in enumerate(sizes):
+        own = [places[part] for part in whole.segment_parts(number)]
+        assert {place.segment for place in own} == {number} and sum(place.rows for place in own) == images
+        assert max(place.rows for place in own) <= part_size
+        assert {place.file for place in own} == set(whole.segment_files(number))
+    assert len({(place.file, place.group) for place in places}) == whole.parts
+
+
+def test_another_segment_leaves_the_files_of_the_first_alone(tmp_path: Path, two_parts_a_file: None) -> None:
+    write_rows(Folder(tmp_path), ROWS[:50], 20)
+    before = files_of(tmp_path)
+    first = Segment("folder", 50, "", 20, None)
+    write_rows(Folder(tmp_path), ROWS[50:], 10, first_file=first.files)
+    reader = RowReader(Folder(tmp_path), Listing((first, Segment("folder", 45, "", 10, None))))
+    assert [row for part in range(reader.listing.parts) for row in reader.part(part)] == ROWS
+    assert before.items() <= files_of(tmp_path).items()
+
+
+def test_classes_are_united_by_name_and_sorted_where_each_scan_sorted_them() -> None:
+    def united(*classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return Listing(tuple(Segment("folder", 1, "", 1, names) for names in classes)).classes
+
+    assert united(("b", "d"), ("a", "d"), None) == ("a", "b", "d")
+    assert united(("d", "b"), ("a", "b")) == ("d", "b", "a")
+    assert united(None, None) is None
+
+
+def test_labels_are_those_of_the_whole_dataset_and_rows_keep_their_own(tmp_path: Path) -> None:
+    names = [("cat", "dog"), ("ant", "dog"), None]
+    labels = [[0, 1, -1], [0, 1, 1], [-1]]
+    written: list[Segment] = []
+    for classes, numbers in zip(names, labels, strict=True):
+        rows = [replace(ROWS[0], key=f"{len(written)}/{index}", label=label) for index, label in enumerate(numbers)]
+        write_rows(Folder(tmp_path), rows, 5, first_file=len(written))
+        written.append(Segment("folder", len(rows), "", 5, classes))
+    reader = RowReader(Folder(tmp_path), Listing(tuple(written)))
+    assert reader.listing.classes == ("ant", "cat", "dog")
+    assert [reader.keys_and_labels(part)[1].tolist() for part in range(3)] == [[1, 2, UNLABELLED], [0, 2, 2], [-1]]
+    assert [row.label for row in reader.part(1)] == [0, 1, 1]
+
+
+def test_a_label_that_stands_for_no_class_is_damage(tmp_path: Path) -> None:
+    write_rows(Folder(tmp_path), ROWS, 20)
+    with pytest.raises(DamagedRowsError, match="stand for no class"):
+        RowReader(Folder(tmp_path), listing(classes=("cat",))).keys_and_labels(0)

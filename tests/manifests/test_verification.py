@@ -24,7 +24,7 @@ from dataset_examples import (
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import read_receipt, receipt_name
-from lvae.manifests.plan import write_plan
+from lvae.manifests.plan import Origin, write_plan
 from lvae.manifests.publish import drop_raw
 from lvae.manifests.storage import Folder
 from lvae.manifests.verification import Fault, mend_command, verify
@@ -121,7 +121,7 @@ def test_stray_files_are_no_fault(copied: Callable[[str], Example]) -> None:
 
 def test_images_that_moved_are_no_fault(copied: Callable[[str], Example]) -> None:
     example = copied("zarr")
-    write_plan(example.folder, replace(example.plan, source="/mnt/elsewhere.zip"))
+    write_plan(example.folder, replace(example.plan, origins=(Origin("/mnt/elsewhere.zip", None, "source"),)))
     assert problems(example.root) == []
 
 
@@ -325,7 +325,7 @@ def test_the_rows_of_another_listing_are_found_even_when_signed_for(
     other = encode(tmp_path / "other", classes=None)
     shutil.copy(other.root / "rows/000000.parquet", example.root / "rows/000000.parquet")
     resign(example.root)
-    assert any("are not the listing" in problem for problem in problems(example.root))
+    assert any("does not hold the listing" in problem for problem in problems(example.root))
 
 
 def test_a_shorter_list_of_rejections_is_found_even_when_signed_for(copied: Callable[[str], Example]) -> None:
@@ -635,7 +635,7 @@ def test_faults_are_told_in_one_line_each(copied: Callable[[str], Example]) -> N
 
 
 def test_the_command_that_mends_names_source_and_dataset(made: Callable[[str], Example]) -> None:
-    plan = replace(made("zarr").plan, source="my pictures")
+    plan = replace(made("zarr").plan, origins=(Origin("my pictures", None, "source"),))
     folder = Folder("flowers")
     assert mend_command(plan, folder) == "lvae encode 'my pictures' flowers"
     assert "with the options of the first run" in mend_command(None, folder)

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import receipt_name
+from lvae.manifests.plan import Origin
 from lvae.manifests.shards import codec
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage import Folder
@@ -187,7 +188,7 @@ def id_of(example: Example, **changes: Any) -> str:
 def test_the_id_does_not_depend_on_format_shard_size_or_place(example: Example, tmp_path: Path) -> None:
     ids = {id_of(example, **change) for change in ({}, {"format": "webdataset"}, {"shard_size": 8192})}
     ids.add(id_of(encode(tmp_path)))
-    ids.add(id_of(replace(example, plan=replace(example.plan, source="/mnt/elsewhere"))))
+    ids.add(id_of(replace(example, plan=replace(example.plan, origins=(Origin("/mnt/elsewhere", None, "source"),)))))
     assert len(ids) == 1
 
 

@@ -1,0 +1,211 @@
+"""Other datasets out of encoded ones, without the autoencoder: another view, a dataset of its own, several in one."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lvae.manifests import erasure
+from lvae.manifests.copying import DUPLICATE, repeated_keys, take_listing, take_parts, united
+from lvae.manifests.dataset import MANIFEST, Manifest, read_manifest
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.locks import writing
+from lvae.manifests.parts import beyond, orphans, receipts
+from lvae.manifests.plan import Plan, erasing, read_plan, write_plan
+from lvae.manifests.publish import write_rejected
+from lvae.manifests.selection import Selection, left_out, select
+from lvae.manifests.storage import Folder
+from lvae.manifests.verification import view_settings
+from lvae.manifests.views import ViewSettings
+from lvae.manifests.wording import counted
+from lvae.pipeline import runners
+from lvae.pipeline.console import Bar, say
+from lvae.pipeline.job import Result, finish_erasing, refuse_faults
+from lvae.pipeline.views import ViewOptions, check_space, view_settings_of, write_view_of
+
+ERASED = "erased on request"
+
+
+def shard(
+    dataset: str, options: ViewOptions, engine: runners.Engine, keep_old: bool = False, erase: bool = False
+) -> Result:
+    """Another view of a finished dataset. The old one stays whole until the new one is.
+
+    erase: what the view's classes and keys leave out also leaves the raw parts, for good.
+    """
+    folder = _existing(dataset)
+    with writing(folder):
+        folder.sweep()
+        finish_erasing(folder)
+        plan, manifest = _finished(folder)
+        settings = view_settings_of(folder, plan, options, manifest)
+        check_space(folder, plan, settings)
+        _tell_of_selection(manifest, settings)
+        if erase:
+            plan = _erase(folder, plan, settings.selection)
+        write_rejected(folder, receipts(folder, plan))
+        result, made = write_view_of(folder, plan, settings, engine, keep_old)
+        if erase:
+            for name in orphans(folder):
+                folder.remove(name)
+            refuse_faults(folder, plan)
+        folder.sweep()
+        return Result(result, 0, made)
+
+
+def shard_elsewhere(
+    dataset: str, out: str, options: ViewOptions, engine: runners.Engine, erase: bool = False
+) -> Result:
+    """A view as a dataset of its own, with raw parts of its own, linked or copied."""
+    source, folder = _existing(dataset), Folder(out)
+    if source.root.resolve() == folder.root.resolve():
+        raise LvaeError(f"--out {out}: is the dataset itself. Leave --out out for another view of it.")
+    with writing(folder):
+        folder.sweep()
+        plan, manifest = _finished(source)
+        settings = view_settings_of(source, plan, options, manifest)
+        chosen = _erased(source, plan, settings.selection) if erase else plan
+        _begin(folder, chosen)
+        take_listing(source, plan, folder)
+        _take_parts([source], [plan], folder, plan)
+        _write(folder, chosen)
+        return _finish(folder, chosen, settings, engine)
+
+
+def merge(
+    datasets: Sequence[str], out: str, options: ViewOptions, engine: runners.Engine, skip_duplicates: bool = False
+) -> Result:
+    """Datasets of the same autoencoder and image settings in one, their rows one behind the other."""
+    folders, folder = [_existing(dataset) for dataset in datasets], Folder(out)
+    roots = [one.root.resolve() for one in folders]
+    if len(set(roots)) != len(roots) or folder.root.resolve() in roots:
+        raise LvaeError(f"{out}: a dataset is named twice. Name different ones, and a new folder last.")
+    with writing(folder):
+        folder.sweep()
+        finished = [_finished(one) for one in folders]
+        plans = [plan for plan, _ in finished]
+        plan = united(folders, plans)
+        _begin(folder, plan)
+        whole = _without_repeated(out, folders, plans, plan, skip_duplicates)
+        first_file = 0
+        for one, its in zip(folders, plans, strict=True):
+            take_listing(one, its, folder, first_file)
+            first_file += len(its.listing.files)
+        _take_parts(folders, plans, folder, plan)
+        _write(folder, whole)
+        settings = view_settings_of(folder, whole, options, None, _united_view([one for _, one in finished], whole))
+        return _finish(folder, whole, settings, engine)
+
+
+def _without_repeated(out: str, folders: list[Folder], plans: list[Plan], plan: Plan, skip: bool) -> Plan:
+    """The plan without images whose key an earlier dataset has."""
+    repeated = repeated_keys(folders, plans)
+    if not repeated:
+        return plan
+    if not skip:
+        key = next(iter(repeated.values()))
+        raise LvaeError(
+            f"{out}: {counted(len(repeated), 'key')}, {key!r} for one, would stand there twice. "
+            "Say --skip-duplicates to keep the first of each."
+        )
+    say(f"{counted(len(repeated), 'image')} left out: an earlier dataset has the same key")
+    return erasing(plan, repeated, DUPLICATE)
+
+
+def _existing(dataset: str) -> Folder:
+    folder = Folder(dataset)
+    if not folder.exists("plan.json"):
+        raise LvaeError(f"{dataset}: is not a dataset with raw parts. Make one with 'lvae encode SOURCE DATASET'.")
+    return folder
+
+
+def _finished(folder: Folder) -> tuple[Plan, Manifest]:
+    """The plan and the manifest of a dataset whose raw parts are all there."""
+    plan, manifest = read_plan(folder), read_manifest(folder)
+    if plan is None or manifest is None or plan.encoding is None:
+        raise LvaeError(f"{folder}: is not finished. Run its 'lvae encode' command again.")
+    if manifest.raw == "dropped":
+        raise LvaeError(f"{folder}: its raw parts have been dropped. Encode the images again for another view.")
+    if manifest.plan_sha256 != plan.sha256:
+        raise LvaeError(f"{folder}: images are being appended. Run its 'lvae encode' command again first.")
+    return plan, manifest
+
+
+def _begin(folder: Folder, plan: Plan) -> None:
+    """A folder for a new dataset: empty, or this very one, begun before."""
+    old = read_plan(folder)
+    if (old is None and folder.exists(MANIFEST)) or (old is not None and old.sha256 != plan.sha256):
+        raise LvaeError(f"{folder}: another dataset lies there. Name another folder.")
+
+
+def _write(folder: Folder, plan: Plan) -> None:
+    if read_plan(folder) != plan:
+        write_plan(folder, plan)
+    erasure.carry_out(folder, plan)
+
+
+def _take_parts(sources: Sequence[Folder], plans: Sequence[Plan], folder: Folder, plan: Plan) -> None:
+    first_part = 0
+    with Bar("taking raw parts", plan.listing.parts, "parts") as bar:
+        for source, its in zip(sources, plans, strict=True):
+            take_parts(source, its, folder, plan, first_part, bar.at)
+            first_part += its.listing.parts
+        bar.at(plan.listing.parts)
+
+
+def _finish(folder: Folder, plan: Plan, settings: ViewSettings, engine: runners.Engine) -> Result:
+    check_space(folder, plan, settings)
+    write_rejected(folder, receipts(folder, plan))
+    result, made = write_view_of(folder, plan, settings, engine)
+    for name in [*orphans(folder), *beyond(folder, plan)]:
+        folder.remove(name)
+    refuse_faults(folder, plan)
+    folder.sweep()
+    return Result(result, 0, made)
+
+
+def _erase(folder: Folder, plan: Plan, selection: Selection) -> Plan:
+    """Remove what a selection leaves out from the raw parts."""
+    erased = _erased(folder, plan, selection)
+    if erased == plan:
+        say("nothing is left to erase")
+        return plan
+    select(folder, plan, selection, lambda: receipts(folder, plan), raw=False)  # refuses one that leaves nothing
+    write_plan(folder, erased)
+    parts = erasure.carry_out(folder, erased)
+    say(f"erased from {counted(parts, 'raw part')}")
+    return erased
+
+
+def _erased(folder: Folder, plan: Plan, selection: Selection) -> Plan:
+    if selection.only_classes is None and selection.without_keys is None:
+        raise LvaeError("--erase: say what, by --without-keys, --without-classes or --only-classes.")
+    return erasing(plan, left_out(folder, plan, selection, lambda: receipts(folder, plan)), ERASED)
+
+
+def _tell_of_selection(manifest: Manifest, settings: ViewSettings) -> None:
+    """A selection replaces the old one as a whole; what goes with it is said."""
+    old, new = manifest.view.selection, settings.selection
+    names = {"only_classes": "--only-classes", "without_keys": "--without-keys", "limit": "--limit", "split": "--split"}
+    gone = [option for name, option in names.items() if getattr(old, name) and not getattr(new, name)]
+    if gone:
+        say(f"the old view's {', '.join(gone)} no longer hold")
+
+
+def _united_view(manifests: Sequence[Manifest], plan: Plan) -> ViewSettings:
+    """The first dataset's view; what any of them leaves out by key stays out, and so do classes that one left out."""
+    selections = [manifest.view.selection for manifest in manifests]
+    without = sorted({key for selection in selections for key in selection.without_keys or ()})
+    chosen: tuple[str, ...] | None = None
+    if any(selection.only_classes is not None for selection in selections):
+        chosen = tuple(dict.fromkeys(name for manifest in manifests for name in manifest.classes or ()))
+        if set(chosen) == set(plan.listing.classes or ()):
+            chosen = None
+    if any(selection.limit is not None for selection in selections):
+        say("--limit of a dataset's view does not hold for the merged one; give it to 'lvae shard'")
+    selection = Selection(
+        only_classes=chosen,
+        class_map=None if chosen is None else {name: number for number, name in enumerate(chosen)},
+        without_keys=tuple(without) or None,
+        limit=None,
+        split=selections[0].split,
+    )
+    return replace(view_settings(manifests[0]), selection=selection)
