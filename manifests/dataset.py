@@ -16,12 +16,12 @@ from numpy.typing import DTypeLike, NDArray
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import read_raw, read_receipt
-from lvae.manifests.plan import AutoencoderRecord, Encoding, ImageSettings
+from lvae.manifests.plan import AutoencoderRecord, Encoding, ImageSettings, read_plan_if_whole
 from lvae.manifests.selection import TRAIN, Selection
 from lvae.manifests.shards import ArrayLike, SplitReader, codec
 from lvae.manifests.statistics import PIXEL_VALUES, Normalization
 from lvae.manifests.storage import Folder, folder_at
-from lvae.manifests.views import read_view
+from lvae.manifests.views import ViewSettings, read_view
 
 MANIFEST = "manifest.json"
 VERSION = "0.1.0"
@@ -142,6 +142,28 @@ def read_manifest_if_whole(folder: Folder) -> Manifest | None:
         return read_manifest(folder)
     except LvaeError:
         return None
+
+
+def view_settings(manifest: Manifest) -> ViewSettings:
+    """The settings that a dataset's view was made with."""
+    given = manifest.normalization.kind == "given"
+    return ViewSettings(
+        normalization=manifest.normalization.kind,
+        shift=manifest.normalization.shift if given else None,
+        scale=manifest.normalization.scale if given else None,
+        format=manifest.view.format,
+        dtype=manifest.view.dtype,
+        shard_size=manifest.view.shard_size,
+        seed=manifest.view.seed,
+        selection=manifest.view.selection,
+    )
+
+
+def unfinished_append(folder: Folder) -> int:
+    """How many images are being added to a dataset, which is whole without them until its manifest names them."""
+    manifest, plan = read_manifest_if_whole(folder), read_plan_if_whole(folder)
+    before = plan.before_append(manifest.plan_sha256) if plan is not None and manifest is not None else None
+    return plan.listing.images - before.listing.images if plan is not None and before is not None else 0
 
 
 class Dataset:

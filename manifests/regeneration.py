@@ -11,9 +11,9 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import receipts
 from lvae.manifests.plan import read_plan
 from lvae.manifests.selection import regenerate
+from lvae.manifests.shard_statistics import moments_from_shards, shard_tolerance
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage import folder_at
-from lvae.manifests.verification import moments_from_shards, shard_tolerance
 
 EXACT = 1e-9  # of a standard deviation: far above float64's rounding over any number of latents, far below any mistake
 

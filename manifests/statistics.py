@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from lvae.manifests.errors import LvaeError
 
 Kind = Literal["channel", "scalar", "none", "given"]
+STD_TOLERANCE = 1e-12  # relative; statistics folded again from the same numbers differ by less
 BLOCK = 64  # latents whose float64 copy is held at a time
 
 # What a byte of a pixel dataset means, u/127.5 - 1, in float64: exact statistics are made of these values.

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lvae.manifests import erasure
-from lvae.manifests.dataset import Manifest, read_manifest
+from lvae.manifests.dataset import Manifest, read_manifest, view_settings
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.faults import Fault
 from lvae.manifests.locks import writing
 from lvae.manifests.parts import beyond, finished, orphans, receipt_name, receipts
 from lvae.manifests.plan import PLAN, Plan, first_difference, read_plan_if_whole, write_plan
 from lvae.manifests.publish import drop_raw, write_rejected
 from lvae.manifests.storage import Folder
-from lvae.manifests.verification import Fault, mend_command, verify, view_settings
+from lvae.manifests.verification import mend_command, verify
 from lvae.manifests.views import ViewSettings, shard_receipt_name
 from lvae.manifests.wording import counted
 from lvae.pipeline import progress, runners

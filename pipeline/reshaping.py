@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from lvae.manifests import erasure
 from lvae.manifests.copying import DUPLICATE, repeated_keys, take_listing, take_parts, united
-from lvae.manifests.dataset import MANIFEST, Manifest, read_manifest
+from lvae.manifests.dataset import MANIFEST, Manifest, read_manifest, view_settings
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.locks import writing
 from lvae.manifests.parts import beyond, orphans, receipts
@@ -13,7 +13,6 @@ from lvae.manifests.plan import Plan, erasing, read_plan, write_plan
 from lvae.manifests.publish import write_rejected
 from lvae.manifests.selection import Selection, left_out, select
 from lvae.manifests.storage import Folder
-from lvae.manifests.verification import view_settings
 from lvae.manifests.views import ViewSettings
 from lvae.manifests.wording import counted
 from lvae.pipeline import runners

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lvae.manifests import records
-from lvae.manifests.dataset import Manifest
+from lvae.manifests.dataset import Manifest, view_settings
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import finished, receipts, receipts_record
 from lvae.manifests.plan import Plan
@@ -14,7 +14,6 @@ from lvae.manifests.selection import resolve_selection, select
 from lvae.manifests.shards import codec
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage import Folder
-from lvae.manifests.verification import view_settings
 from lvae.manifests.views import ViewPlan, ViewSettings, finished_shard, plan_view, read_view, write_view
 from lvae.manifests.wording import counted
 from lvae.pipeline import runners

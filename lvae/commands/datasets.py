@@ -59,10 +59,11 @@ def inspect(dataset: str, preview: Path | None, histogram: Path | None, as_json:
 @click.pass_context
 def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> None:
     """Check DATASET against its manifest; name every fault and the command that mends it."""
+    from lvae.manifests.dataset import unfinished_append
     from lvae.manifests.plan import read_plan_if_whole
     from lvae.manifests.records import plain
     from lvae.manifests.storage import folder_at
-    from lvae.manifests.verification import mend_command, unfinished_append
+    from lvae.manifests.verification import mend_command
     from lvae.manifests.verification import verify as find_faults
 
     folder = folder_at(dataset)

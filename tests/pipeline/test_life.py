@@ -171,7 +171,7 @@ def test_an_interrupted_append_leaves_the_old_dataset_whole(
         _wait_for(lambda: len(json.loads((dataset / "plan.json").read_bytes())["origins"]) == 2)
         time.sleep(rng.uniform(0, 4))
         os.kill(command.pid, signal.SIGKILL)
-        command.wait()
+        command.communicate()
         if Dataset.open(dataset).manifest.id != old:
             break
         shown = json.loads(lvae("verify", "--deep", "--json", dataset).stdout)
