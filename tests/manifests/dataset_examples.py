@@ -203,7 +203,8 @@ def planned(example: Example, settings: ViewSettings) -> tuple[Selected, ViewPla
 def settings_of(example: Example, **changes: Any) -> ViewSettings:
     """View settings; what `resolve_selection` takes is given to it."""
     selecting = {
-        name: changes.pop(name) for name in ("only_classes", "without_keys", "limit", "split") & changes.keys()
+        name: changes.pop(name)
+        for name in ("only_classes", "without_classes", "without_keys", "limit", "split") & changes.keys()
     }
     selection = resolve_selection(example.contents.classes, **selecting) if selecting else Selection()
     return ViewSettings(**({"selection": selection, "shard_size": 64} | changes))
