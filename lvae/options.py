@@ -37,7 +37,9 @@ SCAN = several(
 )
 
 VIEW = several(
-    click.option("--normalization", metavar="channel|scalar|none|FILE", help="How latents are normalized [channel]."),
+    click.option(
+        "--normalization", metavar="channel|scalar|none|FILE|JSON", help="How latents are normalized [channel]."
+    ),
     click.option("--format", "format_", type=click.Choice(["zarr", "webdataset"]), help="Shard format [zarr]."),
     click.option("--shard-size", type=click.IntRange(1), help="Latents in a shard [8192]; never more than 512 MiB."),
     click.option("--dtype", type=click.Choice(["float16", "float32", "uint8"]), help="Stored numbers [float16]."),

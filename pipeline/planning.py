@@ -7,6 +7,7 @@ from typing import Any
 from lvae.encode.autoencoder import Autoencoder, build, load
 from lvae.encode.crops import CROPS
 from lvae.encode.encoder import choose_batch, choose_device, choose_part_size, weights_in
+from lvae.encode.presets import about_classes
 from lvae.encode.weights import save_safetensors
 from lvae.manifests.dataset import MANIFEST, read_manifest_if_whole
 from lvae.manifests.errors import LvaeError
@@ -29,7 +30,10 @@ THREADS = 1  # inside a part: N one-thread workers beat one N-thread worker, and
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """What decides the raw parts, as given on the command line; None where not given."""
+    """What decides the raw parts, as given on the command line; None where not given.
+
+    preset: whose settings these are, for what is said of the classes.
+    """
 
     autoencoder: str | None = None
     weights: str | None = None
@@ -41,6 +45,7 @@ class EncodeOptions:
     batch: int | None = None
     precision: Precision | None = None
     device: str = "auto"
+    preset: str | None = None
     scan: ScanOptions = field(default_factory=ScanOptions)
 
 
@@ -137,7 +142,21 @@ def prepare(folder: Folder, source: str, options: EncodeOptions, say: Callable[[
         say(f"{error} Making it anew from this command.")
         old = None
     if old is None:
-        return _first_plan(folder, source, options, say)
+        plan = _first_plan(folder, source, options, say)
+    else:
+        plan = _continued_plan(folder, old, source, options, say)
+    tell_of_classes(options.preset, plan.listing.classes, say)
+    return plan
+
+
+def tell_of_classes(preset: str | None, classes: tuple[str, ...] | None, say: Callable[[str], None]) -> None:
+    """A warning where a preset's data has others."""
+    remark = about_classes(preset, len(classes or ())) if preset is not None else None
+    if remark is not None:
+        say(f"warning: {remark}")
+
+
+def _continued_plan(folder: Folder, old: Plan, source: str, options: EncodeOptions, say: Callable[[str], None]) -> Plan:
     if options.scan.part_size is not None and options.scan.part_size != old.listing.part_size:
         refuse_change(folder, {"part_size": old.listing.part_size}, {"part_size": options.scan.part_size})
     if options.scan.limit is not None and options.scan.limit != old.limit:
