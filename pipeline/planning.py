@@ -11,6 +11,7 @@ from lvae.encode.presets import about_classes
 from lvae.encode.weights import save_safetensors
 from lvae.manifests.dataset import MANIFEST, read_manifest_if_whole
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts import RAW
 from lvae.manifests.plan import (
     AutoencoderRecord,
     Encoding,
@@ -167,9 +168,12 @@ def _continued_plan(folder: Folder, old: Plan, source: str, options: EncodeOptio
         plan = replace(recognize(folder, old, source, options.scan, say), encoding=encoding)
         store_weights(folder, encoding, network)
     else:
-        refuse_change(folder, old.encoding, changed_encoding(options, old.encoding))
-        plan = recognize(folder, old, source, options.scan, say)
-        _check_weights(folder, old.encoding, options)
+        encoding = old.encoding
+        if options.batch is not None and not any(folder.local(RAW).glob("part-*.json")):
+            encoding = replace(encoding, batch=options.batch)  # a batch that was too large binds nobody
+        refuse_change(folder, encoding, changed_encoding(options, encoding))
+        plan = recognize(folder, replace(old, encoding=encoding), source, options.scan, say)
+        _check_weights(folder, encoding, options)
     if plan != old:
         write_plan(folder, plan)
     return plan

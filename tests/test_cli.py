@@ -58,6 +58,8 @@ def test_bad_input_gets_one_line(scenes: Path, empty: Path, tmp_path: Path) -> N
     assert "no-such" in one_line("encode", scenes, out, "--autoencoder", "no-such")
     assert "there is no such runner" in one_line("encode", scenes, out, *PIXELS, "--", "--runner=Fantasy")
     assert "--shared-path" in one_line("encode", scenes, out, *PIXELS, "--", "--runner=FlinkRunner")
+    assert "--device cpux" in one_line("encode", scenes, out, *PIXELS, "--device", "cpux")
+    assert "there is no GPU '77'" in one_line("encode", scenes, out, *PIXELS, "--devices", "77")
     assert "lies in the source" in one_line("encode", scenes, scenes / "out", *PIXELS)
     assert "has no posterior" in one_line("encode", scenes, out, *PIXELS, "--store", "sample")
     assert not (out / "manifest.json").exists()

@@ -177,10 +177,10 @@ def _rehearse(source: str, dataset: str, request: Any, view: Any, workers: int, 
 
 
 def _devices(options: dict[str, Any]) -> tuple[str, ...]:
-    from lvae.encode.encoder import choose_device
+    from lvae.encode.encoder import choose_device, choose_devices
 
-    if options["devices"]:
-        return tuple(choose_device(f"cuda:{number}") for number in options["devices"].split(","))
+    if options["devices"] is not None:
+        return choose_devices(options["devices"])
     return (choose_device(options["device"]),)
 
 

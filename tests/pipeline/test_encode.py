@@ -218,6 +218,17 @@ def test_what_a_scan_set_is_inherited(scenes: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "out/raw").glob("*.json"))) == 3
 
 
+def test_a_batch_that_nothing_was_encoded_with_binds_nobody(scenes: Path, tmp_path: Path) -> None:
+    """One that was too large for the memory, say."""
+    encode(scenes, tmp_path / "out", "pixels", "--batch", "4")
+    assert "batch 4" in encode(scenes, tmp_path / "out", "pixels", "--batch", "2", check=1)
+    shutil.rmtree(tmp_path / "out/raw")
+    (tmp_path / "out/manifest.json").unlink()
+    encode(scenes, tmp_path / "out", "pixels", "--batch", "2")
+    assert json.loads((tmp_path / "out/plan.json").read_bytes())["encoding"]["batch"] == 2
+    lvae("verify", "--deep", tmp_path / "out")
+
+
 def test_a_new_view_replaces_the_old_one_without_disturbing_its_reader(
     scenes: Path, encoded: dict[str, Path], tmp_path: Path
 ) -> None:
