@@ -1,6 +1,7 @@
 """Options that several commands share, and what they mean to the library."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,16 @@ ENGINE = several(
     click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core, or one a GPU]."),
     click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM_OPTIONS]"),
 )
+
+
+class Rate(click.FloatRange):
+    """A number above 0 that is one: neither NaN nor infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        rate = super().convert(value, param, ctx)
+        if not math.isfinite(rate):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return rate
 
 
 def print_json(value: Any) -> None:

@@ -28,6 +28,13 @@ def test_wrong_usage_exits_with_2() -> None:
     assert lvae("nonsense", check=2)
 
 
+@pytest.mark.parametrize("rate", ["nan", "inf", "0", "-1", "fast"])
+def test_a_rate_is_a_number_above_zero(rate: str) -> None:
+    shown = CliRunner().invoke(main, ["encode", "a", "b", "--dry-run", "--images-per-second", rate])
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert "--images-per-second" in shown.stderr.splitlines()[-1]
+
+
 def one_line(*arguments: str | Path) -> str:
     """The error of a command that a user can mend."""
     done = lvae(*arguments, check=1)

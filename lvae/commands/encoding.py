@@ -66,7 +66,7 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; write nothing.")
 @click.option(
     "--images-per-second",
-    type=click.FloatRange(0, min_open=True),
+    type=shared.Rate(0, min_open=True),
     help="With --dry-run: the rate of one worker, instead of a trial.",
 )
 @click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths given here.")
