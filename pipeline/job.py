@@ -367,11 +367,10 @@ def shard(dataset: str, options: ViewOptions, engine: runners.Engine, keep_old: 
     from lvae.manifests.locks import writing
 
     folder = Folder(dataset)
+    _plan_of(folder)  # before a lock makes a folder of what is none
     with writing(folder):
         folder.sweep()
-        plan = read_plan(folder)
-        if plan is None:
-            raise LvaeError(f"{dataset}: is not a dataset. Make one with 'lvae encode SOURCE DATASET'.")
+        plan = _plan_of(folder)
         manifest = read_manifest(folder)
         if manifest is not None and manifest.raw == "dropped":
             raise LvaeError(f"{dataset}: its raw parts have been dropped. Encode the images again for another view.")
@@ -381,6 +380,13 @@ def shard(dataset: str, options: ViewOptions, engine: runners.Engine, keep_old: 
         result, made = write_view_of(folder, plan, settings, engine, keep_old)
         folder.sweep()
         return Result(result, 0, made)
+
+
+def _plan_of(folder: Folder) -> Plan:
+    plan = read_plan(folder)
+    if plan is None:
+        raise LvaeError(f"{folder}: is not a dataset. Make one with 'lvae encode SOURCE DATASET'.")
+    return plan
 
 
 def _fault_line(folder: Folder, plan: Plan | None, faults: Sequence[Fault]) -> str:

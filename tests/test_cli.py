@@ -100,6 +100,14 @@ def test_commands_on_what_is_no_dataset_get_one_line(empty: Path) -> None:
         assert "dataset" in one_line(*command, empty)
 
 
+@pytest.mark.parametrize("command", ["stats", "inspect", "verify", "clean", "shard"])
+def test_a_folder_that_is_not_there_is_not_made(command: str, tmp_path: Path) -> None:
+    shown = CliRunner().invoke(main, [command, str(tmp_path / "nope")])
+    assert shown.exit_code == 1
+    assert shown.stderr.count("\n") == 1 and "dataset" in shown.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_debug_shows_the_traceback(empty: Path) -> None:
     assert "Traceback" in lvae("--debug", "inspect", empty, check=1).stderr
 
