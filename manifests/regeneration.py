@@ -14,6 +14,7 @@ from lvae.manifests.selection import regenerate
 from lvae.manifests.statistics import ChannelMoments, scalar_moments
 from lvae.manifests.storage import folder_at
 from lvae.manifests.verification import moments_from_shards, shard_tolerance
+from lvae.manifests.wording import counted
 
 EXACT = 1e-9  # of a standard deviation: far above float64's rounding over any number of latents, far below any mistake
 
@@ -67,7 +68,7 @@ class Regenerated:
     def table(self, by_class: bool) -> str:
         claimed = self.manifest.statistics
         lines = [
-            f"{self.dataset}: statistics of {claimed.count} latents, computed from {self.computed_from}",
+            f"{self.dataset}: statistics of {counted(claimed.count, 'latent')}, computed from {self.computed_from}",
             "  channel       mean        std        min        max   manifest's mean         std",
         ]
         columns = (self.moments.mean, self.moments.std, self.moments.minimum, self.moments.maximum)

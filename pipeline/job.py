@@ -8,6 +8,7 @@ from typing import Any
 from lvae.manifests import records
 from lvae.manifests.dataset import Manifest, read_manifest
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.option_names import option_of, value_of
 from lvae.manifests.parts import finished, orphans, part_rows, receipt_name, receipts, receipts_record
 from lvae.manifests.plan import PLAN, Plan, first_difference, read_plan
 from lvae.manifests.publish import describe, drop_raw, swap, write_rejected
@@ -156,7 +157,7 @@ def _settings_for(folder: Folder, plan: Plan, options: ViewOptions, manifest: Ma
         if difference:
             name, before, now = difference
             raise LvaeError(
-                f"{folder}: its view has {name} {before}, but this command says {now}. "
+                f"{folder}: its view has {option_of(name)} {value_of(before)}, but this command says {value_of(now)}. "
                 "Use 'lvae shard' for another view."
             )
     return settings

@@ -171,7 +171,9 @@ def _continued_plan(folder: Folder, old: Plan, source: str, options: EncodeOptio
         encoding = old.encoding
         if options.batch is not None and not any(folder.local(RAW).glob("part-*.json")):
             encoding = replace(encoding, batch=options.batch)  # a batch that was too large binds nobody
-        refuse_change(folder, encoding, changed_encoding(options, encoding))
+        changed = changed_encoding(options, encoding)
+        refuse_change(folder, {"--autoencoder": encoding.autoencoder.name}, {"--autoencoder": changed.autoencoder.name})
+        refuse_change(folder, encoding, changed)
         plan = recognize(folder, replace(old, encoding=encoding), source, options.scan, say)
         _check_weights(folder, encoding, options)
     if plan != old:

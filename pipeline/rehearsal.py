@@ -13,6 +13,7 @@ from lvae.manifests.plan import Encoding, Plan, read_plan, refuse_change
 from lvae.manifests.rows import ImageRow, Listing
 from lvae.manifests.storage import Folder
 from lvae.manifests.views import ViewSettings
+from lvae.manifests.wording import counted
 from lvae.pipeline.console import duration, say
 from lvae.pipeline.job import ViewOptions, expected_bytes, readable, view_settings_of
 from lvae.pipeline.planning import (
@@ -75,11 +76,11 @@ class Rehearsal:
                 f"images       {self.images}, {image.size} px, crop {image.crop}{mirrored}",
                 f"autoencoder  {autoencoder.name}, store {autoencoder.store}: latents of {shape}",
                 f"view         {self.view.format} of {self.view.dtype}, {self._normalized}",
-                f"parts        {self.parts} of {self.part_size} images, batch {self.encoding.batch}",
+                f"parts        {self.parts} of {counted(self.part_size, 'image')}, batch {self.encoding.batch}",
                 f"raw parts    {readable(self.raw_bytes)}",
                 f"shards       {readable(self.shard_bytes)}",
                 f"disk         {readable(self.free_bytes)} free: {fits}",
-                f"time         {duration(self.seconds)} with {self.workers} workers, {rate}",
+                f"time         {duration(self.seconds)} with {counted(self.workers, 'worker')}, {rate}",
             ]
         )
 

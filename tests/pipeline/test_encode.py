@@ -107,14 +107,14 @@ def test_too_many_rejected_images_fail_and_a_higher_bound_goes_on(tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("--size", "64"), "image.size"),
-        (("--crop", "center"), "image.crop"),
-        (("--seed", "1"), "seed"),
-        (("--store", "sample"), "store"),
-        (("--weights", "random:1"), "weights"),
-        (("--autoencoder", "kl-f8"), "autoencoder"),
-        (("--part-size", "11"), "part_size"),
-        (("--limit", "5"), "limit"),
+        (("--size", "64"), "--size 32"),
+        (("--crop", "center"), "--crop adm"),
+        (("--seed", "1"), "--seed 0"),
+        (("--store", "sample"), "--store mode"),
+        (("--weights", "random:1"), "--weights "),
+        (("--autoencoder", "kl-f8"), "--autoencoder custom"),
+        (("--part-size", "11"), "--part-size 10"),
+        (("--limit", "5"), "--limit none"),
         (("--format", "webdataset"), "lvae shard"),
     ],
 )
