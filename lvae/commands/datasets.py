@@ -52,9 +52,11 @@ def inspect(dataset: str, preview: Path | None, histogram: Path | None, as_json:
     opened = Dataset.open(dataset)
     print_dataset(dataset, opened.manifest, as_json)
     if preview is not None:
-        from lvae.evaluate.inspection import write_preview
+        from lvae.evaluate.inspection import untrained, write_preview
 
         click.echo(f"{preview}: {write_preview(opened, preview):.2f} dB on average", err=True)
+        if (remark := untrained(opened)) is not None:
+            click.echo(f"warning: {remark}", err=True)
     if histogram is not None:
         from lvae.evaluate.inspection import write_histogram
 
