@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.plan import Encoding
 from lvae.manifests.seeds import derive
 from lvae.manifests.storage import Folder
+from lvae.manifests.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -30,13 +32,50 @@ BATCHES_AHEAD = 4  # of opened images waiting, where the network computes on ano
 
 def choose_device(name: str) -> str:
     """ "auto" is the GPU where there is one. LvaeError for a device that is not there."""
+    return device_among(name, _gpus())
+
+
+def choose_devices(numbers: str) -> tuple[str, ...]:
+    """Several GPUs, "0,1". LvaeError for one that is not there."""
+    return devices_among(numbers, _gpus())
+
+
+def _gpus() -> int:
     import torch
 
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def device_among(name: str, gpus: int) -> str:
+    """A device by name on a machine with so many GPUs."""
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cpu" or (name.split(":")[0] == "cuda" and torch.cuda.is_available()):
+        return "cuda" if gpus else "cpu"
+    if name == "cpu" or (name == "cuda" and gpus):
         return name
-    raise LvaeError(f"--device {name}: there is none here. Choose auto, cpu" + (" or cuda." if name != "cuda" else "."))
+    kind, _, number = name.partition(":")
+    if kind == "cuda" and _is_one_of(number, gpus):
+        return f"cuda:{int(number)}"
+    there = ["auto", "cpu", *(["cuda"] if gpus else []), *(f"cuda:{n}" for n in range(gpus if gpus > 1 else 0))]
+    raise LvaeError(f"--device {name}: is not there. Choose one of {', '.join(there)}.")
+
+
+def devices_among(numbers: str, gpus: int) -> tuple[str, ...]:
+    """GPUs by number, separated by commas, on a machine with so many of them."""
+    found = []
+    for number in map(str.strip, numbers.split(",")):
+        if not _is_one_of(number, gpus):
+            there = (
+                f"Those here are {', '.join(map(str, range(gpus)))}." if gpus else "There is none here: leave it out."
+            )
+            raise LvaeError(f"--devices {numbers}: there is no GPU {number!r}. {there}")
+        found.append(f"cuda:{int(number)}")
+    if len(set(found)) < len(found):
+        raise LvaeError(f"--devices {numbers}: names a GPU twice.")
+    return tuple(found)
+
+
+def _is_one_of(number: str, gpus: int) -> bool:
+    return number.isascii() and number.isdigit() and len(number) < 10 and int(number) < gpus
 
 
 def choose_batch(multiply_adds: int, device: str) -> int:
@@ -81,16 +120,18 @@ class Encoder:
 
         torch.set_num_threads(self._encoding.threads)
         if self._device != "cpu":
-            self._network = self._network.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            with _memory(self._device, 0):
+                self._network = self._network.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             tf32 = self._encoding.precision == "tf32"
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
 
     def encode(self, pixels: NDArray[np.uint8], keys: Sequence[str]) -> NDArray[Any]:
         """uint8 (B, H, W, 3) -> (B, orientations, C, h, w) as the raw part stores it: the image, then its mirror."""
         orientations = [pixels, pixels[:, :, ::-1]] if self._encoding.image.mirrored else [pixels]
-        latents = [
-            self._one_orientation(np.ascontiguousarray(view), keys, n == 1) for n, view in enumerate(orientations)
-        ]
+        with _memory(self._device, len(pixels)):
+            latents = [
+                self._one_orientation(np.ascontiguousarray(view), keys, n == 1) for n, view in enumerate(orientations)
+            ]
         return np.stack(latents, axis=1)
 
     def _one_orientation(self, pixels: NDArray[np.uint8], keys: Sequence[str], mirrored: bool) -> NDArray[Any]:
@@ -128,6 +169,27 @@ class Encoder:
         purpose = "posterior of the mirror" if mirrored else "posterior"
         generator = np.random.Generator(np.random.PCG64(derive(self._encoding.seed, purpose, key)))
         return generator.standard_normal(self._encoding.latent_shape, np.float32)
+
+
+@contextmanager
+def _memory(device: str, images: int) -> Iterator[None]:
+    """What it means that so many images (or 0: the network) do not fit.
+
+    On a GPU it is the user's to mend. On a CPU others may have taken the memory: there it is a MemoryError, for whoever
+    submits the part to try again.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        what = f"{counted(images, 'image')} at a time" if images else "the network"
+        advice = f"Give a smaller --batch, such as --batch {images // 2}" if images > 1 else "Use one with more memory"
+        raise LvaeError(f"--device {device}: has too little memory for {what}. {advice}, or free some.") from error
+    except RuntimeError as error:
+        if "not enough memory" in str(error) or "can't allocate memory" in str(error):
+            raise MemoryError(str(error).splitlines()[0]) from error
+        raise
 
 
 def keep_memory() -> dict[str, str]:

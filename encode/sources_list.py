@@ -23,6 +23,7 @@ from lvae.encode.sources_labels import KEY_COLUMNS, LABEL_COLUMNS, is_number
 from lvae.encode.sources_remote import Status
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import UNLABELLED, ImageRow
+from lvae.manifests.wording import counted
 
 ENDINGS = (".csv", ".jsonl", ".txt")
 PATH_COLUMNS = (*KEY_COLUMNS, "url", "image_path", "filepath")
@@ -71,7 +72,7 @@ class ListSource:
             yield ImageRow(path, "", 0, found.size, "", chosen)
         if missing:
             raise LvaeError(
-                f"{self.location}: names {missing} pictures that are not there, {example!r} for one. "
+                f"{self.location}: names {counted(missing, 'picture')} not there, {example!r} for one. "
                 "Paths are relative to the list. Take them out."
             )
         if not images:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import UNLABELLED
+from lvae.manifests.wording import counted
 
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"}
@@ -202,7 +203,7 @@ class NamedLabels:
             return
         missing = set(self._labels).difference(is_there)
         raise LvaeError(
-            f"{self._where}: names {len(missing)} images that are not there, {min(missing)!r} for one. Take them out."
+            f"{self._where}: names {counted(len(missing), 'image')} not there, {min(missing)!r} for one. Take them out."
         )
 
 
@@ -217,16 +218,21 @@ class Labelled(Protocol):
     def warnings(self) -> list[str]: ...
 
 
+ONE = {"lie": "lies", "are": "is", "have": "has"}  # verbs of one image
+
+
 def count_unlabelled(counts: dict[str, int], label: int) -> None:
     if label == UNLABELLED:
         counts[UNLABELLED_IMAGES] = counts.get(UNLABELLED_IMAGES, 0) + 1
 
 
 def warn_of_unlabelled(source: Labelled, why: str) -> None:
-    """Once all rows are through. Where there are no classes at all, nothing is missing."""
+    """Once all rows are through. Where there are no classes at all, nothing is missing. `why` begins with a verb."""
     unlabelled = source.counts.get(UNLABELLED_IMAGES, 0)
     if unlabelled and source.classes:
-        source.warnings.append(f"{unlabelled} images {why}: unlabelled")
+        verb, space, rest = why.partition(" ")
+        why = f"{ONE.get(verb, verb) if unlabelled == 1 else verb}{space}{rest}"
+        source.warnings.append(f"{counted(unlabelled, 'image')} {why}: unlabelled")
 
 
 def no_images(source: str, counts: dict[str, int], hint: str = "") -> LvaeError:

@@ -14,6 +14,7 @@ from lvae.encode import sources_places as places
 from lvae.encode.sources_tar import Member, is_image_member, members, opened
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import ImageRow
+from lvae.manifests.wording import counted
 
 BESIDE = "images beside the class tars"
 
@@ -51,7 +52,7 @@ class NestedTarSource:
         if not images:
             raise names.no_images(self.location, self.counts)
         if beside := self.counts.get(BESIDE, 0):
-            self.warnings.append(f"{beside} images lie beside the class tars of {self.location}: left out")
+            self.warnings.append(f"{counted(beside, 'image')} beside the class tars of {self.location}: left out")
 
     def _inner(self, file: IO[bytes]) -> list[Member]:
         inner = []

@@ -1,6 +1,7 @@
 """Figures drawn with Pillow: grids of captioned pictures, and charts. No text is ever clipped."""
 
 import io
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ INK, FAINT, PAPER, RULE = (32, 34, 38), (110, 114, 120), (255, 255, 255), (214, 
 COLOURS = ((38, 98, 168), (200, 84, 40), (56, 138, 84), (140, 80, 160), (190, 150, 30), (80, 150, 170))
 GAP, MARGIN = 8, 16
 CAPTION, TITLE, SMALL = 13, 16, 11
+JOINERS = "\u200d\ufe0e\ufe0f"  # zero-width joiner, variation selectors
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,20 @@ def text_size(text: str, size: int) -> tuple[int, int]:
 
 
 def shortened(text: str, width: int, size: int) -> str:
-    """The text, cut in the middle with an ellipsis where it is wider than so many pixels."""
+    """The text on one line, its end replaced by an ellipsis where it is wider than so many pixels."""
+    text = "".join(character if character.isprintable() or character in JOINERS else " " for character in text)
     if text_size(text, size)[0] <= width:
         return text
-    for keep in range(len(text) - 1, 1, -1):
-        head = (keep + 1) // 2
-        short = f"{text[:head]}…{text[len(text) - (keep - head) :]}"
-        if text_size(short, size)[0] <= width:
+    for keep in range(len(text) - 1, 0, -1):
+        short = f"{text[:keep].rstrip()}…"
+        if not _within_a_glyph(text, keep) and text_size(short, size)[0] <= width:
             return short
     return "…"
+
+
+def _within_a_glyph(text: str, at: int) -> bool:
+    """Whether a cut there would part a letter from its accents, or a joined sign from its other half."""
+    return bool(unicodedata.combining(text[at])) or text[at] in JOINERS or text[at - 1] == JOINERS[0]
 
 
 def pair_grid(pairs: Sequence[tuple[Captioned, Captioned]], title: str, columns: int) -> Image.Image:

@@ -11,6 +11,7 @@ from lvae.encode.autoencoder import Autoencoder, load
 from lvae.encode.encoder import weights_in
 from lvae.encode.part import open_row
 from lvae.encode.sources import open_reader
+from lvae.encode.untrained import is_untrained
 from lvae.evaluate.figures import COLOURS, Captioned, Series, bar_chart, density_chart, pair_grid, png, stacked
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -43,6 +44,13 @@ def load_autoencoder(dataset: Dataset) -> Autoencoder:
     """The network that a dataset was encoded with, from the weights it carries."""
     record = dataset.manifest.autoencoder
     return load(record.architecture, weights_in(dataset.folder, dataset.encoding))
+
+
+def untrained(dataset: Dataset) -> str | None:
+    """What to say of a dataset's network where it was never trained; its pictures are noise."""
+    if dataset.manifest.autoencoder.pixels or not is_untrained(load_autoencoder(dataset)):
+        return None
+    return "the weights are random, so these reconstructions mean nothing"
 
 
 def to_bytes(images: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -126,6 +134,9 @@ def write_preview(dataset: Dataset, path: Path, count: int = 8) -> float:
         f"Originals beside reconstructions: {manifest.autoencoder.name}, {manifest.image.size} px, "
         f"latents of {shape}, {mean:.1f} dB on average"
     )
+    remark = untrained(dataset)
+    if remark is not None:
+        title += f"; {remark}"
     path.write_bytes(png(pair_grid(pairs, title, columns=2 if manifest.image.size > 128 else 4)))
     return mean
 

@@ -1,6 +1,7 @@
 """Options that several commands share, and what they mean to the library."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,9 @@ SCAN = several(
 )
 
 VIEW = several(
-    click.option("--normalization", metavar="channel|scalar|none|FILE", help="How latents are normalized [channel]."),
+    click.option(
+        "--normalization", metavar="channel|scalar|none|FILE|JSON", help="How latents are normalized [channel]."
+    ),
     click.option("--format", "format_", type=click.Choice(["zarr", "webdataset"]), help="Shard format [zarr]."),
     click.option("--shard-size", type=click.IntRange(1), help="Latents in a shard [8192]; never more than 512 MiB."),
     click.option("--dtype", type=click.Choice(["float16", "float32", "uint8"]), help="Stored numbers [float16]."),
@@ -59,6 +62,16 @@ ENGINE = several(
     click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core, or one a GPU]."),
     click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM_OPTIONS]"),
 )
+
+
+class Rate(click.FloatRange):
+    """A number above 0 that is one: neither NaN nor infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        rate = super().convert(value, param, ctx)
+        if not math.isfinite(rate):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return rate
 
 
 def print_json(value: Any) -> None:

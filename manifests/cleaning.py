@@ -8,6 +8,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.locks import writing
 from lvae.manifests.publish import drop_raw, leftovers, unused_views
 from lvae.manifests.storage import Folder
+from lvae.manifests.wording import counted
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Cleaned:
 
     def sentence(self, dry_run: bool) -> str:
         verb = "would be removed" if dry_run else "removed"
-        return f"{self.dataset}: {len(self.names)} files, {self.bytes / 2**20:.1f} MiB {verb}"
+        return f"{self.dataset}: {counted(len(self.names), 'file')}, {self.bytes / 2**20:.1f} MiB {verb}"
 
 
 def clean(dataset: str, raw: bool, dry_run: bool) -> Cleaned:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.option_names import option_of, value_of
 from lvae.manifests.rows import Listing
 from lvae.manifests.storage import Folder
 
@@ -215,10 +216,6 @@ def refuse_change(folder: Folder, old: object, new: object) -> None:
     if difference:
         name, before, now = difference
         raise LvaeError(
-            f"{folder}: was made with {name} {_short(before)}, but this command says {_short(now)}. "
+            f"{folder}: was made with {option_of(name)} {value_of(before)}, but this command says {value_of(now)}. "
             "Give the same settings, or name another folder."
         )
-
-
-def _short(value: object) -> str:
-    return str(value) if len(str(value)) <= 80 else f"{str(value)[:77]}..."

@@ -12,8 +12,9 @@ from lvae.manifests.parts import receipts
 from lvae.manifests.plan import read_plan
 from lvae.manifests.selection import regenerate
 from lvae.manifests.shard_statistics import moments_from_shards, shard_tolerance
-from lvae.manifests.statistics import ChannelMoments
+from lvae.manifests.statistics import ChannelMoments, scalar_moments
 from lvae.manifests.storage import folder_at
+from lvae.manifests.wording import counted
 
 EXACT = 1e-9  # of a standard deviation: far above float64's rounding over any number of latents, far below any mistake
 
@@ -49,6 +50,10 @@ class Regenerated:
                 f"{self.computed_from} latents. Run 'lvae verify --deep {self.dataset}' to find the fault."
             )
 
+    def beside(self, name: str, shift: float, scale: float) -> "Comparison":
+        """These statistics beside constants of somebody else, one for all channels."""
+        return Comparison(name, shift, scale, self.moments)
+
     def as_dict(self, by_class: bool) -> dict[str, Any]:
         result = {
             "computed_from": self.computed_from,
@@ -63,7 +68,7 @@ class Regenerated:
     def table(self, by_class: bool) -> str:
         claimed = self.manifest.statistics
         lines = [
-            f"{self.dataset}: statistics of {claimed.count} latents, computed from {self.computed_from}",
+            f"{self.dataset}: statistics of {counted(claimed.count, 'latent')}, computed from {self.computed_from}",
             "  channel       mean        std        min        max   manifest's mean         std",
         ]
         columns = (self.moments.mean, self.moments.std, self.moments.minimum, self.moments.maximum)
@@ -77,6 +82,50 @@ class Regenerated:
             for name, moments in self.by_class:
                 pairs = "  ".join(f"{m:8.4f} ±{s:7.4f}" for m, s in zip(moments.mean, moments.std, strict=True))
                 lines.append(f"  {name:{width}}  {pairs}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Raw latents beside constants that somebody else normalized such latents with: (raw - shift) / scale."""
+
+    name: str
+    shift: float
+    scale: float
+    moments: ChannelMoments
+
+    def rows(self) -> list[tuple[str, float, float]]:
+        """(channel, mean, std), and those of all channels together."""
+        channels = zip(self.moments.mean.tolist(), self.moments.std.tolist(), strict=True)
+        return [
+            *((str(n), mean, std) for n, (mean, std) in enumerate(channels)),
+            ("all", *scalar_moments(self.moments)),
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Differences are in the unit of the raw latents; `normalized` is what the constants make of them."""
+        return {
+            "name": self.name,
+            "shift": self.shift,
+            "scale": self.scale,
+            "channels": {
+                channel: {
+                    "mean_minus_shift": mean - self.shift,
+                    "std_minus_scale": std - self.scale,
+                    "normalized_mean": (mean - self.shift) / self.scale,
+                    "normalized_std": std / self.scale,
+                }
+                for channel, mean, std in self.rows()
+            },
+        }
+
+    def table(self) -> str:
+        lines = [
+            f"  {self.name}: shift {self.shift:g} and scale {self.scale:g} of every channel in the paper",
+            "  channel  mean - shift  std - scale  normalized mean         std",
+        ]
+        for channel, found in self.as_dict()["channels"].items():
+            lines.append("  {:>7} {:13.6f} {:12.6f} {:16.6f} {:11.6f}".format(channel, *found.values()))
         return "\n".join(lines)
 
 

@@ -1,23 +1,24 @@
 """A dataset in a few lines, for a person."""
 
 from lvae.manifests.dataset import Manifest
+from lvae.manifests.wording import counted
 
 
 def summary(name: str, manifest: Manifest) -> str:
     """What it holds, how it was made, and its channels."""
     counts, view, image = manifest.counts, manifest.view, manifest.image
     shape = "x".join(map(str, view.shape))
-    orientations = " and their mirrors" if image.mirrored else ""
+    orientations = (" and their mirrors" if counts.images != 1 else " and its mirror") if image.mirrored else ""
     splits = ", ".join(f"{split} {entry.count}" for split, entry in sorted(manifest.splits.items()))
     shards = sum(len(entry.shards) for entry in manifest.splits.values())
     weights = manifest.autoencoder.weights_sha256
     lines = [
-        f"{name}: {counts.latents} latents of {shape} from {counts.images} images{orientations}; "
-        f"{counts.rejected} images rejected",
+        f"{name}: {counted(counts.latents, 'latent')} of {shape} from {counted(counts.images, 'image')}{orientations}; "
+        f"{counted(counts.rejected, 'image')} rejected",
         f"  images       {image.size} px, crop {image.crop}",
         f"  autoencoder  {manifest.autoencoder.name}" + (f", weights {weights[:12]}" if weights else ""),
         f"  classes      {len(manifest.classes) if manifest.classes is not None else 'none'}",
-        f"  view         {view.name}: {splits} in {shards} {view.format} shards of {view.dtype}",
+        f"  view         {view.name}: {splits} in {counted(shards, f'{view.format} shard')} of {view.dtype}",
         f"  normalized   by {manifest.normalization.kind}; raw parts {manifest.raw}",
         "  channel      mean        std        min        max      shift      scale",
     ]

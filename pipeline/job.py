@@ -8,6 +8,7 @@ from lvae.manifests.dataset import Manifest, read_manifest, view_settings
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.faults import Fault
 from lvae.manifests.locks import writing
+from lvae.manifests.option_names import option_of, value_of
 from lvae.manifests.parts import beyond, finished, orphans, receipt_name, receipts
 from lvae.manifests.plan import PLAN, Plan, first_difference, read_plan_if_whole, write_plan
 from lvae.manifests.publish import drop_raw, write_rejected
@@ -140,7 +141,7 @@ def _settings_for(folder: Folder, plan: Plan, options: ViewOptions, manifest: Ma
         if difference:
             name, before, now = difference
             raise LvaeError(
-                f"{folder}: its view has {name} {before}, but this command says {now}. "
+                f"{folder}: its view has {option_of(name)} {value_of(before)}, but this command says {value_of(now)}. "
                 "Use 'lvae shard' for another view."
             )
     return settings

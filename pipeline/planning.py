@@ -7,9 +7,11 @@ from typing import Any
 from lvae.encode.autoencoder import Autoencoder, build, load
 from lvae.encode.crops import CROPS
 from lvae.encode.encoder import choose_batch, choose_device, choose_part_size, weights_in
+from lvae.encode.presets import about_classes
 from lvae.encode.weights import save_safetensors
 from lvae.manifests.dataset import MANIFEST, read_manifest_if_whole
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts import RAW
 from lvae.manifests.plan import (
     AutoencoderRecord,
     Encoding,
@@ -30,7 +32,10 @@ THREADS = 1  # inside a part: N one-thread workers beat one N-thread worker, and
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """What decides the raw parts, as given on the command line; None where not given."""
+    """What decides the raw parts, as given on the command line; None where not given.
+
+    preset: whose settings these are, for what is said of the classes.
+    """
 
     autoencoder: str | None = None
     weights: str | None = None
@@ -42,6 +47,7 @@ class EncodeOptions:
     batch: int | None = None
     precision: Precision | None = None
     device: str = "auto"
+    preset: str | None = None
     scan: ScanOptions = field(default_factory=ScanOptions)
 
 
@@ -138,16 +144,35 @@ def prepare(folder: Folder, source: str, options: EncodeOptions, say: Callable[[
         say(f"{error} Making it anew from this command.")
         old = None
     if old is None:
-        return _first_plan(folder, source, options, say)
+        plan = _first_plan(folder, source, options, say)
+    else:
+        plan = _continued_plan(folder, old, source, options, say)
+    tell_of_classes(options.preset, plan.listing.classes, say)
+    return plan
+
+
+def tell_of_classes(preset: str | None, classes: tuple[str, ...] | None, say: Callable[[str], None]) -> None:
+    """A warning where a preset's data has others."""
+    remark = about_classes(preset, len(classes or ())) if preset is not None else None
+    if remark is not None:
+        say(f"warning: {remark}")
+
+
+def _continued_plan(folder: Folder, old: Plan, source: str, options: EncodeOptions, say: Callable[[str], None]) -> Plan:
     if old.encoding is None:
         network = load_network(options)
         encoding = new_encoding(options, network, _fingerprint(network))
         plan = replace(_look_again(folder, old, source, options.scan, say), encoding=encoding)
         store_weights(folder, encoding, network)
     else:
-        refuse_change(folder, old.encoding, changed_encoding(options, old.encoding))
-        plan = _look_again(folder, old, source, options.scan, say)
-        _check_weights(folder, old.encoding, options)
+        encoding = old.encoding
+        if options.batch is not None and not any(folder.local(RAW).glob("part-*.json")):
+            encoding = replace(encoding, batch=options.batch)  # a batch that was too large binds nobody
+        changed = changed_encoding(options, encoding)
+        refuse_change(folder, {"--autoencoder": encoding.autoencoder.name}, {"--autoencoder": changed.autoencoder.name})
+        refuse_change(folder, encoding, changed)
+        plan = _look_again(folder, replace(old, encoding=encoding), source, options.scan, say)
+        _check_weights(folder, encoding, options)
     if plan != old:
         write_plan(folder, plan)
     return plan

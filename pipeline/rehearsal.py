@@ -12,6 +12,8 @@ from lvae.manifests import records
 from lvae.manifests.plan import Encoding, Plan, read_plan, refuse_change
 from lvae.manifests.rows import ImageRow, Listing, Segment
 from lvae.manifests.storage import Folder
+from lvae.manifests.views import ViewSettings
+from lvae.manifests.wording import counted
 from lvae.pipeline.console import duration, say
 from lvae.pipeline.planning import (
     EncodeOptions,
@@ -20,6 +22,7 @@ from lvae.pipeline.planning import (
     load_network,
     new_encoding,
     part_size_for,
+    tell_of_classes,
 )
 from lvae.pipeline.scanning import Scan, origin, tell
 from lvae.pipeline.views import ViewOptions, expected_bytes, readable, view_settings_of
@@ -34,6 +37,7 @@ class Rehearsal:
     """The resolved settings and the expected size of a job. Rates in images per second."""
 
     encoding: Encoding
+    view: ViewSettings
     images: int
     parts: int
     part_size: int
@@ -48,6 +52,16 @@ class Rehearsal:
     def seconds(self) -> float:
         return self.images / (self.images_per_second_per_worker * min(self.workers, max(self.parts, 1)))
 
+    @property
+    def _normalized(self) -> str:
+        if self.view.shift is None or self.view.scale is None:
+            return f"normalized by {self.view.normalization}"
+        shift, scale = (
+            " ".join(f"{value:g}" for value in (values[:1] if len(set(values)) == 1 else values))
+            for values in (self.view.shift, self.view.scale)
+        )
+        return f"normalized by shift {shift}, scale {scale}"
+
     def as_dict(self) -> dict[str, Any]:
         return {**records.plain(self), "seconds": self.seconds}
 
@@ -61,11 +75,12 @@ class Rehearsal:
             [
                 f"images       {self.images}, {image.size} px, crop {image.crop}{mirrored}",
                 f"autoencoder  {autoencoder.name}, store {autoencoder.store}: latents of {shape}",
-                f"parts        {self.parts} of {self.part_size} images, batch {self.encoding.batch}",
+                f"view         {self.view.format} of {self.view.dtype}, {self._normalized}",
+                f"parts        {self.parts} of {counted(self.part_size, 'image')}, batch {self.encoding.batch}",
                 f"raw parts    {readable(self.raw_bytes)}",
                 f"shards       {readable(self.shard_bytes)}",
                 f"disk         {readable(self.free_bytes)} free: {fits}",
-                f"time         {duration(self.seconds)} with {self.workers} workers, {rate}",
+                f"time         {duration(self.seconds)} with {counted(self.workers, 'worker')}, {rate}",
             ]
         )
 
@@ -84,17 +99,20 @@ def rehearse(
         if len(first) < TRIAL_ROWS:
             first.append(row)
     tell(found, images, say)
+    tell_of_classes(options.preset, found.classes, say)
     network, encoding, cost = _resolve(folder, options, old, trial=images_per_second is None)
     part_size = old.listing.segments[-1].part_size if old else options.scan.part_size or part_size_for(encoding, cost)
     listing = Listing((Segment(found.source.kind, images, "", part_size, found.classes),))
     plan = Plan("latent-vae-plan", 1, (origin(found, options.scan),), listing, (), encoding)
-    raw_bytes, shard_bytes = expected_bytes(plan, view_settings_of(folder, plan, view, None), images)
+    settings = view_settings_of(folder, plan, view, None)
+    raw_bytes, shard_bytes = expected_bytes(plan, settings, images)
     rate = images_per_second
     if rate is None:
         encoder = Encoder(encoding, network, choose_device(options.device))
         rate = _measure(encoder, encoding, first, found)
     return Rehearsal(
         encoding,
+        settings,
         images,
         listing.parts,
         part_size,

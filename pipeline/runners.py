@@ -21,6 +21,7 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage import TEMPORARY, Folder
 from lvae.pipeline import progress
+from lvae.pipeline.console import say
 from lvae.pipeline.submission import Submission
 
 IN_PROCESS = "FnApiRunner"
@@ -64,7 +65,10 @@ class Engine:
 
 
 def choose_engine(beam_options: Sequence[str], workers: int, environment: dict[str, str]) -> Engine:
-    """Beam's options from what stands after `--`; LvaeError for a runner that nobody knows."""
+    """Beam's options from what stands after `--`; LvaeError for a runner or an option that nobody knows.
+
+    Other runners than the in-process one may take options that Beam's Python side does not know: those are warned of.
+    """
     name, others = IN_PROCESS, []
     waiting = iter(beam_options)
     for option in waiting:
@@ -79,7 +83,19 @@ def choose_engine(beam_options: Sequence[str], workers: int, environment: dict[s
         known = "FnApiRunner, dask, portable, flink, spark, dataflow"
         raise LvaeError(f"--runner={name}: there is no such runner. Choose one of {known}.")
     options = (f"--runner={runner}", *others)
+    if others:
+        _check_options(others, runner)
     return Engine(options, workers, runner == IN_PROCESS, environment)
+
+
+def _check_options(options: Sequence[str], runner: str) -> None:
+    from lvae.pipeline.beam_options import unknown_options  # which loads Beam: a second or two
+
+    unknown = " ".join(unknown_options(options))
+    if unknown and runner == IN_PROCESS:
+        raise LvaeError(f"a Beam option after --: {unknown} is unknown. Leave it out, or mend its spelling.")
+    if unknown:
+        say(f"warning: Beam does not know {unknown}; passed on to {runner.rpartition('.')[2]} unchecked")
 
 
 @dataclass(frozen=True)

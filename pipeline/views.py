@@ -87,11 +87,12 @@ def begun_view(folder: Folder) -> ViewSettings | None:
 
 
 def read_normalization(name_or_file: str, channels: int) -> dict[str, Any]:
-    """channel, scalar or none; or a JSON file with shift and scale, a number each or one a channel."""
+    """channel, scalar or none; or JSON, in a file or as it is, with shift and scale: a number each or one a channel."""
     if name_or_file in ("channel", "scalar", "none"):
         return {"normalization": name_or_file, "shift": None, "scale": None}
     try:
-        data = Path(name_or_file).read_bytes()
+        inline = name_or_file.lstrip().startswith("{")
+        data = name_or_file.encode() if inline else Path(name_or_file).read_bytes()
     except OSError as error:
         raise LvaeError(
             f"--normalization {name_or_file}: is none of channel, scalar, none, and no file that can be read "

@@ -28,6 +28,13 @@ def test_wrong_usage_exits_with_2() -> None:
     assert lvae("nonsense", check=2)
 
 
+@pytest.mark.parametrize("rate", ["nan", "inf", "0", "-1", "fast"])
+def test_a_rate_is_a_number_above_zero(rate: str) -> None:
+    shown = CliRunner().invoke(main, ["encode", "a", "b", "--dry-run", "--images-per-second", rate])
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert "--images-per-second" in shown.stderr.splitlines()[-1]
+
+
 def one_line(*arguments: str | Path) -> str:
     """The error of a command that a user can mend."""
     done = lvae(*arguments, check=1)
@@ -58,6 +65,8 @@ def test_bad_input_gets_one_line(scenes: Path, empty: Path, tmp_path: Path) -> N
     assert "no-such" in one_line("encode", scenes, out, "--autoencoder", "no-such")
     assert "there is no such runner" in one_line("encode", scenes, out, *PIXELS, "--", "--runner=Fantasy")
     assert "--shared-path" in one_line("encode", scenes, out, *PIXELS, "--", "--runner=FlinkRunner")
+    assert "--device cpux" in one_line("encode", scenes, out, *PIXELS, "--device", "cpux")
+    assert "there is no GPU '77'" in one_line("encode", scenes, out, *PIXELS, "--devices", "77")
     assert "lies in the source" in one_line("encode", scenes, scenes / "out", *PIXELS)
     assert "has no posterior" in one_line("encode", scenes, out, *PIXELS, "--store", "sample")
     assert not (out / "manifest.json").exists()
@@ -89,6 +98,14 @@ def test_a_folder_that_cannot_be_written_gets_one_line(scenes: Path, tmp_path: P
 def test_commands_on_what_is_no_dataset_get_one_line(empty: Path) -> None:
     for command in (["stats"], ["inspect"], ["verify"], ["clean"], ["shard"]):
         assert "dataset" in one_line(*command, empty)
+
+
+@pytest.mark.parametrize("command", ["stats", "inspect", "verify", "clean", "shard"])
+def test_a_folder_that_is_not_there_is_not_made(command: str, tmp_path: Path) -> None:
+    shown = CliRunner().invoke(main, [command, str(tmp_path / "nope")])
+    assert shown.exit_code == 1
+    assert shown.stderr.count("\n") == 1 and "dataset" in shown.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_debug_shows_the_traceback(empty: Path) -> None:

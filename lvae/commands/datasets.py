@@ -6,26 +6,37 @@ import click
 
 from lvae import options as shared
 from lvae.commands.encoding import print_dataset
+from lvae.encode import presets
 from lvae.manifests.wording import counted
 
 
-@click.command(short_help="Statistics made anew.")
+@click.command(short_help="Statistics made anew.", epilog=f"\b\nPresets\n{presets.table()}")
 @shared.DATASET
 @click.option("--by-class", is_flag=True, help="Also for every class.")
 @click.option("--check", is_flag=True, help="Exit with 1 where the manifest says otherwise.")
+@click.option("--preset", metavar="NAME", help="Beside the constants of the paper for this dataset.")
 @shared.JSON
-def stats(dataset: str, by_class: bool, check: bool, as_json: bool) -> None:
+def stats(dataset: str, by_class: bool, check: bool, preset: str | None, as_json: bool) -> None:
     """Regenerate the statistics of DATASET from its latents, beside those of its manifest.
 
     From the raw latents where they are kept: exact. From the shards otherwise: within the rounding of their dtype.
     """
     from lvae.manifests.regeneration import regenerated
 
+    constants = presets.paper_constants(preset) if preset is not None else None
     found = regenerated(dataset)
+    comparison = found.beside(str(preset), *constants) if constants is not None else None
     if as_json:
-        shared.print_json(found.as_dict(by_class))
+        compared = {"preset": comparison.as_dict()} if comparison is not None else {}
+        shared.print_json({**found.as_dict(by_class), **compared})
     else:
         click.echo(found.table(by_class))
+        if comparison is not None:
+            click.echo(comparison.table())
+    if preset is not None:
+        made = found.manifest.autoencoder.name
+        if made != (wanted := presets.encoding_preset(preset).autoencoder):
+            click.echo(f"warning: {dataset} was made with {made}, and preset {preset} has {wanted}", err=True)
     if check:
         found.require_agreement()
 
@@ -42,9 +53,11 @@ def inspect(dataset: str, preview: Path | None, histogram: Path | None, as_json:
     opened = Dataset.open(dataset)
     print_dataset(dataset, opened.manifest, as_json)
     if preview is not None:
-        from lvae.evaluate.inspection import write_preview
+        from lvae.evaluate.inspection import untrained, write_preview
 
         click.echo(f"{preview}: {write_preview(opened, preview):.2f} dB on average", err=True)
+        if (remark := untrained(opened)) is not None:
+            click.echo(f"warning: {remark}", err=True)
     if histogram is not None:
         from lvae.evaluate.inspection import write_histogram
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvae import options as shared
+from lvae.encode import presets
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.wording import counted
 
@@ -49,9 +50,10 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
         click.echo(f"{dataset}: {counted(listing.images, 'image')} in {parts} of up to {size}")
 
 
-@click.command(short_help="Images to a finished, verified dataset.")
+@click.command(short_help="Images to a finished, verified dataset.", epilog=f"\b\nPresets\n{presets.table()}")
 @shared.SOURCE
 @shared.DATASET
+@click.option("--preset", metavar="NAME", help="Settings of the paper, for all that is not given; see below.")
 @click.option("--autoencoder", metavar="NAME|JSON", help="One of those below, or a JSON description of one.")
 @click.option("--weights", metavar="FILE|random:SEED", help="A file of weights of any kind, or a folder.")
 @click.option("--size", type=click.IntRange(1), help="Side of the cropped square in pixels [256].")
@@ -68,7 +70,7 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; write nothing.")
 @click.option(
     "--images-per-second",
-    type=click.FloatRange(0, min_open=True),
+    type=shared.Rate(0, min_open=True),
     help="With --dry-run: the rate of one worker, instead of a trial.",
 )
 @click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths given here.")
@@ -92,6 +94,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     """
     from lvae.pipeline import job
 
+    options = _with_preset(options)
     request, view = _encode_options(options), shared.view_options(options, limit=None)
     devices = _devices(options)
     workers = options["workers"] or _default_workers(devices)
@@ -173,10 +176,32 @@ def print_dataset(dataset: str, manifest: "Manifest", as_json: bool) -> None:
         click.echo(summary(dataset, manifest))
 
 
+def _with_preset(options: dict[str, Any]) -> dict[str, Any]:
+    """The options, those that were not given from the preset, if one is named."""
+    if options["preset"] is None:
+        return options
+    filled, said = presets.fill(options["preset"], options)
+    for line in said:
+        click.echo(line, err=True)
+    return filled
+
+
 def _encode_options(options: dict[str, Any]) -> "EncodeOptions":
     from lvae.pipeline.planning import EncodeOptions
 
-    names = ("autoencoder", "weights", "size", "crop", "mirror", "store", "seed", "batch", "precision", "device")
+    names = (
+        "autoencoder",
+        "weights",
+        "size",
+        "crop",
+        "mirror",
+        "store",
+        "seed",
+        "batch",
+        "precision",
+        "device",
+        "preset",
+    )
     return EncodeOptions(**{name: options[name] for name in names}, scan=shared.scan_options(options))
 
 
@@ -191,10 +216,10 @@ def _rehearse(source: str, dataset: str, request: Any, view: Any, workers: int, 
 
 
 def _devices(options: dict[str, Any]) -> tuple[str, ...]:
-    from lvae.encode.encoder import choose_device
+    from lvae.encode.encoder import choose_device, choose_devices
 
-    if options["devices"]:
-        return tuple(choose_device(f"cuda:{number}") for number in options["devices"].split(","))
+    if options["devices"] is not None:
+        return choose_devices(options["devices"])
     return (choose_device(options["device"]),)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from lvae import options as shared
+from lvae.manifests.wording import counted
 
 
 @click.command(short_help="Draw the small world.")
@@ -19,7 +20,7 @@ def scenes(out: Path, count: int, size: int, seed: int) -> None:
 
     with Bar("drawing", count, "pictures") as bar:
         write_scenes(out, count, size, seed, bar.advance)
-    click.echo(f"{out}: {count} pictures of {size} px")
+    click.echo(f"{out}: {counted(count, 'picture')} of {size} px")
 
 
 @click.command(short_help="Everything in one go, on a small scale.")

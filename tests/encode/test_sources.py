@@ -112,7 +112,7 @@ def test_files_beside_class_folders_are_unlabelled_with_a_warning(tmp_path: Path
     source, rows = listed(tmp_path)
     assert [row.label for row in rows] == [0, UNLABELLED]
     assert source.counts["unlabelled"] == 1
-    assert "1 images lie beside" in source.warnings[0]
+    assert "1 image lies beside" in source.warnings[0]
 
 
 def test_a_flat_folder_has_no_classes_and_no_warning(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_images_that_dataset_json_leaves_out_are_unlabelled(tmp_path: Path) -> N
     (tmp_path / "dataset.json").write_text('{"labels": [["2.png", 0]]}')
     source, rows = listed(tmp_path)
     assert [row.label for row in rows] == [-1, 0]
-    assert source.warnings == ["1 images are not in dataset.json: unlabelled"]
+    assert source.warnings == ["1 image is not in dataset.json: unlabelled"]
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_images_that_dataset_json_leaves_out_are_unlabelled(tmp_path: Path) -> N
         ('{"labels": [["1.png", NaN]]}', "NaN"),
         ('{"labels": [["1.png", 99999999999]]}', "out of range"),
         ('{"labels": [["1.png", 1], ["1.png", 2]]}', "has two labels"),
-        ('{"labels": [["1.png", 1], ["gone.png", 2]]}', "names 1 images that are not there, 'gone.png' for one"),
+        ('{"labels": [["1.png", 1], ["gone.png", 2]]}', "names 1 image not there, 'gone.png' for one"),
         ('{"labels": null, "labels": []}', "stands twice"),
         ("[" * 100_000, "nested too deeply"),
         ('{"labels": [["1.png", ' + "9" * 5000 + "]]}", "dataset.json"),
@@ -377,7 +377,7 @@ def test_labels_may_stand_before_the_image_or_in_json(tmp_path: Path) -> None:
     assert [(row.key, row.label) for row in rows] == [
         *[("a.png", 1), ("b.png", 2), ("c.png", -1), ("d.rgb.png", 0), ("d.mask.png", 0)]
     ]
-    assert source.warnings == ["1 images have no label in .cls or .json: unlabelled"]
+    assert source.warnings == ["1 image has no label in .cls or .json: unlabelled"]
 
 
 def test_names_with_several_dots_find_their_own_label(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_class_names_are_sorted(folder: Path) -> None:
     path = write(folder, "a.csv", "a.png,zebra\nf,cat\nsub/b c.png,\n")
     source, rows = listed(path)
     assert (source.classes, [row.label for row in rows]) == (("cat", "zebra"), [1, 0, -1])
-    assert source.warnings == ["1 images have no label in a.csv: unlabelled"]
+    assert source.warnings == ["1 image has no label in a.csv: unlabelled"]
 
 
 def test_paths_are_relative_to_the_list_or_absolute(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -86,7 +86,7 @@ def test_what_is_listed_is_a_picture_whatever_it_is_called(folder: Path) -> None
 
 def test_missing_pictures_are_counted_and_one_is_named(folder: Path) -> None:
     said = refused(write(folder, "a.txt", "a.png\ngone.png\nsub\nf\nlost.png\n"))
-    assert "names 3 pictures that are not there, 'gone.png' for one" in said
+    assert "names 3 pictures not there, 'gone.png' for one" in said
 
 
 def test_a_path_that_stands_twice_is_refused(folder: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_binary_list_is_one_line(folder: Path) -> None:
 
 
 def test_pipes_and_devices_are_not_opened(folder: Path) -> None:
-    assert "names 2 pictures that are not there" in refused(write(folder, "a.txt", "/dev/zero\n/dev/stdin\nf\n"))
+    assert "names 2 pictures not there" in refused(write(folder, "a.txt", "/dev/zero\n/dev/stdin\nf\n"))
 
 
 def test_a_file_that_changed_is_not_an_image_to_reject(folder: Path) -> None:

@@ -105,7 +105,7 @@ def test_the_hash_of_a_plan_depends_on_every_deciding_setting(plan: Plan) -> Non
 def test_another_setting_is_refused_by_name(plan: Plan) -> None:
     encoding = plan.encoded()
     changed = replace(encoding, image=replace(encoding.image, crop="lsun"))
-    with pytest.raises(LvaeError, match=r"^flowers: was made with image\.crop adm, but this command says lsun\. Give"):
+    with pytest.raises(LvaeError, match=r"^flowers: was made with --crop adm, but this command says lsun\. Give"):
         refuse_change(Folder("flowers"), encoding, changed)
 
 

@@ -107,14 +107,14 @@ def test_too_many_rejected_images_fail_and_a_higher_bound_goes_on(tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("--size", "64"), "image.size"),
-        (("--crop", "center"), "image.crop"),
-        (("--seed", "1"), "seed"),
-        (("--store", "sample"), "store"),
-        (("--weights", "random:1"), "weights"),
-        (("--autoencoder", "kl-f8"), "autoencoder"),
-        (("--part-size", "11"), "part_size"),
-        (("--limit", "5"), "limit"),
+        (("--size", "64"), "--size 32"),
+        (("--crop", "center"), "--crop adm"),
+        (("--seed", "1"), "--seed 0"),
+        (("--store", "sample"), "--store mode"),
+        (("--weights", "random:1"), "--weights "),
+        (("--autoencoder", "kl-f8"), "--autoencoder custom"),
+        (("--part-size", "11"), "--part-size 10"),
+        (("--limit", "5"), "--limit none"),
         (("--format", "webdataset"), "lvae shard"),
     ],
 )
@@ -216,6 +216,17 @@ def test_what_a_scan_set_is_inherited(scenes: Path, tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "out/manifest.json").read_bytes())
     assert manifest["counts"]["images"] == 20
     assert len(list((tmp_path / "out/raw").glob("*.json"))) == 3
+
+
+def test_a_batch_that_nothing_was_encoded_with_binds_nobody(scenes: Path, tmp_path: Path) -> None:
+    """One that was too large for the memory, say."""
+    encode(scenes, tmp_path / "out", "pixels", "--batch", "4")
+    assert "batch 4" in encode(scenes, tmp_path / "out", "pixels", "--batch", "2", check=1)
+    shutil.rmtree(tmp_path / "out/raw")
+    (tmp_path / "out/manifest.json").unlink()
+    encode(scenes, tmp_path / "out", "pixels", "--batch", "2")
+    assert json.loads((tmp_path / "out/plan.json").read_bytes())["encoding"]["batch"] == 2
+    lvae("verify", "--deep", tmp_path / "out")
 
 
 def test_a_new_view_replaces_the_old_one_without_disturbing_its_reader(
