@@ -122,7 +122,7 @@ def _checked_settings(
 ) -> ViewSettings:
     """The view's settings, and room for it. A command that fails here leaves no plan that would bind the next one."""
     try:
-        settings = _settings_for(folder, plan, options, manifest)
+        settings = settings_for(folder, plan, options, manifest)
         check_space(folder, plan, settings)
     except LvaeError:
         if old is None:
@@ -133,7 +133,7 @@ def _checked_settings(
     return settings
 
 
-def _settings_for(folder: Folder, plan: Plan, options: ViewOptions, manifest: Manifest | None) -> ViewSettings:
+def settings_for(folder: Folder, plan: Plan, options: ViewOptions, manifest: Manifest | None) -> ViewSettings:
     """The view that `encode` writes: as given, or as it is. Another one is `lvae shard`'s to make."""
     settings = view_settings_of(folder, plan, options, manifest)
     if manifest is not None:

@@ -26,12 +26,19 @@ from lvae.pipeline.matching import Match
 from lvae.pipeline.scanning import Scan, ScanOptions, origin, remember, remembered, tell
 
 
-def recognize(folder: Folder, plan: Plan, source: str, options: ScanOptions, say: Callable[[str], None]) -> Plan:
+def recognize(
+    folder: Folder,
+    plan: Plan,
+    source: str,
+    options: ScanOptions,
+    say: Callable[[str], None],
+    closely: bool = True,
+) -> Plan:
     """The plan, with the place where its images lie now.
 
     LvaeError where the source no longer holds the images that the dataset was made from, naming a difference. Damaged
     rows are written again. Where files look touched since they were listed, the bytes of every finished part's images
-    are compared with its receipt.
+    are compared with its receipt. Without `closely` nothing is written and no image is read: names and sizes decide.
     """
     found = Scan(source, replace(options, limit=inherited_limit(plan, source, options)))
     match = Match(folder, plan, found, options.labels is not None)
@@ -40,6 +47,8 @@ def recognize(folder: Folder, plan: Plan, source: str, options: ScanOptions, say
         new = next(rows, None)
         deque(rows, maxlen=0)  # to the end: what is gone or changed weighs more
     except DamagedRowsError:
+        if not closely:
+            raise
         _write_again(folder, plan, source, options)
         return recognize(folder, plan, source, options, say)
     except LvaeError as error:
@@ -56,7 +65,7 @@ def recognize(folder: Folder, plan: Plan, source: str, options: ScanOptions, say
         and not (options.labels is None and plan.origins[0].labels_from == "file")
     ):
         raise _other_images(folder, source, f"its classes are now {', '.join(found.classes or ['none'])}")
-    return _found_again(folder, plan, found, match, say)
+    return _found_again(folder, plan, found, match, say) if closely else plan
 
 
 def append(

@@ -1,7 +1,9 @@
 """`--dry-run`: what an encoding job would do, how much it would write and how long it would take. Writes nothing."""
 
+import itertools
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lvae.encode.autoencoder import Autoencoder
@@ -9,12 +11,16 @@ from lvae.encode.encoder import Encoder, choose_device
 from lvae.encode.part import open_row
 from lvae.encode.sources import open_reader
 from lvae.manifests import records
+from lvae.manifests.dataset import read_manifest_if_whole
+from lvae.manifests.parts import finished
 from lvae.manifests.plan import Encoding, Plan, read_plan, refuse_change
-from lvae.manifests.rows import ImageRow, Listing, Segment
+from lvae.manifests.rows import ImageRow, Listing, RowReader, Segment
 from lvae.manifests.storage import Folder
 from lvae.manifests.views import ViewSettings
 from lvae.manifests.wording import counted
 from lvae.pipeline.console import duration, say
+from lvae.pipeline.job import settings_for
+from lvae.pipeline.matching import Match
 from lvae.pipeline.planning import (
     EncodeOptions,
     build_without_weights,
@@ -24,8 +30,9 @@ from lvae.pipeline.planning import (
     part_size_for,
     tell_of_classes,
 )
+from lvae.pipeline.recognition import inherited_limit, recognize
 from lvae.pipeline.scanning import Scan, origin, tell
-from lvae.pipeline.views import ViewOptions, expected_bytes, readable, view_settings_of
+from lvae.pipeline.views import SPACE_SLACK, ViewOptions, expected_bytes, readable
 
 TRIAL_SECONDS = 3.0  # of encoding, to measure the rate
 TRIAL_ROWS = 64  # listed rows kept for the trial
@@ -39,6 +46,7 @@ class Rehearsal:
     encoding: Encoding
     view: ViewSettings
     images: int
+    images_to_encode: int
     parts: int
     part_size: int
     raw_bytes: int
@@ -50,7 +58,7 @@ class Rehearsal:
 
     @property
     def seconds(self) -> float:
-        return self.images / (self.images_per_second_per_worker * min(self.workers, max(self.parts, 1)))
+        return self.images_to_encode / (self.images_per_second_per_worker * min(self.workers, max(self.parts, 1)))
 
     @property
     def _normalized(self) -> str:
@@ -68,12 +76,13 @@ class Rehearsal:
     def __str__(self) -> str:
         image, autoencoder = self.encoding.image, self.encoding.autoencoder
         rate = f"{self.images_per_second_per_worker:.2f} images/s a worker ({'measured' if self.measured else 'given'})"
-        fits = "fits" if self.raw_bytes + self.shard_bytes < self.free_bytes else "DOES NOT FIT"
+        fits = "fits" if self.raw_bytes + self.shard_bytes + SPACE_SLACK < self.free_bytes else "DOES NOT FIT"
+        left = "" if self.images_to_encode == self.images else f" ({self.images_to_encode} to encode)"
         shape = "x".join(map(str, self.encoding.latent_shape))
         mirrored = ", mirrored" if image.mirrored else ""
         return "\n".join(
             [
-                f"images       {self.images}, {image.size} px, crop {image.crop}{mirrored}",
+                f"images       {self.images}{left}, {image.size} px, crop {image.crop}{mirrored}",
                 f"autoencoder  {autoencoder.name}, store {autoencoder.store}: latents of {shape}",
                 f"view         {self.view.format} of {self.view.dtype}, {self._normalized}",
                 f"parts        {self.parts} of {counted(self.part_size, 'image')}, batch {self.encoding.batch}",
@@ -91,21 +100,20 @@ def rehearse(
     """Lists the images, resolves every setting, and encodes a few images for the rate unless one is given."""
     folder = Folder(dataset)
     old = read_plan(folder)
-    found = Scan(source, options.scan)
-    first: list[ImageRow] = []
-    images = 0
-    for row in found.rows():
-        images += 1
-        if len(first) < TRIAL_ROWS:
-            first.append(row)
+    found, rows = _new_rows(folder, old, source, options)
+    first = list(itertools.islice(rows, TRIAL_ROWS))
+    new = len(first) + sum(1 for _ in rows)
+    images = new + (old.listing.images if old is not None else 0)
     tell(found, images, say)
     tell_of_classes(options.preset, found.classes, say)
     network, encoding, cost = _resolve(folder, options, old, trial=images_per_second is None)
     part_size = old.listing.segments[-1].part_size if old else options.scan.part_size or part_size_for(encoding, cost)
-    listing = Listing((Segment(found.source.kind, images, "", part_size, found.classes),))
-    plan = Plan("latent-vae-plan", 1, (origin(found, options.scan),), listing, (), encoding)
-    settings = view_settings_of(folder, plan, view, None)
-    raw_bytes, shard_bytes = expected_bytes(plan, settings, images)
+    plan = _plan(old, found, options, new, part_size, encoding)
+    left = new + (_left(folder, old) if old is not None and old.encoding is not None else images - new)
+    settings = settings_for(folder, plan, view, read_manifest_if_whole(folder))
+    raw_bytes, shard_bytes = expected_bytes(plan, settings, left)[0], expected_bytes(plan, settings, images)[1]
+    if old is not None and not first:
+        first = RowReader(folder, old.listing).part(0)[:TRIAL_ROWS]
     rate = images_per_second
     if rate is None:
         encoder = Encoder(encoding, network, choose_device(options.device))
@@ -114,7 +122,8 @@ def rehearse(
         encoding,
         settings,
         images,
-        listing.parts,
+        left,
+        plan.listing.parts,
         part_size,
         raw_bytes,
         shard_bytes,
@@ -123,6 +132,33 @@ def rehearse(
         rate,
         images_per_second is None,
     )
+
+
+def _new_rows(folder: Folder, old: Plan | None, source: str, options: EncodeOptions) -> tuple[Scan, Iterator[ImageRow]]:
+    """The source, and those of its images that the dataset does not list; refused as the job itself would refuse."""
+    if old is None:
+        found = Scan(source, options.scan)
+        return found, found.rows()
+    if not options.scan.append:
+        recognize(folder, old, source, options.scan, say, closely=False)
+    found = Scan(source, replace(options.scan, limit=inherited_limit(old, source, options.scan)))
+    return found, Match(folder, old, found, options.scan.labels is not None).new_rows()
+
+
+def _plan(old: Plan | None, found: Scan, options: EncodeOptions, new: int, size: int, encoding: Encoding) -> Plan:
+    """What the plan would be, as far as sizes depend on it."""
+    segments = old.listing.segments if old is not None else ()
+    origins = old.origins if old is not None else ()
+    if new or old is None:
+        segments = (*segments, Segment(found.source.kind, new, "", size, found.classes))
+        origins = (*origins, origin(found, options.scan))
+    return Plan("latent-vae-plan", 1, origins, Listing(segments), old.erased if old is not None else (), encoding)
+
+
+def _left(folder: Folder, plan: Plan) -> int:
+    """Images in parts that are not finished."""
+    parts = (part for part in range(plan.listing.parts) if finished(folder, plan, part) is None)
+    return sum(plan.listing.place(part).rows for part in parts)
 
 
 def _resolve(

@@ -106,6 +106,11 @@ def test_new_images_in_the_same_folder_are_added(scenes: Path, at_once: Path, tm
     before = {path: path.stat().st_mtime_ns for path in (dataset / "raw").iterdir()}
     put(scenes, images, source)  # also touches the old ones, whose bytes are compared
     assert "--append" in encode(source, dataset, check=1)
+    rehearsed = lvae(
+        "encode", source, dataset, "--append", "--dry-run", "--json", "--images-per-second", "9", "--workers", "1"
+    )
+    shown = json.loads(rehearsed.stdout)
+    assert (shown["images"], shown["images_to_encode"]) == (48, 24)
     assert "24 new images" in encode(source, dataset, "--append")
     same_as_at_once(dataset, at_once)
     assert before.items() <= {path: path.stat().st_mtime_ns for path in (dataset / "raw").iterdir()}.items()
