@@ -58,14 +58,16 @@ def recognize(
             f"{source}: is not what {folder} was made from: {new.key} is new. "
             "Say --append to add it, or encode into another folder."
         )
-    if (
-        len(plan.listing.segments) == 1
-        and match.held
-        and found.classes != plan.listing.classes
-        and not (options.labels is None and plan.origins[0].labels_from == "file")
-    ):
+    from_file = options.labels is None and plan.origins[0].labels_from == "file"
+    if len(plan.listing.segments) == 1 and match.held and not from_file and not _same_classes(plan, found):
         raise _other_images(folder, source, f"its classes are now {', '.join(found.classes or ['none'])}")
     return _found_again(folder, plan, found, match, say) if closely else plan
+
+
+def _same_classes(plan: Plan, found: Scan) -> bool:
+    """Whether a source has the dataset's classes; one whose images were erased may be gone."""
+    before = plan.listing.classes
+    return found.classes == before or bool(plan.erased and set(found.classes or ()) < set(before or ()))
 
 
 def append(
