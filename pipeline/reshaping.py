@@ -186,7 +186,7 @@ def _tell_of_selection(manifest: Manifest, settings: ViewSettings) -> None:
     names = {"only_classes": "--only-classes", "without_keys": "--without-keys", "limit": "--limit", "split": "--split"}
     gone = [option for name, option in names.items() if getattr(old, name) and not getattr(new, name)]
     if gone:
-        say(f"the old view's {', '.join(gone)} no longer hold")
+        say(f"no longer of the view, as it was not given again: {', '.join(gone)}")
 
 
 def _united_view(manifests: Sequence[Manifest], plan: Plan) -> ViewSettings:
