@@ -1,7 +1,7 @@
 """Table 5 of the paper, studies on a small scale, and two models to begin with.
 
 Where the paper and its published code differ: base widths, multipliers and FFN ratios are those that reproduce the
-paper's parameter counts; EMA and micro-batches are the paper's; attention is real (DECISIONS.md, 20).
+paper's parameter counts; EMA and micro-batches are the paper's; attention is real (DECISIONS.md, 17).
 """
 
 import difflib
