@@ -7,7 +7,7 @@ the shards; whether every byte is as it was written is the question of verificat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike as NumpyArrayLike
@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.latent_pairs import Pair, latent_pairs
 from lvae.manifests.parts import read_raw, read_receipt
 from lvae.manifests.plan import AutoencoderRecord, Encoding, ImageSettings, read_plan_if_whole
 from lvae.manifests.selection import TRAIN, Selection
@@ -22,6 +23,9 @@ from lvae.manifests.shards import ArrayLike, SplitReader, codec
 from lvae.manifests.statistics import PIXEL_VALUES, Normalization
 from lvae.manifests.storage import Folder, folder_at
 from lvae.manifests.views import ViewSettings, read_view
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset as TorchDataset
 
 MANIFEST = "manifest.json"
 VERSION = "0.1.0"
@@ -291,9 +295,9 @@ class Dataset:
         raw = read_raw(self.folder, receipt, self.encoding)
         return PIXEL_VALUES.astype(np.float32)[raw] if raw.dtype == np.uint8 else np.array(raw)
 
-    def torch(self, dtype: DTypeLike = np.float32) -> "LatentPairs":
+    def torch(self, dtype: DTypeLike = np.float32) -> "TorchDataset[Pair]":
         """A map-style dataset of (latents, label) for torch's DataLoader, with or without workers."""
-        return LatentPairs(self, np.dtype(dtype))
+        return latent_pairs(self, np.dtype(dtype))
 
     def __getstate__(self) -> dict[str, Any]:
         """Maps are opened anew in another process."""
@@ -303,23 +307,6 @@ class Dataset:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-
-
-class LatentPairs:
-    """What torch's DataLoader asks for: (latents (C, h, w), label) by index, a whole batch in one read."""
-
-    def __init__(self, dataset: Dataset, dtype: np.dtype[Any]):
-        self._dataset, self._dtype = dataset, dtype
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> tuple[NDArray[Any], int]:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: list[int]) -> list[tuple[NDArray[Any], int]]:
-        latents, labels = self._dataset.read(indices, self._dtype)
-        return list(zip(latents, labels.tolist(), strict=True))
 
 
 class StatisticsArrays:

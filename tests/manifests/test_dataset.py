@@ -168,6 +168,33 @@ def test_torchs_loader_gives_every_pair(tmp_path: Path, shards: str, workers: in
     np.testing.assert_array_equal(labels.numpy(), dataset.labels)
 
 
+def test_what_torch_gets_is_a_dataset_of_torchs_own(example: Example) -> None:
+    import torch
+
+    pairs = example.open().torch()
+    assert isinstance(pairs, torch.utils.data.Dataset)
+    kept = torch.utils.data.Subset(pairs, [2, 0])
+    both = torch.utils.data.ConcatDataset([pairs, kept])
+    assert len(both) == len(example.open()) + 2
+    assert np.array_equal(both[-2][0], pairs[2][0])
+    assert type(pickle.loads(pickle.dumps(pairs))) is type(pairs)  # noqa: S301 (our own bytes)
+
+
+def test_indices_are_those_of_a_list(example: Example) -> None:
+    pairs = example.open().torch()
+    count = len(example.open())
+    for index in (0, 5, count - 1, -1, -5, -count):
+        latents, label = pairs[index]
+        right, labels = example.open().read([index % count], np.float32)
+        assert np.array_equal(latents, right[0]) and label == labels[0] and type(label) is int
+    for index in (count, -count - 1, 10**12):
+        with pytest.raises(IndexError, match=f"of {count} latents"):
+            pairs[index]
+    with pytest.raises(TypeError):
+        pairs[1.5]
+    assert sum(1 for _ in pairs) == count
+
+
 def test_torchs_loader_gives_bytes_as_normalized_floats(pixels: Example) -> None:
     import torch
 
@@ -188,7 +215,7 @@ def test_one_pair_is_like_one_of_a_batch(example: Example) -> None:
 def test_a_dataset_survives_pickling_and_closing(example: Example) -> None:
     dataset = example.open("val")
     wanted = dataset.read(range(20))
-    for again in (dataset, pickle.loads(pickle.dumps(dataset)), pickle.loads(pickle.dumps(dataset.torch()))._dataset):  # noqa: S301 (our own bytes)
+    for again in (dataset, pickle.loads(pickle.dumps(dataset)), pickle.loads(pickle.dumps(dataset.torch())).dataset):  # noqa: S301 (our own bytes)
         for found, expected in zip(again.read(range(20)), wanted, strict=True):
             np.testing.assert_array_equal(found, expected)
         again.close()
