@@ -1,5 +1,6 @@
 """Removing what no longer belongs to a dataset."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +29,14 @@ class Cleaned:
 
 
 def clean(dataset: str, raw: bool, dry_run: bool) -> Cleaned:
-    """Unfinished files, orphaned raw files and old views; with `raw` the raw latents too."""
+    """Unfinished files, orphaned raw files and old views; with `raw` the raw latents too.
+
+    A dry run only looks, so it works beside a job; what that is at then counts as unfinished.
+    """
     folder = Folder(dataset)
     if not folder.exists("plan.json"):
         raise LvaeError(f"{dataset}: is not a dataset; nothing is removed.")
-    with writing(folder):
+    with nullcontext() if dry_run else writing(folder):
         manifest = read_manifest(folder)
         if manifest is None:
             if raw:

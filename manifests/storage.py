@@ -134,8 +134,9 @@ class Folder:
         return FileRecord(name, size, self.sha256(name))
 
     def names(self, under: str = "") -> Iterator[str]:
-        """Every file below, in sorted order."""
-        for path in sorted(self.local(under).rglob("*")):
+        """Every file below, in sorted order. What vanishes meanwhile is not there."""
+        below = (Path(top, name) for top, _, names in os.walk(self.local(under)) for name in names)
+        for path in sorted(below):
             if path.is_file():
                 yield path.relative_to(self.root).as_posix()
 

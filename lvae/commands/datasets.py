@@ -98,7 +98,7 @@ def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> N
 @click.command(short_help="Remove what no longer belongs.")
 @shared.DATASET
 @click.option("--raw", is_flag=True, help="Also the raw latents: no other view can be made then.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go; works beside a running job.")
 @shared.JSON
 def clean(dataset: str, raw: bool, dry_run: bool, as_json: bool) -> None:
     """Remove from DATASET what no longer belongs to it: unfinished files, orphans, old views."""

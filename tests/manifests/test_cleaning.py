@@ -116,6 +116,32 @@ def test_a_dataset_that_is_being_written_is_left_alone(littered: tuple[Example, 
     assert litter_of(example.root) == before
 
 
+def test_a_dry_run_works_beside_a_job(littered: tuple[Example, dict[str, bytes], set[str]]) -> None:
+    example, _, left = littered
+    before = files_of(example.root)
+    with writing(example.folder):
+        assert set(clean(str(example.root), raw=False, dry_run=True).names) == left
+    assert files_of(example.root) == before | {".lock": b""}
+
+
+def test_a_dry_run_needs_no_right_to_write(littered: tuple[Example, dict[str, bytes], set[str]]) -> None:
+    example, _, left = littered
+    (example.root / ".lock").unlink(missing_ok=True)
+    assert set(clean(str(example.root), raw=False, dry_run=True).names) == left
+    assert not (example.root / ".lock").exists()
+
+
+def test_what_vanishes_while_it_is_listed_is_not_listed(littered: tuple[Example, dict[str, bytes], set[str]]) -> None:
+    """A job beside a dry run renames its files all the time, and sweeps folders away."""
+    folder = littered[0].folder
+    for number in range(200):
+        folder.local(f".tmp/order/{number:03d}").write_bytes(b"x")
+    listing = folder.names(".tmp")
+    assert next(listing) == ".tmp/half"
+    folder.sweep()
+    assert list(listing) == []
+
+
 KILLED = """
 import os, signal, sys
 from lvae.manifests.cleaning import clean
