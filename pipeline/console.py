@@ -8,6 +8,7 @@ from typing import Self
 from tqdm import tqdm
 
 LINE_SECONDS = 30.0
+UNPACED = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}{postfix}"
 
 
 def say(text: str) -> None:
@@ -16,25 +17,35 @@ def say(text: str) -> None:
 
 
 class Bar:
-    """Progress towards a total, with rate and time left."""
+    """Progress towards a total, with rate and time left: its own, or where it is not `paced`, those it is told."""
 
-    def __init__(self, what: str, total: int, unit: str, initial: int = 0):
+    def __init__(self, what: str, total: int, unit: str, initial: int = 0, paced: bool = True):
         self._what, self._unit, self._initial = what, unit, initial
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(
-            total=total, initial=initial, desc=what, unit=f" {unit}", disable=not self._terminal, smoothing=0.1
+            total=total,
+            initial=initial,
+            desc=what,
+            unit=f" {unit}",
+            disable=not self._terminal,
+            smoothing=0.1,
+            bar_format=None if paced else UNPACED,
         )
+        self._paced = paced
         self._total, self._done = total, initial
         self._start = self._last_line = time.monotonic()
 
-    def at(self, done: int) -> None:
-        """So much is done; never fewer than before."""
+    def at(self, done: int, pace: str = "") -> None:
+        """So much is done; never fewer than before. `pace`: rate and time left of what is not paced itself."""
+        if pace:
+            self._bar.set_postfix_str(pace, refresh=False)
         self._bar.update(max(0, done - self._done))
         self._done = max(done, self._done)
         now = time.monotonic()
         if not self._terminal and now - self._last_line >= LINE_SECONDS:
             self._last_line = now
-            print(self._line(now), file=sys.stderr, flush=True)
+            line = self._line(now) if self._paced else self._unpaced_line(pace)
+            print(line, file=sys.stderr, flush=True)
 
     def advance(self, more: int) -> None:
         """So much more is done."""
@@ -44,6 +55,9 @@ class Bar:
         rate = (self._done - self._initial) / (now - self._start)
         left = f", {duration((self._total - self._done) / rate)} left" if rate > 0 else ""
         return f"{self._what}: {self._done} of {self._total} {self._unit}, {rate:.1f}/s{left}"
+
+    def _unpaced_line(self, pace: str) -> str:
+        return f"{self._what}: {self._done} of {self._total} {self._unit}" + (f", {pace}" if pace else "")
 
     def __enter__(self) -> Self:
         return self

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.plan import Plan, read_plan
 from lvae.manifests.storage import TEMPORARY, Folder
+from lvae.manifests.timings import Timing, write_timing
 from lvae.manifests.views import read_view, write_shard
 from lvae.pipeline.progress import Reporter
 
@@ -52,7 +53,10 @@ class EncodePart(beam.DoFn):  # type: ignore[misc]
             encoder = _encoder(self.dataset, self.devices)
             segment = plan.listing.place(part).segment
             reader = _reader(plan.listing.segments[segment].kind, plan.origins[segment].source)
+            start = time.monotonic()
             receipt = encode_part(folder, plan, part, encoder, reader, reporter.working)
+            with suppress(OSError):  # advice only: the part is finished without it
+                write_timing(folder, Timing(part, receipt.rows, time.monotonic() - start, time.time()))
             reporter.finished()
         self.images.inc(receipt.rows)
         self.rejected.inc(len(receipt.rejected))

@@ -1,4 +1,4 @@
-"""What to do with a dataset that is there: stats, inspect, verify, clean."""
+"""What to do with a dataset that is there: stats, inspect, verify, clean, watch."""
 
 from pathlib import Path
 
@@ -113,4 +113,23 @@ def clean(dataset: str, raw: bool, dry_run: bool, as_json: bool) -> None:
         click.echo(cleaned.sentence(dry_run))
 
 
-COMMANDS = (stats, inspect, verify, clean)
+@click.command(short_help="How far a job elsewhere is.")
+@shared.DATASET
+@click.option("--once", is_flag=True, help="Say it once and end.")
+@shared.JSON
+def watch(dataset: str, once: bool, as_json: bool) -> None:
+    """Show how far the job is that makes DATASET, wherever it runs, until the dataset is finished.
+
+    A bar on a terminal, a line every 30 s elsewhere. Nothing is written, and no lock is needed: what is finished is
+    asked of the files that workers leave.
+    """
+    from lvae.pipeline import watching
+
+    state = watching.look_once(dataset) if once else watching.watch(dataset)
+    if as_json:
+        shared.print_json(state.as_dict())
+    else:
+        click.echo(f"{dataset}: {state}")
+
+
+COMMANDS = (stats, inspect, verify, clean, watch)
