@@ -19,6 +19,7 @@ from pathlib import Path
 from lvae.encode import sources_names as names
 from lvae.encode import sources_places as places
 from lvae.encode.images import ImageRejected, is_image
+from lvae.encode.sources_notes import Notes
 from lvae.encode.sources_remote import Entry
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import UNLABELLED, ImageRow
@@ -26,22 +27,18 @@ from lvae.manifests.rows import UNLABELLED, ImageRow
 Found = tuple[str, int, str | int]  # key, length in bytes, what changes when the file does
 
 
-class FolderSource:
+class FolderSource(Notes):
     """See the module. `classes` is final once `rows()` is through."""
 
     kind = "folder"
 
     def __init__(self, folder: str):
+        super().__init__()
         self.location = places.resolved(folder)
-        self.counts: dict[str, int] = {}
-        self.warnings: list[str] = []
         self.classes: tuple[str, ...] | None = None
-        self.seen = places.Seen()
 
     def rows(self) -> Iterator[ImageRow]:
-        self.counts.clear()
-        self.warnings.clear()
-        self.seen = places.Seen()
+        self.begin_again()
         where = places.join(self.location, names.DATASET_JSON)
         text = _read_if_there(where)
         labels = None if text is None else names.parse_dataset_json(text, where)

@@ -20,6 +20,7 @@ from lvae.encode import sources_names as names
 from lvae.encode import sources_places as places
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources_labels import KEY_COLUMNS, LABEL_COLUMNS, is_number
+from lvae.encode.sources_notes import Notes
 from lvae.encode.sources_remote import Status
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import UNLABELLED, ImageRow
@@ -33,16 +34,14 @@ AT_A_TIME = 1024  # rows that are looked at before the first of them is given ou
 Line = tuple[int, str, Any]  # its number, path, label or None
 
 
-class ListSource:
+class ListSource(Notes):
     """See the module. `classes` is final once `rows()` is through."""
 
     kind = "list"
 
     def __init__(self, location: str):
+        super().__init__()
         self.location = places.resolved(location)
-        self.counts: dict[str, int] = {}
-        self.warnings: list[str] = []
-        self.seen = places.Seen()
         self._named: tuple[str, ...] | None = None
         self._largest = UNLABELLED
 
@@ -51,9 +50,7 @@ class ListSource:
         return self._named if self._named is not None else names.numbered_classes(self._largest)
 
     def rows(self) -> Iterator[ImageRow]:
-        self.counts.clear()
-        self.warnings.clear()
-        self.seen = places.Seen()
+        self.begin_again()
         self._named, self._largest = self._class_names(), UNLABELLED
         numbers = {name: number for number, name in enumerate(self._named or ())}
         images, missing, example = 0, 0, ""

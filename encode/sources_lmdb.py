@@ -14,6 +14,7 @@ from typing import IO, NamedTuple
 from lvae.encode import sources_names as names
 from lvae.encode import sources_places as places
 from lvae.encode.images import is_image
+from lvae.encode.sources_notes import Notes
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import UNLABELLED, ImageRow
 
@@ -50,7 +51,7 @@ class Value(NamedTuple):
     in_tree: bool  # it lies in a page of the tree, not in pages of its own
 
 
-class LmdbSource:
+class LmdbSource(Notes):
     """See the module."""
 
     kind = "lmdb"
@@ -58,17 +59,13 @@ class LmdbSource:
 
     def __init__(self, location: str):
         """A folder with a data.mdb, or such a file."""
+        super().__init__()
         location = places.resolved(location)
         inside = places.is_folder(location)
         self.location = places.join(location, DATA) if inside else location
-        self.counts: dict[str, int] = {}
-        self.warnings: list[str] = []
-        self.seen = places.Seen()
 
     def rows(self) -> Iterator[ImageRow]:
-        self.counts.clear()
-        self.warnings.clear()
-        self.seen = places.Seen()
+        self.begin_again()
         container, images = places.name_of(self.location), 0
         try:
             found = places.status(self.location)
@@ -77,7 +74,7 @@ class LmdbSource:
                 for value in values(file, self.location):
                     name = readable(value.key)
                     if not self._is_image(value, name, file):
-                        self.counts[names.NOT_IMAGES] = self.counts.get(names.NOT_IMAGES, 0) + 1
+                        self.count(names.NOT_IMAGES)
                         continue
                     images += 1
                     names.count_unlabelled(self.counts, UNLABELLED)

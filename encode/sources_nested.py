@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from lvae.encode import sources_names as names
 from lvae.encode import sources_places as places
+from lvae.encode.sources_notes import Notes
 from lvae.encode.sources_tar import Member, is_image_member, members, opened
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import ImageRow
@@ -19,22 +20,18 @@ from lvae.manifests.wording import counted
 BESIDE = "images beside the class tars"
 
 
-class NestedTarSource:
+class NestedTarSource(Notes):
     """See the module. Read by the reader of tars."""
 
     kind = "tar"
 
     def __init__(self, location: str):
+        super().__init__()
         self.location = places.resolved(location)
-        self.counts: dict[str, int] = {}
-        self.warnings: list[str] = []
         self.classes: tuple[str, ...] | None = None
-        self.seen = places.Seen()
 
     def rows(self) -> Iterator[ImageRow]:
-        self.counts.clear()
-        self.warnings.clear()
-        self.seen = places.Seen()
+        self.begin_again()
         images = 0
         container = places.name_of(self.location)
         with opened(self.location, container, self.seen) as file:
@@ -60,7 +57,7 @@ class NestedTarSource:
             if is_tar_name(member.key):
                 inner.append(member)
             elif is_image_member(member, file, self.counts):
-                self.counts[BESIDE] = self.counts.get(BESIDE, 0) + 1
+                self.count(BESIDE)
         return inner
 
     def _images(self, tar: Member, file: IO[bytes]) -> Iterator[Member]:

@@ -20,6 +20,7 @@ from lvae.encode import sources_places as places
 from lvae.encode.images import MAX_PIXELS, ImageRejected
 from lvae.encode.sources_containers import Containers
 from lvae.encode.sources_forward import Forwards
+from lvae.encode.sources_notes import Notes
 from lvae.encode.sources_npy_header import INTEGER, MAGIC, Array, read_header
 from lvae.encode.sources_zip import DAMAGE, data_offset, open_archive
 from lvae.manifests.errors import LvaeError
@@ -50,15 +51,13 @@ class Pictures(NamedTuple):
         return self.height * self.width * self.channels
 
 
-class NpzSource:
+class NpzSource(Notes):
     """See the module."""
 
     def __init__(self, location: str):
+        super().__init__()
         self.location = places.resolved(location)
         self.kind = kind_of(self.location)
-        self.counts: dict[str, int] = {}
-        self.warnings: list[str] = []
-        self.seen = places.Seen()
         self._largest = UNLABELLED
 
     @property
@@ -66,9 +65,7 @@ class NpzSource:
         return names.numbered_classes(self._largest)
 
     def rows(self) -> Iterator[ImageRow]:
-        self.counts.clear()
-        self.warnings.clear()
-        self.seen = places.Seen()
+        self.begin_again()
         container = places.name_of(self.location)
         try:
             found = places.status(self.location)

@@ -20,6 +20,7 @@ from lvae.encode import sources_names as names
 from lvae.encode import sources_places as places
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources_forward import Forwards
+from lvae.encode.sources_notes import Notes
 from lvae.encode.sources_patterns import base_of
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import UNLABELLED, ImageRow
@@ -42,17 +43,15 @@ class Columns(NamedTuple):
     classes: tuple[str, ...] | None
 
 
-class ParquetSource:
+class ParquetSource(Notes):
     """See the module. `classes` is final once `rows()` is through."""
 
     kind = "parquet"
 
     def __init__(self, location: str, files: list[str]):
         """The files are named relative to the location's `base_of`."""
+        super().__init__()
         self.location = places.resolved(location)
-        self.counts: dict[str, int] = {}
-        self.warnings: list[str] = []
-        self.seen = places.Seen()
         self._files = files
         self._classes: tuple[str, ...] | None = None
         self._largest = UNLABELLED
@@ -62,9 +61,7 @@ class ParquetSource:
         return self._classes if self._classes is not None else names.numbered_classes(self._largest)
 
     def rows(self) -> Iterator[ImageRow]:
-        self.counts.clear()
-        self.warnings.clear()
-        self.seen = places.Seen()
+        self.begin_again()
         self._classes, self._largest, images = self._names(), UNLABELLED, 0
         numbers = {name: number for number, name in enumerate(self._classes or ())}
         for name in self._files:

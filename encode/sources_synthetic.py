@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lvae.encode.sources_names import MAX_LABEL
-from lvae.encode.sources_places import Seen
+from lvae.encode.sources_notes import Notes
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import ImageRow
 from lvae.manifests.seeds import derive
@@ -22,14 +22,12 @@ MAX_SIZE = 8192
 BMP_HEADER = struct.Struct("<2sIHHI IiiHHIIiiII")
 
 
-class SyntheticSource:
+class SyntheticSource(Notes):
     kind = "synthetic"
 
     def __init__(self, source: str):
+        super().__init__()
         self.location = source
-        self.counts: dict[str, int] = {}
-        self.warnings: list[str] = []
-        self.seen = Seen()  # of no file
         self._count, self._size, self._seed, classes = _parse(source)
         self.classes: tuple[str, ...] | None = tuple(map(str, range(classes)))
 

@@ -21,6 +21,7 @@ from typing import IO
 from lvae.encode import sources_names as names
 from lvae.encode import sources_places as places
 from lvae.encode.images import is_image
+from lvae.encode.sources_notes import Notes
 from lvae.encode.sources_patterns import base_of, is_pattern
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import UNLABELLED, ImageRow
@@ -47,31 +48,27 @@ class Member:
     length: int
 
 
-class TarSource:
+class TarSource(Notes):
     """One tar or several; see the module. `classes` is final once `rows()` is through."""
 
     kind = "tar"
 
     def __init__(self, location: str, tars: list[str]):
         """The tars are named relative to the location's `base_of`."""
+        super().__init__()
         self.location = places.resolved(location)
         self._base = base_of(self.location)
-        self.counts: dict[str, int] = {}
-        self.warnings: list[str] = []
         self._classes: tuple[str, ...] | None = None
         self._largest = UNLABELLED
         self._tars = tars
         self._single = not is_pattern(self.location) and not places.is_folder(self.location)
-        self.seen = places.Seen()
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         return self._classes if self._classes is not None else names.numbered_classes(self._largest)
 
     def rows(self) -> Iterator[ImageRow]:
-        self.counts.clear()
-        self.warnings.clear()
-        self.seen = places.Seen()
+        self.begin_again()
         images = 0
         folders = self._folders()
         for row in self._rows_by_sample() if folders is None else self._rows_by_folder(folders):

@@ -17,6 +17,7 @@ from lvae.encode import sources_names as names
 from lvae.encode import sources_places as places
 from lvae.encode.images import ImageRejected, is_image
 from lvae.encode.sources_containers import Containers
+from lvae.encode.sources_notes import Notes
 from lvae.encode.sources_remote import patiently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.rows import UNLABELLED, ImageRow
@@ -29,22 +30,18 @@ PIECE_BYTES = 1 << 20
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, KeyError, IndexError)
 
 
-class ZipSource:
+class ZipSource(Notes):
     """One zip; see the module. `classes` is final once `rows()` is through."""
 
     kind = "zip"
 
     def __init__(self, path: str):
+        super().__init__()
         self.location = self._path = places.resolved(path)
-        self.counts: dict[str, int] = {}
-        self.warnings: list[str] = []
         self.classes: tuple[str, ...] | None = None
-        self.seen = places.Seen()
 
     def rows(self) -> Iterator[ImageRow]:
-        self.counts.clear()
-        self.warnings.clear()
-        self.seen = places.Seen()
+        self.begin_again()
         try:
             found = places.status(self._path)
             self.seen.add(places.name_of(self._path), found.size, found.stamp)
@@ -100,9 +97,9 @@ class ZipSource:
             if name.endswith("/") or not key:
                 continue
             if any(map(names.is_hidden, key.split("/"))):
-                self._count(names.HIDDEN)
+                self.count(names.HIDDEN)
             elif stat.S_ISLNK(info.external_attr >> 16):
-                self._count(names.LINKS)
+                self.count(names.LINKS)
             elif key in members:
                 raise LvaeError(f"{self._path}: {key!r} stands twice. Names must be unique.")
             else:
@@ -122,7 +119,7 @@ class ZipSource:
             with archive.open(info) as member:
                 by_name = is_image(member.read(names.MAGIC_BYTES))
         if not by_name and key != names.DATASET_JSON:
-            self._count(names.NOT_IMAGES)
+            self.count(names.NOT_IMAGES)
         return by_name
 
     def _offsets(self, members: Iterator[zipfile.ZipInfo], size: int) -> Iterator[int]:
@@ -134,9 +131,6 @@ class ZipSource:
 
         yield from places.concurrently(offset, members) if places.is_url(self._path) else map(offset, members)
         containers.close()
-
-    def _count(self, what: str) -> None:
-        self.counts[what] = self.counts.get(what, 0) + 1
 
 
 def name_of(info: zipfile.ZipInfo) -> str:
