@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
-from lvae.train.noise import counted_normal, key_of, standard_normal
+from lvae.train.counted import counted_normal, key_of
 
 Precision = Literal["float32", "bfloat16", "tf32"]
 KINDS = ("auto", "cpu", "cuda", "xla")
@@ -165,7 +165,10 @@ class Device:
 
         On a CPU row i is a function of (seed, first + i), so that neither ranks nor batches change anything.
         """
-        return standard_normal([derive(seed, "noise", first + i) for i in range(count)], (size,))
+        noise = torch.empty(count, size)
+        for i, row in enumerate(noise, first):
+            row.normal_(generator=torch.Generator().manual_seed(derive(seed, "noise", i)))
+        return noise
 
     def mark_step(self) -> None:
         """The end of a step: XLA compiles and runs what was recorded."""

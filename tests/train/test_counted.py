@@ -4,8 +4,8 @@ import scipy.stats
 import torch
 
 from lvae.manifests.seeds import derive
+from lvae.train.counted import counted_normal, key_of, threefry
 from lvae.train.devices import Device
-from lvae.train.noise import counted_normal, key_of, standard_normal, threefry
 
 # Known answers of the authors' Random123 library (kat_vectors, "threefry2x32 20"): counter, key, result.
 KNOWN = [
@@ -40,7 +40,7 @@ def test_counted_noise_does_not_depend_on_how_many_rows_there_are() -> None:
 def test_noise_is_standard_normal() -> None:
     drawn = {
         "counted": counted_normal(key_of(derive(1, "noise", 5)), 100, 2001),
-        "by seed": standard_normal([derive(1, "noise", i) for i in range(100)], (2001,)),
+        "by seed": Device().normals(1, 500, 100, 2001),
     }
     for name, noise in drawn.items():
         assert scipy.stats.kstest(noise.flatten().numpy(), "norm").pvalue > 0.01, name

@@ -1,11 +1,9 @@
-"""Standard normal noise as a function of (seed, place): by generators on the host, or by counting on the device.
+"""Standard normal noise drawn on a device by counting: an entry is a function of the key and of its place.
 
-Nothing here touches a global generator, and no state passes from one draw to the next, so a run that is cut and goes on
-draws what an undisturbed one draws.
+For devices whose own generators cannot promise that, or where one array is cut among several of them.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,14 +11,6 @@ from torch import Tensor
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 KEY_PARITY = 0x1BD11BDA
 MASK_32 = 0xFFFFFFFF
-
-
-def standard_normal(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
-    """One seed per sample: float32 (N, *shape), on the CPU."""
-    result = torch.empty(len(seeds), *shape)
-    for row, seed in zip(result, seeds, strict=True):
-        row.normal_(generator=torch.Generator().manual_seed(seed))
-    return result
 
 
 def counted_normal(key: Tensor, rows: int, columns: int) -> Tensor:
