@@ -81,6 +81,7 @@ class Checkpoint:
     path: Path
     step: int
     values: dict[str, Any]
+    sha256: dict[str, str]  # of every file
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -139,7 +140,7 @@ class Checkpoints:
         for name, file in checksums.files.items():
             _check(path / name, file)
         values = records.loads((path / STATE).read_bytes(), str(path / STATE))
-        return Checkpoint(path, step, values)
+        return Checkpoint(path, step, values, {name: file.sha256 for name, file in checksums.files.items()})
 
     def save(self, step: int, groups: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> Path:
         """Write a checkpoint whole, then remove those that need not be kept.

@@ -3,7 +3,8 @@
 Every decision is a tensor, so nothing waits for the device, and an update that is skipped runs the same operations.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -136,9 +137,33 @@ class Updater:
             for key, tensor in tensors.items():
                 tensor.copy_(found[key])
 
-    def averaged(self) -> dict[str, Tensor]:
-        """The averaged weights by name, and the model's buffers: for torch.func.functional_call."""
-        return {**self.parameters.named(self.average), **dict(self.model.named_buffers())}
+    def start_average(self) -> None:
+        """Begin the average anew with the weights as they are."""
+        for average, weights in zip(self.average, self.parameters.tensors, strict=True):
+            average.copy_(weights)
+
+    def read_counts(self) -> dict[str, Tensor]:
+        """The counts on the CPU. Waits for the device."""
+        return {name: self.device.fetch(count) for name, count in self.counts.items()}
+
+    def clear_sums(self) -> None:
+        for name in ("sums", "summed"):
+            self.counts[name] = self.device.put_whole(torch.zeros_like(self.counts[name], device="cpu"))
+
+    @contextmanager
+    def using_average(self) -> Iterator[None]:
+        """The model computes with the average of its weights inside; afterwards it has its own, bit for bit."""
+        with torch.no_grad():
+            own = self.parameters.copies()
+            try:
+                self._set(self.average)
+                yield
+            finally:
+                self._set(own)
+
+    def _set(self, values: Sequence[Tensor]) -> None:
+        for tensor, value in zip(self.parameters.tensors, values, strict=True):
+            tensor.copy_(value)
 
 
 def first_counts(threshold: float, groups: int) -> dict[str, Tensor]:
