@@ -5,6 +5,7 @@ resolution to the highest, `encoder.encoder_levels` from the highest to the lowe
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -322,7 +323,7 @@ class HierarchicalVAE(nn.Module):
 
     def spectral(self) -> Tensor:
         """Sum over regularized layers of resolution * sigma; the vectors stay. Layers of one shape go together."""
-        with torch.autocast(self.outproj.weight.device.type, enabled=False):
+        with without_autocast(self.outproj.weight.device):
             total = self.outproj.weight.new_zeros(())
             for resolution, layers in self._penalized():
                 total = total + resolution * self._moved(layers)[0].sum()
@@ -409,6 +410,11 @@ class HierarchicalVAE(nn.Module):
 
     def _observed(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, in full precision: their errors would be divided by small variances."""
-        with torch.autocast(state.device.type, enabled=False):
+        with without_autocast(state.device):
             mean, log_variance = self.outproj(state.to(self.outproj.weight.dtype)).chunk(2, dim=1)
         return mean, log_variance
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Where full precision is wanted. The meta device, on which memory is estimated, knows no autocast."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

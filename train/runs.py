@@ -1,10 +1,9 @@
 """A RUN: the folder that a model is trained into, and what is needed to take the model out of it."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from lvae.manifests import records
 from lvae.manifests.dataset import WRITTEN_BY, Dataset, Manifest, Statistics
@@ -13,10 +12,8 @@ from lvae.manifests.plan import AutoencoderRecord, ImageSettings
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage import Folder
 from lvae.train.checkpoints import Checkpoint, Checkpoints
-from lvae.train.config import ModelConfig, TrainConfig, check_together, names_of
+from lvae.train.config import ModelConfig, TrainConfig, check_together
 from lvae.train.model import HierarchicalVAE
-
-Record = TypeVar("Record", ModelConfig, TrainConfig)
 
 CONFIG, METRICS, CHECKPOINTS, PREVIEWS, TENSORBOARD = (
     "config.json",
@@ -136,6 +133,13 @@ def load_weights(model: HierarchicalVAE, weights: Mapping[str, Any], where: str)
     model.load_state_dict(weights)
 
 
+def copy_autoencoder(dataset: Dataset, run: Path) -> None:
+    """RUN/weights/: what decoding needs, so that a run is complete without its dataset."""
+    name = dataset.manifest.autoencoder.weights_file
+    if name is not None and not Folder(run).exists(name):
+        Folder(run).write(name, dataset.folder.read(name))
+
+
 def difference(old: RunConfig, new: RunConfig) -> str | None:
     """The first setting in which two runs differ, in words; None where one continues the other.
 
@@ -150,36 +154,6 @@ def difference(old: RunConfig, new: RunConfig) -> str | None:
             if before != after and field.name != "updates":
                 return f"{field.name} was {_shown(before)} and is {_shown(after)} now"
     return None
-
-
-def changed(model: ModelConfig, training: TrainConfig, settings: Mapping[str, str]) -> tuple[ModelConfig, TrainConfig]:
-    """Both with settings given as text, as JSON or as a bare word: {"classes": "10", "heads": "4,0,0"}.
-
-    LvaeError for a name that neither has, offering the nearest.
-    """
-    known = [*names_of(ModelConfig), *names_of(TrainConfig)]
-    for name in settings:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 3, cutoff=0.5)
-            raise LvaeError(f"--set {name}: there is no such setting. Near it: {', '.join(near or sorted(known))}.")
-    parsed = {name: _parsed(text) for name, text in settings.items()}
-    return _with(model, parsed), _with(training, parsed)
-
-
-def _with(record: Record, values: Mapping[str, Any]) -> Record:
-    """All values at once, for some are only possible together."""
-    own = {name: value for name, value in values.items() if name in names_of(type(record))}
-    return records.from_plain(type(record), {**records.plain(record), **own}, "--set") if own else record
-
-
-def _parsed(text: str) -> Any:
-    """JSON, or a list of JSON values between commas, or a word."""
-    for attempt in (text, f"[{text}]"):
-        try:
-            return records.loads(attempt.encode(), text)
-        except LvaeError:
-            continue
-    return text
 
 
 def _shown(value: Any) -> str:
