@@ -84,8 +84,8 @@ def line_chart(title: str, curves: Sequence[Curve], size: tuple[int, int], logar
     low, high = float(values.min()), float(np.quantile(values, 0.99)) if len(values) > 100 else float(values.max())
     if logarithmic:
         low, high = np.log10(low), np.log10(high)
-    if high - low < 1e-12 * max(abs(high), 1e-300):
-        low, high = low - max(abs(low), 1e-9) * 0.1, high + max(abs(high), 1e-9) * 0.1
+    if high - low < 1e-9 * max(abs(low), abs(high)) or low == high:
+        low, high = low - (abs(low) / 10 or 1), high + (abs(high) / 10 or 1)
     first, last = float(steps.min()), float(max(steps.max(), steps.min() + 1))
 
     for share in (0.0, 0.5, 1.0):
