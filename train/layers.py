@@ -218,3 +218,8 @@ def apply(layer: Callable[..., T], inputs: Sequence[Tensor | None], recompute: b
         result: T = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
         return result
     return layer(*inputs)
+
+
+def without_autocast(like: Tensor) -> torch.autocast:
+    """Where matrix products must keep the precision of their operands, on this tensor's device."""
+    return torch.autocast("cpu" if like.is_meta else like.device.type, enabled=False)

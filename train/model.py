@@ -5,7 +5,6 @@ resolution to the highest, `encoder.encoder_levels` from the highest to the lowe
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -29,6 +28,7 @@ from lvae.train.layers import (
     Upsample,
     apply,
     power_iteration,
+    without_autocast,
 )
 from lvae.train.noise import draw_noise
 
@@ -263,7 +263,8 @@ class HierarchicalVAE(nn.Module):
         count: B, where nothing else tells it.
         Weights of 0 mean no guidance: the unconditional path then never runs, nor where priors know no label.
         """
-        count = next((len(t) for t in (labels, low_resolution, *z, *(noise or ())) if t is not None), count)
+        if count is None:
+            count = next((len(t) for t in (labels, low_resolution, *z, *(noise or ())) if t is not None), None)
         if count is None:
             raise ValueError("nothing tells how many images to decode: give count")
         groups = sum(self.config.groups)
@@ -323,7 +324,7 @@ class HierarchicalVAE(nn.Module):
 
     def spectral(self) -> Tensor:
         """Sum over regularized layers of resolution * sigma; the vectors stay. Layers of one shape go together."""
-        with without_autocast(self.outproj.weight.device):
+        with without_autocast(self.outproj.weight):
             total = self.outproj.weight.new_zeros(())
             for resolution, layers in self._penalized():
                 total = total + resolution * self._moved(layers)[0].sum()
@@ -410,11 +411,6 @@ class HierarchicalVAE(nn.Module):
 
     def _observed(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, in full precision: their errors would be divided by small variances."""
-        with without_autocast(state.device):
+        with without_autocast(state):
             mean, log_variance = self.outproj(state.to(self.outproj.weight.dtype)).chunk(2, dim=1)
         return mean, log_variance
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Where full precision is wanted. The meta device, on which memory is estimated, knows no autocast."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

@@ -1,6 +1,7 @@
 """The published checkpoints, torch's, into a model of ours. Which architecture one has: published_shapes.py."""
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +84,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             head = file.read(9)
         if head[8:9] == b"{":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a pickle protocol that torch.save does not write
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise LvaeError(f"{path}: cannot be read ({error.strerror or error}).") from None
     except (safetensors.SafetensorError, *UNREADABLE) as error:

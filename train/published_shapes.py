@@ -35,7 +35,7 @@ def config_of(shapes: Shapes, where: str) -> ModelConfig:
 
 
 def _config(shapes: Shapes) -> ModelConfig:
-    levels = _count(shapes, r"layer_list\.(\d+)\.")
+    levels = _count(shapes, "layer_list")
     lowest_first = [_Level(shapes, levels, level) for level in range(levels)]
     found = lowest_first[::-1]
     width = math.gcd(*(level.width for level in found))
@@ -124,7 +124,7 @@ def _sequence(shapes: Shapes, parent: str, mark: str) -> tuple[list[int], list[i
     """Positions of a level's layers (that have `mark`), and which of them, counted from 0, an attention follows."""
     layers: list[int] = []
     followed: list[int] = []
-    for position in range(_count(shapes, rf"{re.escape(parent)}\.(\d+)\.")):
+    for position in range(_count(shapes, parent)):
         if f"{parent}.{position}.{mark}" in shapes:
             layers.append(position)
         elif f"{parent}.{position}.outproj.weight" in shapes:
@@ -134,11 +134,13 @@ def _sequence(shapes: Shapes, parent: str, mark: str) -> tuple[list[int], list[i
     return layers, followed
 
 
-def _count(shapes: Shapes, pattern: str) -> int:
-    """One more than the largest number that stands at the pattern's group."""
-    numbers = [int(match[1]) for match in map(re.compile(pattern).match, shapes) if match]
-    if not numbers or max(numbers) >= 4096:
-        raise LookupError(f"{pattern.replace(chr(92), '')} is missing")
+def _count(shapes: Shapes, parent: str) -> int:
+    """One more than the largest number below `parent`."""
+    numbers = [
+        int(match[1]) for match in map(re.compile(rf"{re.escape(parent)}\.(\d{{1,4}})\.").match, shapes) if match
+    ]
+    if not numbers:
+        raise LookupError(f"{parent}.0 is missing")
     return max(numbers) + 1
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lvae.train.config import ModelConfig
 from lvae.train.model import HierarchicalVAE
-from lvae.train.presets import PRESETS, model_preset
+from lvae.train.presets import model_preset
 
 CONDITIONAL = ModelConfig(
     resolution=16,
@@ -48,18 +48,23 @@ EXAMPLES = {
 
 
 def scaled_down(name: str) -> ModelConfig:
-    """A preset's architecture with narrow layers: its levels, groups, attentions and kinds of block."""
+    """A preset's architecture, narrow and on less: its levels, attentions and kinds of block."""
     config = model_preset(name)
     return replace(
         config,
+        resolution=config.resolution if config.resolutions[-1] == 1 else 32,
         width=8,
         encoder_width=16 if config.encoder_width > config.width else 8,
         z_channels=2,
         classes=min(config.classes, 3),
-        groups=tuple(min(n, 4) for n in config.groups),
-        encoder_blocks=tuple(min(n, 4) for n in config.encoder_blocks),
+        groups=tuple(_few(n, r) for n, r in zip(config.groups, config.resolutions, strict=True)),
+        encoder_blocks=tuple(_few(n, r) for n, r in zip(config.encoder_blocks, config.resolutions, strict=True)),
         ffn_ratios=tuple(min(n, 2) for n in config.ffn_ratios),
     )
+
+
+def _few(layers: int, resolution: int) -> int:
+    return min(layers, 4 if resolution <= 64 else 1)
 
 
 def lively(config: ModelConfig, seed: int = 0) -> HierarchicalVAE:
@@ -78,6 +83,3 @@ def batch(config: ModelConfig, count: int = 3, seed: int = 1) -> tuple[Tensor, T
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(count, config.channels, config.resolution, config.resolution, generator=generator)
     return x, torch.arange(count) % config.classes if config.classes else None
-
-
-PUBLISHED_PRESETS = tuple(PRESETS)

@@ -1,7 +1,7 @@
 """The model once more, written from the facts as plain functions over a state dict, in float64.
 
-No module, no class of ours: names are spelled out, convolutions are sums over shifted pictures, attention is a loop over
-heads. Slow and obvious.
+No module, no class of ours: names are spelled out, convolutions are sums over shifted pictures, attention is a loop
+over heads. Slow and obvious.
 """
 
 import math
