@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -51,6 +51,7 @@ LARGEST_GRADIENT = 1.0  # longer ones are shortened
 VALIDATION_PICTURES = 64  # measured while training
 PREVIEW_PICTURES = 8
 
+T = TypeVar("T")
 Pair = tuple[Pixels, Pixels]  # an original and its reconstruction, (H, W, 3)
 
 
@@ -290,6 +291,11 @@ def _restore_adam(optimizer: torch.optim.Adam, network: nn.Module, found: dict[s
             optimizer.state[parameter] = own
 
 
+def _thinned(found: Sequence[T], most: int) -> Sequence[T]:
+    """Every so many of them, so that no more than `most` are left: of all classes, where classes follow each other."""
+    return found[:: max(1, -(-len(found) // most))]
+
+
 class _Run:
     """The loop over updates, and what is written on the way."""
 
@@ -387,13 +393,13 @@ class _Run:
             return None
         self._append({"step": step, "validation_psnr_db": scores[0], "validation_ssim": scores[1]})
         title = f"After {step} updates: {scores[0]:.2f} dB, SSIM {scores[1]:.3f} at {self._validation_size} px"
-        drawn = self._watcher.draw(pairs[:PREVIEW_PICTURES], title)
+        drawn = self._watcher.draw(_thinned(pairs, PREVIEW_PICTURES), title)
         self._folder.write(f"{PREVIEWS}/step-{step:08d}.png", drawn)
         return scores
 
     def _measure(self) -> tuple[tuple[float, float] | None, list[Pair]]:
         """Mean PSNR and SSIM of the averaged weights on pictures set aside, and the pairs."""
-        chosen = self._pictures.index.validation[:VALIDATION_PICTURES]
+        chosen = _thinned(self._pictures.index.validation, VALIDATION_PICTURES)
         if not chosen:
             return None, []
         shown = [Image.fromarray(self._pictures.read(one)) for one in chosen]
@@ -413,7 +419,7 @@ class _Run:
             steps=self._config.steps,
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             train_pictures=len(index.train),
-            validation_pictures=min(len(index.validation), VALIDATION_PICTURES),
+            validation_pictures=len(_thinned(index.validation, VALIDATION_PICTURES)),
             validation_size=self._validation_size,
             psnr_db=scores and scores[0],
             ssim=scores and scores[1],

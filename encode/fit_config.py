@@ -28,7 +28,8 @@ class FitConfig:
     contrast_weight: of the difference in local contrast (contrast.py). adversarial_weight: of the discriminator's
         verdict, relative to the reconstruction's gradient (0: no discriminator), whose networks has
         `discriminator_layers`.
-    perceptual_weight: of LPIPS, whose weights have the hash `perceptual_sha256` (None: without it).
+    perceptual_weight: of LPIPS, whose files have the hash `perceptual_sha256` (None: without it).
+    start_sha256: hash of the weights that it starts from (None: random ones).
     ema: decay of the averaged weights, which are the ones that count.
     """
 
@@ -52,6 +53,7 @@ class FitConfig:
     discriminator_layers: int = 3
     perceptual_weight: float = 1.0
     perceptual_sha256: str | None = None
+    start_sha256: str | None = None
     ema: float = 0.999
     seed: int = 0
     precision: Precision = "float32"

@@ -42,8 +42,9 @@ class ChannelScore:
 
 @dataclass(frozen=True)
 class Score:
-    """psnr_db, ssim, l1 (mean absolute error in grey levels), detail_kept (fidelity.py): means over pictures.
+    """Means over pictures.
 
+    psnr_db: None where nothing is lost. l1: mean absolute error in grey levels. detail_kept: see fidelity.py.
     linear_psnr_db: of the best linear code of the same size, made from linear_from ("these pictures", or those not
         held out).
     """
@@ -51,12 +52,12 @@ class Score:
     name: str
     images: int
     size: int
-    psnr_db: float
+    psnr_db: float | None
     psnr_std_db: float
     ssim: float
     l1: float
     detail_kept: float
-    linear_psnr_db: float
+    linear_psnr_db: float | None
     linear_from: str
     downsampling_factor: int
     channels: tuple[ChannelScore, ...]
@@ -64,12 +65,11 @@ class Score:
 
     def table(self) -> str:
         """For people."""
-        gain = self.psnr_db - self.linear_psnr_db
         lines = [
             f"{self.name}: {self.images} pictures at {self.size} px, f = {self.downsampling_factor}, "
             f"{len(self.channels)} channels",
-            f"  PSNR         {self.psnr_db:.2f} dB, std {self.psnr_std_db:.2f}",
-            f"  linear code  {self.linear_psnr_db:.2f} dB (made from {self.linear_from}): {gain:+.2f} dB",
+            f"  PSNR         {_decibels(self.psnr_db)}, std {self.psnr_std_db:.2f}",
+            f"  linear code  {_decibels(self.linear_psnr_db)} (made from {self.linear_from})",
             f"  SSIM         {self.ssim:.4f}",
             f"  L1           {self.l1:.2f} grey levels",
             f"  detail kept  {self.detail_kept:.3f}",
@@ -127,23 +127,31 @@ def score(
     linear = LinearCode.fitted(fitting or pictures, network.downsampling_factor, network.latent_channels)
     latents, decoded, without = _through(network, pictures, choose_device(device))
     errors = [psnr(*pair) for pair in zip(pictures, decoded, strict=True)]
-    finite = [error for error in errors if np.isfinite(error)] or [float("inf")]
     result = Score(
         name=name,
         images=len(pictures),
         size=size,
-        psnr_db=float(np.mean(finite)),
-        psnr_std_db=float(np.std(finite)) if np.isfinite(finite[0]) else 0.0,
+        psnr_db=_mean(errors),
+        psnr_std_db=float(np.std(errors)) if np.isfinite(errors).all() else 0.0,
         ssim=float(np.mean([ssim(*pair) for pair in zip(pictures, decoded, strict=True)])),
         l1=float(np.mean([np.abs(a.astype(float) - b).mean() for a, b in zip(pictures, decoded, strict=True)])),
         detail_kept=detail_kept(pictures, decoded),
-        linear_psnr_db=float(np.mean([psnr(one, linear.through(one)) for one in pictures])),
+        linear_psnr_db=_mean([psnr(one, linear.through(one)) for one in pictures]),
         linear_from="the pictures not held out" if fitting else "these pictures",
         downsampling_factor=network.downsampling_factor,
         channels=_channels(latents, without),
         left_out=left_out,
     )
     return result, list(zip(pictures, decoded, strict=True))
+
+
+def _mean(decibels: list[float]) -> float | None:
+    """None where a picture comes back without any error."""
+    return float(np.mean(decibels)) if np.isfinite(decibels).all() else None
+
+
+def _decibels(value: float | None) -> str:
+    return "nothing is lost" if value is None else f"{value:.2f} dB"
 
 
 def _opened(

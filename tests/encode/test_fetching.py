@@ -70,7 +70,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def taesd() -> bytes:
     return save(load("taesd", "random:5").state_dict())
 
