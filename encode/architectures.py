@@ -12,6 +12,7 @@ from typing import Any, Literal
 from lvae.manifests.errors import LvaeError
 
 MAX_WIDTH = 8192  # channels of the widest layer: a description from elsewhere must not exhaust the memory
+MAX_PATCH = 8  # pixels a side of what a tiny autoencoder sees as one place
 MAX_DESCRIPTION_BYTES = 1 << 20
 
 
@@ -27,6 +28,17 @@ def _wholes(field: str, values: object, least: int, most: int) -> int:
     for value in values:
         _whole(f"every entry of {field}", value, least, most)
     return len(values)
+
+
+def _check_levels(multipliers: object, width: int, least: int) -> int:
+    """The number of levels."""
+    levels = _wholes("multipliers", multipliers, 1, MAX_WIDTH)
+    assert isinstance(multipliers, tuple)
+    if not least <= levels <= 8:
+        raise LvaeError(f"multipliers must have {least} to 8 entries, one per level, not {levels}.")
+    if width * max(multipliers) > MAX_WIDTH:
+        raise LvaeError(f"multipliers times width must not exceed {MAX_WIDTH} channels.")
+    return levels
 
 
 def shown(value: object) -> str:
@@ -62,11 +74,7 @@ class LdmSpec:
         _whole("width", self.width, 1, MAX_WIDTH)
         _whole("latent_channels", self.latent_channels, 1, 1024)
         _whole("blocks", self.blocks, 1, 16)
-        levels = _wholes("multipliers", self.multipliers, 1, MAX_WIDTH)
-        if not 1 <= levels <= 8:
-            raise LvaeError(f"multipliers must have 1 to 8 entries, one per level, not {levels}.")
-        if self.width * max(self.multipliers) > MAX_WIDTH:
-            raise LvaeError(f"multipliers times width must not exceed {MAX_WIDTH} channels.")
+        levels = _check_levels(self.multipliers, self.width, least=1)
         _wholes("attention_levels", self.attention_levels, 0, levels - 1)
         if list(self.attention_levels) != sorted(set(self.attention_levels)):
             raise LvaeError(f"attention_levels must ascend, each level once, not {shown(list(self.attention_levels))}.")
@@ -80,17 +88,33 @@ class LdmSpec:
 
 @dataclass(frozen=True)
 class TinySpec:
-    """A tiny autoencoder in the layout of TAESD, f = 8: `blocks` residual blocks of `width` channels per level."""
+    """A tiny autoencoder in the layout of TAESD: no norm, no attention, f = patch * 2^(levels - 1).
+
+    width: channels of the first level; level i has width * multipliers[i].
+    blocks: residual blocks per level, but for the first, which has one.
+    patch: squares of patch x patch pixels come as channels to the first level (1: no such squares).
+    """
 
     latent_channels: int
     kind: Literal["tiny"] = "tiny"
     width: int = 64
     blocks: int = 3
+    multipliers: tuple[int, ...] = (1, 1, 1, 1)
+    patch: int = 1
 
     def __post_init__(self) -> None:
         _whole("latent_channels", self.latent_channels, 1, 1024)
         _whole("width", self.width, 1, MAX_WIDTH)
         _whole("blocks", self.blocks, 1, 16)
+        _check_levels(self.multipliers, self.width, least=2)
+        if self.multipliers[0] != 1:
+            raise LvaeError(f"multipliers of a tiny autoencoder must begin with 1, not {self.multipliers[0]}.")
+        _whole("patch", self.patch, 1, MAX_PATCH)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels by level, from the highest resolution to the lowest."""
+        return tuple(self.width * multiplier for multiplier in self.multipliers)
 
 
 @dataclass(frozen=True)
@@ -115,7 +139,9 @@ _KINDS: dict[str, type[LdmSpec] | type[TinySpec] | type[PixelsSpec]] = {
 }
 
 # The model zoo of Rombach et al.; attention_levels = where their "running resolution" (256 / 2^level) is listed.
+# "default" is our own; its weights are in pretrained/.
 KNOWN: Mapping[str, Spec] = {
+    "default": TinySpec(4, width=32, blocks=3, multipliers=(1, 2), patch=2),
     "kl-f4": LdmSpec("kl", 128, (1, 2, 4), 3),
     "kl-f8": LdmSpec("kl", 128, (1, 2, 4, 4), 4),
     "kl-f16": LdmSpec("kl", 128, (1, 1, 2, 2, 4), 16, attention_levels=(4,)),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lvae.encode import weights as weight_files
 from lvae.encode.architectures import KNOWN, LdmSpec, PixelsSpec, Spec, TinySpec, name_of, parse_spec, shown
+from lvae.encode.published import PUBLISHED, architecture_of, shipped_or_fetched
 from lvae.encode.recognition import recognize
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
@@ -125,7 +126,7 @@ def build(name_or_spec: str | Path | Mapping[str, Any] | Spec) -> Autoencoder:
     A description is a mapping (or its JSON text) with the fields of LdmSpec, TinySpec or PixelsSpec; fields with a
     default may be left out, nothing may be added. Built on torch's default device; on "meta" nothing is allocated.
     """
-    network, device = _on_meta(parse_spec(name_or_spec)), torch.get_default_device()
+    network, device = _on_meta(_spec(name_or_spec)), torch.get_default_device()
     if device.type == "meta":
         return network
     network.to_empty(device=device)
@@ -136,17 +137,20 @@ def build(name_or_spec: str | Path | Mapping[str, Any] | Spec) -> Autoencoder:
 def load(name_or_spec: str | Path | Mapping[str, Any] | Spec, weights: str | Path | None = None) -> Autoencoder:
     """An autoencoder with weights, on the CPU.
 
-    weights: a file (.safetensors, or one that torch.save wrote), a folder in diffusers' layout, TAESD's two files as
-    "ENCODER,DECODER", or "random:SEED" (equal bytes for an equal seed, and nobody's random state is touched). Pixels
-    need none.
+    weights: None takes those that are here under this name: `default` is part of the package, published ones are
+    fetched with `lvae autoencoder fetch`. Otherwise a file (.safetensors, or one that torch.save wrote), a folder in
+    diffusers' layout, TAESD's two files as "ENCODER,DECODER", or "random:SEED" (equal bytes for an equal seed, and
+    nobody's random state is touched). Pixels need none.
     """
-    network = _on_meta(parse_spec(name_or_spec))
+    network = _on_meta(_spec(name_or_spec))
     if network.architecture["kind"] == "pixels":
         if weights is not None:
             raise LvaeError(f"{network.name}: pixels have no weights. Leave --weights out.")
         return network
     if weights is None:
-        raise LvaeError(f"{network.name}: needs weights. Give --weights FILE or --weights random:SEED.")
+        weights = shipped_or_fetched(name_or_spec) if isinstance(name_or_spec, str) else None
+    if weights is None:
+        raise LvaeError(_wanting(name_or_spec, network.name))
     if isinstance(weights, str) and weights.startswith(RANDOM):
         seed = weights.removeprefix(RANDOM)
         if not (seed.isascii() and seed.isdigit() and len(seed) <= 18):
@@ -169,6 +173,20 @@ def of_contents(contents: weight_files.Contents, source: str, spec: Spec | None 
     network = _on_meta(spec or recognize(contents.tensors, source))
     network.load_state(contents.tensors, source)
     return network
+
+
+def _spec(name_or_spec: str | Path | Mapping[str, Any] | Spec) -> Spec:
+    """As parse_spec, and by the names of published weights."""
+    return parse_spec(architecture_of(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec)
+
+
+def _wanting(name_or_spec: object, name: str) -> str:
+    if isinstance(name_or_spec, str) and name_or_spec in PUBLISHED:
+        return (
+            f"{name_or_spec}: needs weights. Fetch them with 'lvae autoencoder fetch {name_or_spec}', or give "
+            "--weights FILE or --weights random:SEED."
+        )
+    return f"{name}: needs weights. Give --weights FILE or --weights random:SEED."
 
 
 def _on_meta(spec: Spec) -> Autoencoder:

@@ -4,18 +4,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from lvae.encode.architectures import parse_spec
 from lvae.encode.autoencoder import Autoencoder, of_contents
 from lvae.encode.weights import Contents, read
 from lvae.encode.weights_folder import WEIGHTS, describe_for_diffusers
 from lvae.encode.weights_names import to_diffusers
-from lvae.encode.weights_safetensors import save_safetensors, save_state
+from lvae.encode.weights_safetensors import save_state
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.records import dumps
 from lvae.manifests.storage import TEMPORARY, FileRecord, Folder
 
 SUFFIX = ".safetensors"
 Layout = Literal["compvis", "diffusers"]
+Dtype = Literal["float32", "float16"]
+TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,14 @@ class Conversion:
     version: int = 1
 
 
-def convert(weights: str, out: Path, autoencoder: str | None = None, layout: Layout = "compvis") -> Conversion:
+def convert(
+    weights: str, out: Path, autoencoder: str | None = None, layout: Layout = "compvis", dtype: Dtype = "float32"
+) -> Conversion:
     """Write the autoencoder found in a file or folder to `out`, and a description beside it.
 
     out: a .safetensors file with canonical names, or for "diffusers" a folder as diffusers reads it.
     autoencoder: a name or description that the weights must be of; None takes whatever they are.
+    dtype: of the numbers in the file. With float16 they are rounded, and the fingerprint is that of the rounded ones.
     What is there already is kept where it is the same, and refused otherwise; files appear whole or not at all.
     """
     if layout == "compvis" and out.suffix != SUFFIX:
@@ -53,7 +60,9 @@ def convert(weights: str, out: Path, autoencoder: str | None = None, layout: Lay
     spec = None if autoencoder is None else parse_spec(autoencoder)
     contents = read(weights, None if spec is None else spec.kind)
     network = of_contents(contents, weights, spec)
-    outputs = _outputs(network, contents, out, layout)
+    if dtype == "float16":
+        _round_to_half(network, weights)
+    outputs = _outputs(network, contents, out, layout, dtype)
     folder = Folder(out.parent)
     for name, data in outputs.items():
         _refuse_other(folder, name, data)
@@ -75,11 +84,23 @@ def convert(weights: str, out: Path, autoencoder: str | None = None, layout: Lay
     return conversion
 
 
-def _outputs(network: Autoencoder, contents: Contents, out: Path, layout: Layout) -> dict[str, bytes]:
+def _round_to_half(network: Autoencoder, source: str) -> None:
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            half = tensor.to(torch.float16)
+            if not half.isfinite().all():
+                raise LvaeError(f"{source}: {name} does not fit into float16. Keep float32.")
+            tensor.copy_(half)
+
+
+def _outputs(network: Autoencoder, contents: Contents, out: Path, layout: Layout, dtype: Dtype) -> dict[str, bytes]:
     """Names relative to the folder of `out`, in the order of writing."""
     if layout == "compvis":
-        return {out.name: save_safetensors(network)}
+        state = {name: tensor.to(TORCH_DTYPES[dtype]) for name, tensor in network.state_for_storage().items()}
+        return {out.name: save_state(state)}
     config = describe_for_diffusers(parse_spec(network.architecture), contents.scale)
+    if dtype != "float32":
+        raise LvaeError(f"--dtype {dtype}: only --layout compvis writes it.")
     state = to_diffusers(network.state_for_storage(), network.architecture)
     return {f"{out.name}/{WEIGHTS}": save_state(state), f"{out.name}/config.json": dumps(config)}
 

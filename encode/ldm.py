@@ -272,4 +272,9 @@ class VQAutoencoder(Autoencoder):
         return self.quantize.indices(latents)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return torch.cat([self.decoder(self.post_quant_conv(self.quantize(part))) for part in self.one_by_one(latents)])
+        return torch.cat([self.decode_quantized(self.quantize(part)) for part in self.one_by_one(latents)])
+
+    def decode_quantized(self, entries: Tensor) -> Tensor:
+        """Codebook entries (B, C, h, w) -> (B, 3, f h, f w)."""
+        h: Tensor = self.decoder(self.post_quant_conv(entries))
+        return h

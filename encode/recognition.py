@@ -1,5 +1,6 @@
 """Which architecture weights are of, told by the names and shapes of their tensors. Nothing here needs torch."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
@@ -38,7 +39,8 @@ def summary(spec: Spec) -> str:
         levels = ", ".join(str(spec.width * multiplier) for multiplier in spec.multipliers)
         return f"a {spec.kind} autoencoder of {levels} channels with {spec.latent_channels} latent channels"
     if isinstance(spec, TinySpec):
-        return f"a tiny autoencoder of {spec.width} channels with {spec.latent_channels} latent channels"
+        widths = ", ".join(map(str, dict.fromkeys(spec.widths)))
+        return f"a tiny autoencoder of {widths} channels with {spec.latent_channels} latent channels"
     return f"pixels, reduced by {spec.factor}"
 
 
@@ -98,8 +100,16 @@ def _multipliers(widths: Iterable[int], width: int) -> Iterable[int]:
 
 
 def _tiny(shapes: _Shapes) -> TinySpec:
+    first, seen = (shapes.side("encoder.layers.0.weight", axis) for axis in (0, 1))
+    widths, blocks, at = [first], 0, 2  # 0: convolution, 1: block, then per level a halving and its blocks
+    while f"encoder.layers.{at + 1}.conv.0.weight" in shapes:
+        widths.append(shapes.side(f"encoder.layers.{at}.weight", 0))
+        blocks = shapes.count("encoder.layers.*.conv.0.weight", first=at + 1)
+        at += 1 + blocks
     return TinySpec(
         latent_channels=shapes.side("decoder.layers.0.weight", 1),
-        width=shapes.side("encoder.layers.0.weight", 0),
-        blocks=shapes.count("encoder.layers.*.conv.0.weight", first=3),  # 0: convolution, 1: block, 2: halving
+        width=first,
+        blocks=max(1, blocks),
+        multipliers=tuple(_multipliers(widths, first)),
+        patch=max(1, math.isqrt(seen // 3)),
     )

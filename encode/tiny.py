@@ -1,4 +1,7 @@
-"""Tiny autoencoders in the layout of TAESD (Ollin Boer Bohan): no norm, no attention, f = 8.
+"""Tiny autoencoders in the layout of TAESD (Ollin Boer Bohan): no norm, no attention.
+
+TAESD itself has f = 8 and one width throughout. Here the width may grow from level to level, and the first level may
+see squares of pixels as channels, which saves the costly convolutions at full resolution.
 
 Names are `encoder.layers.N...` and `decoder.layers.N...`, as in diffusers' AutoencoderTiny. TAESD's own files number
 the encoder's layers alike and the decoder's from one more, since their layer 0 is the clamp (weights.py maps them).
@@ -10,7 +13,6 @@ from torch import Tensor, nn
 
 from lvae.encode.autoencoder import Autoencoder, TinySpec
 
-LEVELS = 3  # halvings: f = 8
 LATENT_MAGNITUDE = 3.0  # the decoder squeezes its input softly into [-3, 3]
 
 
@@ -45,36 +47,41 @@ class Layers(nn.Module):
 
 
 def encoder(spec: TinySpec) -> Layers:
-    """(B, 3, H, W) in [0, 1] -> (B, C, ceil(H/8), ceil(W/8)): the padding is symmetric here."""
-    layers: list[nn.Module] = [conv3(3, spec.width), Block(spec.width)]
-    for _ in range(LEVELS):
-        layers.append(nn.Conv2d(spec.width, spec.width, 3, stride=2, padding=1, bias=False))
-        layers += [Block(spec.width) for _ in range(spec.blocks)]
-    return Layers([*layers, conv3(spec.width, spec.latent_channels)])
+    """(B, 3 patch^2, H, W) in [0, 1] -> (B, C, ceil(H/2^n), ceil(W/2^n)), n halvings: symmetric padding here."""
+    first, *deeper = spec.widths
+    layers: list[nn.Module] = [conv3(3 * spec.patch**2, first), Block(first)]
+    for shallow, deep in zip(spec.widths, deeper, strict=False):
+        layers.append(nn.Conv2d(shallow, deep, 3, stride=2, padding=1, bias=False))
+        layers += [Block(deep) for _ in range(spec.blocks)]
+    return Layers([*layers, conv3(spec.widths[-1], spec.latent_channels)])
 
 
 def decoder(spec: TinySpec) -> Layers:
-    """(B, C, h, w) within [-3, 3] -> (B, 3, 8h, 8w), about [0, 1]."""
-    layers: list[nn.Module] = [conv3(spec.latent_channels, spec.width), nn.ReLU(inplace=True)]
-    for _ in range(LEVELS):
-        layers += [Block(spec.width) for _ in range(spec.blocks)]
+    """(B, C, h, w) within [-3, 3] -> (B, 3 patch^2, 2^n h, 2^n w), about [0, 1]."""
+    *shallower, last = spec.widths
+    layers: list[nn.Module] = [conv3(spec.latent_channels, last), nn.ReLU(inplace=True)]
+    for deep, shallow in zip(reversed(spec.widths), reversed(shallower), strict=False):
+        layers += [Block(deep) for _ in range(spec.blocks)]
         layers.append(nn.Upsample(scale_factor=2.0, mode="nearest"))
-        layers.append(nn.Conv2d(spec.width, spec.width, 3, padding=1, bias=False))
-    return Layers([*layers, Block(spec.width), conv3(spec.width, 3)])
+        layers.append(nn.Conv2d(deep, shallow, 3, padding=1, bias=False))
+    return Layers([*layers, Block(spec.widths[0]), conv3(spec.widths[0], 3 * spec.patch**2)])
 
 
 class TinyAutoencoder(Autoencoder):
     """TAESD and its like. Pictures are [-1, 1] outside, [0, 1] inside; latents are of the scaled kind (std about 1)."""
 
     def __init__(self, spec: TinySpec):
-        super().__init__(spec, 2**LEVELS, spec.latent_channels)
+        super().__init__(spec, spec.patch * 2 ** (len(spec.multipliers) - 1), spec.latent_channels)
+        self.patch = spec.patch
         self.encoder = encoder(spec)
         self.decoder = decoder(spec)
 
     def encode(self, images: Tensor) -> Tensor:
         self.check_images(images)
-        return torch.cat([self.encoder((part + 1).mul_(0.5)) for part in self.one_by_one(images)])
+        parts = [F.pixel_unshuffle((part + 1).mul_(0.5), self.patch) for part in self.one_by_one(images)]
+        return torch.cat([self.encoder(part) for part in parts])
 
     def decode(self, latents: Tensor) -> Tensor:
         squeezed = torch.tanh(latents / LATENT_MAGNITUDE) * LATENT_MAGNITUDE
-        return torch.cat([self.decoder(part) for part in self.one_by_one(squeezed)]).mul_(2).sub_(1)
+        pictures = [F.pixel_shuffle(self.decoder(part), self.patch) for part in self.one_by_one(squeezed)]
+        return torch.cat(pictures).mul_(2).sub_(1)

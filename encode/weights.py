@@ -39,6 +39,7 @@ __all__ = [
     "from_diffusers",
     "join_taesd",
     "read",
+    "read_tensors",
     "save_safetensors",
     "to_diffusers",
 ]
@@ -81,6 +82,16 @@ def read(location: str | Path, kind: str | None = None) -> Contents:
         opened = [_open(file) for file in files]
         state = opened[0][0] if len(opened) == 1 else _join(files, [stored for stored, _ in opened])
         return _contents(state, sum(size for _, size in opened), files, config)
+    except OSError as error:
+        raise LvaeError(f"{path}: cannot be read ({error.strerror or error}).") from None
+
+
+def read_tensors(location: str | Path) -> dict[str, Tensor]:
+    """Every tensor of a file under its own name, whatever network it belongs to."""
+    path = Path(location)
+    try:
+        stored, size = _open(path)
+        return read_all(stored, size, str(path))
     except OSError as error:
         raise LvaeError(f"{path}: cannot be read ({error.strerror or error}).") from None
 

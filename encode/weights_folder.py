@@ -60,12 +60,15 @@ def _architecture(spec: Spec) -> dict[str, Any]:
     if isinstance(spec, PixelsSpec):
         raise LvaeError("pixels have no network. Nothing to write.")
     if not isinstance(spec, LdmSpec):
+        halvings = len(spec.widths) - 1
+        if spec.patch != 1 or len(set(spec.widths)) != 1:
+            raise LvaeError("diffusers cannot describe a tiny autoencoder of several widths, or one that sees patches.")
         return {
             "_class_name": "AutoencoderTiny",
-            "encoder_block_out_channels": [spec.width] * 4,
-            "decoder_block_out_channels": [spec.width] * 4,
-            "num_encoder_blocks": [1] + [spec.blocks] * 3,
-            "num_decoder_blocks": [spec.blocks] * 3 + [1],
+            "encoder_block_out_channels": list(spec.widths),
+            "decoder_block_out_channels": list(spec.widths),
+            "num_encoder_blocks": [1] + [spec.blocks] * halvings,
+            "num_decoder_blocks": [spec.blocks] * halvings + [1],
             "latent_channels": spec.latent_channels,
             "scaling_factor": 1.0,
         }

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from lvae.encode.architectures import shown
+from lvae.encode.architectures import MAX_PATCH, shown
 from lvae.encode.recognition import Shaped
 from lvae.manifests.errors import LvaeError
 
@@ -105,8 +105,10 @@ def layout_of(state: Mapping[str, Shaped]) -> str:
 
 
 def sees_rgb(tensor: Shaped | None) -> bool:
-    """Whether this can be the first layer of an encoder of RGB pictures."""
-    return tensor is not None and len(tensor.shape) == 4 and tuple(tensor.shape[1:]) == (3, 3, 3)
+    """Whether this can be the first layer of an encoder of RGB pictures, or of patches of them."""
+    if tensor is None or len(tensor.shape) != 4 or tuple(tensor.shape[2:]) != (3, 3):
+        return False
+    return tensor.shape[1] in [3 * patch**2 for patch in range(1, MAX_PATCH + 1)]
 
 
 def printable(name: str) -> str:

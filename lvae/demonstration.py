@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from lvae.encode.encoder import keep_memory
+from lvae.encode.published import DEFAULT
 from lvae.encode.scenes import write_scenes
 from lvae.evaluate.inspection import write_histogram, write_preview
 from lvae.manifests.dataset import Dataset
@@ -20,7 +21,7 @@ from lvae.pipeline.runners import choose_engine, cores
 from lvae.pipeline.views import ViewOptions
 
 PICTURES, SIZE = 1000, 64
-AUTOENCODER = "pixels-f2"  # needs no weights; the latents of a picture are the picture at half the size
+AUTOENCODER = DEFAULT  # the one in this package, f = 4
 
 
 def run(out: Path, images: Path | None, workers: int | None) -> None:

@@ -78,6 +78,15 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=1, sort_keys=True))
 
 
+def share(text: str, option: str) -> float:
+    """A share as a person writes it: 5% or 0.05."""
+    number, factor = (text[:-1], 0.01) if text.endswith("%") else (text, 1.0)
+    try:
+        return float(number) * factor
+    except ValueError:
+        raise LvaeError(f"{option} {text}: write a share such as 5% or 0.05.") from None
+
+
 def scan_options(options: dict[str, Any]) -> "ScanOptions":
     from lvae.pipeline.scanning import ScanOptions
 

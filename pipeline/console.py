@@ -35,6 +35,12 @@ class Bar:
         self._total, self._done = total, initial
         self._start = self._last_line = time.monotonic()
 
+    def begin(self, total: int, done: int) -> None:
+        """So much is wanted and done, where that is known only now."""
+        self._total, self._initial, self._done = total, done, done
+        self._bar.total, self._bar.initial, self._bar.n = total, done, done
+        self._start = time.monotonic()
+
     def at(self, done: int, pace: str = "") -> None:
         """So much is done; never fewer than before. `pace`: rate and time left of what is not paced itself."""
         if pace:

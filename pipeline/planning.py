@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lvae.encode.autoencoder import Autoencoder, build, load
+from lvae.encode.autoencoder import RANDOM, Autoencoder, build, load, load_file
 from lvae.encode.crops import CROPS
 from lvae.encode.encoder import choose_batch, choose_device, choose_part_size, weights_in
 from lvae.encode.presets import about_classes
+from lvae.encode.published import DEFAULT, shipped_or_fetched
 from lvae.encode.weights import save_safetensors
 from lvae.manifests.dataset import MANIFEST, read_manifest_if_whole
 from lvae.manifests.errors import LvaeError
@@ -115,11 +116,10 @@ def build_without_weights(description: str) -> Autoencoder:
 
 
 def load_network(options: EncodeOptions) -> Autoencoder:
+    """The autoencoder asked for: the shipped one where nothing is, that of a file where only the file is named."""
     if options.autoencoder is None:
-        raise LvaeError(
-            "--autoencoder: which one? For example pixels-f8, or kl-f8 with --weights FILE; "
-            "'lvae encode --help' names them all."
-        )
+        random = options.weights is not None and options.weights.startswith(RANDOM)
+        return load(DEFAULT, options.weights) if options.weights is None or random else load_file(options.weights)
     return load(options.autoencoder, options.weights)
 
 
@@ -219,8 +219,9 @@ def _check_weights(folder: Folder, encoding: Encoding, options: EncodeOptions) -
             raise LvaeError(f"--weights: {folder} holds pixels, which need none. Leave it out.")
         return
     network = None
-    if options.weights is not None:
-        network = load(encoding.autoencoder.architecture, options.weights)
+    weights = options.weights or shipped_or_fetched(options.autoencoder or "")
+    if weights is not None:
+        network = load(encoding.autoencoder.architecture, weights)
         found = network.fingerprint
         if found != encoding.autoencoder.weights_sha256:
             refuse_change(folder, {"weights": encoding.autoencoder.weights_sha256}, {"weights": found})

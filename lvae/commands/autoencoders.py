@@ -1,16 +1,194 @@
-"""First stages: autoencoder convert."""
+"""First stages: autoencoder list, fetch, fit, score, convert."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from lvae import options as shared
+from lvae.manifests.errors import LvaeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lvae.encode.fidelity import Pixels
+    from lvae.encode.fit import Fitted
+    from lvae.encode.fit_config import FitConfig
+    from lvae.pipeline.console import Bar
+
+GRID_PICTURES = 16  # on one page
 
 
 @click.group()
 def autoencoder() -> None:
-    """First-stage autoencoders: their weights."""
+    """First-stage autoencoders: which there are, their weights, training and scoring one."""
+
+
+@autoencoder.command(short_help="Train a first stage on pictures.")
+@shared.SOURCE
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--autoencoder",
+    "architecture",
+    default="default",
+    show_default=True,
+    metavar="NAME|JSON",
+    help="The network to train.",
+)
+@click.option("--init", metavar="FILE", help="Weights to start from [random ones, by --seed].")
+@click.option("--only-classes", metavar="A,B", help="Only pictures of these classes.")
+@click.option("--limit", type=click.IntRange(1), help="Only so many pictures: a fair sample by a hash of the key.")
+@click.option("--size", type=int, default=64, show_default=True, help="Side of the square crops, in pixels.")
+@click.option(
+    "--shorter-side",
+    metavar="LOW-HIGH",
+    help="How large a picture is seen before it is cropped: its shorter side [1.5 to 3 times --size].",
+)
+@click.option(
+    "--validation", default="5%", show_default=True, metavar="SHARE", help="Pictures set aside to measure on."
+)
+@click.option("--steps", type=int, default=20_000, show_default=True, help="Updates.")
+@click.option("--batch", type=int, default=16, show_default=True, help="Crops an update sees.")
+@click.option("--learning-rate", type=float, default=1e-3, show_default=True, help="Of Adam, after a warm-up.")
+@click.option("--decay", type=float, default=0.5, show_default=True, help="Share of the updates over which it falls.")
+@click.option("--kl-weight", type=float, default=1e-6, show_default=True, help="kl: of the rate, as LDM counts it.")
+@click.option("--codebook-weight", type=float, default=1.0, show_default=True, help="vq: of the codebook's loss.")
+@click.option("--latent-noise", type=float, default=0.0, show_default=True, help="tiny: noise on the latent, in stds.")
+@click.option("--contrast-weight", type=float, default=0.0, show_default=True, help="Of local contrast: sharper.")
+@click.option("--adversarial-weight", type=float, default=0.0, show_default=True, help="Of a patch discriminator.")
+@click.option("--discriminator-layers", type=int, default=3, show_default=True, help="3: it judges 70 px; 2: 34 px.")
+@click.option("--sharpen-after", type=int, default=0, show_default=True, help="Updates before these two join.")
+@click.option("--perceptual", metavar="VGG,LPIPS", help="Two files of weights: adds LPIPS.")
+@click.option("--perceptual-weight", type=float, default=1.0, show_default=True, help="Of LPIPS.")
+@click.option("--ema", type=float, default=0.999, show_default=True, help="Decay of the averaged weights.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order, crops and noise.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "tf32"]),
+    default="float32",
+    show_default=True,
+    help="Of convolutions; bfloat16 on a GPU.",
+)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or what there is.")
+@click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that cut crops.")
+@click.option("--log-every", type=int, default=50, show_default=True, help="Updates between lines of metrics.jsonl.")
+@click.option("--save-every", type=int, default=500, show_default=True, help="Updates between checkpoints.")
+@click.option("--validate-every", type=int, default=1000, show_default=True, help="Updates between previews.")
+@click.option("--dry-run", is_flag=True, help="Print the settings; do nothing.")
+@shared.JSON
+def fit(source: str, out: Path, **options: Any) -> None:
+    """Train a first stage on the pictures of SOURCE; its weights become OUT/autoencoder.safetensors.
+
+    The same command goes on after the last checkpoint, whatever stopped it. The loss is the mean absolute error, the
+    bottleneck's term, and what keeps pictures sharp: LPIPS where its weights are given, local contrast, a patch
+    discriminator. Pictures smaller than the crop are left out and counted.
+
+    \b
+    lvae autoencoder fit photos stage --steps 20000
+    lvae autoencoder fit photos stage --autoencoder '{"kind": "kl", "width": 32, "multipliers": [1, 2, 2],
+                                                      "latent_channels": 4}' --contrast-weight 1
+    lvae encode photos latents --weights stage/autoencoder.safetensors
+    """
+    from lvae.encode.fit import Cadence, Watcher
+    from lvae.encode.fit import fit as fit_autoencoder
+    from lvae.manifests.records import plain
+    from lvae.pipeline.console import Bar, say
+
+    config = _fit_config(options)
+    if options["dry_run"]:
+        shared.print_json(plain(config))
+        return
+    with Bar("opening", 0, "pictures") as opening, Bar("training", config.steps, "updates") as training:
+        watcher = Watcher(_counter(opening), _counter(training), say, draw_pairs)
+        cadence = Cadence(options["log_every"], options["save_every"], options["validate_every"])
+        fitted = fit_autoencoder(
+            source,
+            out,
+            config,
+            watcher,
+            cadence,
+            options["device"],
+            options["workers"],
+            options["perceptual"],
+            options["init"],
+        )
+    if options["as_json"]:
+        shared.print_json(plain(fitted))
+    else:
+        _print_fitted(fitted)
+
+
+def _fit_config(options: dict[str, Any]) -> "FitConfig":
+    from dataclasses import asdict, fields
+
+    from lvae.encode.architectures import parse_spec
+    from lvae.encode.fit_config import FitConfig
+
+    given = {field.name: options[field.name] for field in fields(FitConfig) if field.name in options}
+    size, sides = options["size"], options["shorter_side"]
+    given["architecture"] = json.loads(json.dumps(asdict(parse_spec(options["architecture"]))))
+    given["only_classes"] = tuple(options["only_classes"].split(",")) if options["only_classes"] else None
+    given["shorter_side"] = (size * 3 // 2, size * 3) if sides is None else _whole_range(sides)
+    given["validation"] = shared.share(options["validation"], "--validation")
+    given["start_sha256"] = _sha256(options["init"])
+    given["perceptual_sha256"] = _sha256(options["perceptual"])
+    return FitConfig(**given)
+
+
+def _sha256(files: str | None) -> str | None:
+    """Of the files' own hashes, since what they hold decides the result."""
+    from lvae.manifests.records import sha256_of
+    from lvae.manifests.storage import Folder
+
+    if files is None:
+        return None
+    paths = [Path(name) for name in ([files] if Path(files).exists() else files.split(","))]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise LvaeError(f"{missing[0]}: no such file. Name a file of weights.")
+    return sha256_of([Folder(path.parent).sha256(path.name) for path in paths])
+
+
+def _whole_range(text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    if not (low.isdigit() and (high.isdigit() or not dash)):
+        raise LvaeError(f"--shorter-side {text}: write two numbers of pixels, as in 96-192.")
+    return int(low), int(high or low)
+
+
+def _counter(bar: "Bar") -> Callable[[int, int], None]:
+    """Tells the bar (done, total); the first call is the beginning."""
+    begun = False
+
+    def count(done: int, total: int) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            bar.begin(total, done)
+        bar.at(done)
+
+    return count
+
+
+def draw_pairs(pairs: "Sequence[tuple[Pixels, Pixels]]", title: str) -> bytes:
+    """A PNG of originals beside reconstructions, with the error of each."""
+    from lvae.encode.fidelity import psnr
+    from lvae.evaluate.figures import Captioned, pair_grid, png
+
+    shown = [(Captioned(one, "original"), Captioned(other, f"{psnr(one, other):.1f} dB")) for one, other in pairs]
+    return png(pair_grid(shown, title, columns=2 if shown[0][0].pixels.shape[0] > 128 else 4))
+
+
+def _print_fitted(fitted: "Fitted") -> None:
+    click.echo(f"{fitted.weights}: {fitted.parameters} parameters, {fitted.steps} updates")
+    if fitted.psnr_db is not None:
+        click.echo(
+            f"{fitted.psnr_db:.2f} dB, SSIM {fitted.ssim:.3f} on {fitted.validation_pictures} pictures set aside, "
+            f"at {fitted.validation_size} px"
+        )
+    click.echo(f"fingerprint {fitted.fingerprint}")
 
 
 @autoencoder.command()
@@ -20,12 +198,22 @@ def autoencoder() -> None:
 @click.option(
     "--layout", type=click.Choice(["compvis", "diffusers"]), default="compvis", show_default=True, help="Of OUT."
 )
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Of OUT."
+)
 @shared.JSON
-def convert(file: str, out: Path, demanded: str | None, layout: Literal["compvis", "diffusers"], as_json: bool) -> None:
+def convert(
+    file: str,
+    out: Path,
+    demanded: str | None,
+    layout: Literal["compvis", "diffusers"],
+    dtype: Literal["float32", "float16"],
+    as_json: bool,
+) -> None:
     """Convert any FILE of weights to OUT, a .safetensors file, and describe it in a .json of the same name beside it.
 
-    The architecture is recognized. Nothing in FILE is ever run; numbers become float32. An OUT that is there already
-    and differs is refused.
+    The architecture is recognized. Nothing in FILE is ever run; numbers become those of --dtype. An OUT that is there
+    already and differs is refused.
 
     \b
     FILE  .ckpt .pt .pth .bin (new and legacy), .safetensors, the model zoo's .zip; a whole LDM or Stable Diffusion
@@ -38,7 +226,7 @@ def convert(file: str, out: Path, demanded: str | None, layout: Literal["compvis
     from lvae.encode.recognition import summary
     from lvae.manifests.records import plain
 
-    conversion = convert_weights(file, out, demanded, layout)
+    conversion = convert_weights(file, out, demanded, layout, dtype)
     if as_json:
         shared.print_json(plain(conversion))
         return
@@ -47,6 +235,90 @@ def convert(file: str, out: Path, demanded: str | None, layout: Literal["compvis
     click.echo(f"fingerprint {conversion.fingerprint}")
     for name, value in conversion.scale.items():
         click.echo(f"{name} {value} (recorded, not applied)")
+
+
+@autoencoder.command("list", short_help="Every first stage that is known.")
+@shared.JSON
+def list_(as_json: bool) -> None:
+    """Every known first stage: size, quality as published, licence, where its weights come from, whether they are here.
+
+    A name in this list may be given to 'lvae encode --autoencoder'; weights that are here are found by themselves.
+    """
+    from lvae.encode.listing import entries, table
+
+    found = entries()
+    if as_json:
+        shared.print_json([entry.as_dict() for entry in found])
+    else:
+        click.echo(table(found))
+
+
+@autoencoder.command(short_help="Bring published weights to this machine.")
+@click.argument("name")
+@click.option("--from", "place", metavar="URL|FILE", help="Another place of the same weights, such as a mirror.")
+@shared.JSON
+def fetch(name: str, place: str | None, as_json: bool) -> None:
+    """Bring the published weights NAME ('lvae autoencoder list') to this machine, converted to safetensors.
+
+    They go to latent-vae/autoencoders in the user's cache folder (XDG_CACHE_HOME). A download that was cut off goes
+    on; what Hugging Face's tools have in their cache is taken from there. The size is checked, the sha256 where one is
+    published or the hub announces one, and every tensor's name and shape. Nothing in the file is ever executed.
+    """
+    from lvae.encode.fetching import fetch as fetch_weights
+    from lvae.manifests.records import plain
+    from lvae.pipeline.console import Bar
+
+    with Bar("fetching", 0, "MB") as bar:
+        count = _counter(bar)
+        fetched = fetch_weights(name, lambda done, total: count(done // 1_000_000, total // 1_000_000), place)
+    if as_json:
+        shared.print_json(plain(fetched))
+    else:
+        click.echo(f"{fetched.path}: from {fetched.source}, {fetched.bytes} bytes, checked against {fetched.checked}")
+        click.echo(f"sha256 {fetched.sha256} (of the source)")
+
+
+@autoencoder.command(short_help="How well one does on pictures.")
+@click.argument("name_or_path")
+@click.argument("images")
+@click.option("--weights", metavar="FILE|random:SEED", help="For a name whose weights are not here.")
+@click.option("--size", type=click.IntRange(8), default=128, show_default=True, help="Side of the crop in pixels.")
+@click.option("--crop", default="adm", show_default=True, help="As of 'lvae encode'.")
+@click.option("--held-out", metavar="SHARE", help="Only pictures that 'fit --validation SHARE' never trains on.")
+@click.option("--only-classes", metavar="A,B", help="Only pictures of these classes.")
+@click.option("--limit", type=click.IntRange(1), default=5000, show_default=True, help="A fair sample of so many.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or what there is.")
+@click.option("--grid", type=click.Path(dir_okay=False, path_type=Path), help="A PNG of pictures beside what is made.")
+@shared.JSON
+def score(name_or_path: str, images: str, **options: Any) -> None:
+    """Score a first stage on the pictures of a source: a name, a run of 'fit', or a file or folder of weights.
+
+    PSNR, SSIM and L1 are means over pictures; beside them the best linear code (principal components of patches) of
+    the same size. Detail kept is the power above a quarter of a cycle a pixel relative to the originals. Each latent
+    channel's mean, std, excess kurtosis and what the PSNR falls to without it.
+    """
+    from lvae.encode.fit_data import choose
+    from lvae.encode.scoring import open_autoencoder
+    from lvae.encode.scoring import score as score_autoencoder
+    from lvae.manifests.records import plain
+    from lvae.pipeline.console import Bar
+
+    classes = tuple(options["only_classes"].split(",")) if options["only_classes"] else None
+    share = shared.share(options["held_out"], "--held-out") if options["held_out"] else None
+    opened = open_autoencoder(name_or_path, options["weights"])
+    chosen = choose(images, classes, options["limit"])
+    with Bar("opening", len(chosen.rows), "pictures") as bar:
+        result, pairs = score_autoencoder(
+            opened, chosen, options["size"], options["crop"], share, options["device"], _counter(bar)
+        )
+    if options["grid"] is not None:
+        shown = pairs[:: -(-len(pairs) // GRID_PICTURES)]
+        title = f"{result.name} at {result.size} px, SSIM {result.ssim:.3f} over {result.images} pictures"
+        options["grid"].write_bytes(draw_pairs(shown, title))
+    if options["as_json"]:
+        shared.print_json(plain(result))
+    else:
+        click.echo(result.table())
 
 
 COMMANDS = (autoencoder,)

@@ -54,7 +54,7 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
 @shared.SOURCE
 @shared.DATASET
 @click.option("--preset", metavar="NAME", help="Settings of the paper, for all that is not given; see below.")
-@click.option("--autoencoder", metavar="NAME|JSON", help="One of those below, or a JSON description of one.")
+@click.option("--autoencoder", metavar="NAME|JSON", help="One of those below, or a JSON description [default].")
 @click.option("--weights", metavar="FILE|random:SEED", help="A file of weights of any kind, or a folder.")
 @click.option("--size", type=click.IntRange(1), help="Side of the cropped square in pixels [256].")
 @click.option("--crop", type=click.Choice(["adm", "lsun", "adm-lsun", "center", "none"]), help="How to crop [adm].")
@@ -85,10 +85,11 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     command set need not be given again, and cannot be changed.
 
     \b
-    Autoencoders  kl-f4 kl-f8 kl-f16 kl-f32 vq-f4 vq-f4-noattn vq-f8 vq-f8-n256 vq-f16
-                  taesd taesd3, all with --weights; pixels pixels-f2 pixels-f4 pixels-f8
+    Autoencoders  default (f = 4, 4 channels, part of this package); pixels pixels-f2 pixels-f4 pixels-f8;
+                  kl-f4 kl-f8 kl-f16 kl-f32 vq-f4 vq-f4-noattn vq-f8 vq-f8-n256 vq-f16 taesd taesd3 and
+                  others that are published ('lvae autoencoder list'), once fetched or with --weights
     --weights     .safetensors, .ckpt, .bin, .pt, a zip of one, a folder in diffusers' layout,
-                  whole checkpoints; nothing in them is ever executed
+                  whole checkpoints; nothing in them is ever executed. Alone: whatever it holds
     SOURCE        a folder, zip, tars, lmdb, Parquet, npz, a list, URLs ('lvae scan --help')
     BEAM_OPTIONS  after --: any option of Apache Beam, such as --runner=FlinkRunner
     """

@@ -200,7 +200,7 @@ def test_seeds_must_be_whole_numbers(weights: str) -> None:
 
 
 def test_a_network_needs_weights() -> None:
-    with pytest.raises(LvaeError, match=r"kl-f8: needs weights\. Give --weights FILE or --weights random:SEED"):
+    with pytest.raises(LvaeError, match=r"kl-f8: needs weights\. Fetch them with 'lvae autoencoder fetch kl-f8', or"):
         load("kl-f8", None)
 
 

@@ -30,7 +30,13 @@ def test_every_published_architecture_is_recognized(name: str) -> None:
 @st.composite
 def specs(draw: st.DrawFn) -> LdmSpec | TinySpec:
     if draw(st.integers(0, 4)) == 0:
-        return TinySpec(draw(st.integers(1, 20)), width=draw(st.integers(1, 8)), blocks=draw(st.integers(1, 4)))
+        return TinySpec(
+            draw(st.integers(1, 20)),
+            width=draw(st.integers(1, 8)),
+            blocks=draw(st.integers(1, 4)),
+            multipliers=(1, *draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))),
+            patch=draw(st.integers(1, 4)),
+        )
     multipliers = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=8)))
     return LdmSpec(
         kind := draw(st.sampled_from(["kl", "vq"])),  # type: ignore[arg-type]

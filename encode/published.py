@@ -1,0 +1,116 @@
+"""First stages that others have published: what is said of each, and where it lies. Nothing here needs torch."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ZOO = "https://ommer-lab.com/files/latent-diffusion/"
+HUB = "https://huggingface.co"
+HUB_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+DEFAULT = "default"
+OURS = Path(__file__).with_name("pretrained") / "default.safetensors"
+
+ZOO_LICENCE = "MIT (of the code; none is stated for the weights)"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One first stage.
+
+    architecture: a name known to `build`.
+    url: one file that holds it; or repository and folder: a repository of the Hugging Face hub and where in it.
+    rfid, psnr_db: as its authors report, on the pictures of `measured_on` at 256 px.
+    licence: as its place states it; read it there before you publish anything made with it.
+    sha256: of the file, where somebody we can cite states one.
+    """
+
+    architecture: str
+    licence: str
+    url: str | None = None
+    repository: str | None = None
+    folder: str = ""
+    rfid: float | None = None
+    psnr_db: float | None = None
+    measured_on: str = ""
+    sha256: str | None = None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where to look, the best first. HF_ENDPOINT names another hub, as for Hugging Face's own tools."""
+        if self.repository is None:
+            return () if self.url is None else (self.url,)
+        hub = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+        return tuple(f"{hub}/{self.repository}/resolve/main/{self.folder}{name}" for name in HUB_FILES)
+
+
+def _zoo(name: str, rfid: float, psnr_db: float) -> Published:
+    return Published(name, ZOO_LICENCE, f"{ZOO}{name}.zip", rfid=rfid, psnr_db=psnr_db, measured_on="OpenImages")
+
+
+def _hub(architecture: str, repository: str, licence: str, folder: str = "") -> Published:
+    return Published(architecture, licence, repository=repository, folder=folder)
+
+
+# Rombach et al.'s model zoo and the model cards of the others.
+PUBLISHED: Mapping[str, Published] = {
+    "kl-f4": _zoo("kl-f4", 0.27, 27.53),
+    "kl-f8": _zoo("kl-f8", 0.90, 24.19),
+    "kl-f16": _zoo("kl-f16", 0.87, 24.08),
+    "kl-f32": _zoo("kl-f32", 2.04, 22.27),
+    "vq-f4": _zoo("vq-f4", 0.58, 27.43),
+    "vq-f4-noattn": _zoo("vq-f4-noattn", 1.06, 25.21),
+    "vq-f8": _zoo("vq-f8", 1.14, 23.07),
+    "vq-f8-n256": _zoo("vq-f8-n256", 1.49, 22.35),
+    "vq-f16": _zoo("vq-f16", 5.15, 20.83),
+    "sd-vae-ft-mse": Published(
+        "kl-f8", "MIT", repository="stabilityai/sd-vae-ft-mse", rfid=4.70, psnr_db=24.5, measured_on="COCO 2017"
+    ),
+    "sd-vae-ft-ema": Published(
+        "kl-f8", "MIT", repository="stabilityai/sd-vae-ft-ema", rfid=4.42, psnr_db=23.8, measured_on="COCO 2017"
+    ),
+    "ldm-celebahq-256": _hub("vq-f4", "CompVis/ldm-celebahq-256", "see its model card", "vqvae/"),
+    "taesd": _hub("taesd", "madebyollin/taesd", "MIT"),
+    "taesdxl": _hub("taesd", "madebyollin/taesdxl", "MIT"),
+    "taesd3": _hub("taesd3", "madebyollin/taesd3", "MIT"),
+    "taef1": _hub("taesd3", "madebyollin/taef1", "MIT"),
+}
+
+
+def architecture_of(name: str) -> str:
+    """The architecture's own name, where `name` is that of published weights; `name` itself otherwise."""
+    return PUBLISHED[name].architecture if name in PUBLISHED else name
+
+
+def cache_folder() -> Path:
+    """Where fetched weights are kept: `latent-vae` in the user's cache folder."""
+    return _cache_home() / "latent-vae" / "autoencoders"
+
+
+def fetched(name: str) -> Path:
+    """Where the weights of that name lie once they are fetched."""
+    return cache_folder() / f"{name}.safetensors"
+
+
+def shipped_or_fetched(name: str) -> Path | None:
+    """Weights of that name that are on this machine, ready to be read."""
+    path = OURS if name == DEFAULT else fetched(name)
+    return path if (name == DEFAULT or name in PUBLISHED) and path.is_file() else None
+
+
+def in_hub_cache(published: Published) -> Path | None:
+    """The file in Hugging Face's own cache, where its tools put it."""
+    if published.repository is None:
+        return None
+    home = Path(os.environ.get("HF_HOME") or _cache_home() / "huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    snapshots = hub / f"models--{published.repository.replace('/', '--')}" / "snapshots"
+    for name in HUB_FILES:
+        for path in sorted(snapshots.glob(f"*/{published.folder}{name}")):
+            if path.is_file():
+                return path
+    return None
+
+
+def _cache_home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
