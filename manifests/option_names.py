@@ -14,6 +14,7 @@ OPTIONS = {
     "part_size": "--part-size",
     "selection.only_classes": "--only-classes",
     "selection.class_map": "--only-classes",
+    "selection.unlabelled": "--without-classes",
     "selection.without_keys": "--without-keys",
     "selection.split": "--split",
     "selection.limit": "--limit",
