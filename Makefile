@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test lint types pytest slow faults bench clean
+.PHONY: demo test lint types pytest slow faults fuzz bench clean
 
 demo: .venv/installed
 	$(BIN)/lvae demo $(DEMO)
@@ -35,6 +35,9 @@ slow: .venv/installed-test
 
 faults: .venv/installed-test
 	$(BIN)/python -m pytest -m slow tests/pipeline/test_faults.py
+
+fuzz: .venv/installed-test  # for example make fuzz FUZZ='--minutes 60 --readers zip,tar'
+	$(BIN)/python tests/encode/fuzz.py $(FUZZ)
 
 bench: .venv/installed-test
 	for script in read_shards encode_memory start; do $(BIN)/python tests/benchmarks/$$script.py; done

@@ -1,5 +1,11 @@
-"""What a user can cause."""
+"""The one exception for what a user can cause."""
 
 
 class LvaeError(Exception):
-    """One line for a person: what is wrong, where, and what to do. The command line prints it and exits with 1."""
+    """Shown as one line, without a traceback: what is wrong, where, and what to do.
+
+    Names and reasons in it come from files of any kind, so that what is not printable is escaped.
+    """
+
+    def __init__(self, text: str):
+        super().__init__("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text))
