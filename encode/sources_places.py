@@ -21,6 +21,7 @@ from lvae.manifests.errors import LvaeError
 
 CONCURRENT = 32  # requests at a time where many files are looked at
 BUFFER_BYTES = 1 << 20
+HASHED_AT_ONCE = 1024
 SIGNED = re.compile(r"[?&](x-amz-signature|x-goog-signature|signature|sig|token|access_token)=", re.IGNORECASE)
 
 T = TypeVar("T")
@@ -32,12 +33,20 @@ class Seen:
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
+        self._waiting: list[str] = []
 
     def add(self, name: str, size: int | None, stamp: str | int) -> None:
-        self._sha256.update(f"{name}\0{size}\0{stamp}\1".encode("utf-8", "surrogateescape"))
+        self._waiting.append(f"{name}\0{size}\0{stamp}\1")
+        if len(self._waiting) == HASHED_AT_ONCE:
+            self._hash()
 
     def hexdigest(self) -> str:
+        self._hash()
         return self._sha256.hexdigest()
+
+    def _hash(self) -> None:
+        self._sha256.update("".join(self._waiting).encode("utf-8", "surrogateescape"))
+        self._waiting.clear()
 
 
 def is_url(location: str) -> bool:

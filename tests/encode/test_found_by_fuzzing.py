@@ -24,8 +24,9 @@ def with_late_directory(data: bytes) -> bytes:
     return data[: end + 16] + struct.pack("<I", offset + 10) + data[end + 20 :]
 
 
-def test_what_libraries_say_of_damaged_files_is_printable(tmp_path: Path) -> None:
+def test_what_libraries_say_of_damaged_files_is_printable_and_short(tmp_path: Path) -> None:
     assert str(LvaeError("a\x0e\n\udce9b")) == r"a\x0e\n\udce9b"
+    assert len(str(LvaeError("a" * 100_000))) == 1000
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"image": [png()]}), path)
     data = path.read_bytes()
