@@ -34,7 +34,7 @@ slow: .venv/installed-test
 	$(BIN)/python -m pytest -m slow
 
 faults: .venv/installed-test
-	$(BIN)/python -m pytest -m slow tests/pipeline/test_faults.py
+	$(BIN)/python -m pytest -m slow tests/pipeline/test_faults.py tests/pipeline/test_storage_faults.py
 
 fuzz: .venv/installed-test  # for example make fuzz FUZZ='--minutes 60 --readers zip,tar'
 	$(BIN)/python tests/encode/fuzz.py $(FUZZ)
