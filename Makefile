@@ -40,7 +40,7 @@ fuzz: .venv/installed-test  # for example make fuzz FUZZ='--minutes 60 --readers
 	$(BIN)/python tests/encode/fuzz.py $(FUZZ)
 
 bench: .venv/installed-test
-	for script in read_shards encode_memory start; do $(BIN)/python tests/benchmarks/$$script.py; done
+	for script in read_shards encode_memory start encoder_speed pipeline_overhead scan; do $(BIN)/python tests/benchmarks/$$script.py; done
 
 clean:
 	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -6,7 +6,7 @@
 Allowed are LvaeError and ImageRejected, in one printable line. Findings are other exceptions and warnings, cases that
 take more than CPU_SECONDS or PEAK_BYTES, and those that end the process: each is written to a file of its own. Damaged
 files that reach a line of ours, of tarfile or of zipfile for the first time are damaged further. Every reader runs in
-a process of its own at the lowest priority, so that a case that ends it is found, too.
+a process of its own at the lowest priority, so that a case that ends it is found, too; minutes are the processor's.
 """
 
 import argparse
@@ -164,7 +164,7 @@ def place_of(error: BaseException) -> str:
     return f"{what} at {Path(ours[-1].filename).name}:{ours[-1].lineno}"
 
 
-def work(name: str, seed: int, until: float, current: Path, findings: Path) -> None:
+def work(name: str, seed: int, seconds: float, current: Path, findings: Path) -> None:
     """The process of one reader: case after case until the time is over."""
     from fuzz_targets import TARGETS
 
@@ -178,7 +178,7 @@ def work(name: str, seed: int, until: float, current: Path, findings: Path) -> N
         run = target.runner(Path(folder))
         for data in list(corpus):  # the first of them says which pictures are looked for in all that follow
             coverage.run(lambda data=data: judge(lambda: run(data)))  # type: ignore[misc]
-        while time.time() < until:
+        while time.process_time() < seconds:
             data = mutator.next()
             if mutator.draw.random() < REPAIRED:
                 data = target.repair(data)
@@ -205,11 +205,15 @@ def keep(findings: Path, name: str, data: bytes, what: str) -> None:
 
 def watch(name: str, minutes: float, seed: int, findings: Path) -> None:
     """Start processes for a reader until its time is over; each that is ended by a case is a finding."""
-    until = time.time() + 60 * minutes
-    while time.time() < until:
+    before = children_seconds()
+
+    def spent() -> float:
+        return children_seconds() - before
+
+    while (left := 60 * minutes - spent()) > 0:
         with tempfile.TemporaryDirectory() as folder:
             current = Path(folder) / "current"
-            arguments = ["--child", name, str(seed), str(until), str(current), str(findings)]
+            arguments = ["--child", name, str(seed), str(left), str(current), str(findings)]
             said = Path(folder) / "said"  # by C libraries as well: TIFF's complains on stderr whatever one does
             with said.open("w") as file:
                 command = ["nice", "-n", "19", sys.executable, __file__, *arguments]
@@ -221,6 +225,11 @@ def watch(name: str, minutes: float, seed: int, findings: Path) -> None:
                 raise SystemExit(f"{name}: the seeds themselves fail")
             keep(findings, name, current.read_bytes(), f"ended the process ({process.returncode})")
         seed += 1_000_003
+
+
+def children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def again(name: str, paths: list[Path]) -> None:
@@ -244,7 +253,7 @@ def main() -> None:
     from fuzz_targets import TARGETS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10, help="for each reader")
+    parser.add_argument("--minutes", type=float, default=10, help="of the processor, for each reader")
     parser.add_argument("--readers", default=",".join(TARGETS), help=", ".join(TARGETS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"))
@@ -263,7 +272,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        reader, first_seed, end, now, kept = sys.argv[2:]
-        work(reader, int(first_seed), float(end), Path(now), Path(kept))
+        reader, first_seed, processor_seconds, now, kept = sys.argv[2:]
+        work(reader, int(first_seed), float(processor_seconds), Path(now), Path(kept))
     else:
         main()
