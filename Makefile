@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test lint types pytest slow faults bench clean
+.PHONY: demo test lint types pytest slow faults fuzz bench clean
 
 demo: .venv/installed
 	$(BIN)/lvae demo $(DEMO)
@@ -34,10 +34,13 @@ slow: .venv/installed-test
 	$(BIN)/python -m pytest -m slow
 
 faults: .venv/installed-test
-	$(BIN)/python -m pytest -m slow tests/pipeline/test_faults.py
+	$(BIN)/python -m pytest -m slow tests/pipeline/test_faults.py tests/pipeline/test_storage_faults.py
+
+fuzz: .venv/installed-test  # for example make fuzz FUZZ='--minutes 60 --readers zip,tar'
+	$(BIN)/python tests/encode/fuzz.py $(FUZZ)
 
 bench: .venv/installed-test
-	for script in read_shards encode_memory start; do $(BIN)/python tests/benchmarks/$$script.py; done
+	for script in read_shards encode_memory start encoder_speed pipeline_overhead scan; do $(BIN)/python tests/benchmarks/$$script.py; done
 
 clean:
 	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -78,6 +78,12 @@ def _is_one_of(number: str, gpus: int) -> bool:
     return number.isascii() and number.isdigit() and len(number) < 10 and int(number) < gpus
 
 
+def check_precision(precision: str | None, device: str) -> None:
+    """Raises LvaeError where a device has no use for it."""
+    if precision == "winograd" and device != "cpu":
+        raise LvaeError("--precision winograd: is a way to convolve on a CPU. Choose tf32 or bfloat16 on a GPU.")
+
+
 def choose_batch(multiply_adds: int, device: str) -> int:
     """How many images share a forward pass where the user does not say."""
     if device != "cpu" or multiply_adds == 0:
@@ -119,9 +125,14 @@ class Encoder:
         import torch
 
         torch.set_num_threads(self._encoding.threads)
+        check_precision(self._encoding.precision, self._device)
+        with _memory(self._device, 0):
+            self._network = self._network.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self._encoding.precision == "winograd":
+            from lvae.encode.winograd import use_winograd
+
+            use_winograd(self._network.get_submodule("encoder"))
         if self._device != "cpu":
-            with _memory(self._device, 0):
-                self._network = self._network.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
             tf32 = self._encoding.precision == "tf32"
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
 

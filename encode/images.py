@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 178_956_970  # twice Pillow's own warning level: half a gigabyte of RGB
 MAX_SCANNED_PIXELS = 20 * MAX_PIXELS  # of all scans of a progressive JPEG: seconds, not hours
+SCAN_BYTES = 10  # of a scan, at least: its marker and header
 REASON_LENGTH = 120
 BAND_PIXELS = 1 << 20
 PILLOWS_MODULES = r"PIL\."
@@ -167,7 +168,9 @@ def _check_size(size: tuple[int, int], data: bytes, name: str) -> None:
         raise ImageRejected(f"{width}x{height}: more than {MAX_PIXELS} pixels")
     if name == "WebP" and max(size) > WEBP_SIDE:
         raise ImageRejected(f"{width}x{height}: a WebP has at most {WEBP_SIDE} pixels a side")
-    if name == "JPEG" and width * height * data.count(b"\xff\xda") > MAX_SCANNED_PIXELS:
+    if name != "JPEG" or width * height * (len(data) // SCAN_BYTES) <= MAX_SCANNED_PIXELS:
+        return  # too short a file for so many scans
+    if width * height * data.count(b"\xff\xda") > MAX_SCANNED_PIXELS:
         raise ImageRejected(f"{width}x{height} JPEG with {data.count(bytes([0xFF, 0xDA]))} scans: too much work")
 
 

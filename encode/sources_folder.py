@@ -55,12 +55,20 @@ class FolderSource(Notes):
             raise names.no_images(self.location, self.counts)
 
     def _rows_by_folder(self, by_class: bool) -> Iterator[ImageRow]:
-        self.classes = (tuple(walk(self.location, {}).class_folders()) or None) if by_class else None
-        numbers = {name: number for number, name in enumerate(self.classes or ())}
+        """The classes are met in their order, since that of the entries is theirs."""
+        classes: list[str] = []
+        folder, label = "", UNLABELLED
         for key, length, stamp in walk(self.location, self.counts):
             self.seen.add(key, length, stamp)
-            first, slash, _ = key.partition("/")
-            yield self._row(key, length, numbers.get(first, UNLABELLED) if slash else UNLABELLED)
+            if not (folder and key.startswith(folder)):
+                first, slash, _ = key.partition("/")
+                if slash and by_class:
+                    folder, label = f"{first}/", len(classes)
+                    classes.append(first)
+                else:
+                    folder, label = "", UNLABELLED
+            yield self._row(key, length, label)
+        self.classes = tuple(classes) or None
         names.warn_of_unlabelled(self, f"lie beside the class folders of {self.location}")
 
     def _rows_by_list(self, labels: names.NamedLabels) -> Iterator[ImageRow]:
@@ -72,7 +80,8 @@ class FolderSource(Notes):
         names.warn_of_unlabelled(self, f"are not in {names.DATASET_JSON}")
 
     def _row(self, key: str, length: int, label: int) -> ImageRow:
-        names.count_unlabelled(self.counts, label)
+        if label == UNLABELLED:
+            names.count_unlabelled(self.counts, label)
         return ImageRow(key, "", 0, length, "", label)
 
 
@@ -92,45 +101,44 @@ class Walk:
     def __iter__(self) -> Iterator[Found]:
         return self._folder(self._root, "", linked=False)
 
-    def class_folders(self) -> Iterator[str]:
-        """The first-level folders that hold an image, however deep, in order. Each is left at its first image."""
-        _, links, folders = _names(self._root)
-        for name in sorted(links | folders):
-            path, is_link = Path(self._root, name), name in links
-            if names.is_hidden(name) or not names.is_utf8(name) or not path.is_dir():
-                continue
-            if is_link and not self._is_new(str(path), path.stat()):
-                continue
-            if next(self._folder(str(path), "", is_link), None) is not None:
-                yield name
-
     def _folder(self, folder: str, prefix: str, linked: bool) -> Iterator[Found]:
-        found, links, _ = _names(folder)
-        for name in found:
-            path, is_link = f"{folder}/{name}", name in links
-            if names.is_hidden(name):
-                self._count(names.HIDDEN)
-                continue
-            if not names.is_utf8(name):
-                self._count(names.BAD_NAMES)
-                continue
-            try:
-                status = os.stat(path)  # noqa: PTH116  a Path for each of a million files is slow, and interns its name
-            except OSError as error:
-                if not is_link:
-                    raise LvaeError(f"{path}: cannot be looked at ({error.strerror}).") from error
-                self._count(names.BROKEN_LINKS)  # nothing there, no permission on the way, or a link to itself
-                continue
-            linked_here = linked or is_link
-            if stat.S_ISDIR(status.st_mode):
-                if not linked_here or self._is_new(path, status):
-                    yield from self._folder(path, f"{prefix}{name}/", linked_here)
-            elif not stat.S_ISREG(status.st_mode):
-                self._count(names.SPECIAL)
-            elif not _is_image_file(path, name):
-                self._count(names.NOT_IMAGES)
-            elif not linked_here or self._is_new(path, status):
-                yield prefix + name, status.st_size, status.st_mtime_ns
+        with _Folder(folder) as opened:
+            for name in sorted(opened.names):
+                kind = opened.names[name]
+                if names.is_hidden(name):
+                    self._count(names.HIDDEN)
+                elif not names.is_utf8(name):
+                    self._count(names.BAD_NAMES)
+                elif kind == FILE and not linked:
+                    if _is_image_file(folder, name):
+                        status = opened.status(name)
+                        yield prefix + name, status.st_size, status.st_mtime_ns
+                    else:
+                        self._count(names.NOT_IMAGES)
+                elif kind == FOLDER and not linked:
+                    yield from self._folder(f"{folder}/{name}", f"{prefix}{name}/", linked)
+                else:
+                    yield from self._looked_at(opened, name, prefix, kind == LINK)
+
+    def _looked_at(self, opened: "_Folder", name: str, prefix: str, is_link: bool) -> Iterator[Found]:
+        """What is a link, lies behind one, or is no usual file."""
+        path = f"{opened.path}/{name}"
+        try:
+            status = os.stat(path)  # noqa: PTH116  a Path for each of a million files is slow, and interns its name
+        except OSError as error:
+            if not is_link:
+                raise LvaeError(f"{path}: cannot be looked at ({error.strerror}).") from error
+            self._count(names.BROKEN_LINKS)  # nothing there, no permission on the way, or a link to itself
+            return
+        if stat.S_ISDIR(status.st_mode):
+            if self._is_new(path, status):
+                yield from self._folder(path, f"{prefix}{name}/", linked=True)
+        elif not stat.S_ISREG(status.st_mode):
+            self._count(names.SPECIAL)
+        elif not _is_image_file(opened.path, name):
+            self._count(names.NOT_IMAGES)
+        elif self._is_new(path, status):
+            yield prefix + name, status.st_size, status.st_mtime_ns
 
     def _is_new(self, path: str, status: os.stat_result) -> bool:
         """Whether a link, or what lies behind one, is the first way to a file or folder."""
@@ -150,7 +158,7 @@ class Walk:
         inside = target[len(root) + 1 :].split("/")
         if any(map(names.is_hidden, inside)):
             return False
-        return stat.S_ISDIR(status.st_mode) or _is_image_file(target, inside[-1])
+        return stat.S_ISDIR(status.st_mode) or _is_image_file(os.path.dirname(target), inside[-1])  # noqa: PTH120
 
     def _count(self, what: str) -> None:
         self._counts[what] = self._counts.get(what, 0) + 1
@@ -186,14 +194,6 @@ class RemoteWalk:
 
     def __iter__(self) -> Iterator[Found]:
         return self._folder(self._root, "")
-
-    def class_folders(self) -> Iterator[str]:
-        """As of Walk."""
-        for entry in self._entries(self._root):
-            if entry.status.is_folder and not names.is_hidden(entry.name) and names.is_utf8(entry.name):
-                below = RemoteWalk(places.join(self._root, f"{entry.name}/"), {})
-                if next(iter(below), None) is not None:
-                    yield entry.name
 
     def _folder(self, folder: str, prefix: str) -> Iterator[Found]:
         def looked_at(entry: Entry) -> Entry:
@@ -234,21 +234,47 @@ def holds_images(folder: str) -> bool:
     return next(iter(walk(folder, {})), None) is not None
 
 
-def _names(folder: str) -> tuple[list[str], set[str], set[str]]:
-    """What lies in a folder (maybe millions): all names, sorted; the symbolic links among them; the folders."""
-    found, links, folders = [], set(), set()
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                found.append(entry.name)
-                if entry.is_symlink():
-                    links.add(entry.name)
-                elif entry.is_dir(follow_symlinks=False):
-                    folders.add(entry.name)
-    except OSError as error:
-        raise LvaeError(f"{folder}: the folder cannot be read ({error.strerror}).") from error
-    found.sort()
-    return found, links, folders
+FILE, FOLDER, LINK, OTHER = range(4)
+
+
+class _Folder:
+    """A folder of maybe millions of files: its names, and of what kind each is. Files are looked at from within, which
+    spares the way there."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.names: dict[str, int] = {}
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise LvaeError(f"{path}: the folder cannot be read ({error.strerror}).") from error
+
+    def __enter__(self) -> "_Folder":
+        try:
+            with os.scandir(self._descriptor) as entries:
+                self.names = {entry.name: _kind_of(entry) for entry in entries}
+        except OSError as error:
+            os.close(self._descriptor)
+            raise LvaeError(f"{self.path}: the folder cannot be read ({error.strerror}).") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def status(self, name: str) -> os.stat_result:
+        try:
+            return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except OSError as error:
+            raise LvaeError(f"{self.path}/{name}: cannot be looked at ({error.strerror}).") from error
+
+
+def _kind_of(entry: "os.DirEntry[str]") -> int:
+    """As the folder says, without a look at the file."""
+    if entry.is_file(follow_symlinks=False):
+        return FILE
+    if entry.is_dir(follow_symlinks=False):
+        return FOLDER
+    return LINK if entry.is_symlink() else OTHER
 
 
 def _is_image_behind_url(location: str, name: str) -> bool:
@@ -261,10 +287,11 @@ def _is_image_behind_url(location: str, name: str) -> bool:
         raise LvaeError(f"{location}: cannot be read ({places.why(error)}).") from error
 
 
-def _is_image_file(path: str, name: str) -> bool:
+def _is_image_file(folder: str, name: str) -> bool:
     by_name = names.is_image_name(name)
     if by_name is not None:
         return by_name
+    path = f"{folder}/{name}"
     try:
         with open(path, "rb") as file:
             return is_image(file.read(names.MAGIC_BYTES))

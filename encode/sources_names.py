@@ -28,6 +28,7 @@ IMAGE_EXTENSIONS = frozenset(
         ".jpf",
     }  # pictures, so they are listed; then rejected with a reason
 )
+USUAL = frozenset(IMAGE_EXTENSIONS | {extension.upper() for extension in IMAGE_EXTENSIONS})
 SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"})
 MAGIC_BYTES = 16
 
@@ -49,11 +50,14 @@ MAX_MEMBER_BYTES = 1 << 30  # of one image's file: an uncompressed 16-bit pictur
 
 def is_hidden(name: str) -> bool:
     """Of one component of a path."""
-    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+    return name[:1] == "." or name.lower() in SYSTEM_NAMES
 
 
 def is_image_name(name: str) -> bool | None:
     """True or False by the extension; None where there is none, and the first bytes decide."""
+    dot = name.rfind(".")
+    if dot > 0 and name[dot:] in USUAL and name[dot - 1] not in "./":
+        return True  # as below, for all but a few names: those are asked about by the million
     extension = posixpath.splitext(name)[1].lower()
     return extension in IMAGE_EXTENSIONS if extension else None
 

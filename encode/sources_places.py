@@ -216,7 +216,14 @@ class Watched:
         self._file = file
         self._fault: OSError | None = None
         self._size = size_of(file)
-        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+        self.tell, self.close = file.tell, file.close
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Raises ValueError for a place that no file has: a damaged one named it, and the storage is innocent."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._size}[whence]
+        if not 0 <= start + offset < 1 << 63:
+            raise ValueError(f"no byte {start + offset} in a file")
+        return self._file.seek(start + offset)
 
     def read(self, count: int = -1) -> bytes:
         left = max(0, self._size - self._file.tell())

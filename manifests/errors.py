@@ -1,5 +1,15 @@
-"""What a user can cause."""
+"""The one exception for what a user can cause."""
+
+LONGEST = 1000  # characters
 
 
 class LvaeError(Exception):
-    """One line for a person: what is wrong, where, and what to do. The command line prints it and exits with 1."""
+    """Shown as one line, without a traceback: what is wrong, where, and what to do.
+
+    Names and reasons in it come from files of any kind, so that what is not printable is escaped, and what is very long
+    is cut.
+    """
+
+    def __init__(self, text: str):
+        line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}...")

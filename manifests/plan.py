@@ -14,7 +14,7 @@ from lvae.manifests.storage import Folder
 
 PLAN = "plan.json"
 Store = Literal["mode", "sample", "moments"]
-Precision = Literal["float32", "bfloat16", "tf32"]
+Precision = Literal["float32", "winograd", "bfloat16", "tf32"]
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,11 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
 @click.option("--batch", type=click.IntRange(1), help="Images in a forward pass [by the network's cost].")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or what there is.")
 @click.option("--devices", metavar="0,1", help="Several GPUs of this machine.")
-@click.option("--precision", type=click.Choice(["float32", "bfloat16", "tf32"]), help="Of the network [float32].")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "winograd", "bfloat16", "tf32"]),
+    help="Of the network [float32]. On a CPU winograd is faster, and rounds a little more (encode/README.md).",
+)
 @click.option("--drop-raw", is_flag=True, help="Remove the raw latents once the shards are verified.")
 @click.option("--max-rejected", metavar="1%|N", help="Fail where more images than this cannot be used.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; write nothing.")
@@ -93,11 +97,13 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     SOURCE        a folder, zip, tars, lmdb, Parquet, npz, a list, URLs ('lvae scan --help')
     BEAM_OPTIONS  after --: any option of Apache Beam, such as --runner=FlinkRunner
     """
+    from lvae.encode.encoder import check_precision
     from lvae.pipeline import job
 
     options = _with_preset(options)
     request, view = _encode_options(options), shared.view_options(options, limit=None)
     devices = _devices(options)
+    check_precision(options["precision"], devices[0])
     workers = options["workers"] or _default_workers(devices)
     engine = shared.engine(options["beam_options"], workers)
     if options["dry_run"]:

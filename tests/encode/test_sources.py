@@ -167,6 +167,16 @@ def test_symbolic_links_are_followed_once(tmp_path: Path) -> None:
     assert source.counts == {"symbolic links met twice": 3, "broken symbolic links": 1}
 
 
+def test_a_folder_whose_images_are_all_listed_elsewhere_is_no_class(tmp_path: Path) -> None:
+    for name in ("a", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(png())
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/y.png").symlink_to("../a/x.png")
+    assert labels_of(tmp_path) == {"a/x.png": 0, "c/x.png": 1}
+    assert listed(tmp_path)[0].classes == ("a", "c")
+
+
 def test_loops_of_symbolic_links_end(tmp_path: Path) -> None:
     outside = fill(tmp_path / "outside", ["1.png"])
     root = fill(tmp_path / "source", ["a/b/2.png"])
