@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test lint types pytest slow faults fuzz bench clean
+.PHONY: demo test lint types pytest slow faults fuzz test-xla bench clean
 
 demo: .venv/installed
 	$(BIN)/lvae demo $(DEMO)
@@ -39,8 +39,18 @@ faults: .venv/installed-test
 fuzz: .venv/installed-test  # for example make fuzz FUZZ='--minutes 60 --readers zip,tar'
 	$(BIN)/python tests/encode/fuzz.py $(FUZZ)
 
+# torch_xla 2.9 works with torch 2.9 alone, which brings the CUDA stack along: 7 GB, some minutes.
+.venv-xla/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-xla
+	grep -v '^torch==' constraints.txt > .venv-xla/constraints.txt
+	.venv-xla/bin/python -m pip install --quiet --prefer-binary -c .venv-xla/constraints.txt -e '.[tpu]' pytest pytest-timeout hypothesis
+	touch $@
+
+test-xla: .venv-xla/installed
+	PJRT_DEVICE=CPU .venv-xla/bin/python -m pytest -m xla tests/train/test_xla.py
+
 bench: .venv/installed-test
 	for script in read_shards encode_memory start encoder_speed pipeline_overhead scan; do $(BIN)/python tests/benchmarks/$$script.py; done
 
 clean:
-	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-xla demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -142,6 +142,10 @@ class Device:
         """A tensor on the device, the same on all of them."""
         return tensor.to(self.torch_device)
 
+    def operand(self, number: int) -> Tensor:
+        """A number that may be another one in the next step. XLA would compile anew for a number of Python's."""
+        return torch.tensor(number, dtype=torch.int32)
+
     def pin(self, tensor: Tensor) -> Tensor:
         """A CPU tensor in memory from which `put` need not wait."""
         return tensor
@@ -308,6 +312,10 @@ class XlaDevice(Device):
         moved = tensor.to(self.torch_device)
         self._spmd.mark_sharding(moved, self._mesh, ("data", *(None,) * (tensor.dim() - 1)))
         return moved
+
+    def operand(self, number: int) -> Tensor:
+        # Of one dimension: zeros and ones without any become constants of the program, too.
+        return self.put_whole(torch.tensor([number], dtype=torch.int32)).squeeze(0)
 
     def compile(self, function: Function) -> Function:
         return function

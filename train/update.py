@@ -66,6 +66,8 @@ class Updater:
             name: device.put_whole(value) for name, value in first_counts(threshold, len(self._noise_shapes)).items()
         }
 
+        self._keep = 1
+
     def __call__(self, batches: Sequence[Batch]) -> None:
         """One update from its micro-batches."""
         self.parameters.clear_gradients()
@@ -109,7 +111,8 @@ class Updater:
         for average, weights in zip(self.average, self.parameters.tensors, strict=True):
             average.lerp_(weights, weight)
         values = torch.cat([measured[:4], norm[None], rate[None], measured[4:]])
-        self.counts = counted(counts, decision, norm, values)
+        self.counts = counted(counts, decision, norm, values, self.device.operand(self._keep))
+        self._keep = 1
 
     # --- the whole state, for checkpoints ---
 
@@ -124,6 +127,7 @@ class Updater:
                 **{f"first.{name}": moment for name, moment in first.items()},
                 **{f"second.{name}": moment for name, moment in second.items()},
                 **{f"counts.{name}": count for name, count in self.counts.items()},
+                "counts.keep": torch.tensor(self._keep),
             },
         }
 
@@ -135,7 +139,9 @@ class Updater:
             if found.keys() != tensors.keys():
                 raise ValueError(f"{name}: {min(found.keys() ^ tensors.keys())} is in one of the two only")
             for key, tensor in tensors.items():
-                tensor.copy_(found[key])
+                if key != "counts.keep":
+                    tensor.copy_(found[key])
+        self._keep = int(groups["optimizer"]["counts.keep"])
 
     def start_average(self) -> None:
         """Begin the average anew with the weights as they are."""
@@ -147,8 +153,8 @@ class Updater:
         return {name: self.device.fetch(count) for name, count in self.counts.items()}
 
     def clear_sums(self) -> None:
-        for name in ("sums", "summed"):
-            self.counts[name] = self.device.put_whole(torch.zeros_like(self.counts[name], device="cpu"))
+        """With the next update; were other tensors put in their place now, XLA would compile that update anew."""
+        self._keep = 0
 
     @contextmanager
     def using_average(self) -> Iterator[None]:
@@ -189,8 +195,10 @@ def decide(norm: Tensor, total: Tensor, counts: Mapping[str, Tensor]) -> Decisio
     return Decision(finite & small, finite)
 
 
-def counted(counts: Mapping[str, Tensor], decision: Decision, norm: Tensor, values: Tensor) -> dict[str, Tensor]:
-    """The counts after an update.
+def counted(
+    counts: Mapping[str, Tensor], decision: Decision, norm: Tensor, values: Tensor, keep: Tensor
+) -> dict[str, Tensor]:
+    """The counts after an update. keep: 1 to add to the sums so far, 0 to begin them anew.
 
     Where too many updates in a row were skipped for the norm of their gradient, the threshold gives in: it becomes
     twice that norm, so that a run cannot stand still for ever.
@@ -205,8 +213,8 @@ def counted(counts: Mapping[str, Tensor], decision: Decision, norm: Tensor, valu
         "too_large": torch.where(gives_in, 0 * too_large, too_large),
         "useless": torch.where(finite, 0 * counts["useless"], counts["useless"] + 1),
         "threshold": torch.where(gives_in, 2 * norm, counts["threshold"]),
-        "sums": torch.where(finite, counts["sums"] + values, counts["sums"]),
-        "summed": counts["summed"] + finite,
+        "sums": torch.where(finite, keep * counts["sums"] + values, keep * counts["sums"]),
+        "summed": keep * counts["summed"] + finite,
     }
 
 
