@@ -14,7 +14,6 @@ the same place; both are counted. So loops end.
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 
 from lvae.encode import sources_names as names
 from lvae.encode import sources_places as places
@@ -176,7 +175,7 @@ class FolderReader:
         if places.is_url(self.location):
             data = places.read_range(places.join(self.location, row.key), 0, row.length + 1)
         else:
-            with Path(self.location, row.key).open("rb") as file:
+            with open(f"{self.location}/{row.key}", "rb") as file:
                 data = file.read(row.length + 1)
         if len(data) != row.length:
             raise LvaeError(f"{row.key}: not as long as when it was listed. Scan the source again into a new folder.")

@@ -167,13 +167,15 @@ def run(folder: Folder, tasks: Tasks, engine: Engine, watch: Watcher, log: Calla
         if not set(batch) & set(pending):
             continue
         under_way = [task for task in batch if task in pending and tasks.name(task) in end.under_way]
-        deaths.update(under_way)
-        if alone:
+        if not end.storage:  # else nobody died of what it was at
+            deaths.update(under_way)
+        if alone and not end.storage:
             deaths_alone.update(batch)
             log(f"{tasks.describe(batch[0])} took its process down ({end.how})")
             continue
         fruitless = fruitless + 1 if len(pending) == len(before) else 0
-        log(f"the workers were lost ({end.how}); {len(pending)} of {len(before)} tasks are submitted again")
+        lost = "the storage failed" if end.storage else "the workers were lost"
+        log(f"{lost} ({end.how}); {len(pending)} of {len(before)} tasks are submitted again")
         if fruitless >= FRUITLESS_SUBMISSIONS:
             raise LvaeError(f"{folder}: {fruitless} attempts in a row achieved nothing ({end.how}).{end.last_words}")
     if pending:
@@ -186,11 +188,13 @@ def run(folder: Folder, tasks: Tasks, engine: Engine, watch: Watcher, log: Calla
 
 @dataclass(frozen=True)
 class _End:
-    """How a submission ended. `under_way`: what workers were at. `user_error`: a sentence that ends the job."""
+    """How a submission ended. `under_way`: what workers were at. `user_error`: a sentence that ends the job. `storage`:
+    whether bytes could not be read or written after several tries."""
 
     how: str
     under_way: frozenset[str]
     user_error: str | None
+    storage: bool
     last_words: str
 
 
@@ -211,11 +215,13 @@ def _submit(
     messages = {report.kind: report.message for report in reports}
     if "bug" in messages:
         raise RuntimeError(f"a task failed, which should not happen; please report it:\n{messages['bug']}")
+    storage = messages.get("storage")
     return _End(
-        how,
+        storage or how,
         frozenset(report.task for report in reports if report.kind == "working"),
         messages.get("user"),
-        f" {messages.get('storage') or 'The last words: ' + last_words}",
+        storage is not None,
+        "" if storage else f" The last words: {last_words}",
     )
 
 
@@ -269,12 +275,13 @@ def _watch(
             continue
         if batch.isdisjoint(pending):
             return "all done"
-        cpu, state = group.cpu_seconds(), (reports, len(pending))
+        group.look()
+        cpu, state = group.cpu_seconds, (reports, len(pending))
         if state != seen_state or cpu - seen_cpu >= CPU_SECONDS:
             seen_state, seen_cpu, seen_at = state, cpu, now
         if now - seen_at >= STALLED_SECONDS:
             return f"no process got anywhere for {STALLED_SECONDS:.0f} s"
-        lost_at = (lost_at or now) if group.lost_a_worker() else None
+        lost_at = (lost_at or now) if group.lost_a_worker else None
         if lost_at is not None and now - lost_at >= LOST_WORKER_SECONDS:
             return "a worker process died"
     code = child.returncode
@@ -288,18 +295,19 @@ class ProcessGroup:
         self._group = group
         self._workers: set[int] = set()
         self._spent: dict[int, float] = {}
+        self.lost_a_worker = False  # whether a worker process that was there is gone
 
+    def look(self) -> None:
+        found = self._processes()
+        self._spent |= {pid: seconds for pid, (seconds, _) in found.items()}
+        there = {pid for pid, (_, worker) in found.items() if worker}
+        self._workers |= there
+        self.lost_a_worker = bool(self._workers - there)
+
+    @property
     def cpu_seconds(self) -> float:
         """Of all processes that were ever seen."""
-        for pid, (seconds, _) in self._processes().items():
-            self._spent[pid] = seconds
         return sum(self._spent.values())
-
-    def lost_a_worker(self) -> bool:
-        """Whether a worker process that was there is gone."""
-        there = {pid for pid, (_, worker) in self._processes().items() if worker}
-        self._workers |= there
-        return bool(self._workers - there)
 
     def _processes(self) -> dict[int, tuple[float, bool]]:
         found = {}

@@ -41,10 +41,10 @@ PIXELS_PX, NETWORK_PX = 64, 256
 SMALL_LARGE = {  # pictures of the two jobs
     "pixels-f1": (3000, 15000),
     "pixels-f2": (3000, 15000),
-    "taesd": (256, 1024),
-    "kl-f8": (32, 128),
+    "taesd": (128, 512),
+    "kl-f8": (32, 96),
 }
-VIEW_SMALL_LARGE = (20_000, 100_000)
+VIEW_SMALL_LARGE = (5_000, 25_000)
 LATENTS = '{"kind": "tiny", "latent_channels": 4, "width": 1, "blocks": 1}'  # 4x32x32 of 256 px, for next to nothing
 
 
