@@ -81,7 +81,8 @@ def _train(
     check_fits(opened, config.model)
     weights = None if init is None else init.read("ema")
     if not device.is_main:
-        return fit(run, config, opened, device, _intervals(options), Watching(), options["placement"], weights).finished
+        silent = Watching(preview=None if options["preview"] == "none" else lambda step, latents: None)
+        return fit(run, config, opened, device, _intervals(options), silent, options["placement"], weights).finished
     check_shards(opened, say if len(opened.manifest.files) > 100 else lambda _: None)
     with writing(Folder(run)), Bar("training", config.training.updates, "updates") as bar:
         say(f"{device}: {config.preset}, {run}")

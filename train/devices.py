@@ -102,7 +102,7 @@ class Device:
 
     kind: Literal["cpu", "cuda", "xla"] = "cpu"
     parts = 1  # devices over which `put` spreads a batch
-    stops_together = True  # whether ranks can agree to stop at the same step (`on_any_rank`)
+    stops_together = True  # whether all processes can agree to stop at the same step (`on_any_rank`)
 
     def __init__(self, precision: Precision = "float32", compiled: bool = False, ranks: Ranks = Ranks()):
         self.precision, self.compiled = precision, compiled

@@ -43,7 +43,7 @@ def fit(
     check_batch(training.batch, device)
     updater = Updater(HierarchicalVAE(config.model, training.seed, training.recompute_from), training, device)
     checkpoints = Checkpoints(run / CHECKPOINTS, intervals.keep_recent, intervals.keep_for_ever)
-    with StopSignals() as stop:
+    with StopSignals(device.stops_together) as stop:
         start = _begin(run, config, updater, checkpoints, device, init)
         source = open_source(dataset, device, training.seed, placement)
         first = start * training.batch * training.accumulate
@@ -89,11 +89,12 @@ def _begin(
             f"{run}: holds a run of other settings: {other}. Name another folder, or give the old settings."
         )
     step = -1
-    if device.is_main:
+    if device.is_main or device.world == 1:  # the processes of a pod are no ranks: each looks for itself
         found = checkpoints.latest()
         if found is not None and before is None:
             raise LvaeError(f"{run}: has checkpoints but no config.json. Name another folder.")
         step = -1 if found is None else found.step
+    if device.is_main:
         write_run(run, config)
     step = device.from_main(step)
     if step >= 0:

@@ -137,7 +137,7 @@ class Session:
     def _preview(self, step: int) -> None:
         """Samples with the same noise every time, by the averaged weights."""
         model, show = self.updater.model, self._watching.preview
-        if not self._device.is_main or show is None:
+        if show is None or (self._device.world > 1 and not self._device.is_main):
             return
         labels, low = None, None
         if model.config.classes:
@@ -153,7 +153,8 @@ class Session:
             samples = model.sample(PREVIEWED, labels, low_resolution=low)
             self._device.mark_step()
             found = self._device.fetch(samples.float()).numpy()
-        show(step, found)
+        if self._device.is_main:
+            show(step, found)
 
     def _save(self, step: int) -> None:
         """By the main rank; never with numbers that are none."""

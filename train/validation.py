@@ -30,12 +30,12 @@ def validate(updater: Updater, source: Source, dataset: Dataset) -> Validation:
     shapes = noise_shapes(model.config)
     sizes = [z * height * width for z, height, width in shapes]
     count, size = min(len(dataset), LATENTS), config.batch // device.world
-    sums = torch.zeros(3, dtype=torch.float64)
+    sums: list[torch.Tensor] = []  # on the device until the end
     with updater.using_average():
         for start in range(device.rank * size, count, config.batch):
             # Shapes stay the same, so the last batch is filled up with its first image, which then counts once.
             indices = np.arange(start, start + size)
-            valid = torch.from_numpy(indices < count)
+            counts = device.put(torch.from_numpy((indices < count).astype(np.float32)))
             indices = np.where(indices < count, indices, start)
             latents = clipped(source.finish(device.put(source.read(indices, indices))), config.clip)
             labels = None
@@ -45,10 +45,10 @@ def validate(updater: Updater, source: Source, dataset: Dataset) -> Validation:
             parts = noise.split(sizes, 1)  # type: ignore[no-untyped-call]
             with device.autocast():
                 out = model(latents, labels, [p.unflatten(1, s) for p, s in zip(parts, shapes, strict=True)])
-            nats = torch.stack([reconstruction(latents, out.mean, out.log_variance, config.sigma_q), out.rates.sum(0)])
+            distortions = reconstruction(latents, out.mean, out.log_variance, config.sigma_q)
+            sums.append(torch.stack([(counts * distortions).sum(), (counts * out.rates.sum(0)).sum(), counts.sum()]))
             device.mark_step()
-            found = device.fetch(nats).double()[:, valid].sum(1)
-            sums += torch.cat([found, valid.sum()[None]])
-    device.average([sums])
-    distortion, rate = (sums[:2] / sums[2]).tolist()
+    found = device.fetch(torch.stack(sums)).double().sum(0) if sums else torch.zeros(3, dtype=torch.float64)
+    device.average([found])
+    distortion, rate = (found[:2] / found[2]).tolist()
     return Validation(distortion + rate, distortion, rate)
