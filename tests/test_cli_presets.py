@@ -68,7 +68,7 @@ def test_what_is_given_wins_and_is_announced(church: tuple[Path, Path], tmp_path
 
 def test_a_preset_with_a_network_asks_for_weights(scenes: Path, tmp_path: Path) -> None:
     shown = lvae("encode", scenes, tmp_path / "out", "--preset", "church256", check=1).stderr
-    assert "kl-f8: needs weights. Give --weights FILE" in shown.splitlines()[-1]
+    assert "kl-f8: needs weights. Fetch them with" in shown.splitlines()[-1]
     assert not (tmp_path / "out" / "plan.json").exists()
 
 
