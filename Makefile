@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test lint types pytest slow faults bench clean
+.PHONY: demo test lint types pytest slow faults test-xla bench clean
 
 demo: .venv/installed
 	$(BIN)/lvae demo $(DEMO)
@@ -36,8 +36,18 @@ slow: .venv/installed-test
 faults: .venv/installed-test
 	$(BIN)/python -m pytest -m slow tests/pipeline/test_faults.py
 
+# torch_xla 2.9 works with torch 2.9 alone, which brings the CUDA stack along: 7 GB, some minutes.
+.venv-xla/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-xla
+	grep -v '^torch==' constraints.txt > .venv-xla/constraints.txt
+	.venv-xla/bin/python -m pip install --quiet --prefer-binary -c .venv-xla/constraints.txt -e '.[tpu]' pytest pytest-timeout hypothesis
+	touch $@
+
+test-xla: .venv-xla/installed
+	PJRT_DEVICE=CPU .venv-xla/bin/python -m pytest -m xla tests/train/test_xla.py
+
 bench: .venv/installed-test
 	for script in read_shards encode_memory start; do $(BIN)/python tests/benchmarks/$$script.py; done
 
 clean:
-	rm -rf .venv demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-xla demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

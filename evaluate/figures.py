@@ -27,12 +27,12 @@ class Captioned:
 
 
 @lru_cache(maxsize=8)
-def _font(size: int) -> Any:
+def font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
 def text_size(text: str, size: int) -> tuple[int, int]:
-    left, top, right, bottom = _font(size).getbbox(text or " ")
+    left, top, right, bottom = font(size).getbbox(text or " ")
     return int(right - left) + 1, int(bottom - top) + 1
 
 
@@ -71,7 +71,7 @@ def pair_grid(pairs: Sequence[tuple[Captioned, Captioned]], title: str, columns:
     )
     draw = ImageDraw.Draw(canvas)
     for number, text in enumerate(title_lines):
-        draw.text((MARGIN, MARGIN + number * (TITLE + 8)), text, INK, _font(TITLE))
+        draw.text((MARGIN, MARGIN + number * (TITLE + 8)), text, INK, font(TITLE))
     for number, pair in enumerate(pairs):
         x = MARGIN + (number % columns) * (cell + 2 * GAP)
         y = top + (number // columns) * (height + line + GAP)
@@ -80,7 +80,7 @@ def pair_grid(pairs: Sequence[tuple[Captioned, Captioned]], title: str, columns:
             picture = Image.fromarray(captioned.pixels).resize((width, height), Image.Resampling.NEAREST)
             canvas.paste(picture, (left, y))
             caption = shortened(captioned.caption, width, CAPTION)
-            draw.text((left, y + height + 3), caption, INK if side == 0 else FAINT, _font(CAPTION))
+            draw.text((left, y + height + 3), caption, INK if side == 0 else FAINT, font(CAPTION))
     return canvas
 
 
@@ -129,11 +129,11 @@ def density_chart(series: Series, reference: str, size: tuple[int, int], colour:
     for tick in range(-4, 5, 2):
         x, _ = point(tick, 0)
         text = str(tick)
-        draw.text((x - text_size(text, SMALL)[0] / 2, bottom + 4), text, FAINT, _font(SMALL))
-    draw.text((left, 4), shortened(series.name, width - 16, CAPTION), INK, _font(CAPTION))
+        draw.text((x - text_size(text, SMALL)[0] / 2, bottom + 4), text, FAINT, font(SMALL))
+    draw.text((left, 4), shortened(series.name, width - 16, CAPTION), INK, font(CAPTION))
     note = text_size(reference, SMALL)[0]
     if note + text_size(series.name, CAPTION)[0] + 30 < width:
-        draw.text((right - note, 6), reference, FAINT, _font(SMALL))
+        draw.text((right - note, 6), reference, FAINT, font(SMALL))
     return canvas
 
 
@@ -144,14 +144,14 @@ def bar_chart(title: str, names: Sequence[str], values: Sequence[int], width: in
     number = max(text_size(str(value), CAPTION)[0] for value in values)
     canvas = Image.new("RGB", (width, 28 + line * len(names)), PAPER)
     draw = ImageDraw.Draw(canvas)
-    draw.text((8, 4), shortened(title, width - 16, CAPTION), INK, _font(CAPTION))
+    draw.text((8, 4), shortened(title, width - 16, CAPTION), INK, font(CAPTION))
     longest = max(1, *values)
     room = width - label - number - 40
     for index, (name, value) in enumerate(zip(names, values, strict=True)):
         y = 26 + index * line
-        draw.text((8, y), shortened(name, label, CAPTION), INK, _font(CAPTION))
+        draw.text((8, y), shortened(name, label, CAPTION), INK, font(CAPTION))
         draw.rectangle((20 + label, y + 2, 20 + label + round(room * value / longest), y + line - 6), fill=COLOURS[0])
-        draw.text((26 + label + round(room * value / longest), y), str(value), FAINT, _font(CAPTION))
+        draw.text((26 + label + round(room * value / longest), y), str(value), FAINT, font(CAPTION))
     return canvas
 
 

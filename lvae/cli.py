@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from lvae.commands import autoencoders, datasets, encoding, machine
+from lvae.commands import autoencoders, datasets, encoding, machine, training
 from lvae.manifests.errors import LvaeError
 
 
@@ -40,5 +40,7 @@ def main(debug: bool) -> None:
     """Deep VAEs in the latent space of an autoencoder: encode images once, train on the latents, sample."""
 
 
-for command in (*encoding.COMMANDS, *datasets.COMMANDS, *autoencoders.COMMANDS, *machine.COMMANDS):
+GROUPS = (encoding, datasets, training, autoencoders, machine)
+
+for command in (command for group in GROUPS for command in group.COMMANDS):
     main.add_command(command)

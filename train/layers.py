@@ -6,7 +6,7 @@ is built: `initialize` fills it from a generator.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -208,8 +208,28 @@ class Upsample(nn.Module):
         self.conv_layer = Convolution(inputs, outputs) if inputs != outputs else None
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        x = F.interpolate(x, size, mode="nearest")
+        x = nearest(x, size)
         return x if self.conv_layer is None else self.conv_layer(x)
+
+
+class _Nearest(torch.autograd.Function):
+    """PyTorch's own backward pass gives the same, but XLA does not know it: gradients would travel to the host."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: tuple[int, int]) -> Tensor:
+        ctx.factors = size[0] // x.shape[2], size[1] // x.shape[3]
+        return F.interpolate(x, size, mode="nearest")
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        vertical, horizontal = ctx.factors
+        return F.avg_pool2d(gradient, ctx.factors) * (vertical * horizontal), None
+
+
+def nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, h, w) enlarged to `size`, a whole multiple of it, by nearest neighbours."""
+    enlarged: Tensor = _Nearest.apply(x, size)  # type: ignore[no-untyped-call]
+    return enlarged
 
 
 def apply(layer: Callable[..., T], inputs: Sequence[Tensor | None], recompute: bool) -> T:

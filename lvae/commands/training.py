@@ -1,0 +1,113 @@
+"""Training a model on a dataset's latents, and looking at how it went."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lvae import options as shared
+
+INTERRUPTED = 130
+
+
+@click.command(short_help="Latents to a model.")
+@shared.DATASET
+@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--preset", metavar="NAME", help="Model and training to begin with [tiny]. See below.")
+@click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="Another setting; --dry-run lists them.")
+@click.option("--steps", type=click.IntRange(1), help="Updates of the whole run [the preset's].")
+@click.option("--batch", type=click.IntRange(1), help="Latents of a micro-batch, over all devices.")
+@click.option("--accumulate", type=click.IntRange(1), help="Micro-batches of one update.")
+@click.option("--seed", type=click.IntRange(0), help="Of weights, order and noise [0].")
+@click.option("--precision", type=click.Choice(["float32", "tf32", "bfloat16"]), help="Of matrix products [float32].")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "xla"]),
+    default="auto",
+    show_default=True,
+    help="Several GPUs: torchrun. XLA takes all of a host's.",
+)
+@click.option("--compile", "compiled", is_flag=True, help="Compile the model first: minutes, then faster steps.")
+@click.option("--threads", type=click.IntRange(1), help="Of a CPU [PyTorch's choice].")
+@click.option(
+    "--data",
+    "placement",
+    type=click.Choice(["auto", "disk", "memory", "device"]),
+    default="auto",
+    show_default=True,
+    help="Where latents are kept; auto: where they fit easily.",
+)
+@click.option(
+    "--cache", type=click.Path(file_okay=False, path_type=Path), help="Where a DATASET behind a URL is copied."
+)
+@click.option(
+    "--init",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="RUN",
+    help="Begin with the averaged weights of another run.",
+)
+@click.option("--save-every", type=click.IntRange(0), default=2500, show_default=True, help="Updates; 0: at the end.")
+@click.option(
+    "--keep-every",
+    type=click.IntRange(0),
+    default=50_000,
+    show_default=True,
+    help="Checkpoints at multiples of this are kept; of the others, the last three.",
+)
+@click.option("--log-every", type=click.IntRange(1), default=100, show_default=True, help="Updates.")
+@click.option(
+    "--validate-every",
+    type=click.IntRange(0),
+    default=2500,
+    show_default=True,
+    help="Updates; needs a split named val. 0: never.",
+)
+@click.option(
+    "--preview-every",
+    type=click.IntRange(0),
+    default=2500,
+    show_default=True,
+    help="Updates; samples go to RUN/previews. 0: at the end.",
+)
+@click.option(
+    "--preview",
+    type=click.Choice(["latents", "decoded", "none"]),
+    default="latents",
+    show_default=True,
+    help="Samples in false colours, or through the dataset's autoencoder.",
+)
+@click.option("--dry-run", is_flag=True, help="Show settings, parameters, memory and epochs; train nothing.")
+def train(dataset: str, run: Path, **options: Any) -> None:
+    """Train a deep VAE on the latents of DATASET, into RUN. The same command goes on where it was stopped.
+
+    SIGTERM and Ctrl-C save first, then exit with 130. A run keeps its settings: options that are not given again are
+    taken from RUN; others than its own are refused. More --steps let a finished run go on.
+
+    \b
+    Presets for any square latents:         tiny (two CPU cores), small (one GPU)
+    The paper's (Table 5):                  church256-f8, church32-rgb, church256-upsampler, church256-pixels,
+                                            bedroom256-f4, bedroom256-f8, bedroom256-f16, imagenet256-f8
+    Budget-matched studies of 64 px:        study-latent, study-rgb, study-upsampler, study-pixels,
+                                            study-f4, study-f8, study-f16
+
+    --set classes=all makes a model conditional on all classes of DATASET.
+    """
+    from lvae.training import train as train_run
+
+    if not train_run(dataset, run, options):
+        raise click.exceptions.Exit(INTERRUPTED)
+
+
+@click.command(short_help="Curves of a run.")
+@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path), required=False)
+def plot(run: Path, out: Path | None) -> None:
+    """Draw loss, rate per group, gradient norm, learning rate and throughput of RUN, to OUT [RUN/curves.png]."""
+    from lvae.evaluate.curves import write_curves
+
+    target = out or run / "curves.png"
+    lines = write_curves(run, target)
+    click.echo(f"{target}: {lines} lines of the log")
+
+
+COMMANDS = (train, plot)

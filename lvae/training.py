@@ -1,0 +1,115 @@
+"""`lvae train`: from options to a loop that runs, and to what a person sees of it."""
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lvae.manifests import records
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.locks import writing
+from lvae.manifests.storage import Folder
+from lvae.pipeline.console import Bar, say
+from lvae.train.checkpoints import Checkpoint
+from lvae.train.devices import Device, open_device
+from lvae.train.estimates import estimate
+from lvae.train.fit import check_batch, fit
+from lvae.train.opening import check_fits, check_shards, local_copy
+from lvae.train.runs import RunConfig, copy_autoencoder, latest_checkpoint, read_run_if_there
+from lvae.train.session import Intervals, Watching
+from lvae.train.settings import resolved
+
+SHORTHANDS = {
+    "steps": "updates",
+    "batch": "batch",
+    "accumulate": "accumulate",
+    "seed": "seed",
+    "precision": "precision",
+}
+
+
+def train(dataset: str, run: Path, options: dict[str, Any]) -> bool:
+    """Whether the run is finished; otherwise a signal stopped it. Each rank calls this."""
+    before = read_run_if_there(run)
+    init = latest_checkpoint(options["init"]) if options["init"] is not None and before is None else None
+    hash_of_init = None if init is None else init.sha256["ema.safetensors"]
+    config = resolved(Dataset.open(dataset), before, options["preset"], settings_given(options), hash_of_init)
+    device = open_device(options["device"], config.training.precision, options["compiled"], options["threads"])
+    if not device.is_main:
+        logging.disable(logging.ERROR)
+    try:
+        check_batch(config.training.batch, device)
+        if options["dry_run"]:
+            _show(config, device)
+            return True
+        return _train(dataset, run, config, device, options, init)
+    finally:
+        device.close()
+
+
+def settings_given(options: dict[str, Any]) -> dict[str, str]:
+    """What stands behind --set, and the options that are shorter ways to say the same."""
+    settings = {}
+    for text in options["set_"]:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise LvaeError(f"--set {text}: say --set KEY=VALUE.")
+        settings[name] = value
+    given = {name: options[option] for option, name in SHORTHANDS.items() if options[option] is not None}
+    return settings | {name: str(value) for name, value in given.items()}
+
+
+def _show(config: RunConfig, device: Device) -> None:
+    if device.is_main:
+        found = estimate(config, device.world * device.parts)
+        settings = {name: records.plain(getattr(config, name)) for name in ("preset", "model", "training")}
+        click.echo(json.dumps({**settings, "estimate": asdict(found), "device": str(device)}, indent=1))
+        click.echo("\n".join([f"device              {device}", *found.lines()]), err=True)
+
+
+def _train(
+    dataset: str, run: Path, config: RunConfig, device: Device, options: dict[str, Any], init: Checkpoint | None
+) -> bool:
+    if device.local_rank == 0:
+        local_copy(dataset, options["cache"], say)
+    device.barrier()
+    opened = Dataset.open(local_copy(dataset, options["cache"]))
+    check_fits(opened, config.model)
+    weights = None if init is None else init.read("ema")
+    if not device.is_main:
+        silent = Watching(preview=None if options["preview"] == "none" else lambda step, latents: None)
+        return fit(run, config, opened, device, _intervals(options), silent, options["placement"], weights).finished
+    check_shards(opened, say if len(opened.manifest.files) > 100 else lambda _: None)
+    with writing(Folder(run)), Bar("training", config.training.updates, "updates") as bar:
+        say(f"{device}: {config.preset}, {run}")
+        copy_autoencoder(opened, run)
+        watching = Watching(bar.at, lambda step, text: say(f"update {step}: {text}"), _preview(run, opened, options))
+        result = fit(run, config, opened, device, _intervals(options), watching, options["placement"], weights)
+    if result.finished:
+        click.echo(f"{run}: {result.step} updates are done")
+    else:
+        position = result.step * config.training.batch * config.training.accumulate
+        say(f"stopped after update {result.step}, at sample {position}; the same command goes on from here")
+    return result.finished
+
+
+def _preview(run: Path, dataset: Dataset, options: dict[str, Any]) -> Any:
+    if options["preview"] == "none":
+        return None
+    from lvae.evaluate.previews import preview_writer
+
+    return preview_writer(run, dataset, options["preview"] == "decoded")
+
+
+def _intervals(options: dict[str, Any]) -> Intervals:
+    return Intervals(
+        log=options["log_every"],
+        save=options["save_every"],
+        validate=options["validate_every"],
+        preview=options["preview_every"],
+        keep_for_ever=options["keep_every"],
+    )

@@ -1,0 +1,89 @@
+"""XLA for real, on PJRT's CPU devices: equal losses on one and two, nothing compiled or fetched between log lines.
+
+Only where torch_xla is installed: make test-xla.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lvae.train.metrics import read_metrics
+from lvae.train.runs import latest_checkpoint
+from tests.conftest import lvae
+
+pytestmark = [
+    pytest.mark.xla,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(importlib.util.find_spec("torch_xla") is None, reason="torch_xla is not installed"),
+]
+
+SETTINGS = ("width=8", "encoder_width=8", "batch=8", "warm_up_updates=3", "classes=8", "hierarchical_prior=true")
+WARM_UP = 3  # updates: the first allocates, the second compiles the step proper
+
+
+@pytest.fixture(scope="module")
+def small_latents(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4x4 latents of 3 channels."""
+    folder = tmp_path_factory.mktemp("encoded") / "latents"
+    lvae("encode", scenes, folder, "--autoencoder", "pixels-f8", "--size", "32", "--mirror", "--split", "val=20%")
+    return folder
+
+
+def run(latents: Path, folder: Path, devices: int, updates: int, *more: str) -> dict[str, Any]:
+    environment = os.environ | {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(devices)}
+    arguments = [str(latents), str(folder), str(updates), *SETTINGS, *more]
+    command = [sys.executable, "-m", "tests.train.xla_run", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def two_devices(small_latents: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    folder = tmp_path_factory.mktemp("two") / "run"
+    return run(small_latents, folder, 2, 24), folder
+
+
+def test_nothing_is_compiled_after_the_warm_up(two_devices: tuple[dict[str, Any], Path]) -> None:
+    found, _ = two_devices
+    assert found["device"] == "2 XLA devices (CPU)"
+    compilations = [compiled for compiled, _ in found["seen"]]
+    # The first validation and preview, after update 8, compile what they need; then everything is known.
+    assert compilations[WARM_UP - 1] == compilations[7]
+    assert compilations[8] == compilations[-1]
+
+
+def test_nothing_travels_to_the_host_between_log_lines(two_devices: tuple[dict[str, Any], Path]) -> None:
+    found, _ = two_devices
+    assert found["fallbacks"] == []
+    transfers = [transferred for _, transferred in found["seen"]]
+    for line in range(0, 24, 4):
+        assert transfers[line] == transfers[line + 3]
+    assert transfers[4] > transfers[3]
+
+
+def test_two_devices_give_the_losses_of_one(
+    small_latents: Path, two_devices: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    assert run(small_latents, tmp_path / "run", 1, 12)["device"] == "1 XLA devices (CPU)"
+    one, two = read_metrics(tmp_path / "run"), read_metrics(two_devices[1])[:3]
+    for line, other in zip(one, two, strict=True):
+        for name in ("loss_nats", "reconstruction_nats", "rate_nats", "spectral", "gradient_norm"):
+            # float32: sums over half batches, then a few updates with what came of them
+            assert line[name] == pytest.approx(other[name], rel=1e-4), name
+
+
+def test_a_run_goes_on_where_it_was_saved(small_latents: Path, two_devices: tuple[dict[str, Any], Path]) -> None:
+    _, folder = two_devices
+    run(small_latents, folder, 2, 28)
+    assert latest_checkpoint(folder).step == 28
+    steps = [line["step"] for line in read_metrics(folder)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 28

@@ -1,0 +1,224 @@
+"""From shards to batches: an endless sequence of samples, whose order is a function of (seed, epoch, index).
+
+Sample p of the sequence is latent `permutation(seed, epoch)[p % N]` with epoch = p // N: nothing is dropped, and nobody
+needs to remember anything but a position. Update u sees samples u * batch * accumulate and following, in micro-batches
+of `batch`, of which every rank takes an equal slice. What is needed next is read ahead by a thread.
+"""
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.seeds import derive, permute
+from lvae.manifests.statistics import PIXEL_VALUES
+from lvae.train.config import TrainConfig
+from lvae.train.devices import Device, host_free_bytes
+from lvae.train.noise import draw_drop
+from lvae.train.update import Batch
+
+Placement = Literal["auto", "disk", "memory", "device"]
+DEVICE_SHARE, MEMORY_SHARE = 0.25, 0.4  # of what is free, that a whole dataset may take unasked
+UPDATES_AHEAD = 2
+
+
+def order(first: int, count: int, latents: int, seed: int) -> NDArray[np.int64]:
+    """Which latents, of so many, are samples first .. first + count of the sequence: int64 (count,)."""
+    samples = np.arange(first, first + count, dtype=np.int64)
+    epochs, places = np.divmod(samples, latents)
+    result = np.empty(count, np.int64)
+    for epoch in np.unique(epochs).tolist():
+        here = epochs == epoch
+        result[here] = permute(places[here], latents, seed, f"epoch/{epoch}")
+    return result
+
+
+class Source(Protocol):
+    """Where latents are read from, in two halves: in the reading thread, then on the device."""
+
+    placement: str
+
+    def read(self, indices: NDArray[np.int64], samples: NDArray[np.int64]) -> Tensor:
+        """What goes to the device, (n, ...), for these latents as these samples of the sequence."""
+
+    def finish(self, on_device: Tensor) -> Tensor:
+        """The latents as float32 (n, C, h, w), not yet clipped."""
+
+
+class Stored:
+    """Latents as they are stored: mapped from the shards, or copied into memory whole."""
+
+    def __init__(self, dataset: Dataset, device: Device, in_memory: bool):
+        self.placement = "memory" if in_memory else "disk"
+        self._dataset = dataset
+        self._all = np.asarray(dataset.latents) if in_memory else None
+        self._meaning = ByteMeaning(dataset, device)
+
+    def read(self, indices: NDArray[np.int64], samples: NDArray[np.int64]) -> Tensor:
+        latents = self._dataset.read(indices)[0] if self._all is None else self._all[indices]
+        return torch.from_numpy(latents)
+
+    def finish(self, on_device: Tensor) -> Tensor:
+        return self._meaning(on_device)
+
+
+class Resident:
+    """All latents on the device; only their numbers travel."""
+
+    placement = "device"
+
+    def __init__(self, dataset: Dataset, device: Device):
+        self._all = device.put_whole(torch.from_numpy(np.asarray(dataset.latents)))
+        self._meaning = ByteMeaning(dataset, device)
+
+    def read(self, indices: NDArray[np.int64], samples: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(indices)
+
+    def finish(self, on_device: Tensor) -> Tensor:
+        return self._meaning(self._all[on_device])
+
+
+class Drawn:
+    """Posteriors kept as mean and log-variance, of which every sample is a new draw, a function of (seed, sample)."""
+
+    placement = "disk"
+
+    def __init__(self, dataset: Dataset, seed: int):
+        self._dataset, self._seed = dataset, seed
+
+    def read(self, indices: NDArray[np.int64], samples: NDArray[np.int64]) -> Tensor:
+        means, _ = self._dataset.read(indices, np.float32)
+        assert self._dataset.log_variances is not None
+        deviations = np.exp(0.5 * self._dataset.log_variances[indices].astype(np.float32))
+        for mean, deviation, sample in zip(means, deviations, samples.tolist(), strict=True):
+            generator = np.random.Generator(np.random.Philox(derive(self._seed, "posterior", sample)))
+            mean += deviation * generator.standard_normal(mean.shape, np.float32)
+        return torch.from_numpy(means)
+
+    def finish(self, on_device: Tensor) -> Tensor:
+        return on_device
+
+
+class ByteMeaning:
+    """Stored numbers as normalized float32; a byte of a pixel dataset means u/127.5 - 1, normalized."""
+
+    def __init__(self, dataset: Dataset, device: Device):
+        self._table: Tensor | None = None
+        if dataset.manifest.view.dtype == "uint8":
+            shift, scale = (np.array(v)[:, None] for v in (dataset.normalization.shift, dataset.normalization.scale))
+            self._table = device.put_whole(torch.from_numpy(((PIXEL_VALUES - shift) / scale).astype(np.float32)))
+            channels = torch.arange(len(self._table))[:, None, None] * 256
+            self._channels = device.put_whole(channels)
+
+    def __call__(self, stored: Tensor) -> Tensor:
+        if self._table is None:
+            return stored.to(torch.float32)
+        return self._table.flatten()[stored.long() + self._channels]
+
+
+def open_source(dataset: Dataset, device: Device, seed: int, placement: Placement = "auto") -> Source:
+    """All latents on the device or in memory where they fit easily; mapped otherwise."""
+    if dataset.log_variances is not None:
+        return Drawn(dataset, seed)
+    if placement == "auto":
+        placement = _placement(dataset, device)
+    return Resident(dataset, device) if placement == "device" else Stored(dataset, device, placement == "memory")
+
+
+def _placement(dataset: Dataset, device: Device) -> Placement:
+    size = len(dataset) * int(np.prod(dataset.manifest.view.shape)) * np.dtype(dataset.manifest.view.dtype).itemsize
+    free = device.free_bytes()
+    if device.kind != "cpu" and free is not None and size <= DEVICE_SHARE * free:
+        return "device"
+    return "memory" if size <= MEMORY_SHARE * host_free_bytes() / device.local_world else "disk"
+
+
+def clipped(latents: Tensor, bound: float | None) -> Tensor:
+    return latents if bound is None else latents.clamp(-bound, bound)
+
+
+class Batches:
+    """The endless sequence of a rank's micro-batches, from a position on. `waited` seconds so far for data."""
+
+    def __init__(self, source: Source, dataset: Dataset, config: TrainConfig, device: Device, classes: int, first: int):
+        """first: position of the next sample, a multiple of batch * accumulate."""
+        self._source, self._config, self._device = source, config, device
+        self._latents, self._labels = len(dataset), dataset.labels if classes else None
+        self.waited = 0.0
+        self._ready: queue.Queue[list[tuple[Tensor, ...]] | BaseException] = queue.Queue(UPDATES_AHEAD)
+        self._first, self._closed = first, threading.Event()
+        self._thread = threading.Thread(target=self._read_ahead, args=(first,), name="batches", daemon=True)
+        self._thread.start()
+
+    def next(self) -> list[Batch]:
+        """The micro-batches of the next update."""
+        begin = time.perf_counter()
+        read = self._ready.get()
+        self.waited += time.perf_counter() - begin
+        if isinstance(read, BaseException):
+            raise read
+        batches = [self._batch(number, tensors) for number, tensors in enumerate(read)]
+        self._first += self._config.batch * self._config.accumulate
+        return batches
+
+    def _batch(self, number: int, tensors: tuple[Tensor, ...]) -> Batch:
+        stored, *rest = (self._device.put(tensor) for tensor in tensors)
+        latents = clipped(self._source.finish(stored), self._config.clip)
+        labels, dropped = rest or (None, None)
+        return Batch(latents, labels, dropped, self._first + self._offset(number))
+
+    def _offset(self, number: int) -> int:
+        """Of this rank's slice of a micro-batch, from an update's first sample."""
+        return number * self._config.batch + self._device.rank * (self._config.batch // self._device.world)
+
+    def _read_ahead(self, first: int) -> None:
+        try:
+            for update in self._updates(first):
+                while not self._closed.is_set():
+                    try:
+                        self._ready.put(update, timeout=0.1)
+                        break
+                    except queue.Full:
+                        continue
+                if self._closed.is_set():
+                    return
+        except BaseException as error:  # handed to the thread that trains, which raises it
+            self._ready.put(error)
+
+    def _updates(self, first: int) -> Iterator[list[tuple[Tensor, ...]]]:
+        while True:
+            yield [self._read(first + self._offset(number)) for number in range(self._config.accumulate)]
+            first += self._config.batch * self._config.accumulate
+
+    def _read(self, first: int) -> tuple[Tensor, ...]:
+        """This rank's slice of a micro-batch: what the source reads, and labels and whose are dropped."""
+        count, seed = self._config.batch // self._device.world, self._config.seed
+        indices = order(first, count, self._latents, seed)
+        samples = np.arange(first, first + count)
+        tensors = [self._source.read(indices, samples)]
+        if self._labels is not None:
+            tensors.append(torch.from_numpy(self._labels[indices].astype(np.int64)))
+            seeds = [derive(seed, "drop", sample) for sample in samples.tolist()]
+            tensors.append(draw_drop(seeds, self._config.label_drop))
+        return tuple(self._device.pin(tensor) for tensor in tensors)
+
+    def close(self) -> None:
+        """End the reading thread; what it has read ahead is forgotten."""
+        self._closed.set()
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._ready.get(timeout=0.01)
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()

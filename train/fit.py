@@ -1,0 +1,107 @@
+"""The loop: read, update, do what is due; stop and go on anywhere."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
+from lvae.train.batches import Batches, Placement, open_source
+from lvae.train.checkpoints import Checkpoints
+from lvae.train.devices import Device
+from lvae.train.model import HierarchicalVAE
+from lvae.train.runs import CHECKPOINTS, RunConfig, difference, load_weights, read_run_if_there, write_run
+from lvae.train.session import Intervals, Session, Watching
+from lvae.train.stopping import StopSignals
+from lvae.train.update import Updater
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where a run stands; finished, or stopped by a signal."""
+
+    step: int
+    finished: bool
+
+
+def fit(
+    run: Path,
+    config: RunConfig,
+    dataset: Dataset,
+    device: Device,
+    intervals: Intervals,
+    watching: Watching,
+    placement: Placement = "auto",
+    init: dict[str, Tensor] | None = None,
+) -> Result:
+    """Train until the configured number of updates, from where the run stands. init: weights to begin a new run with.
+
+    Every rank calls this. LvaeError where RUN holds a run of other settings, naming the difference.
+    """
+    training = config.training
+    check_batch(training.batch, device)
+    updater = Updater(HierarchicalVAE(config.model, training.seed, training.recompute_from), training, device)
+    checkpoints = Checkpoints(run / CHECKPOINTS, intervals.keep_recent, intervals.keep_for_ever)
+    with StopSignals(device.stops_together) as stop:
+        start = _begin(run, config, updater, checkpoints, device, init)
+        source = open_source(dataset, device, training.seed, placement)
+        first = start * training.batch * training.accumulate
+        with Batches(source, dataset, training, device, config.model.classes, first) as batches:
+            session = Session(run, start, updater, batches, checkpoints, intervals, watching, source, dataset)
+            try:
+                return _loop(start, training.updates, session, stop, device)
+            finally:
+                session.close()
+
+
+def _loop(step: int, updates: int, session: Session, stop: StopSignals, device: Device) -> Result:
+    stopping = False
+    while step < updates and not stopping:
+        session.updater(session.batches.next())
+        device.mark_step()
+        step += 1
+        stopping = device.on_any_rank(stop.asked)
+        session.after(step, end=step == updates, stopping=stopping)
+    return Result(step, finished=step >= updates)
+
+
+def check_batch(batch: int, device: Device) -> None:
+    """LvaeError where ranks or devices could not take equal slices."""
+    parts = device.world * device.parts
+    if batch % parts:
+        near = max(1, round(batch / parts)) * parts
+        raise LvaeError(f"--batch {batch}: {parts} devices cannot take equal slices of it. Take {near}, for example.")
+
+
+def _begin(
+    run: Path,
+    config: RunConfig,
+    updater: Updater,
+    checkpoints: Checkpoints,
+    device: Device,
+    init: dict[str, Tensor] | None,
+) -> int:
+    """The step to go on from, with everything restored."""
+    before = read_run_if_there(run)
+    if before is not None and (other := difference(before, config)):
+        raise LvaeError(
+            f"{run}: holds a run of other settings: {other}. Name another folder, or give the old settings."
+        )
+    step = -1
+    if device.is_main or device.world == 1:  # the processes of a pod are no ranks: each looks for itself
+        found = checkpoints.latest()
+        if found is not None and before is None:
+            raise LvaeError(f"{run}: has checkpoints but no config.json. Name another folder.")
+        step = -1 if found is None else found.step
+    if device.is_main:
+        write_run(run, config)
+    step = device.from_main(step)
+    if step >= 0:
+        checkpoint = checkpoints.open(step)
+        updater.restore({group: checkpoint.read(group) for group in checkpoint.groups})
+        return step
+    if init is not None:
+        load_weights(updater.model, init, "--init")
+        updater.start_average()
+    return 0

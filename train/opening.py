@@ -1,0 +1,116 @@
+"""A dataset made ready for training: here, whole, and of the kind that the model wants."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from lvae.manifests.dataset import MANIFEST, Dataset, FileEntry, read_manifest
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage import Folder, folder_at
+from lvae.train.config import ModelConfig
+
+CHECKED_BYTES = 64 << 30  # of shards are read and checked at the start, about a minute; of larger ones only the sizes
+UNLABELLED = -1
+
+logger = logging.getLogger(__name__)
+Progress = Callable[[str], None]
+
+
+def local_copy(root: str, cache: Path | None, progress: Progress = lambda _: None) -> Path:
+    """Where the dataset lies on this machine: a path stays as it is, of a URL the shards are copied.
+
+    The copy goes to a folder of its own under `cache`. Every file is compared with its checksum before it is put under
+    its name; what is there already is not fetched again, so an interrupted copy goes on.
+    """
+    if "://" not in root:
+        return Path(root)
+    if cache is None:
+        raise LvaeError(f"{root}: training reads its latents over and over. Name a folder for a copy: --cache DIR.")
+    remote = folder_at(root)
+    manifest = read_manifest(remote)
+    if manifest is None:
+        raise LvaeError(f"{root}: is not a finished dataset. Run 'lvae encode' again to finish it.")
+    local = Folder(cache / manifest.id[:16])
+    wanted = {name: entry for name, entry in manifest.files.items() if _needed(name, manifest.view.name)}
+    missing = {name: entry for name, entry in wanted.items() if local.size(name) != entry.bytes}
+    size, free = sum(entry.bytes for entry in missing.values()), local.free_bytes()
+    if size > free:
+        raise LvaeError(f"{cache}: {size} bytes are to be copied here and {free} are free. Name another folder.")
+    for number, (name, entry) in enumerate(sorted(missing.items()), 1):
+        progress(f"copying {root}: file {number} of {len(missing)}")
+        _fetch(remote, local, name, entry)
+    local.write(MANIFEST, remote.read(MANIFEST))
+    return local.root
+
+
+def _needed(name: str, view: str) -> bool:
+    return name.startswith((f"shards/{view}/", "weights/"))
+
+
+def _fetch(remote: Folder, local: Folder, name: str, entry: FileEntry) -> None:
+    with local.writer() as unfinished:
+        unfinished.file.write(remote.read(name))
+        if (unfinished.file.bytes, unfinished.file.sha256) != (entry.bytes, entry.sha256):
+            raise LvaeError(f"{remote}/{name}: its bytes are not those that were written (checksum). Copy it anew.")
+        unfinished.commit(name)
+
+
+def check_shards(dataset: Dataset, progress: Progress = lambda _: None) -> None:
+    """LvaeError where a file of the shards is not, byte for byte, what the manifest says."""
+    view = dataset.manifest.view.name
+    files = {name: entry for name, entry in dataset.manifest.files.items() if name.startswith(f"shards/{view}/")}
+    whole = sum(entry.bytes for entry in files.values()) <= CHECKED_BYTES
+    if not whole:
+        logger.warning("%s: too large to check every byte now; 'lvae verify --deep' does", dataset.folder)
+    for number, (name, entry) in enumerate(sorted(files.items()), 1):
+        progress(f"checking shards: file {number} of {len(files)}")
+        size = dataset.folder.size(name)
+        if size != entry.bytes:
+            found = "is missing" if size is None else f"has {size} bytes instead of {entry.bytes}"
+        elif whole and dataset.folder.sha256(name) != entry.sha256:
+            found = "its bytes are not those that were written (checksum)"
+        else:
+            continue
+        raise LvaeError(
+            f"{dataset.folder}/{name}: {found}. 'lvae verify --deep' lists all damage and the command that mends it."
+        )
+
+
+def check_fits(dataset: Dataset, config: ModelConfig) -> None:
+    """LvaeError where the model wants other latents or labels; a warning where some latents have no label."""
+    shape = dataset.manifest.view.shape
+    wanted = (config.channels, config.resolution, config.resolution)
+    if shape != wanted:
+        raise LvaeError(
+            f"{dataset.folder}: its latents are {_shown(shape)}, the model is for {_shown(wanted)}. "
+            "Choose another preset, or encode with another autoencoder or size."
+        )
+    if len(dataset) == 0:
+        raise LvaeError(f"{dataset.folder}: holds no latents. Encode some images.")
+    if config.classes:
+        _check_labels(dataset, config.classes)
+
+
+def _check_labels(dataset: Dataset, classes: int) -> None:
+    labels = dataset.labels
+    if (labels == UNLABELLED).all():
+        raise LvaeError(
+            f"{dataset.folder}: its latents have no labels, and the model has {classes} classes. Train without "
+            "(--set classes=0), or encode with --labels FILE."
+        )
+    if int(labels.max()) >= classes or int(labels.min()) < UNLABELLED:
+        wrong = int(labels.max()) if int(labels.max()) >= classes else int(labels.min())
+        raise LvaeError(
+            f"{dataset.folder}: has label {wrong}, and the model has classes 0 to {classes - 1}. "
+            f"Set --set classes={int(labels.max()) + 1}, or make a view with --only-classes."
+        )
+    if unlabelled := int(np.count_nonzero(labels == UNLABELLED)):
+        logger.warning("%d of %d latents have no label; the model is told so", unlabelled, len(dataset))
+    if dataset.classes is not None and len(dataset.classes) < classes:
+        logger.warning("the model has %d classes, the dataset %d", classes, len(dataset.classes))
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,160 @@
+"""A RUN: the folder that a model is trained into, and what is needed to take the model out of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from lvae.manifests import records
+from lvae.manifests.dataset import WRITTEN_BY, Dataset, Manifest, Statistics
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.plan import AutoencoderRecord, ImageSettings
+from lvae.manifests.statistics import Normalization
+from lvae.manifests.storage import Folder
+from lvae.train.checkpoints import Checkpoint, Checkpoints
+from lvae.train.config import ModelConfig, TrainConfig, check_together
+from lvae.train.model import HierarchicalVAE
+
+CONFIG, METRICS, CHECKPOINTS, PREVIEWS, TENSORBOARD = (
+    "config.json",
+    "metrics.jsonl",
+    "checkpoints",
+    "previews",
+    "tensorboard",
+)
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """Of the dataset, what sampling and decoding need."""
+
+    id: str
+    origin: Literal["images", "samples"]
+    count: int
+    shape: tuple[int, int, int]
+    image: ImageSettings
+    autoencoder: AutoencoderRecord
+    classes: tuple[str, ...] | None
+    statistics: Statistics
+    normalization: Normalization
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        return cls(
+            manifest.id,
+            manifest.origin,
+            manifest.splits["train"].count,
+            manifest.view.shape,
+            manifest.image,
+            manifest.autoencoder,
+            manifest.classes,
+            manifest.statistics,
+            manifest.normalization,
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """RUN/config.json: what is trained, how, and on what. init: SHA-256 of the file of weights that it began with."""
+
+    format: Literal["latent-vae-run"]
+    version: Literal[1]
+    written_by: str
+    preset: str
+    model: ModelConfig
+    training: TrainConfig
+    dataset: DatasetRecord
+    init: str | None
+
+    @classmethod
+    def new(
+        cls, preset: str, model: ModelConfig, training: TrainConfig, dataset: Dataset, init: str | None = None
+    ) -> Self:
+        check_together(model, training)
+        return cls("latent-vae-run", 1, WRITTEN_BY, preset, model, training, DatasetRecord.of(dataset.manifest), init)
+
+
+def read_run(folder: str | Path) -> RunConfig:
+    """The settings of a run; LvaeError where there is none."""
+    config = read_run_if_there(folder)
+    if config is None:
+        raise LvaeError(f"{folder}: is not a run. Make one with 'lvae train DATASET {folder}'.")
+    return config
+
+
+def read_run_if_there(folder: str | Path) -> RunConfig | None:
+    path = Path(folder) / CONFIG
+    data = Folder(folder).read_if_there(CONFIG)
+    if data is None:
+        return None
+    content = records.loads(data, str(path))
+    if not isinstance(content, dict) or content.get("format") != "latent-vae-run":
+        raise LvaeError(f"{path}: does not describe a run.")
+    if content.get("version") != 1:
+        raise LvaeError(f"{path}: has version {content.get('version')}, and this program reads 1. Update latent-vae.")
+    return records.from_plain(RunConfig, content, str(path))
+
+
+def write_run(folder: str | Path, config: RunConfig) -> None:
+    Folder(folder).write(CONFIG, records.dumps(config))
+
+
+def latest_checkpoint(folder: str | Path) -> Checkpoint:
+    """The newest one that is whole; LvaeError where there is none."""
+    found = Checkpoints(Path(folder) / CHECKPOINTS).latest()
+    if found is None:
+        raise LvaeError(f"{folder}: has no checkpoint yet. Let 'lvae train' run until it saves one.")
+    return found
+
+
+def load_model(folder: str | Path, weights: Literal["ema", "raw"] = "ema", step: int | None = None) -> HierarchicalVAE:
+    """The trained model on the CPU, in eval mode: the average of its weights, or those of the last update.
+
+    step: of another checkpoint than the newest.
+    """
+    config = read_run(folder)
+    checkpoint = latest_checkpoint(folder) if step is None else Checkpoints(Path(folder) / CHECKPOINTS).open(step)
+    model = HierarchicalVAE(config.model)
+    load_weights(model, checkpoint.read("ema" if weights == "ema" else "model"), str(checkpoint.path))
+    return model.eval()
+
+
+def load_weights(model: HierarchicalVAE, weights: Mapping[str, Any], where: str) -> None:
+    """Fill a model; LvaeError naming the first tensor that is missing, strange or of another shape."""
+    own = model.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        if name not in weights:
+            raise LvaeError(f"{where}: weights of another model: {name} is missing.")
+        if name not in own:
+            raise LvaeError(f"{where}: weights of another model: {name} has no place in this one.")
+        found, wanted = list(weights[name].shape), list(own[name].shape)
+        if found != wanted:
+            raise LvaeError(f"{where}: weights of another model: {name} is {found}, not {wanted}.")
+    model.load_state_dict(weights)
+
+
+def copy_autoencoder(dataset: Dataset, run: Path) -> None:
+    """RUN/weights/: what decoding needs, so that a run is complete without its dataset."""
+    name = dataset.manifest.autoencoder.weights_file
+    if name is not None and not Folder(run).exists(name):
+        Folder(run).write(name, dataset.folder.read(name))
+
+
+def difference(old: RunConfig, new: RunConfig) -> str | None:
+    """The first setting in which two runs differ, in words; None where one continues the other.
+
+    The number of updates may change, so that a run can go on for longer; and what only describes.
+    """
+    if old.dataset.id != new.dataset.id:
+        return f"it was trained on dataset {old.dataset.id[:12]}, and this is {new.dataset.id[:12]}"
+    for name in ("model", "training"):
+        then, now = getattr(old, name), getattr(new, name)
+        for field in fields(then):
+            before, after = getattr(then, field.name), getattr(now, field.name)
+            if before != after and field.name != "updates":
+                return f"{field.name} was {_shown(before)} and is {_shown(after)} now"
+    return None
+
+
+def _shown(value: Any) -> str:
+    return records.line(value).decode().strip()

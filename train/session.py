@@ -1,0 +1,186 @@
+"""What happens between updates: writing down, looking, validating, saving, and noticing that a run is lost."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
+from lvae.train.batches import Batches, Source, clipped, open_source
+from lvae.train.checkpoints import Checkpoints
+from lvae.train.metrics import MetricsLog
+from lvae.train.update import MEASURED, Updater
+from lvae.train.validation import validate
+
+VALIDATION = "val"  # the split
+USELESS_UPDATES = 100  # one after another without a finite loss and gradient: the run is lost
+PREVIEWED = 16
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How often, in updates; 0: never (the end of a run is always written down and saved)."""
+
+    log: int = 100
+    save: int = 2500
+    validate: int = 2500
+    preview: int = 2500
+    keep_for_ever: int = 50_000
+    keep_recent: int = 3
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Whom to tell: of every update, of every line of the log in words, and of samples.
+
+    preview(step, latents) gets float32 (n, C, h, w) from the averaged weights, normalized as the dataset is.
+    """
+
+    update: Callable[[int], None] = lambda step: None
+    line: Callable[[int, str], None] = lambda step, text: None
+    preview: Callable[[int, NDArray[np.float32]], None] | None = None
+
+
+class Session:
+    """What happens between updates."""
+
+    def __init__(
+        self,
+        run: Path,
+        step: int,
+        updater: Updater,
+        batches: Batches,
+        checkpoints: Checkpoints,
+        intervals: Intervals,
+        watching: Watching,
+        source: Source,
+        dataset: Dataset,
+    ):
+        self.updater, self.batches, self._device = updater, batches, updater.device
+        self._run, self._checkpoints, self._intervals, self._watching = run, checkpoints, intervals, watching
+        self._source, self._dataset = source, dataset
+        self._validation: tuple[Source, Dataset] | None = None
+        if intervals.validate and VALIDATION in dataset.splits and len(dataset.split(VALIDATION)):
+            held_out = dataset.split(VALIDATION)
+            self._validation = open_source(held_out, self._device, updater.config.seed, "disk"), held_out
+        self._log = MetricsLog(run, step) if self._device.is_main else None
+        self._logged, self._waited, self._time = step, batches.waited, time.perf_counter()
+        self._threshold = float(self._device.fetch(updater.counts["threshold"]))
+
+    def after(self, step: int, end: bool, stopping: bool) -> None:
+        """Whatever is due after an update."""
+        self._watching.update(step)
+        validates = self._validation is not None and (end or _due(step, self._intervals.validate))
+        if end or validates or _due(step, self._intervals.log):
+            self._write_down(step, validates)
+        if self._watching.preview is not None and (end or _due(step, self._intervals.preview)):
+            self._preview(step)
+        if end or stopping or _due(step, self._intervals.save):
+            self._save(step)
+
+    def _write_down(self, step: int, validates: bool) -> None:
+        line = self._measured(step)
+        if validates and self._validation is not None:
+            line |= validate(self.updater, *self._validation)._asdict()
+        if self._log is not None:
+            self._log.write(line)
+        self._watching.line(step, summary(line))
+        self._logged, self._waited, self._time = step, self.batches.waited, time.perf_counter()
+
+    def _measured(self, step: int) -> dict[str, Any]:
+        """The means since the last line, and what needs to be said. Waits for the device."""
+        config, counts = self.updater.config, self.updater.read_counts()
+        seconds = time.perf_counter() - self._time
+        images = (step - self._logged) * config.batch * config.accumulate
+        sums = counts["sums"] / counts["summed"] if counts["summed"] else counts["sums"] * float("nan")
+        self.updater.clear_sums()
+        self._warn(counts)
+        return {
+            "step": step,
+            "images": step * config.batch * config.accumulate,
+            **dict(zip(MEASURED, sums.tolist(), strict=False)),
+            "rate_per_group_nats": sums[len(MEASURED) :].tolist(),
+            "skipped_updates": int(counts["skipped"]),
+            "images_per_second": images / seconds,
+            "data_wait_share": (self.batches.waited - self._waited) / seconds,
+        }
+
+    def _warn(self, counts: dict[str, Tensor]) -> None:
+        threshold = float(counts["threshold"])
+        if threshold != self._threshold:
+            logger.warning(
+                "gradients stayed above the threshold of %.3g; it is %.3g now, so that the run goes on",
+                self._threshold,
+                threshold,
+            )
+            self._threshold = threshold
+        if int(counts["useless"]) >= USELESS_UPDATES:
+            steps = self._checkpoints.steps()
+            kept = f"The checkpoint of step {steps[-1]} is kept" if steps else "There is no checkpoint"
+            raise LvaeError(
+                f"{self._run}: no finite loss for {int(counts['useless'])} updates. {kept}. "
+                "Begin a new run with a smaller learning_rate, or with --precision float32."
+            )
+
+    @torch.no_grad()
+    def _preview(self, step: int) -> None:
+        """Samples with the same noise every time, by the averaged weights."""
+        model, show = self.updater.model, self._watching.preview
+        if show is None or (self._device.world > 1 and not self._device.is_main):
+            return
+        labels, low = None, None
+        if model.config.classes:
+            labels = self._device.put_whole(torch.arange(PREVIEWED) % model.config.classes)
+        if model.config.low_resolution_factor is not None:
+            indices = np.arange(PREVIEWED) % len(self._dataset)
+            latents = self._source.finish(self._device.put_whole(self._source.read(indices, indices)))
+            side = model.config.resolutions[-1]
+            low = F.interpolate(
+                clipped(latents, self.updater.config.clip), (side, side), mode="bilinear", antialias=True
+            )
+        with self.updater.using_average(), self._device.autocast():
+            samples = model.sample(PREVIEWED, labels, low_resolution=low)
+            self._device.mark_step()
+            found = self._device.fetch(samples.float()).numpy()
+        if self._device.is_main:
+            show(step, found)
+
+    def _save(self, step: int) -> None:
+        """By the main rank; never with numbers that are none."""
+        if int(self._device.fetch(self.updater.counts["useless"])):
+            logger.warning("step %d is not saved: its loss is not finite", step)
+            return
+        if self._device.is_main:
+            config = self.updater.config
+            values = {"step": step, "position": step * config.batch * config.accumulate}
+            self._checkpoints.save(step, self.updater.groups(), values)
+        self._device.barrier()
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+
+
+def summary(line: dict[str, Any]) -> str:
+    """A line of the log in a few words."""
+    words = [f"loss {line['loss_nats']:.1f}", f"rate {line['rate_nats']:.1f} nats"]
+    if "validation_loss_nats" in line:
+        words.append(f"validation {line['validation_loss_nats']:.1f}")
+    if line["skipped_updates"]:
+        words.append(f"{line['skipped_updates']} skipped")
+    return ", ".join([*words, f"{line['images_per_second']:.0f} images/s"])
+
+
+def _due(step: int, interval: int) -> bool:
+    return bool(interval) and step % interval == 0

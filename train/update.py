@@ -1,0 +1,224 @@
+"""One update: gradients of its micro-batches, the decision to apply them, the optimizer, the averages, the vectors.
+
+Every decision is a tensor, so nothing waits for the device, and an update that is skipped runs the same operations.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lvae.train.adam import Adam, learning_rate
+from lvae.train.config import TrainConfig
+from lvae.train.devices import Device
+from lvae.train.losses import loss, rate_schedule
+from lvae.train.model import HierarchicalVAE
+from lvae.train.noise import noise_shapes
+from lvae.train.parameters import Parameters
+
+TRUSTING_UPDATES = 1000  # while the model still settles, large gradients are no sign of trouble
+GIVE_IN_AFTER = 25  # updates skipped one after another because the gradient's norm exceeds the threshold
+MEASURED = ("loss_nats", "reconstruction_nats", "rate_nats", "spectral", "gradient_norm", "learning_rate")
+
+
+class Batch(NamedTuple):
+    """A rank's part of a micro-batch, on the device.
+
+    latents (b, C, h, w) float32; labels (b,) int64 and dropped (b,) bool, or None for an unconditional model; first:
+    the position of its first sample in the endless sequence of samples.
+    """
+
+    latents: Tensor
+    labels: Tensor | None
+    dropped: Tensor | None
+    first: int
+
+
+class Decision(NamedTuple):
+    """What becomes of an update; bool scalars. Neither finite nor applied: its numbers are useless."""
+
+    applied: Tensor
+    finite: Tensor
+
+
+class Updater:
+    """A model being trained on a device: its weights, their average, the optimizer's moments, and counts."""
+
+    def __init__(self, model: HierarchicalVAE, config: TrainConfig, device: Device):
+        self.model, self.config, self.device = device.place(model), config, device
+        self.parameters = Parameters(self.model, flat=device.kind != "xla")
+        moments = torch.bfloat16 if config.moments == "bfloat16" else None
+        self.adam = Adam(
+            config, self.parameters.like(moments), self.parameters.like(moments), fused=device.kind != "xla"
+        )
+        self.average = self.parameters.copies()
+        shape = model.config
+        self._schedule = device.put_whole(
+            rate_schedule(config.rate_schedule, config.rate_arguments, shape.groups, config.rate_lower)
+        )
+        self._noise_shapes = noise_shapes(shape)
+        self._noise_sizes = [z * height * width for z, height, width in self._noise_shapes]
+        self._losses = device.compile(self._losses_of)
+        threshold = config.skip_threshold * shape.channels * shape.resolution**2
+        self.counts = {
+            name: device.put_whole(value) for name, value in first_counts(threshold, len(self._noise_shapes)).items()
+        }
+
+        self._keep = 1
+
+    def __call__(self, batches: Sequence[Batch]) -> None:
+        """One update from its micro-batches."""
+        self.parameters.clear_gradients()
+        measured: Tensor | None = None
+        for batch in batches:
+            noise = self.device.normals(self.config.seed, batch.first, len(batch.latents), sum(self._noise_sizes))
+            with self.device.autocast():
+                total, found = self._losses(batch.latents, batch.labels, batch.dropped, noise)
+            (total / len(batches)).backward()  # type: ignore[no-untyped-call]
+            measured = found / len(batches) if measured is None else measured + found / len(batches)
+        assert measured is not None
+        with torch.no_grad():
+            self._apply(measured)
+
+    def _losses_of(
+        self, latents: Tensor, labels: Tensor | None, dropped: Tensor | None, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What to minimize, a scalar, and what is written down of it: (4 + L,) as in MEASURED, then rates by group."""
+        config = self.config
+        parts = noise.split(self._noise_sizes, 1)  # type: ignore[no-untyped-call]
+        pieces = [part.unflatten(1, shape) for part, shape in zip(parts, self._noise_shapes, strict=True)]
+        out = self.model(latents, labels, pieces, dropped)
+        losses = loss(
+            out, latents, self._schedule, config.sigma_q, config.spectral_weight, config.rate_upper, config.rate_floor
+        )
+        rates = out.rates.detach().mean(1)
+        first = torch.stack([losses.total, losses.reconstruction, rates.sum(), losses.spectral]).detach()
+        return losses.total, torch.cat([first, rates])
+
+    def _apply(self, measured: Tensor) -> None:
+        counts, config = self.counts, self.config
+        gradients = self.parameters.gradients()
+        self.device.average(gradients)
+        self.device.average([measured])
+        norm = _norm(gradients)
+        decision = decide(norm, measured[0], counts)
+        rate = learning_rate(config, counts["applied"].float())
+        self.model.move_singular_vectors(decision.applied)
+        self.adam.step(self.parameters.tensors, gradients, rate, decision.applied, counts["applied"].float())
+        weight = (1 - config.ema) * decision.applied.float()
+        for average, weights in zip(self.average, self.parameters.tensors, strict=True):
+            average.lerp_(weights, weight)
+        values = torch.cat([measured[:4], norm[None], rate[None], measured[4:]])
+        self.counts = counted(counts, decision, norm, values, self.device.operand(self._keep))
+        self._keep = 1
+
+    # --- the whole state, for checkpoints ---
+
+    def groups(self) -> dict[str, dict[str, Tensor]]:
+        """Every tensor that the next update depends on."""
+        buffers = dict(self.model.named_buffers())
+        first, second = (self.parameters.named(moments) for moments in (self.adam.first, self.adam.second))
+        return {
+            "model": {**self.parameters.named(self.parameters.tensors), **buffers},
+            "ema": {**self.parameters.named(self.average), **buffers},
+            "optimizer": {
+                **{f"first.{name}": moment for name, moment in first.items()},
+                **{f"second.{name}": moment for name, moment in second.items()},
+                **{f"counts.{name}": count for name, count in self.counts.items()},
+                "counts.keep": torch.tensor(self._keep),
+            },
+        }
+
+    @torch.no_grad()
+    def restore(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take over what `groups` once gave, saved on whatever device."""
+        for name, tensors in self.groups().items():
+            found = groups[name]
+            if found.keys() != tensors.keys():
+                raise ValueError(f"{name}: {min(found.keys() ^ tensors.keys())} is in one of the two only")
+            for key, tensor in tensors.items():
+                if key != "counts.keep":
+                    tensor.copy_(found[key])
+        self._keep = int(groups["optimizer"]["counts.keep"])
+
+    def start_average(self) -> None:
+        """Begin the average anew with the weights as they are."""
+        for average, weights in zip(self.average, self.parameters.tensors, strict=True):
+            average.copy_(weights)
+
+    def read_counts(self) -> dict[str, Tensor]:
+        """The counts on the CPU. Waits for the device."""
+        return {name: self.device.fetch(count) for name, count in self.counts.items()}
+
+    def clear_sums(self) -> None:
+        """With the next update; were other tensors put in their place now, XLA would compile that update anew."""
+        self._keep = 0
+
+    @contextmanager
+    def using_average(self) -> Iterator[None]:
+        """The model computes with the average of its weights inside; afterwards it has its own, bit for bit."""
+        with torch.no_grad():
+            own = self.parameters.copies()
+            try:
+                self._set(self.average)
+                yield
+            finally:
+                self._set(own)
+
+    def _set(self, values: Sequence[Tensor]) -> None:
+        for tensor, value in zip(self.parameters.tensors, values, strict=True):
+            tensor.copy_(value)
+
+
+def first_counts(threshold: float, groups: int) -> dict[str, Tensor]:
+    """The counts before the first update.
+
+    applied, skipped: updates so far. too_large, useless: skipped one after another because the gradient's norm exceeds
+    `threshold`, or because it or the loss is no finite number. sums, summed: of what was measured since the last line
+    of the log, over updates with finite numbers.
+    """
+    zero = torch.zeros((), dtype=torch.int32)
+    names = ("applied", "skipped", "too_large", "useless", "summed")
+    return {
+        **{name: zero.clone() for name in names},
+        "threshold": torch.tensor(threshold, dtype=torch.float32),
+        "sums": torch.zeros(len(MEASURED) + groups, dtype=torch.float32),
+    }
+
+
+def decide(norm: Tensor, total: Tensor, counts: Mapping[str, Tensor]) -> Decision:
+    """Apply an update unless its gradient explodes. Numbers that are not finite are never applied, early or late."""
+    finite = torch.isfinite(norm) & torch.isfinite(total)
+    small = (norm < counts["threshold"]) | (counts["applied"] < TRUSTING_UPDATES)
+    return Decision(finite & small, finite)
+
+
+def counted(
+    counts: Mapping[str, Tensor], decision: Decision, norm: Tensor, values: Tensor, keep: Tensor
+) -> dict[str, Tensor]:
+    """The counts after an update. keep: 1 to add to the sums so far, 0 to begin them anew.
+
+    Where too many updates in a row were skipped for the norm of their gradient, the threshold gives in: it becomes
+    twice that norm, so that a run cannot stand still for ever.
+    """
+    applied, finite = decision
+    too_large = torch.where(finite & ~applied, counts["too_large"] + 1, 0 * counts["too_large"])
+    too_large = torch.where(finite, too_large, counts["too_large"])
+    gives_in = too_large >= GIVE_IN_AFTER
+    return {
+        "applied": counts["applied"] + applied,
+        "skipped": counts["skipped"] + ~applied,
+        "too_large": torch.where(gives_in, 0 * too_large, too_large),
+        "useless": torch.where(finite, 0 * counts["useless"], counts["useless"] + 1),
+        "threshold": torch.where(gives_in, 2 * norm, counts["threshold"]),
+        "sums": torch.where(finite, keep * counts["sums"] + values, keep * counts["sums"]),
+        "summed": keep * counts["summed"] + finite,
+    }
+
+
+def _norm(gradients: Sequence[Tensor]) -> Tensor:
+    """The L2 norm of all gradients together, a scalar."""
+    norms: list[Tensor] = [torch.linalg.vector_norm(gradient) for gradient in gradients]
+    return norms[0] if len(norms) == 1 else torch.stack(norms).square().sum().sqrt()
