@@ -85,6 +85,15 @@ def read(location: str | Path, kind: str | None = None) -> Contents:
         raise LvaeError(f"{path}: cannot be read ({error.strerror or error}).") from None
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file under the names that they have there, whatever network they are of."""
+    try:
+        state, size = _open(path)
+        return read_all(state, size, str(path))
+    except OSError as error:
+        raise LvaeError(f"{path}: cannot be read ({error.strerror or error}).") from None
+
+
 def demand(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], name: str, source: str) -> None:
     """Refuse tensors that are not exactly these, in a sentence about the first name that differs."""
     for key in sorted(tensors.keys() | shapes.keys()):

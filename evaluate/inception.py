@@ -178,7 +178,7 @@ class InceptionFID(nn.Module):
         """With the public weights, by key: the state dict, or a file of it (.pth or .safetensors; never unpickled)."""
         if isinstance(weights, str | Path):
             source = str(weights)
-            state: Mapping[str, Tensor] = weight_files.read(weights).tensors
+            state: Mapping[str, Tensor] = weight_files.read_tensors(Path(weights))
         else:
             source, state = "these weights", weights
         with torch.device("meta"):
