@@ -64,7 +64,7 @@ def verify(folder: Folder, deep: bool, progress: Callable[[str], None] = lambda 
         if plan is None:
             raise LvaeError(f"{folder}: is not a dataset. Make one with 'lvae encode SOURCE DATASET'.")
         return [Fault(MANIFEST, "is missing: the dataset is not finished")]
-    if plan is None and not faults:
+    if plan is None and not faults and not (manifest is not None and manifest.origin == "samples"):
         faults.append(Fault(PLAN, "is missing"))
     if manifest is None:
         return faults

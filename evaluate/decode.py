@@ -1,0 +1,166 @@
+"""From latents to pixels: a dataset or samples through the decoder they belong to, batch by batch."""
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from lvae.encode.autoencoder import Autoencoder, load
+from lvae.evaluate.figures import png
+from lvae.evaluate.previews import picture_grid
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
+
+Rounding = Literal["nearest", "truncate"]
+GRID_LIMIT = 1024  # pictures that still make a grid a person can look at
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Some pictures: their positions (n,), uint8 (n, H, W, 3) and labels (n,), -1 where there is none."""
+
+    positions: NDArray[np.int64]
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+
+
+def load_decoder(dataset: Dataset, weights: str | None, *elsewhere: Path) -> Autoencoder:
+    """The network that decodes a dataset: from a given file, its own weights/, then those of other folders.
+
+    LvaeError where none has it, and where the weights are another network's.
+    """
+    record = dataset.manifest.autoencoder
+    if record.pixels:
+        return load(record.architecture)
+    name = str(record.weights_file)
+    places = [dataset.folder.local(name), *(folder / name for folder in elsewhere)]
+    found = weights or next((str(place) for place in places if place.exists()), None)
+    if found is None:
+        raise LvaeError(
+            f"{dataset.folder}: the weights of {record.name} ({str(record.weights_sha256)[:12]}) are not there. "
+            "Give --weights FILE."
+        )
+    network = load(record.architecture, found)
+    if network.fingerprint != record.weights_sha256:
+        raise LvaeError(
+            f"{found}: weights {network.fingerprint[:12]}, but {dataset.folder} was encoded with "
+            f"{str(record.weights_sha256)[:12]}. Give the weights that it was encoded with."
+        )
+    return network
+
+
+def to_uint8(images: NDArray[np.float32], rounding: Rounding) -> NDArray[np.uint8]:
+    """(B, 3, H, W) in about [-1, 1] -> uint8 (B, H, W, 3): to the nearest level, or cut off as ADM's sampler does."""
+    levels = (np.clip(images, -1, 1).transpose(0, 2, 3, 1) + 1) * 127.5
+    result: NDArray[np.uint8] = (np.rint(levels) if rounding == "nearest" else levels).astype(np.uint8)
+    return result
+
+
+def decoded(
+    dataset: Dataset,
+    network: Autoencoder,
+    positions: NDArray[np.int64],
+    batch: int,
+    device: str = "cpu",
+    precision: str = "float32",
+    rounding: Rounding = "nearest",
+) -> Iterator[Decoded]:
+    """Pictures at these positions, in this order; no more than `batch` at a time are in memory."""
+    network = network.to(device)
+    for start in range(0, len(positions), batch):
+        chosen = positions[start : start + batch]
+        latents, labels = dataset.read(chosen, None if dataset.manifest.view.dtype == "uint8" else np.float32)
+        raw = torch.from_numpy(dataset.denormalize(latents)).to(device)
+        half = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+        with torch.inference_mode(), half:
+            images = torch.cat([network.decode(piece) for piece in network.one_by_one(raw)])
+        yield Decoded(chosen, to_uint8(images.float().cpu().numpy(), rounding), labels)
+
+
+def positions_of(text: str | None, count: int, limit: int | None) -> NDArray[np.int64]:
+    """ "0,5,7-20", or all; at most `limit`."""
+    if text is None:
+        return np.arange(count if limit is None else min(limit, count))
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdigit() and (last.isdigit() or not dash) and len(first) < 16 and len(last) < 16):
+            raise LvaeError(f"--indices {part:.40}: write numbers and ranges like 0,5,7-20.")
+        start, stop = int(first), int(last or first)
+        if start > stop or stop >= count:
+            raise LvaeError(f"--indices {part:.40}: there are {count}, numbered from 0 to {count - 1}.")
+        found.extend(range(start, stop + 1))
+    return np.array(found[:limit], np.int64)
+
+
+def write_folder(pictures: Iterator[Decoded], out: Path, progress: Callable[[int], None]) -> int:
+    """OUT/000000.png, numbered by position."""
+    out.mkdir(parents=True, exist_ok=True)
+    total = 0
+    for some in pictures:
+        for position, pixels in zip(some.positions, some.pixels, strict=True):
+            _write_whole(out / f"{position:06d}.png", png(Image.fromarray(pixels)))
+        total += len(some.positions)
+        progress(len(some.positions))
+    return total
+
+
+def write_grid(pictures: Iterator[Decoded], out: Path, progress: Callable[[int], None], columns: int = 8) -> int:
+    """One PNG with all of them."""
+    found = []
+    for some in pictures:
+        found.append(some.pixels)
+        progress(len(some.positions))
+    everything = np.concatenate(found)
+    _write_whole(out, png(picture_grid(everything, columns)))
+    return len(everything)
+
+
+def write_npz(
+    pictures: Iterator[Decoded], out: Path, count: int, size: int, labels: bool, progress: Callable[[int], None]
+) -> int:
+    """`arr_0` uint8 (N, H, W, 3) and, with labels, `arr_1` int64 (N,), streamed into the archive as they come."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    found: list[NDArray[np.int32]] = []
+    try:
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            with archive.open(_member("arr_0.npy"), "w", force_zip64=True) as member:
+                member.write(_header((count, size, size, 3), np.dtype(np.uint8)))
+                for some in pictures:
+                    member.write(np.ascontiguousarray(some.pixels).data)
+                    found.append(some.labels)
+                    progress(len(some.positions))
+            if labels:
+                values = np.concatenate(found).astype(np.int64)
+                archive.writestr(_member("arr_1.npy"), _header(values.shape, values.dtype) + values.tobytes())
+        unfinished.replace(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return count
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """Without a clock: equal pictures make equal bytes."""
+    return zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+
+
+def _header(shape: Sequence[int], dtype: np.dtype[Any]) -> bytes:
+    buffer = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(buffer, description)
+    return buffer.getvalue()
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_bytes(data)
+    unfinished.replace(path)

@@ -1,0 +1,52 @@
+"""Mean and covariance of features that pass by once, merged without loss."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FeatureMoments:
+    """Count, mean (d,) and sum of products of deviations (d, d), float64."""
+
+    count: int
+    mean: Array
+    products: Array
+
+    @classmethod
+    def empty(cls, dimensions: int) -> Self:
+        return cls(0, np.zeros(dimensions), np.zeros((dimensions, dimensions)))
+
+    @classmethod
+    def of(cls, features: NDArray[Any]) -> Self:
+        """Of features (n, d)."""
+        if len(features) == 0:
+            return cls.empty(features.shape[1])
+        values = features.astype(np.float64)
+        mean = values.mean(axis=0)
+        values -= mean
+        # The mean's own rounding is taken back, as in Chan, Golub and LeVeque (1983).
+        rest = values.mean(axis=0)
+        values -= rest
+        return cls(len(values), mean + rest, values.T @ values)
+
+    def merge(self, other: Self) -> Self:
+        """Of both together (Chan, Golub and LeVeque, 1983). Neither is changed."""
+        if other.count == 0:
+            return self
+        if self.count == 0:
+            return other
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        products = self.products + other.products
+        products += np.outer(delta, delta * (self.count * (other.count / count)))
+        return type(self)(count, self.mean + delta * (other.count / count), products)
+
+    @property
+    def covariance(self) -> Array:
+        """Divided by n - 1; of a single row it is zero."""
+        return self.products / max(self.count - 1, 1)

@@ -1,0 +1,97 @@
+"""What a user says of samples, made exact: labels, guidance, temperature."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.seeds import derive
+from lvae.train.config import ModelConfig
+
+Convention = Literal["extra", "scale"]
+PAPER_MEAN, PAPER_VARIANCE = 1.5, 3.0  # section 4: FID 9.34 on ImageNet-256, means unguided at 1x1
+
+
+def numbers(option: str, text: str, levels: int) -> tuple[float, ...]:
+    """ "1.5", or one per resolution, "0,1.5,1.5", lowest first -> one per resolution."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise LvaeError(f"{option} {text:.60}: write a number, or one per resolution like 0,1.5,1.5.") from None
+    if not np.isfinite(values).all():
+        raise LvaeError(f"{option} {text:.60}: every number must be finite.")
+    if len(values) not in (1, levels):
+        raise LvaeError(f"{option} {text:.60}: {len(values)} numbers for {levels} resolutions. Give one or {levels}.")
+    return tuple(values * levels if len(values) == 1 else values)
+
+
+def guidance_weights(
+    config: ModelConfig, mean: str | None, variance: str | None, named: str | None, convention: Convention
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Weights of means and variances for every resolution, lowest first; 0 is off (the paper's convention)."""
+    levels = len(config.groups)
+    off = 1.0 if convention == "scale" else 0.0
+    if named is not None and (mean is not None or variance is not None):
+        raise LvaeError("--guidance paper sets both weights. Leave --guidance-mean and --guidance-variance out.")
+    if named == "paper":
+        lowest_first = tuple(reversed(config.resolutions))
+        means = tuple(0.0 if resolution == 1 else PAPER_MEAN for resolution in lowest_first)
+        variances = (PAPER_VARIANCE,) * levels
+    else:
+        given = (("--guidance-mean", mean), ("--guidance-variance", variance))
+        means, variances = (
+            (0.0,) * levels if text is None else tuple(v - off for v in numbers(option, text, levels))
+            for option, text in given
+        )
+    if any((*means, *variances)) and not (config.classes and config.hierarchical_prior):
+        raise LvaeError(
+            "guidance needs a model with classes and a hierarchical prior, and this one has not both. "
+            "Leave the guidance weights out."
+        )
+    return means, variances
+
+
+def labels_of(
+    text: str | None, count: int, classes: int, names: tuple[str, ...] | None, seed: int
+) -> NDArray[np.int32]:
+    """A label for every sample (n,): cycle, random, a number, a class's name or a file with one a line; else -1."""
+    if classes == 0:
+        if text is not None:
+            raise LvaeError("--labels: this model is unconditional. Leave the option out.")
+        return np.full(count, -1, np.int32)
+    if text is None or text == "cycle":
+        return (np.arange(count) % classes).astype(np.int32)
+    if text == "random":
+        return np.array([derive(seed, "label", index) % classes for index in range(count)], np.int32)
+    if (label := _label(text, classes, names)) is not None:
+        return np.full(count, label, np.int32)
+    path = Path(text)
+    if not path.is_file():
+        raise LvaeError(
+            f"--labels {text:.60}: neither a class from 0 to {classes - 1}, nor a class's name, nor a file."
+        )
+    return _labels_in(path, count, classes, names)
+
+
+def _label(text: str, classes: int, names: tuple[str, ...] | None) -> int | None:
+    if names is not None and text in names and names.index(text) < classes:
+        return names.index(text)
+    if text.isascii() and text.isdigit():
+        if int(text) >= classes:
+            raise LvaeError(f"--labels: {text:.20} is not a class; they are 0 to {classes - 1}.")
+        return int(text)
+    return None
+
+
+def _labels_in(path: Path, count: int, classes: int, names: tuple[str, ...] | None) -> NDArray[np.int32]:
+    lines = path.read_text().split("\n")
+    lines = lines[:-1] if lines[-1] == "" else lines
+    if len(lines) < count:
+        raise LvaeError(f"{path}: {len(lines)} labels for {count} samples. Give -n {len(lines)} or more labels.")
+    found = [_label(line.strip(), classes, names) for line in lines[:count]]
+    if None in found:
+        line = found.index(None) + 1
+        raise LvaeError(f"{path}, line {line}: {lines[line - 1]:.40} is no class. Write a number or a class's name.")
+    return np.array(found, np.int32)

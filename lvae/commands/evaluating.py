@@ -1,0 +1,154 @@
+"""From a trained model to pictures and numbers: sample, decode, score."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lvae import options as shared
+
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "xla"]),
+    default="auto",
+    show_default=True,
+    help="Several GPUs: torchrun.",
+)
+PRECISION = click.option(
+    "--precision",
+    type=click.Choice(["float32", "tf32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of matrix products.",
+)
+
+
+@click.command(short_help="Draw latents from a model.")
+@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("samples", type=click.Path(file_okay=False, path_type=Path))
+@click.option("-n", "count", type=click.IntRange(1), help="How many [50000; with --low-resolution, as many as there].")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Sample i is a function of it and i."
+)
+@click.option("--labels", metavar="cycle|random|N|NAME|FILE", help="Classes of a conditional model [cycle].")
+@click.option("--guidance-mean", metavar="W[,W...]", help="Of prior means, or one per resolution, lowest first [off].")
+@click.option("--guidance-variance", metavar="W[,W...]", help="Likewise, of prior variances [off].")
+@click.option("--guidance", type=click.Choice(["paper"]), help="1.5 and 3, means unguided at 1x1.")
+@click.option(
+    "--guidance-convention",
+    "convention",
+    type=click.Choice(["extra", "scale"]),
+    default="extra",
+    show_default=True,
+    help="extra: 0 is off, as in the paper; scale: 1 is off.",
+)
+@click.option(
+    "--temperature", default="1", show_default=True, help="Multiplies the std of draws; or one per resolution."
+)
+@click.option(
+    "--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or last."
+)
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
+@click.option("--low-resolution", metavar="SAMPLES", help="What an upsampler begins with.")
+@DEVICE
+@PRECISION
+@shared.JSON
+def sample(run: Path, samples: Path, device: str, precision: Any, batch: int, as_json: bool, **asked: Any) -> None:
+    """Draw samples from the model of RUN into SAMPLES, a dataset that 'lvae decode' and 'lvae score' read.
+
+    The same command goes on where it was interrupted. Without guidance the unconditional path is never computed.
+    """
+    from lvae.evaluate.sample import SampleOptions
+    from lvae.evaluating import run_sample
+
+    run_sample(run, samples, SampleOptions(**asked), device, precision, batch, as_json)
+
+
+@click.command(short_help="Latents to pictures.")
+@click.argument("latents", metavar="SAMPLES_OR_DATASET")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--weights", metavar="FILE", help="Of the autoencoder [those that LATENTS carries].")
+@click.option(
+    "--format", "format_", type=click.Choice(["png", "npz", "grid"]), help="[by the name of OUT: .npz, .png, a folder]"
+)
+@click.option("--split", default="train", show_default=True, help="Of a dataset.")
+@click.option("--indices", metavar="0,5,7-20", help="Positions [all].")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Changes memory and speed.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+@click.option(
+    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Of products."
+)
+@click.option(
+    "--round",
+    "rounding",
+    type=click.Choice(["nearest", "truncate"]),
+    default="nearest",
+    show_default=True,
+    help="To levels; ADM and LDM truncate.",
+)
+def decode(latents: str, out: Path, **asked: Any) -> None:
+    """Decode SAMPLES, or a dataset (its reconstructions, the ceiling of every score), into OUT.
+
+    png: a folder of numbered files. npz: `arr_0` uint8 (N, H, W, 3), `arr_1` labels, streamed. grid: one picture.
+    """
+    from lvae.evaluating import run_decode
+
+    run_decode(latents, out, **asked)
+
+
+@click.command(short_help="How close are samples to a reference?")
+@click.option("--samples", required=True, metavar="SAMPLES|IMAGES", help="What is scored: latents, .npz or a source.")
+@click.option("--reference", required=True, metavar="DATASET|IMAGES|NPZ", help="What it is compared with.")
+@click.option(
+    "--features", type=click.Path(dir_okay=False, path_type=Path), help="Weights of the FID Inception network."
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["adm", "clean", "pytorch-fid"]),
+    default="adm",
+    show_default=True,
+    help="How images are resized and scaled for the network.",
+)
+@click.option("--num", type=click.IntRange(2), help="The first so many of both [all].")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of subsets.")
+@click.option("--split", default="train", show_default=True, help="Of a DATASET given as reference.")
+@shared.JSON
+def score(**asked: Any) -> None:
+    """Score --samples against --reference.
+
+    With --features: FID, sFID, KID, inception score, precision and recall. Without: Fréchet distance, KID, precision
+    and recall between normalized latents, under names that nobody mistakes for FID; they need no download.
+    """
+    from lvae.evaluating import run_score
+
+    run_score(**asked)
+
+
+@click.command(short_help="Feature statistics of images.")
+@click.argument("images", metavar="IMAGES")
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--features",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Weights of the FID Inception network.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["adm", "clean", "pytorch-fid"]),
+    default="adm",
+    show_default=True,
+    help="How images are resized and scaled for the network.",
+)
+@click.option("--num", type=click.IntRange(2), help="The first so many [all].")
+def reference(images: str, out: Path, features: Path, mode: Any, num: int | None) -> None:
+    """Write the statistics of IMAGES (.npz, or latents to be decoded) to OUT.npz, for 'lvae score --reference'."""
+    from lvae.evaluating import run_reference
+
+    run_reference(images, out, features, mode, num)
+
+
+COMMANDS = (sample, decode, reference, score)

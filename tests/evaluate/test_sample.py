@@ -1,0 +1,183 @@
+"""`lvae sample`: what is written, what decides it and what does not, and what is refused."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from lvae.cli import main
+from lvae.evaluate.sampling_choices import guidance_weights, labels_of
+from lvae.manifests import samples as storage
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.storage import Folder
+from lvae.manifests.verification import verify
+from lvae.train.groups import StochasticGroup
+from tests.evaluate import run_examples
+from tests.evaluate.run_examples import latents, model_config
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return run_examples.dataset(tmp_path_factory.mktemp("data") / "dataset")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data: Dataset) -> Path:
+    return run_examples.run(tmp_path_factory.mktemp("run") / "run", data)
+
+
+def lvae(*arguments: str | Path, check: int = 0) -> Result:
+    done = CliRunner().invoke(main, list(map(str, arguments)))
+    assert done.exit_code == check, done.output
+    return done
+
+
+def drawn(run: Path, out: Path, *options: str) -> np.ndarray:  # type: ignore[type-arg]
+    lvae("sample", run, out, "--device", "cpu", *options)
+    return latents(out)
+
+
+def test_samples_are_a_dataset_of_their_own(run: Path, data: Dataset, tmp_path: Path) -> None:
+    done = lvae("sample", run, tmp_path / "s", "-n", "20", "--device", "cpu")
+    assert "guidance: none (extra 0, scale 1)" in done.stderr
+    found = Dataset.open(tmp_path / "s")
+    assert (len(found), found.manifest.origin, found.manifest.raw) == (20, "samples", "dropped")
+    assert found.normalization == data.normalization
+    assert found.labels.tolist() == [index % 3 for index in range(20)]
+    assert found.rows.tolist() == list(range(20))
+    raw = found.denormalize(np.array(found.latents))
+    np.testing.assert_allclose(found.statistics.mean, raw.mean((0, 2, 3)), rtol=1e-5, atol=1e-6)
+    assert verify(Folder(tmp_path / "s"), deep=True) == []
+
+
+def test_a_sample_does_not_depend_on_batch_or_count(run: Path, tmp_path: Path) -> None:
+    guided = ("--guidance", "paper")
+    many = drawn(run, tmp_path / "many", "-n", "23", "--batch", "7", *guided)
+    few = drawn(run, tmp_path / "few", "-n", "5", "--batch", "1", *guided)
+    np.testing.assert_allclose(few, many[:5], atol=1e-5 * np.abs(many).max())
+    other = drawn(run, tmp_path / "other", "-n", "5", "--seed", "1", *guided)
+    assert np.abs(other - few).max() > 1e-3
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "SHARD_ROWS", 64)
+    whole = drawn(run, tmp_path / "whole", "-n", "150")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    (tmp_path / "cut/manifest.json").unlink()
+    receipt = next((tmp_path / "cut").rglob("shard-train-000001.json"))
+    kept = next((tmp_path / "cut").rglob("shard-train-000000.json"))
+    before = kept.stat().st_mtime_ns
+    receipt.unlink()
+    assert np.array_equal(drawn(run, tmp_path / "cut", "-n", "150"), whole)
+    assert kept.stat().st_mtime_ns == before
+    done = lvae("sample", run, tmp_path / "cut", "-n", "150", "--seed", "3", "--device", "cpu", check=1)
+    assert re.search(r"other settings: seed was 0 and is 3 now", done.stderr)
+
+
+def test_without_guidance_the_unconditional_path_is_never_computed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    prior = StochasticGroup.prior
+    monkeypatch.setattr(StochasticGroup, "prior", lambda self, x, y: (rows.append(len(x)), prior(self, x, y))[1])
+    drawn(run, tmp_path / "plain", "-n", "6")
+    assert rows == [6] * 3
+    rows.clear()
+    drawn(run, tmp_path / "guided", "-n", "6", "--guidance-variance", "2")
+    assert rows == [12] * 3
+
+
+def test_both_conventions_say_the_same(run: Path, tmp_path: Path) -> None:
+    extra = drawn(run, tmp_path / "a", "-n", "4", "--guidance-mean", "0,1.5", "--guidance-variance", "3")
+    scale = drawn(
+        run,
+        tmp_path / "b",
+        *("-n", "4", "--guidance-convention", "scale", "--guidance-mean", "1,2.5", "--guidance-variance", "4"),
+    )
+    paper = drawn(run, tmp_path / "c", "-n", "4", "--guidance", "paper")
+    assert np.array_equal(extra, scale)
+    assert np.array_equal(extra, paper)
+    assert guidance_weights(model_config(), None, None, "paper", "extra") == ((0.0, 1.5), (3.0, 3.0))
+
+
+def test_averaged_weights_and_temperature_count(run: Path, tmp_path: Path) -> None:
+    plain = drawn(run, tmp_path / "a", "-n", "4")
+    assert np.abs(plain - drawn(run, tmp_path / "b", "-n", "4", "--weights", "raw")).max() > 1e-3
+    assert np.abs(plain - drawn(run, tmp_path / "c", "-n", "4", "--temperature", "0.2")).max() > 1e-3
+
+
+def test_labels_are_cycled_drawn_named_numbered_or_from_a_file(tmp_path: Path) -> None:
+    names = ("cat", "dog", "2")
+    assert labels_of(None, 5, 3, names, 0).tolist() == [0, 1, 2, 0, 1]
+    some = labels_of("random", 300, 3, names, 0)
+    assert set(some.tolist()) == {0, 1, 2}
+    assert labels_of("random", 20, 3, names, 0).tolist() == some[:20].tolist()
+    assert labels_of("dog", 2, 3, names, 0).tolist() == [1, 1]
+    assert labels_of("0", 2, 3, names, 0).tolist() == [0, 0]
+    (tmp_path / "labels.txt").write_text("dog\n0\n2\n")
+    assert labels_of(str(tmp_path / "labels.txt"), 3, 3, names, 0).tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--labels", "9"), "9 is not a class; they are 0 to 2"),
+        (("--labels", "wolf"), "nor a class's name, nor a file"),
+        (("--guidance-mean", "1,2,3"), "3 numbers for 2 resolutions"),
+        (("--guidance-mean", "much"), "write a number"),
+        (("--guidance", "paper", "--guidance-mean", "1"), "Leave --guidance-mean"),
+        (("--temperature", "-1"), "must not be negative"),
+        (("--temperature", "nan"), "must be finite"),
+        (("--low-resolution", "nowhere"), "no upsampler"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    run: Path, tmp_path: Path, options: tuple[str, ...], sentence: str
+) -> None:
+    done = lvae("sample", run, tmp_path / "s", "-n", "4", "--device", "cpu", *options, check=1)
+    assert sentence in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "s").exists()
+
+
+def test_folders_that_are_no_run_or_hold_something_else_are_refused(run: Path, tmp_path: Path) -> None:
+    assert "is not a run" in lvae("sample", tmp_path, tmp_path / "s", check=1).stderr
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.txt").write_text("years of work")
+    assert "something else" in lvae("sample", run, tmp_path / "full", "-n", "4", "--device", "cpu", check=1).stderr
+
+
+def test_a_checkpoint_cut_short_is_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    weights = next((tmp_path / "run").rglob("ema.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    done = lvae("sample", tmp_path / "run", tmp_path / "s", "-n", "4", "--device", "cpu", check=1)
+    assert "no checkpoint is whole" in done.stderr
+
+
+def test_an_unconditional_model_refuses_guidance_and_labels(data: Dataset, tmp_path: Path) -> None:
+    plain = run_examples.run(tmp_path / "run", data, model_config(classes=0))
+    arguments = ("sample", plain, tmp_path / "s", "-n", "4", "--device", "cpu")
+    assert "guidance needs a model" in lvae(*arguments, "--guidance-mean", "1", check=1).stderr
+    assert "unconditional" in lvae(*arguments, "--labels", "1", check=1).stderr
+    lvae(*arguments)
+    assert Dataset.open(tmp_path / "s").labels.tolist() == [-1] * 4
+
+
+def test_an_upsampler_begins_with_low_resolution_samples(data: Dataset, tmp_path: Path) -> None:
+    upsampler = model_config(
+        resolution=8, classes=0, hierarchical_prior=False, multipliers=(1, 1), low_resolution_factor=2
+    )
+    low = run_examples.run(tmp_path / "low", data, model_config(classes=0))
+    high = run_examples.run(tmp_path / "high", data, upsampler)
+    config = high / "config.json"
+    config.write_text(config.read_text().replace('"shape": [\n   3,\n   4,\n   4\n  ]', '"shape": [3, 8, 8]'))
+    lvae("sample", low, tmp_path / "small", "-n", "6", "--device", "cpu")
+    arguments = ("sample", high, tmp_path / "large", "--device", "cpu")
+    assert "--low-resolution" in lvae(*arguments, "-n", "6", check=1).stderr
+    lvae(*arguments, "--low-resolution", tmp_path / "small")
+    assert latents(tmp_path / "large").shape == (6, 3, 8, 8)
