@@ -111,12 +111,14 @@ def fit(
     folder = Folder(out)
     try:
         with writing(folder):
+            folder.sweep()
             _keep_settings(folder, config)
             index = prepare(folder, source, config, watcher.preparing)
             _tell(index, watcher)
             lpips = None if perceptual is None else Lpips.read(perceptual)
             opened = open_device(choose_device(device).split(":")[0], config.precision)
             training = Training(config, opened, lpips, start)
+            _check_size(config, training.network)
             return _Run(folder, config, cadence, watcher, index, training).go(workers)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -136,6 +138,12 @@ def _keep_settings(folder: Folder, config: FitConfig) -> None:
                 f"{folder}: was begun with {name} {json.dumps(old[name])}, not {json.dumps(value)}. "
                 "Give the same settings to go on, or name another OUT."
             )
+
+
+def _check_size(config: FitConfig, network: Autoencoder) -> None:
+    factor = network.downsampling_factor
+    if config.size % factor:
+        raise LvaeError(f"--size {config.size}: must be a multiple of the network's downsampling factor, {factor}.")
 
 
 def _tell(index: PictureIndex, watcher: Watcher) -> None:
@@ -312,7 +320,8 @@ class _Run:
         self._pictures = Pictures(folder.local(PIXELS), index, config)
         self._training = training
         self._checkpoints = Checkpoints(folder.local(CHECKPOINTS))
-        self._validation_size = min(2 * config.size, config.shorter_side[1])
+        factor = training.network.downsampling_factor
+        self._validation_size = min(2 * config.size, config.shorter_side[1]) // factor * factor
 
     def go(self, workers: int) -> Fitted:
         first = self._resume()

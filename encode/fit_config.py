@@ -6,7 +6,7 @@ from typing import Any, Literal
 from lvae.encode.architectures import PixelsSpec, parse_spec, shown
 from lvae.manifests.errors import LvaeError
 
-LARGEST_SIZE = 1024
+SMALLEST_SIZE, LARGEST_SIZE = 16, 1024
 LARGEST_STEPS = 100_000_000
 Precision = Literal["float32", "bfloat16", "tf32"]
 
@@ -63,7 +63,7 @@ class FitConfig:
         if isinstance(spec, PixelsSpec):
             raise LvaeError("--autoencoder: pixels have nothing to learn. Choose a kl, vq or tiny autoencoder.")
         low, high = self.shorter_side
-        _within("--size", self.size, 8, LARGEST_SIZE)
+        _within("--size", self.size, SMALLEST_SIZE, LARGEST_SIZE)
         _within("--shorter-side, the lower end", low, self.size, 16 * LARGEST_SIZE)
         _within("--shorter-side, the upper end", high, low, 16 * LARGEST_SIZE)
         _within("--validation", self.validation, 0, 0.5)
@@ -76,6 +76,12 @@ class FitConfig:
             _within(f"--{name}-weight", getattr(self, f"{name}_weight"), 0, 1e6)
         _within("--latent-noise", self.latent_noise, 0, 10)
         _within("--discriminator-layers", self.discriminator_layers, 1, 5)
+        least = 3 * 2**self.discriminator_layers  # for one verdict a picture
+        if self.adversarial_weight and self.size < least:
+            raise LvaeError(
+                f"--discriminator-layers {self.discriminator_layers}: needs crops of at least {least} pixels, not "
+                f"{self.size}. Take fewer layers, or a larger --size."
+            )
 
 
 def _within(option: str, value: float, least: float, most: float) -> None:

@@ -209,6 +209,19 @@ def test_bad_sources_get_one_sentence(pictures: Path, tmp_path: Path) -> None:
         run(pictures, tmp_path / "few", FitConfig(TINY, steps=10, limit=2, **SMALL | {"validation": 0.01}))
 
 
+def test_a_size_that_the_network_cannot_halve_is_refused(pictures: Path, tmp_path: Path) -> None:
+    config = FitConfig(TINY, steps=10, **SMALL | {"size": 18, "shorter_side": (18, 30)})
+    with pytest.raises(LvaeError, match="--size 18: must be a multiple of the network's downsampling factor, 4"):
+        run(pictures, tmp_path, config)
+
+
+def test_validation_takes_a_size_that_the_network_can_halve(pictures: Path, tmp_path: Path) -> None:
+    config = FitConfig(TINY, steps=10, **SMALL | {"shorter_side": (16, 30)})
+    fitted = run(pictures, tmp_path, config)
+    assert fitted.validation_size == 28
+    assert fitted.psnr_db is not None
+
+
 def test_broken_and_small_pictures_are_left_out_and_counted(tmp_path: Path) -> None:
     write_scenes(tmp_path / "source", 24, 32, 0)
     Image.new("RGB", (200, 8)).save(tmp_path / "source" / "thin.png")
@@ -247,9 +260,10 @@ def test_a_full_disk_gets_one_sentence(pictures: Path, tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"architecture": {"kind": "pixels", "factor": 2}}, "pixels have nothing to learn"),
-        ({"size": 4}, "--size 4: must lie between 8 and"),
+        ({"size": 4}, "--size 4: must lie between 16 and"),
         ({"shorter_side": (8, 32)}, "--shorter-side, the lower end 8"),
         ({"validation": 0.9}, "--validation 0.9"),
+        ({"adversarial_weight": 0.5}, "--discriminator-layers 3: needs crops of at least 24 pixels, not 16"),
         ({"learning_rate": float("nan")}, "--learning-rate nan"),
     ],
 )
