@@ -47,9 +47,8 @@ def frechet_distance(mu1: NDArray[Any], sigma1: NDArray[Any], mu2: NDArray[Any],
     mu: (d,). sigma: (d, d), divided by n - 1. Singular ones are welcome: the last trace is a sum of singular values
     then, in which a zero stays a zero.
     """
-    means, covariances = _checked((mu1, sigma1), (mu2, sigma2))
-    (mean1, mean2), (first, second) = means, covariances
-    return _distance(mean1, mean2, float(np.trace(first)), float(np.trace(second)), _root_trace(first, second))
+    (mean1, mean2), (one, other) = _checked((mu1, sigma1), (mu2, sigma2))
+    return _distance(mean1, mean2, float(np.trace(one)), float(np.trace(other)), _root_trace(one, other))
 
 
 def frechet_distance_from_features(x: NDArray[Any], y: NDArray[Any]) -> float:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from lvae.evaluate import metrics
 from lvae.evaluate.inception import Features, InceptionFID, Mode
-from lvae.evaluate.moments import FeatureMoments
 from lvae.evaluate.reference_files import file_sha256, read_reference
 from lvae.evaluate.stacks import ImageStack, open_stack
 from lvae.manifests.dataset import Dataset
@@ -185,21 +184,25 @@ def image_scores(
         raise LvaeError(f"samples of {samples.size} and references of {pictures.size} pixels. Score equal sizes.")
     x = features_of(samples, network, mode, progress)
     y = None if pictures is None else features_of(pictures, network, mode)
+    fid: float
+    sfid: float | None = None
     if stored is not None:
         n = stored.n
-        pooled, spatial = (stored.mu, stored.sigma), (stored.mu_s, stored.sigma_s)
+        fid = metrics.frechet_distance_to_moments(x.pooled, stored.mu, stored.sigma)
+        if stored.mu_s is not None and stored.sigma_s is not None:
+            sfid = metrics.frechet_distance_to_moments(x.spatial, stored.mu_s, stored.sigma_s)
     else:
         assert y is not None
         n = len(y.pooled)
-        (one, other) = FeatureMoments.of(y.pooled), FeatureMoments.of(y.spatial)
-        pooled, spatial = (one.mean, one.covariance), (other.mean, other.covariance)
+        fid = metrics.frechet_distance_from_features(x.pooled, y.pooled)
+        sfid = metrics.frechet_distance_from_features(x.spatial, y.spatial)
     order = np.random.default_rng(derive(seed, "inception order", 0)).permutation(len(x.logits))
     if metrics.is_sorted_by_class(x.logits.argmax(axis=1)):
         warnings.append("samples stand in the order of their classes; they were shuffled for the inception score.")
     inception = metrics.inception_score(x.logits[order])
     values: Values = {
-        "fid": metrics.frechet_distance_to_moments(x.pooled, *pooled),
-        "sfid": None,
+        "fid": fid,
+        "sfid": sfid,
         "inception_score": inception.mean,
         "inception_score_std": inception.std,
         "kid": None,
@@ -207,8 +210,6 @@ def image_scores(
         "precision": None,
         "recall": None,
     }
-    if spatial[0] is not None and spatial[1] is not None:
-        values["sfid"] = metrics.frechet_distance_to_moments(x.spatial, spatial[0], spatial[1])
     if y is not None:
         kernel, covered = (
             metrics.kernel_distance(x.pooled, y.pooled, seed=seed),

@@ -101,6 +101,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow  # ten passes of a network of 11 billion multiply-adds, and a covariance of 2048 x 2048
 def test_pictures_are_scored_against_pictures_and_against_their_statistics(weights: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for name in "ab":
