@@ -401,6 +401,7 @@ def test_half_precision_leaves_rates_and_outputs_in_full() -> None:
     assert apart(half.mean, full.mean) < 0.1
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's own doing
 def test_a_training_step_is_one_graph_without_looking_at_values() -> None:
     config = replace(
         CONDITIONAL,
