@@ -44,9 +44,15 @@ POLL_SECONDS = 0.25
 LOST_WORKER_SECONDS = 6.0  # a worker process is gone, and the submission has not ended by itself
 STALLED_SECONDS = 60.0  # no process of the submission has got anywhere
 CPU_SECONDS = 3.0  # of computing that count as getting somewhere; idle waiting stays below that in a stall
+
 FULL_BYTES = 1 << 20  # a disk with less than this is full: what failed, failed for that
 FRUITLESS_SUBMISSIONS = 3  # in a row, without a new receipt
 DEATHS_ALONE = 2  # of a task that runs with nothing beside it
+
+
+def _share_of_cores() -> float:
+    """What a process that wants to compute may expect of a core on a machine this busy."""
+    return min(1.0, cores() / max(os.getloadavg()[0], 1.0))
 
 
 def cores() -> int:
@@ -277,7 +283,7 @@ def _watch(
             return "all done"
         group.look()
         cpu, state = group.cpu_seconds, (reports, len(pending))
-        if state != seen_state or cpu - seen_cpu >= CPU_SECONDS:
+        if state != seen_state or cpu - seen_cpu >= CPU_SECONDS * _share_of_cores():
             seen_state, seen_cpu, seen_at = state, cpu, now
         if now - seen_at >= STALLED_SECONDS:
             return f"no process got anywhere for {STALLED_SECONDS:.0f} s"

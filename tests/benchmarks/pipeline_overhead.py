@@ -1,6 +1,6 @@
 """What an encoding job costs beside the work itself, in turns with bare processes that do only that.
 
-    python tests/benchmarks/pipeline_overhead.py [--cases pixels-f1,pixels-f2,taesd,kl-f8,view] [--rounds 3] [--record]
+    python tests/benchmarks/pipeline_overhead.py [--cases pixels,pixels-f2,taesd,kl-f8,view] [--rounds 3] [--record]
 
 Pictures are JPEGs of 500 x 375 of drawn scenes with grain. The first half of a job ends with the last raw part. Each
 round runs a small and a large job: their difference is what the additional pictures cost, and what is left of the small
@@ -39,7 +39,7 @@ DIFFERENT = 128  # JPEGs; the others are further names of them
 TICKS = os.sysconf("SC_CLK_TCK")
 PIXELS_PX, NETWORK_PX = 64, 256
 SMALL_LARGE = {  # pictures of the two jobs
-    "pixels-f1": (3000, 15000),
+    "pixels": (3000, 15000),
     "pixels-f2": (3000, 15000),
     "taesd": (128, 512),
     "kl-f8": (32, 96),
