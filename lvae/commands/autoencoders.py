@@ -288,6 +288,12 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
 @click.option("--only-classes", metavar="A,B", help="Only pictures of these classes.")
 @click.option("--limit", type=click.IntRange(1), default=5000, show_default=True, help="A fair sample of so many.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or what there is.")
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Weights of the FID Inception: rFID too.",
+)
 @click.option("--grid", type=click.Path(dir_okay=False, path_type=Path), help="A PNG of pictures beside what is made.")
 @shared.JSON
 def score(name_or_path: str, images: str, **options: Any) -> None:
@@ -315,10 +321,25 @@ def score(name_or_path: str, images: str, **options: Any) -> None:
         shown = pairs[:: -(-len(pairs) // GRID_PICTURES)]
         title = f"{result.name} at {result.size} px, SSIM {result.ssim:.3f} over {result.images} pictures"
         options["grid"].write_bytes(draw_pairs(shown, title))
+    rfid = None if options["features"] is None else _rfid(options["features"], pairs)
     if options["as_json"]:
-        shared.print_json(plain(result))
+        shared.print_json({**plain(result), "rfid": rfid})
     else:
         click.echo(result.table())
+        if rfid is not None:
+            click.echo(f"  rFID         {rfid:.3f} over {len(pairs)} pictures (mode adm)")
+
+
+def _rfid(weights: Path, pairs: "list[tuple[Any, Any]]") -> float:
+    """Fréchet Inception distance between pictures and their reconstructions."""
+    import numpy as np
+
+    from lvae.evaluate.inception import InceptionFID
+    from lvae.evaluate.metrics import frechet_distance_from_features
+
+    network = InceptionFID.load(weights)
+    sides = (np.concatenate([network(pair[side][None], mode="adm").pooled for pair in pairs]) for side in (0, 1))
+    return float(frechet_distance_from_features(*sides))
 
 
 COMMANDS = (autoencoder,)
