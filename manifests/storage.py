@@ -72,7 +72,7 @@ class Unfinished:
         target = self._folder.local(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._path.replace(target)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
         return FileRecord(name, self.file.bytes, self.file.sha256)
 
 
@@ -184,8 +184,8 @@ class Folder:
         return shutil.disk_usage(path).free
 
 
-def _flush_folder(path: Path) -> None:
-    """Make a rename survive a power cut; file systems that cannot flush a folder say so and are left alone."""
+def flush_folder(path: Path) -> None:
+    """Make renames survive a power cut; file systems that cannot flush a folder say so and are left alone."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

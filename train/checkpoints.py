@@ -34,6 +34,7 @@ from torch import Tensor
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage import Folder, flush_folder
 
 CHECKSUMS, STATE = "checksums.json", "state.json"
 NAME = re.compile(r"step-(\d{8,})")
@@ -54,7 +55,6 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-CHUNK_BYTES = 1 << 22
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class Checkpoints:
             unfinished.mkdir(parents=True)
             files = {name: _File(*written) for name, written in _written(unfinished, groups, values)}
             _write(unfinished / CHECKSUMS, [records.dumps(_signed(step, files))])
-            _flush_folder(unfinished)
+            flush_folder(unfinished)
             self._put_in_place(unfinished, self.at(step))
         except OSError as error:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -180,7 +180,7 @@ class Checkpoints:
         if target.exists():
             target.rename(self.folder / f"{UNFINISHED}{uuid.uuid4().hex}")
         unfinished.rename(target)
-        _flush_folder(self.folder)
+        flush_folder(self.folder)
 
     def _retire(self, newest: int) -> None:
         """Remove what is neither recent nor permanent. Later steps than the newest are left from before a damage."""
@@ -267,25 +267,5 @@ def _check(path: Path, file: _File) -> None:
         raise LvaeError(f"{path}: is missing.") from error
     if size != file.bytes:
         raise LvaeError(f"{path}: has {size} bytes instead of {file.bytes}.")
-    if _sha256(path) != file.sha256:
+    if Folder(path.parent).sha256(path.name) != file.sha256:
         raise LvaeError(f"{path}: its bytes are not those that were written (checksum).")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _flush_folder(path: Path) -> None:
-    """Make renames survive a power cut; file systems that cannot flush a folder say so and are left alone."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)

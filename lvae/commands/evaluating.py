@@ -23,6 +23,15 @@ PRECISION = click.option(
 )
 
 
+MODE = click.option(
+    "--mode",
+    type=click.Choice(["adm", "clean", "pytorch-fid"]),
+    default="adm",
+    show_default=True,
+    help="How images are resized and scaled for the network.",
+)
+
+
 @click.command(short_help="Draw latents from a model.")
 @click.argument("run", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("samples", type=click.Path(file_okay=False, path_type=Path))
@@ -105,13 +114,7 @@ def decode(latents: str, out: Path, **asked: Any) -> None:
 @click.option(
     "--features", type=click.Path(dir_okay=False, path_type=Path), help="Weights of the FID Inception network."
 )
-@click.option(
-    "--mode",
-    type=click.Choice(["adm", "clean", "pytorch-fid"]),
-    default="adm",
-    show_default=True,
-    help="How images are resized and scaled for the network.",
-)
+@MODE
 @click.option("--num", type=click.IntRange(2), help="The first so many of both [all].")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of subsets.")
 @click.option("--split", default="train", show_default=True, help="Of a DATASET given as reference.")
@@ -136,13 +139,7 @@ def score(**asked: Any) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Weights of the FID Inception network.",
 )
-@click.option(
-    "--mode",
-    type=click.Choice(["adm", "clean", "pytorch-fid"]),
-    default="adm",
-    show_default=True,
-    help="How images are resized and scaled for the network.",
-)
+@MODE
 @click.option("--num", type=click.IntRange(2), help="The first so many [all].")
 def reference(images: str, out: Path, features: Path, mode: Any, num: int | None) -> None:
     """Write the statistics of IMAGES (.npz, or latents to be decoded) to OUT.npz, for 'lvae score --reference'."""
