@@ -11,6 +11,7 @@ Symbolic links are followed once. A link to something that is listed anyway is n
 the same place; both are counted. So loops end.
 """
 
+import itertools
 import os
 import stat
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ Found = tuple[str, int, str | int]  # key, length in bytes, what changes when th
 
 
 class FolderSource(Notes):
-    """See the module. `classes` is final once `rows()` is through."""
+    """See the module. `classes` are known with the first row, so that a listing may end early."""
 
     kind = "folder"
 
@@ -54,20 +55,15 @@ class FolderSource(Notes):
             raise names.no_images(self.location, self.counts)
 
     def _rows_by_folder(self, by_class: bool) -> Iterator[ImageRow]:
-        """The classes are met in their order, since that of the entries is theirs."""
-        classes: list[str] = []
+        self.classes = (tuple(walk(self.location, {}).class_folders()) or None) if by_class else None
+        numbers = {f"{name}/": number for number, name in enumerate(self.classes or ())}
         folder, label = "", UNLABELLED
         for key, length, stamp in walk(self.location, self.counts):
             self.seen.add(key, length, stamp)
             if not (folder and key.startswith(folder)):
-                first, slash, _ = key.partition("/")
-                if slash and by_class:
-                    folder, label = f"{first}/", len(classes)
-                    classes.append(first)
-                else:
-                    folder, label = "", UNLABELLED
+                folder = key[: key.find("/") + 1]
+                label = numbers.get(folder, UNLABELLED)
             yield self._row(key, length, label)
-        self.classes = tuple(classes) or None
         names.warn_of_unlabelled(self, f"lie beside the class folders of {self.location}")
 
     def _rows_by_list(self, labels: names.NamedLabels) -> Iterator[ImageRow]:
@@ -99,6 +95,17 @@ class Walk:
 
     def __iter__(self) -> Iterator[Found]:
         return self._folder(self._root, "", linked=False)
+
+    def class_folders(self) -> Iterator[str]:
+        """The first-level folders that hold an image, however deep, in order. Each is left at its first image."""
+        for name, linked in _folders_in(self._root):
+            path = f"{self._root}/{name}"
+            if names.is_hidden(name) or not names.is_utf8(name) or not os.path.isdir(path):  # noqa: PTH112
+                continue
+            if linked and not self._is_new(path, os.stat(path)):  # noqa: PTH116
+                continue
+            if (not linked and _begins_with_an_image(path)) or next(self._folder(path, "", linked), None) is not None:
+                yield name
 
     def _folder(self, folder: str, prefix: str, linked: bool) -> Iterator[Found]:
         with _Folder(folder) as opened:
@@ -194,6 +201,14 @@ class RemoteWalk:
     def __iter__(self) -> Iterator[Found]:
         return self._folder(self._root, "")
 
+    def class_folders(self) -> Iterator[str]:
+        """As of Walk."""
+        for entry in self._entries(self._root):
+            if entry.status.is_folder and not names.is_hidden(entry.name) and names.is_utf8(entry.name):
+                below = RemoteWalk(places.join(self._root, f"{entry.name}/"), {})
+                if next(iter(below), None) is not None:
+                    yield entry.name
+
     def _folder(self, folder: str, prefix: str) -> Iterator[Found]:
         def looked_at(entry: Entry) -> Entry:
             """With its size, where the listing had none; asked for several at a time."""
@@ -265,6 +280,28 @@ class _Folder:
             return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except OSError as error:
             raise LvaeError(f"{self.path}/{name}: cannot be looked at ({error.strerror}).") from error
+
+
+def _folders_in(folder: str) -> list[tuple[str, bool]]:
+    """Names of what may be folders below one, sorted, and whether each is a link. Names of files are let go."""
+    with _Folder(folder) as opened:
+        return sorted((name, kind == LINK) for name, kind in opened.names.items() if kind != FILE)
+
+
+def _begins_with_an_image(folder: str) -> bool:
+    """Whether one of the first things in a folder, as they come, is called an image: as a rule one is."""
+    try:
+        with os.scandir(folder) as entries:
+            few = itertools.islice(entries, 16)
+            return any(
+                _kind_of(entry) == FILE
+                and not names.is_hidden(entry.name)
+                and names.is_utf8(entry.name)
+                and names.is_image_name(entry.name) is True
+                for entry in few
+            )
+    except OSError:
+        return False  # the walk says what is wrong with it
 
 
 def _kind_of(entry: "os.DirEntry[str]") -> int:

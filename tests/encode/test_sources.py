@@ -262,6 +262,15 @@ def test_an_unreadable_folder_is_an_error(tmp_path: Path) -> None:
         (tmp_path / "cat").chmod(0o700)
 
 
+def test_classes_of_a_folder_are_known_where_a_listing_ends_early(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/deep/er/2.png", "c/no image.txt"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    source = open_source(str(tmp_path))
+    next(iter(source.rows()))
+    assert source.classes == ("a", "b")
+
+
 def test_memory_of_a_large_folder_is_names_only(tmp_path: Path) -> None:
     for number in range(3000):
         (tmp_path / f"{number:06}.png").touch()
