@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test lint types pytest slow faults fuzz test-xla bench clean
+.PHONY: demo test lint types pytest slow faults life fuzz test-xla bench clean
 
 demo: .venv/installed
 	$(BIN)/lvae demo $(DEMO)
@@ -35,6 +35,9 @@ slow: .venv/installed-test
 
 faults: .venv/installed-test
 	$(BIN)/python -m pytest -m slow tests/pipeline/test_faults.py tests/pipeline/test_storage_faults.py
+
+life: .venv/installed-test  # of a dataset after its first day, and the stories of docs/datasets.md
+	$(BIN)/python -m pytest -n 2 -m slow tests/pipeline/test_life.py tests/test_docs_datasets.py
 
 fuzz: .venv/installed-test  # for example make fuzz FUZZ='--minutes 60 --readers zip,tar'
 	$(BIN)/python tests/encode/fuzz.py $(FUZZ)

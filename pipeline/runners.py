@@ -44,7 +44,6 @@ POLL_SECONDS = 0.25
 LOST_WORKER_SECONDS = 6.0  # a worker process is gone, and the submission has not ended by itself
 STALLED_SECONDS = 60.0  # no process of the submission has got anywhere
 CPU_SECONDS = 3.0  # of computing that count as getting somewhere; idle waiting stays below that in a stall
-
 FULL_BYTES = 1 << 20  # a disk with less than this is full: what failed, failed for that
 FRUITLESS_SUBMISSIONS = 3  # in a row, without a new receipt
 DEATHS_ALONE = 2  # of a task that runs with nothing beside it

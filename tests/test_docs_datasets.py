@@ -43,6 +43,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_stories_of_a_dataset_run_from_their_text(world: Path) -> None:
     titles = re.findall(r"^### (.*)$", STORIES, re.MULTILINE)

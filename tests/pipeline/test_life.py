@@ -119,6 +119,7 @@ def test_new_images_in_the_same_folder_are_added(scenes: Path, at_once: Path, tm
     same_as_at_once(dataset, at_once)
 
 
+@pytest.mark.slow
 def test_new_images_from_another_source_are_added(halves: tuple[Path, Path], at_once: Path, tmp_path: Path) -> None:
     dataset = tmp_path / "dataset"
     encode(halves[0], dataset, "--split", "val=20%")
@@ -163,6 +164,7 @@ def test_changed_images_are_refused_and_nothing_is_lost(change: str, scenes: Pat
     assert verify(Folder(dataset), deep=True) == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_append_leaves_the_old_dataset_whole(
     halves: tuple[Path, Path], at_once: Path, tmp_path: Path
 ) -> None:
@@ -207,6 +209,7 @@ def test_raw_parts_that_were_dropped_cannot_be_added_to(scenes: Path, tmp_path: 
 # --- images are removed ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("erase", [False, True])
 def test_a_class_and_keys_are_removed(erase: bool, scenes: Path, at_once: Path, tmp_path: Path) -> None:
     images = images_of(scenes)
@@ -271,6 +274,7 @@ def test_what_erase_would_take_has_to_be_said(at_once: Path, tmp_path: Path) -> 
 # --- several datasets, and a dataset of its own ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_merged_datasets_are_what_one_encoding_gives(halves: tuple[Path, Path], at_once: Path, tmp_path: Path) -> None:
     encode(halves[0], tmp_path / "a", "--split", "val=20%")
     encode(halves[1], tmp_path / "b", "--format", "webdataset")
@@ -284,6 +288,7 @@ def test_merged_datasets_are_what_one_encoding_gives(halves: tuple[Path, Path], 
     lvae("shard", tmp_path / "both", "--normalization", "scalar")
 
 
+@pytest.mark.slow
 def test_a_key_that_occurs_twice_is_refused_or_skipped(scenes: Path, at_once: Path, tmp_path: Path) -> None:
     images = images_of(scenes)
     encode(put(scenes, images[:30], tmp_path / "one"), tmp_path / "a", "--split", "val=20%")
