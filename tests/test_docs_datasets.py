@@ -104,7 +104,7 @@ def test_the_shards_are_read_as_the_text_says(world: Path) -> None:
     with_numpy, with_zarr, with_webdataset, with_torch = READING
     check = (
         "assert np.array_equal(Dataset.open('latents').latents[:8], first) and len(sample) == 3\n"
-        "assert latents.shape == (64, 3, 16, 16) and labels.shape == (64,)\n"
+        "assert latents.shape == (32, 3, 16, 16) and labels.shape == (32,)\n"
     )
     program = (
         f"{with_numpy}\nfirst = np.array(latents[:8])\n{with_zarr}\n"

@@ -132,6 +132,7 @@ def test_an_interrupt_ends_the_command_and_its_workers(world: Path, tmp_path: Pa
     wait_for("the workers to end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 10)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_part_that_always_takes_its_process_down_is_named_and_the_rest_is_done(world: Path, tmp_path: Path) -> None:
     settings = ("--size", "64", "--part-size", "24", "--workers", "2", *NETWORKS["kl"])
     job = start("encode", world, tmp_path / "out", *settings)

@@ -143,6 +143,7 @@ def test_scan_adds_too(scenes: Path, at_once: Path, halves: tuple[Path, Path], t
     same_as_at_once(dataset, at_once)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["other bytes", "gone", "same name", "moved to another class"])
 def test_changed_images_are_refused_and_nothing_is_lost(change: str, scenes: Path, tmp_path: Path) -> None:
     images = images_of(scenes)
@@ -196,6 +197,7 @@ def _wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_raw_parts_that_were_dropped_cannot_be_added_to(scenes: Path, tmp_path: Path) -> None:
     images = images_of(scenes)
     source, dataset = put(scenes, images[:10], tmp_path / "photos"), tmp_path / "dataset"
@@ -301,6 +303,7 @@ def test_a_key_that_occurs_twice_is_refused_or_skipped(scenes: Path, at_once: Pa
         same_as_at_once(tmp_path / "both", at_once)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "named"),
     [(("--crop", "center"), "image.crop"), (("--weights", "random:1"), "weights"), (("--store", "moments"), "store")],
