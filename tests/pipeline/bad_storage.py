@@ -1,7 +1,7 @@
 """A web server in a process of its own that misbehaves as it is told, while it is running.
 
 python -m tests.pipeline.bad_storage ROOT MODE_FILE: prints its URL, ends with its stdin. The mode file holds
-{"mode": ..., "seed": 0}, and is read at every request:
+{"mode": ..., "seed": 0, "time": 1}, and is read at every request; another text starts the mode anew:
 
 - calm: answers.
 - flaky: by the seed, one request of six gets a 503, half of the bytes, or a closed connection.
@@ -66,11 +66,13 @@ class Storage:
     """The test's side."""
 
     def __init__(self, url: str, mode_file: Path):
-        self.url, self._mode_file = url, mode_file
+        self.url, self._mode_file, self._times = url, mode_file, 0
 
     def becomes(self, mode: str, seed: int = 0) -> None:
+        """Starts the mode, from its first request, also where it is the last one again."""
+        self._times += 1
         unfinished = self._mode_file.with_suffix(".part")
-        unfinished.write_text(json.dumps({"mode": mode, "seed": seed}))
+        unfinished.write_text(json.dumps({"mode": mode, "seed": seed, "time": self._times}))
         unfinished.replace(self._mode_file)
 
 
