@@ -77,11 +77,22 @@ def decoded(
     for start in range(0, len(positions), batch):
         chosen = positions[start : start + batch]
         latents, labels = dataset.read(chosen, None if dataset.manifest.view.dtype == "uint8" else np.float32)
-        raw = torch.from_numpy(dataset.denormalize(latents)).to(device)
-        half = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
-        with torch.inference_mode(), half:
-            images = torch.cat([network.decode(piece) for piece in network.one_by_one(raw)])
-        yield Decoded(chosen, to_uint8(images.float().cpu().numpy(), rounding), labels)
+        yield Decoded(chosen, decode_raw(network, dataset.denormalize(latents), device, precision, rounding), labels)
+
+
+def decode_raw(
+    network: Autoencoder,
+    latents: NDArray[np.float32],
+    device: str = "cpu",
+    precision: str = "float32",
+    rounding: Rounding = "nearest",
+) -> NDArray[np.uint8]:
+    """Raw latents (B, C, h, w), as the autoencoder gave them -> uint8 (B, H, W, 3)."""
+    raw = torch.from_numpy(np.ascontiguousarray(latents)).to(device)
+    half = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+    with torch.inference_mode(), half:
+        images = torch.cat([network.decode(piece) for piece in network.one_by_one(raw)])
+    return to_uint8(images.float().cpu().numpy(), rounding)
 
 
 def positions_of(text: str | None, count: int, limit: int | None) -> NDArray[np.int64]:

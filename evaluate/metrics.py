@@ -56,7 +56,7 @@ def frechet_distance_from_features(x: NDArray[Any], y: NDArray[Any]) -> float:
     x, y = _features("x", x, 2), _features("y", y, 2)
     _same_width(x, y)
     if min(len(x), len(y)) > x.shape[1]:
-        one, other = FeatureMoments.of(x), FeatureMoments.of(y)
+        one, other = FeatureMoments.of_many(x), FeatureMoments.of_many(y)
         return frechet_distance(one.mean, one.covariance, other.mean, other.covariance)
     (mean_x, factor_x), (mean_y, factor_y) = _centred(x), _centred(y)
     trace = _nuclear_norm(factor_x, factor_y)
@@ -67,7 +67,7 @@ def frechet_distance_to_moments(x: NDArray[Any], mu: NDArray[Any], sigma: NDArra
     """Between features (n, d) and a stored Gaussian; with few rows the singular values of n x d numbers suffice."""
     x = _features("x", x, 2)
     if len(x) > x.shape[1]:
-        moments = FeatureMoments.of(x)
+        moments = FeatureMoments.of_many(x)
         return frechet_distance(moments.mean, moments.covariance, mu, sigma)
     mean, factor = _centred(x)
     (_, mu_), (_, sigma_) = _checked((mean, sigma), (mu, sigma))
@@ -215,17 +215,30 @@ def precision_recall(samples: NDArray[Any], reference: NDArray[Any], k: int = 3)
     Precision: the share of samples within the ball of some reference, whose radius reaches its k-th nearest other
     reference; recall the other way round. A boundary belongs to its ball.
     """
-    samples, reference = _features("samples", samples, k + 1), _features("reference", reference, k + 1)
-    _same_width(samples, reference)
-    middle = reference.mean(axis=0, dtype=np.float64)  # distances stay, digits are gained
-    s, r = Points.of(samples, middle), Points.of(reference, middle)
-    radii_r, radii_s = r.radii(k), s.radii(k)
-    in_some, covered = np.zeros(len(samples), bool), np.zeros(len(reference), bool)
-    for start, distances in s.distances(r):
-        stop = start + len(distances)
-        in_some[start:stop] = (distances <= radii_r).any(axis=1)
-        covered |= (distances <= radii_s[start:stop, None]).any(axis=0)
-    return PrecisionRecall(float(in_some.mean()), float(covered.mean()))
+    return Neighbourhoods(reference, k).precision_recall(samples)
+
+
+class Neighbourhoods:
+    """The balls of a reference (m, d): found once, for any number of sets to be compared with it."""
+
+    def __init__(self, reference: NDArray[Any], k: int = 3):
+        reference = _features("reference", reference, k + 1)
+        self._k, self._middle = k, reference.mean(axis=0, dtype=np.float64)  # distances stay, digits are gained
+        self._points = Points.of(reference, self._middle)
+        self._radii = self._points.radii(k)
+
+    def precision_recall(self, samples: NDArray[Any]) -> PrecisionRecall:
+        """Of samples (n, d), as `precision_recall` gives it."""
+        samples = _features("samples", samples, self._k + 1)
+        _same_width(samples, self._points.values)
+        points = Points.of(samples, self._middle)
+        radii = points.radii(self._k)
+        in_some, covered = np.zeros(len(samples), bool), np.zeros(len(self._radii), bool)
+        for start, distances in points.distances(self._points):
+            stop = start + len(distances)
+            in_some[start:stop] = (distances <= self._radii).any(axis=1)
+            covered |= (distances <= radii[start:stop, None]).any(axis=0)
+        return PrecisionRecall(float(in_some.mean()), float(covered.mean()))
 
 
 class Points(NamedTuple):

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+BLOCK_ROWS = 16_384
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,14 @@ class FeatureMoments:
         rest = values.mean(axis=0)
         values -= rest
         return cls(len(values), mean + rest, values.T @ values)
+
+    @classmethod
+    def of_many(cls, features: NDArray[Any]) -> Self:
+        """Of features (n, d), a block of rows at a time in float64."""
+        found = cls.empty(features.shape[1])
+        for start in range(0, len(features), BLOCK_ROWS):
+            found = found.merge(cls.of(features[start : start + BLOCK_ROWS]))
+        return found
 
     def merge(self, other: Self) -> Self:
         """Of both together (Chan, Golub and LeVeque, 1983). Neither is changed."""

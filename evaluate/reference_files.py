@@ -8,15 +8,17 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lvae.evaluate.inception import InceptionFID, Mode
 from lvae.evaluate.moments import FeatureMoments
 from lvae.evaluate.stacks import ImageStack
 from lvae.manifests.errors import LvaeError
+
+if TYPE_CHECKING:
+    from lvae.evaluate.networks import FeatureNetwork
 
 KEPT_IMAGES = 10_000  # in a reference file, for precision, recall and kernel distance
 Array = NDArray[np.float64]
@@ -69,36 +71,33 @@ FIELDS = ("mu", "sigma", "mu_s", "sigma_s", "n", "mode", "weights_sha256")
 
 
 def write_reference(
-    out: Path,
-    stack: ImageStack,
-    network: InceptionFID,
-    mode: Mode,
-    weights: Path,
-    progress: Callable[[int], None] = lambda _: None,
+    out: Path, stack: ImageStack, network: "FeatureNetwork", progress: Callable[[int], None] = lambda _: None
 ) -> int:
     """Statistics of all images of a stack, and the first 10,000 of the images; how many there were."""
-    pooled, spatial = FeatureMoments.empty(2048), FeatureMoments.empty(2023)
+    moments: dict[str, FeatureMoments] = {}
     kept, count = [], 0
     for images in stack.batches():
-        found = network(images, mode)
-        pooled, spatial = pooled.merge(FeatureMoments.of(found.pooled)), spatial.merge(FeatureMoments.of(found.spatial))
+        found = network(images)
+        for name, values in (("", found.pooled), ("_s", found.spatial)):
+            if values is not None:
+                here = FeatureMoments.of(values)
+                moments[name] = moments[name].merge(here) if name in moments else here
         if count < KEPT_IMAGES:
             kept.append(images[: KEPT_IMAGES - count])
         count += len(images)
         progress(len(images))
+    arrays: dict[str, Any] = {f"mu{name}": one.mean for name, one in moments.items()}
+    arrays |= {f"sigma{name}": one.covariance for name, one in moments.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.unfinished.npz")
     try:
         np.savez(
             unfinished,
-            mu=pooled.mean,
-            sigma=pooled.covariance,
-            mu_s=spatial.mean,
-            sigma_s=spatial.covariance,
             n=np.array(count),
-            mode=np.array(mode),
-            weights_sha256=np.array(file_sha256(weights)),
+            mode=np.array(network.mode),
+            weights_sha256=np.array(network.sha256),
             arr_0=np.concatenate(kept),
+            **arrays,
         )
         unfinished.replace(out)
     finally:

@@ -1,230 +1,283 @@
-"""Samples against a reference: by the Inception network where there is one, in latent space without."""
+"""Pictures against pictures by a network's features, and reconstructions against their originals."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lvae.encode.autoencoder import Autoencoder
+from lvae.encode.fidelity import psnr, ssim
 from lvae.evaluate import metrics
-from lvae.evaluate.inception import Features, InceptionFID, Mode
-from lvae.evaluate.reference_files import file_sha256, read_reference
-from lvae.evaluate.stacks import ImageStack, open_stack
+from lvae.evaluate.baselines import channel_noise, gaussian_samples
+from lvae.evaluate.latent_scores import READ_ROWS, RIVAL_SETS, chosen, few_rows, latents_of
+from lvae.evaluate.moments import FeatureMoments
+from lvae.evaluate.networks import FeatureNetwork, PictureFeatures
+from lvae.evaluate.originals import pairs
+from lvae.evaluate.reference_files import Reference
+from lvae.evaluate.score_table import Figures, Line, Scores, several
+from lvae.evaluate.stacks import ImageStack, decoded_stack, latents_stack
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 
-FEW = 10_000  # samples below which a Fréchet distance is mostly its bias
-READ_ROWS = 1024
+METRICS = ("fid", "sfid", "is", "kid", "pr")  # of the Inception network
+OWN_METRICS = ("frechet", "kernel", "pr")  # of a user's own
+PAIRED_METRICS = ("psnr", "ssim", "rfid")
+DUPLICATES = 0.01  # share of equal pictures that is worth a warning
 
-Values = dict[str, float | None]
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Scores:
-    """values: by name; None where the reference holds too little for it. settings: what they were computed from."""
+class ReferenceFeatures:
+    """What samples are compared with: features of pictures, or moments from a file, with whatever pictures it keeps."""
 
-    values: Values
-    settings: dict[str, Any]
-    warnings: tuple[str, ...] = ()
+    where: str
+    features: PictureFeatures | None
+    stored: Reference | None
 
-    def as_dict(self) -> dict[str, Any]:
-        return {**self.values, **self.settings, "warnings": list(self.warnings)}
-
-    def table(self) -> str:
-        shown = {name: "not available" if value is None else f"{value:.6g}" for name, value in self.values.items()}
-        lines = [(name.replace("_", " "), str(text)) for name, text in (shown | self.settings).items()]
-        width = max(len(name) for name, _ in lines)
-        return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
-
-
-def latent_scores(samples: Dataset, reference: Dataset, num: int | None, seed: int) -> Scores:
-    """Distances between the latents themselves, flattened, in units of the reference's normalization.
-
-    Beside them: a floor (one half of the reference against the other), a bottom (noise of every channel's mean and
-    standard deviation) and a linear baseline (a Gaussian of full covariance, fitted to the reference class by class).
-    """
-    _expect_same(samples, reference)
-    x, y = latents_of(samples, reference, num), latents_of(reference, reference, num)
-    labels = np.asarray(reference.labels)[: len(y)]
-    values: Values = dict(latent_metrics(x, y, seed))
-    half = np.random.default_rng(derive(seed, "halves", 0)).permutation(len(y))
-    first, second = y[half[: len(y) // 2]], y[half[len(y) // 2 :]]
-    rivals = {
-        "floor": (first, second),
-        "linear": (gaussian_samples(y, labels, len(x), seed), y),
-        "bottom": (channel_noise(y, samples.manifest.view.shape, len(x), seed), y),
-    }
-    for name, (one, other) in rivals.items():
-        values |= {f"{name}_{metric}": value for metric, value in latent_metrics(one, other, seed).items()}
-    settings = {
-        "samples": len(x),
-        "reference": len(y),
-        "dimensions": x.shape[1],
-        "samples_id": samples.manifest.id,
-        "reference_id": reference.manifest.id,
-        "seed": seed,
-    }
-    return Scores(values, settings, _few(len(x), len(y)))
-
-
-def latent_metrics(x: NDArray[np.float32], y: NDArray[np.float32], seed: int) -> dict[str, float]:
-    """Four figures between latents (n, d) and (m, d)."""
-    kernel, covered = metrics.kernel_distance(x, y, seed=seed), metrics.precision_recall(x, y)
-    return {
-        "latent_frechet_distance": metrics.frechet_distance_from_features(x, y),
-        "latent_kernel_distance": kernel.mean,
-        "latent_kernel_distance_std": kernel.std,
-        "latent_precision": covered.precision,
-        "latent_recall": covered.recall,
-    }
-
-
-def latents_of(dataset: Dataset, reference: Dataset, num: int | None) -> NDArray[np.float32]:
-    """The first latents, flattened (n, d), as the reference normalizes them."""
-    count = len(dataset) if num is None else num
-    if count > len(dataset):
-        raise LvaeError(f"{dataset.folder}: holds {len(dataset)} latents, and --num asks for {num}. Ask for fewer.")
-    if count < 10:
-        raise LvaeError(f"{dataset.folder}: {count} latents are too few to score. Give at least 10.")
-    result = np.empty((count, int(np.prod(dataset.manifest.view.shape))), np.float32)
-    for start in range(0, count, READ_ROWS):
-        rows = np.arange(start, min(start + READ_ROWS, count))
-        stored, _ = dataset.read(rows)
-        raw = dataset.denormalize(stored)
-        result[rows] = reference.normalization.normalize(raw, "float32").reshape(len(rows), -1)
-    return result
-
-
-def _expect_same(samples: Dataset, reference: Dataset) -> None:
-    one, other = samples.manifest, reference.manifest
-    if one.autoencoder.weights_sha256 != other.autoencoder.weights_sha256 or one.view.shape != other.view.shape:
-        raise LvaeError(
-            f"{samples.folder}: latents {one.view.shape} of {one.autoencoder.name}, but {reference.folder} holds "
-            f"{other.view.shape} of {other.autoencoder.name} with other weights or shape. Score against the dataset "
-            "that the model was trained on."
-        )
-
-
-def _few(*counts: int) -> tuple[str, ...]:
-    if min(counts) >= FEW:
-        return ()
-    return (f"{min(counts)} rows: Fréchet distances of so few are biased upwards; compare them at equal counts only.",)
-
-
-def gaussian_samples(
-    latents: NDArray[np.float32], labels: NDArray[np.int32], count: int, seed: int
-) -> NDArray[np.float32]:
-    """Draws from Gaussians of full covariance, one fitted to each class, classes in their own shares: (count, d).
-
-    mean + X^T w / sqrt(n - 1) with w ~ N(0, I) has exactly the covariance of the n centred rows X.
-    """
-    random = np.random.default_rng(derive(seed, "linear baseline", 0))
-    drawn = labels[random.integers(0, len(labels), count)]
-    result = np.empty((count, latents.shape[1]), np.float32)
-    for label in np.unique(drawn):
-        rows = latents[labels == label].astype(np.float64)
-        here = np.flatnonzero(drawn == label)
-        mean = rows.mean(axis=0)
-        weights = random.standard_normal((len(here), len(rows))) / np.sqrt(max(len(rows) - 1, 1))
-        result[here] = mean + weights @ (rows - mean)
-    return result
-
-
-def channel_noise(
-    latents: NDArray[np.float32], shape: tuple[int, int, int], count: int, seed: int
-) -> NDArray[np.float32]:
-    """Independent noise with each channel's mean and standard deviation: (count, d)."""
-    by_channel = latents.reshape(len(latents), shape[0], -1)
-    mean, std = by_channel.mean((0, 2), np.float64), by_channel.std((0, 2), np.float64)
-    random = np.random.default_rng(derive(seed, "bottom", 0))
-    noise = random.standard_normal((count, shape[0], by_channel.shape[2]))
-    return np.asarray((noise * std[:, None] + mean[:, None]).reshape(count, -1), np.float32)
+    @property
+    def count(self) -> int | None:
+        if self.stored is not None:
+            return self.stored.n
+        return None if self.features is None else len(self.features.pooled)
 
 
 def features_of(
-    stack: ImageStack, network: InceptionFID, mode: Mode, progress: Callable[[int], None] = lambda _: None
-) -> Features:
-    """Of all pictures of a stack, in their order."""
-    found = []
+    stack: ImageStack, network: FeatureNetwork, progress: Progress = lambda _: None
+) -> tuple[PictureFeatures, list[str]]:
+    """Of all pictures of a stack, in their order; and what is to be said of the pictures."""
+    found: list[PictureFeatures] = []
+    seen: set[bytes] = set()
     for images in stack.batches():
-        found.append(network(images, mode))
+        found.append(network(images))
+        seen.update(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:16] for image in images)
         progress(len(images))
-    return Features(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    notes, again = list(stack.notes), stack.count - len(seen)
+    if again > DUPLICATES * stack.count:
+        notes.append(f"{again} of {stack.count} {stack.what} are there more than once, pixel by pixel")
+    pooled = np.concatenate([one.pooled for one in found])
+    if found[0].spatial is None or found[0].logits is None:
+        return PictureFeatures(pooled, None, None), notes
+    spatial, logits = ([getattr(one, name) for one in found] for name in ("spatial", "logits"))
+    return PictureFeatures(pooled, np.concatenate(spatial), np.concatenate(logits)), notes
+
+
+def figures(
+    x: PictureFeatures, reference: ReferenceFeatures, name: str, wanted: Sequence[str], seed: int, extrapolate: bool
+) -> Figures:
+    """Of a set's features; None where the reference holds too little. name: "inception" or "own"."""
+    own, stored, y = name == "own", reference.stored, reference.features
+    found: dict[str, float | None] = {}
+    if "fid" in wanted or "frechet" in wanted:
+        key = "network_frechet_distance" if own else "fid"
+        mu, sigma = _moments(reference)
+        found[key] = metrics.frechet_distance_to_moments(x.pooled, mu, sigma) if stored else _frechet(x, y, "pooled")
+        if extrapolate:
+            found[f"{key}_infinite"] = metrics.frechet_at_counts(x.pooled, mu, sigma, seed=seed).infinite
+    if "sfid" in wanted:
+        found["sfid"] = None
+        if stored is None:
+            found["sfid"] = _frechet(x, y, "spatial")
+        elif stored.mu_s is not None and stored.sigma_s is not None and x.spatial is not None:
+            found["sfid"] = metrics.frechet_distance_to_moments(x.spatial, stored.mu_s, stored.sigma_s)
+    if "is" in wanted and x.logits is not None:
+        order = np.random.default_rng(derive(seed, "inception order", 0)).permutation(len(x.logits))
+        inception = metrics.inception_score(x.logits[order])
+        found |= {"inception_score": inception.mean, "inception_score_std_over_splits": inception.std}
+    if "kid" in wanted or "kernel" in wanted:
+        key = "network_kernel_distance" if own else "kid"
+        kernel = None if y is None else metrics.kernel_distance(x.pooled, y.pooled, seed=seed)
+        found |= {key: kernel and kernel.mean, f"{key}_std_over_subsets": kernel and kernel.std}
+    if "pr" in wanted:
+        covered = None if y is None else metrics.precision_recall(x.pooled, y.pooled)
+        keys = ("network_precision", "network_recall") if own else ("precision", "recall")
+        found |= {keys[0]: covered and covered.precision, keys[1]: covered and covered.recall}
+    return found
+
+
+def _moments(reference: ReferenceFeatures) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if reference.stored is not None:
+        return reference.stored.mu, reference.stored.sigma
+    assert reference.features is not None
+    moments = FeatureMoments.of_many(reference.features.pooled)
+    return moments.mean, moments.covariance
+
+
+def _frechet(x: PictureFeatures, y: PictureFeatures | None, what: str) -> float | None:
+    one, other = getattr(x, what), None if y is None else getattr(y, what)
+    return None if one is None or other is None else metrics.frechet_distance_from_features(one, other)
 
 
 def image_scores(
-    samples: ImageStack,
-    reference: ImageStack | Path,
-    network: InceptionFID,
-    mode: Mode,
-    weights: Path,
+    samples: Sequence[ImageStack],
+    reference: ReferenceFeatures,
+    network: FeatureNetwork,
+    wanted: Sequence[str] | None = None,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda _: None,
+    extrapolate: bool = False,
+    around: Sequence[tuple[str, str, Sequence[ImageStack]]] = (),
+    notes: Sequence[str] = (),
+    progress: Progress = lambda _: None,
 ) -> Scores:
-    """FID and its kin; the reference is pictures, or a file of statistics."""
-    sha256, warnings = file_sha256(weights), list[str]()
-    stored = read_reference(reference) if isinstance(reference, Path) else None
-    if isinstance(reference, Path) and stored is None:
-        reference = open_stack(reference)
-    if stored is not None:
-        if stored.mode is not None and stored.mode != mode:
-            raise LvaeError(
-                f"{reference}: made with mode {stored.mode}, and this is {mode}. Give --mode {stored.mode}."
-            )
-        if stored.weights_sha256 is not None and stored.weights_sha256 != sha256:
-            raise LvaeError(f"{reference}: made with other weights than {weights}. Make it again with these.")
-        pictures = open_stack(Path(str(reference))) if stored.has_images else None
-    else:
-        assert isinstance(reference, ImageStack)
-        pictures = reference
-    if pictures is not None and pictures.size != samples.size:
-        raise LvaeError(f"samples of {samples.size} and references of {pictures.size} pixels. Score equal sizes.")
-    x = features_of(samples, network, mode, progress)
-    y = None if pictures is None else features_of(pictures, network, mode)
-    fid: float
-    sfid: float | None = None
-    if stored is not None:
-        n = stored.n
-        fid = metrics.frechet_distance_to_moments(x.pooled, stored.mu, stored.sigma)
-        if stored.mu_s is not None and stored.sigma_s is not None:
-            sfid = metrics.frechet_distance_to_moments(x.spatial, stored.mu_s, stored.sigma_s)
-    else:
-        assert y is not None
-        n = len(y.pooled)
-        fid = metrics.frechet_distance_from_features(x.pooled, y.pooled)
-        sfid = metrics.frechet_distance_from_features(x.spatial, y.spatial)
-    order = np.random.default_rng(derive(seed, "inception order", 0)).permutation(len(x.logits))
-    if metrics.is_sorted_by_class(x.logits.argmax(axis=1)):
-        warnings.append("samples stand in the order of their classes; they were shuffled for the inception score.")
-    inception = metrics.inception_score(x.logits[order])
-    values: Values = {
-        "fid": fid,
-        "sfid": sfid,
-        "inception_score": inception.mean,
-        "inception_score_std": inception.std,
-        "kid": None,
-        "kid_std": None,
-        "precision": None,
-        "recall": None,
-    }
-    if y is not None:
-        kernel, covered = (
-            metrics.kernel_distance(x.pooled, y.pooled, seed=seed),
-            metrics.precision_recall(x.pooled, y.pooled),
-        )
-        values |= {"kid": kernel.mean, "kid_std": kernel.std}
-        values |= {"precision": covered.precision, "recall": covered.recall}
-    counts = [len(x.pooled)] + ([n] if n is not None else [])
-    settings = {
-        "samples": len(x.pooled),
-        "samples_are": samples.what,
-        "reference": n,
-        "reference_pictures": 0 if y is None else len(y.pooled),
-        "mode": mode,
-        "weights_sha256": sha256,
+    """FID and its kin of sets of other seeds. around: further lines (name, in words, stacks). notes: of the reference.
+
+    Where the reference is pictures, a floor stands beside: one half of them against the other.
+    """
+    wanted = wanted or (METRICS if network.name == "inception" else OWN_METRICS)
+    warnings, lines = list(notes), list[Line]()
+    for name, what, stacks in (("samples", f"{samples[0].what} that are scored", samples), *around):
+        sets = []
+        for stack in stacks:
+            x, said = features_of(stack, network, progress)
+            warnings += [note for note in said if note not in warnings]
+            if x.logits is not None and "is" in wanted and metrics.is_sorted_by_class(x.logits.argmax(axis=1)):
+                warnings.append(f"{name}: in the order of their classes; shuffled for the inception score")
+            sets.append(figures(x, reference, network.name, wanted, seed, extrapolate))
+        lines.append(several(name, what, sets))
+    if reference.features is not None and len(reference.features.pooled) >= 8:
+        lines.append(_floor(reference.features, network.name, wanted, seed))
+    counts = [stack.count for stack in samples] + ([] if reference.count is None else [reference.count])
+    settings: dict[str, Any] = {
+        "samples": samples[0].count,
+        "sample_sets": len(samples),
+        "samples_are": samples[0].what,
+        "reference": reference.count,
+        "reference_pictures": 0 if reference.features is None else len(reference.features.pooled),
+        "mode": network.mode,
+        "weights_sha256": network.sha256,
+        "device": network.device,
         "seed": seed,
     }
-    return Scores(values, settings, (*warnings, *_few(*counts)))
+    return Scores(tuple(lines), settings, (*warnings, *few_rows(*counts)))
+
+
+def _floor(y: PictureFeatures, name: str, wanted: Sequence[str], seed: int) -> Line:
+    sets = []
+    for number in range(RIVAL_SETS):
+        order = np.random.default_rng(derive(seed, "halves", number)).permutation(len(y.pooled))
+        one, other = (_rows(y, half) for half in np.array_split(order, 2))
+        sets.append(figures(one, ReferenceFeatures("", other, None), name, wanted, seed, extrapolate=False))
+    return several("floor", "one half of the reference against the other", sets)
+
+
+def _rows(features: PictureFeatures, rows: NDArray[np.int64]) -> PictureFeatures:
+    return PictureFeatures(
+        features.pooled[rows],
+        None if features.spatial is None else features.spatial[rows],
+        None if features.logits is None else features.logits[rows],
+    )
+
+
+def stacks_around(
+    dataset: Dataset, network: Autoencoder, count: int, seed: int, device: str
+) -> list[tuple[str, str, list[ImageStack]]]:
+    """What stands around a score of decoded samples: the ceiling, the linear baseline and the bottom."""
+    size, shape = dataset.manifest.image.size, dataset.manifest.view.shape
+    latents = latents_of(dataset, dataset)
+    draws = [derive(seed, "rival", number) for number in range(RIVAL_SETS)]
+
+    def decoded(what: str, drawn: NDArray[np.float32]) -> ImageStack:
+        def raw() -> Iterator[NDArray[np.float32]]:
+            for start in range(0, len(drawn), READ_ROWS // 16):
+                yield dataset.normalization.denormalize(drawn[start : start + READ_ROWS // 16].reshape(-1, *shape))
+
+        return latents_stack(what, raw, len(drawn), size, network, device)
+
+    ceiling = decoded_stack(dataset, network, min(count, len(dataset)), seed, device)
+    return [
+        ("ceiling", "reconstructions of the dataset's images", [ceiling]),
+        (
+            "linear",
+            "decoded draws of a Gaussian of full covariance fitted to the latents of each class",
+            [decoded("draws", gaussian_samples(latents, dataset.labels, count, s)) for s in draws],
+        ),
+        (
+            "bottom",
+            "decoded noise with the mean and deviation of each channel",
+            [decoded("noise", channel_noise(latents, shape, count, s)) for s in draws],
+        ),
+    ]
+
+
+def reconstruction_scores(
+    dataset: Dataset,
+    autoencoder: Autoencoder,
+    network: FeatureNetwork | None,
+    wanted: Sequence[str] | None,
+    num: int | None,
+    seed: int,
+    device: str = "cpu",
+    progress: Progress = lambda _: None,
+) -> Scores:
+    """Reconstructions against the very images that were encoded, pair by pair: psnr_db, ssim and, by features, rfid."""
+    positions = chosen(len(dataset), num, str(dataset.folder), seed)
+    wanted = wanted or (PAIRED_METRICS if network is not None else PAIRED_METRICS[:2])
+    errors, likeness = list[float](), list[float]()
+    features: tuple[list[PictureFeatures], list[PictureFeatures]] = ([], [])
+    for originals, decoded in pairs(dataset, autoencoder, positions, device):
+        for one, other in zip(originals, decoded, strict=True):
+            errors.append(psnr(one, other))
+            likeness.append(ssim(one, other))
+        if network is not None and "rfid" in wanted:
+            features[0].append(network(originals))
+            features[1].append(network(decoded))
+        progress(len(originals))
+    found: dict[str, float | None] = {}
+    if "psnr" in wanted:
+        found["psnr_db"] = float(np.mean(errors)) if np.isfinite(errors).all() else None
+    if "ssim" in wanted:
+        found["ssim"] = float(np.mean(likeness))
+    if "rfid" in wanted and network is not None:
+        x, y = (np.concatenate([one.pooled for one in part]) for part in features)
+        key = "rfid" if network.name == "inception" else "network_frechet_distance"
+        found[key] = metrics.frechet_distance_from_features(x, y)
+    settings: dict[str, Any] = {"pairs": len(errors), "samples_are": "reconstructions", "seed": seed}
+    if network is not None:
+        settings |= {"mode": network.mode, "weights_sha256": network.sha256, "device": network.device}
+    few = few_rows(len(errors)) if "rfid" in wanted else ()
+    line = several("reconstructions", "against the images that were encoded", [found])
+    return Scores((replace(line, name="samples"),), settings, few)
+
+
+def checked_metrics(text: str | None, known: Sequence[str], why: str) -> tuple[str, ...] | None:
+    """ "fid,kid" -> names, or None for all. LvaeError for names that do not belong here."""
+    if text is None:
+        return None
+    asked = tuple(part.strip() for part in text.split(","))
+    for one in asked:
+        if one not in known:
+            raise LvaeError(f"--metrics {one:.40}: {why} has {', '.join(known)}.")
+    return asked
+
+
+def reference_of(
+    where: str, stored: Reference | None, stack: ImageStack | None, network: FeatureNetwork, progress: Progress
+) -> tuple[ReferenceFeatures, list[str]]:
+    """A file of statistics (with its pictures, if it keeps some), or pictures.
+
+    LvaeError where the file was made in another mode or by another network.
+    """
+    if stored is not None:
+        if stored.mode is not None and stored.mode != network.mode:
+            raise LvaeError(f"{where}: made with mode {stored.mode}, and this is {network.mode}. Score in one mode.")
+        if stored.weights_sha256 is not None and stored.weights_sha256 != network.sha256:
+            raise LvaeError(f"{where}: made with other weights than those given. Make it again with these.")
+    features, notes = (None, []) if stack is None else features_of(stack, network, progress)
+    if stored is not None and features is not None and features.pooled.shape[1] != len(stored.mu):
+        raise LvaeError(f"{where}: statistics of {len(stored.mu)} features, and this network has other ones.")
+    return ReferenceFeatures(where, features, stored), notes
+
+
+def check_sizes(samples: ImageStack, reference: ImageStack | None, where: Path | str) -> None:
+    """LvaeError where pictures of unlike sizes would be compared in silence."""
+    if reference is not None and reference.size != samples.size:
+        height, width = reference.size
+        raise LvaeError(
+            f"{where}: pictures of {width}x{height}, and the samples have {samples.size[1]}x{samples.size[0]}. "
+            f"Score equal sizes: --size {samples.size[0]} crops pictures of a source."
+        )

@@ -1,8 +1,8 @@
-"""Pictures to be scored, as they come: out of an .npz, or decoded from latents."""
+"""Pictures to be scored, as they come: out of an .npz, or decoded from latents (source_stacks.py: any other source)."""
 
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.encode.autoencoder import Autoencoder
-from lvae.evaluate.decode import decoded
+from lvae.evaluate.decode import decode_raw, decoded
+from lvae.evaluate.latent_scores import chosen
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 
@@ -20,50 +21,76 @@ IMAGES, LABELS = "arr_0", "arr_1"
 
 @dataclass(frozen=True)
 class ImageStack:
-    """`count` pictures of one size; `batches` opens them anew at every call: uint8 (n, H, W, 3) at a time."""
+    """`count` pictures of one size; `batches` opens them anew at every call: uint8 (n, H, W, 3) at a time.
 
-    what: str  # "images", "samples", "reconstructions"
+    what: "images", "samples" or "reconstructions". notes: warnings, complete once all batches have passed.
+    """
+
+    what: str
     count: int
     size: tuple[int, int]
     batches: Callable[[], Iterator[NDArray[np.uint8]]]
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return self.count
 
 
-def decoded_stack(dataset: Dataset, network: Autoencoder, num: int | None) -> ImageStack:
+def decoded_stack(
+    dataset: Dataset, network: Autoencoder, num: int | None, seed: int = 0, device: str = "cpu"
+) -> ImageStack:
     """What a dataset's latents decode to; of samples the samples, otherwise reconstructions."""
-    positions = np.arange(_enough(str(dataset.folder), len(dataset), num))
+    positions = chosen_positions(str(dataset.folder), len(dataset), num, seed)
     what = "samples" if dataset.manifest.origin == "samples" else "reconstructions"
 
     def batches() -> Iterator[NDArray[np.uint8]]:
-        return (some.pixels for some in decoded(dataset, network, positions, BATCH))
+        return (some.pixels for some in decoded(dataset, network, positions, BATCH, device))
 
     return ImageStack(what, len(positions), (dataset.manifest.image.size,) * 2, batches)
 
 
-def open_stack(path: Path, num: int | None = None) -> ImageStack:
-    """The pictures of an .npz, `arr_0` uint8 (N, H, W, 3), read as a stream. LvaeError for anything else."""
+def latents_stack(
+    what: str,
+    raw: Callable[[], Iterator[NDArray[np.float32]]],
+    count: int,
+    size: int,
+    network: Autoencoder,
+    device: str,
+) -> ImageStack:
+    """What raw latents (n, C, h, w) decode to, as they come."""
+
+    def batches() -> Iterator[NDArray[np.uint8]]:
+        return (decode_raw(network, latents, device) for latents in raw())
+
+    return ImageStack(what, count, (size, size), batches)
+
+
+def open_stack(path: Path, num: int | None = None, seed: int = 0) -> ImageStack:
+    """The pictures of an .npz, `arr_0` uint8 (N, H, W, 3), read as a stream; num: a seeded choice. LvaeError for
+    anything else."""
     shape, dtype = _described(path)
     if dtype.kind == "f":
         raise LvaeError(f"{path}: {IMAGES} is {dtype}, whose range nobody knows. Store uint8 levels from 0 to 255.")
     if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3):
         raise LvaeError(f"{path}: {IMAGES} is {dtype} {shape}, where uint8 (N, H, W, 3) belongs.")
-    count = _enough(str(path), shape[0], num)
+    positions = chosen_positions(str(path), shape[0], num, seed)
 
     def batches() -> Iterator[NDArray[np.uint8]]:
-        for block in _blocks(path, shape, count):
-            yield block if shape[3] == 3 else block.repeat(3, axis=3)
+        start = 0
+        for block in _blocks(path, shape, shape[0] if num is None else int(positions[-1]) + 1):
+            here = positions[(positions >= start) & (positions < start + len(block))] - start
+            start += len(block)
+            if len(here):
+                yield block[here] if shape[3] == 3 else block[here].repeat(3, axis=3)
 
-    return ImageStack("images", count, (shape[1], shape[2]), batches)
+    return ImageStack("images", len(positions), (shape[1], shape[2]), batches)
 
 
-def _enough(where: str, there: int, num: int | None) -> int:
-    if num is not None and num > there:
-        raise LvaeError(f"{where}: holds {there} images, and --num asks for {num}. Ask for fewer, or make more.")
+def chosen_positions(where: str, there: int, num: int | None, seed: int) -> NDArray[np.int64]:
+    """Which of so many pictures count: all, or a seeded choice of `num`, in order."""
     if there < 2:
         raise LvaeError(f"{where}: holds {there} images, too few to score. Give at least 2.")
-    return there if num is None else num
+    return chosen(there, num, where, seed)
 
 
 def _described(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -1,16 +1,32 @@
 """What `lvae sample`, `decode`, `reference` and `score` do: open, call the library, say what came out."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
 from lvae.encode.encoder import choose_device
 from lvae.evaluate import decode as decoding
-from lvae.evaluate.inception import InceptionFID, Mode
-from lvae.evaluate.reference_files import write_reference
+from lvae.evaluate import latent_scores
+from lvae.evaluate.inception import Mode
+from lvae.evaluate.networks import FeatureNetwork, open_network
+from lvae.evaluate.reference_files import Reference, read_reference, write_reference
 from lvae.evaluate.sample import SampleOptions, guidance_in_words, prepare, sample
-from lvae.evaluate.score import Scores, image_scores, latent_scores
+from lvae.evaluate.score import (
+    METRICS,
+    OWN_METRICS,
+    PAIRED_METRICS,
+    check_sizes,
+    checked_metrics,
+    image_scores,
+    reconstruction_scores,
+    reference_of,
+    stacks_around,
+)
+from lvae.evaluate.score_table import Scores
+from lvae.evaluate.source_stacks import open_source_stack
 from lvae.evaluate.stacks import ImageStack, decoded_stack, open_stack
 from lvae.manifests import records
 from lvae.manifests.dataset import MANIFEST, Dataset
@@ -74,55 +90,130 @@ def run_decode(
     click.echo(f"{out}: {len(positions)} {what}, levels {'rounded' if rounding == 'nearest' else 'truncated'}")
 
 
-def run_reference(images: str, out: Path, features: Path, mode: Mode, num: int | None) -> None:
-    network = InceptionFID.load(features)
-    stack = _stack(images, "train", num)
+@dataclass(frozen=True)
+class Pictures:
+    """How pictures are chosen and made equal: num of them by seed, those of a source cropped to size."""
+
+    num: int | None
+    seed: int
+    size: int | None
+    crop: str
+    split: str
+    device: str
+
+
+def run_reference(images: str, out: Path, features: Path, mode: Mode, asked: Pictures) -> None:
+    network = open_network(features, mode, asked.device)
+    stack = _stack(images, asked)
     with Bar("features", len(stack), "images") as bar:
-        reference = write_reference(out, stack, network, mode, features, bar.advance)
-    click.echo(f"{out}: statistics of {reference} {stack.what}, mode {mode}")
+        count = write_reference(out, stack, network, bar.advance)
+    _warn(stack.notes)
+    click.echo(f"{out}: statistics of {count} {stack.what}, mode {network.mode}")
 
 
 def run_score(
-    samples: str,
-    reference: str,
+    samples: tuple[str, ...],
+    reference: str | None,
     features: Path | None,
     mode: Mode,
-    num: int | None,
-    seed: int,
-    split: str,
+    wanted: str | None,
+    around: str | None,
+    extrapolate: bool,
+    asked: Pictures,
     as_json: bool,
 ) -> None:
-    found: Scores
-    if features is None:
-        for path in (samples, reference):
-            if not _is_dataset(path):
-                raise LvaeError(
-                    f"{path}: pictures are scored by a network's features. Give --features FILE (the FID Inception "
-                    "weights), or two datasets of latents."
-                )
-        found = latent_scores(Dataset.open(samples), Dataset.open(reference, split), num, seed)
+    network = None if features is None else open_network(features, mode, asked.device)
+    if reference is None:
+        found = _score_reconstructions(samples, network, wanted, asked)
+    elif network is None:
+        if around is not None or extrapolate:
+            raise LvaeError(
+                "--around and --extrapolate belong to scores by a network's features. Give --features FILE."
+            )
+        found = _score_latents(samples, reference, wanted, asked)
     else:
-        network = InceptionFID.load(features)
-        stack = _stack(samples, "train", num)
-        with Bar("features", len(stack), "images") as bar:
-            other = Path(reference) if reference.endswith(".npz") else _stack(reference, split, num)
-            found = image_scores(stack, other, network, mode, features, seed, bar.advance)
-    for warning in found.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        found = _score_pictures(samples, reference, network, wanted, around, extrapolate, asked)
+    _warn(found.warnings)
     if as_json:
         print_json(found.as_dict())
     else:
         click.echo(found.table())
 
 
+def _score_latents(samples: tuple[str, ...], reference: str, wanted: str | None, asked: Pictures) -> Scores:
+    for path in (*samples, reference):
+        if not _is_dataset(path):
+            raise LvaeError(
+                f"{path}: pictures are scored by a network's features. Give --features FILE (the FID Inception "
+                "weights, or a TorchScript network), or datasets of latents."
+            )
+    names = checked_metrics(wanted, latent_scores.METRICS, "latent space")
+    sets, other = latent_scores.open_sets(samples), Dataset.open(reference, asked.split)
+    with Bar("scoring", len(sets) + 3 * latent_scores.RIVAL_SETS, "sets") as bar:
+        return latent_scores.latent_scores(
+            sets, other, asked.num, asked.seed, names or latent_scores.METRICS, bar.advance
+        )
+
+
+def _score_reconstructions(
+    samples: tuple[str, ...], network: FeatureNetwork | None, wanted: str | None, asked: Pictures
+) -> Scores:
+    if len(samples) != 1 or not _is_dataset(samples[0]):
+        raise LvaeError("--reference: only a DATASET can be scored without one, by the images that it was made of.")
+    known = PAIRED_METRICS if network is not None else PAIRED_METRICS[:2]
+    names = checked_metrics(wanted, known, "a dataset against its images (rfid needs --features)")
+    dataset = Dataset.open(samples[0], asked.split)
+    autoencoder = decoding.load_decoder(dataset, None)
+    with Bar("comparing", len(dataset) if asked.num is None else asked.num, "pictures") as bar:
+        return reconstruction_scores(
+            dataset, autoencoder, network, names, asked.num, asked.seed, asked.device, bar.advance
+        )
+
+
+def _score_pictures(
+    samples: tuple[str, ...],
+    reference: str,
+    network: FeatureNetwork,
+    wanted: str | None,
+    around: str | None,
+    extrapolate: bool,
+    asked: Pictures,
+) -> Scores:
+    known = METRICS if network.name == "inception" else OWN_METRICS
+    names = checked_metrics(wanted, known, f"the {network.name} network")
+    stacks = [_stack(path, replace(asked, split="train")) for path in samples]
+    stored = read_reference(Path(reference)) if reference.endswith(".npz") else None
+    pictures = _stack(reference, replace(asked, num=None if stored else asked.num)) if _has_pictures(stored) else None
+    check_sizes(stacks[0], pictures, reference)
+    beside: list[Any] = []
+    if around is not None:
+        dataset = Dataset.open(around)
+        decoder = decoding.load_decoder(dataset, None)
+        beside = stacks_around(dataset, decoder, stacks[0].count, asked.seed, asked.device)
+    total = sum(map(len, stacks)) + (len(pictures) if pictures is not None else 0)
+    with Bar("features", total + sum(len(one) for _, _, some in beside for one in some), "images") as bar:
+        against, notes = reference_of(reference, stored, pictures, network, bar.advance)
+        return image_scores(stacks, against, network, names, asked.seed, extrapolate, beside, notes, bar.advance)
+
+
+def _has_pictures(stored: Reference | None) -> bool:
+    return stored is None or stored.has_images
+
+
+def _warn(notes: Sequence[str]) -> None:
+    for note in notes:
+        click.echo(f"warning: {note}", err=True)
+
+
 def _is_dataset(path: str) -> bool:
     return "://" not in path and folder_at(path).exists(MANIFEST)
 
 
-def _stack(path: str, split: Literal["train"] | str, num: int | None) -> ImageStack:
-    """Pictures of an .npz, or of a dataset, decoded."""
-    if not _is_dataset(path):
-        return open_stack(Path(path), num)
-    dataset = Dataset.open(path, split)
-    network: Any = decoding.load_decoder(dataset, None)
-    return decoded_stack(dataset, network, num)
+def _stack(path: str, asked: Pictures) -> ImageStack:
+    """Pictures of a dataset, decoded; of an .npz; or of any source."""
+    if _is_dataset(path):
+        dataset = Dataset.open(path, asked.split)
+        return decoded_stack(dataset, decoding.load_decoder(dataset, None), asked.num, asked.seed, asked.device)
+    if path.endswith(".npz") and asked.size is None:
+        return open_stack(Path(path), asked.num, asked.seed)
+    return open_source_stack(path, asked.num, asked.seed, asked.size, asked.crop)

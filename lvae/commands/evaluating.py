@@ -108,26 +108,78 @@ def decode(latents: str, out: Path, **asked: Any) -> None:
     run_decode(latents, out, **asked)
 
 
+PICTURES = shared.several(
+    click.option("--num", type=click.IntRange(2), help="So many of each set, a choice by --seed [all]."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of choices and subsets."),
+    click.option("--size", type=click.IntRange(8), help="Crop pictures of a source to this size [as they are]."),
+    click.option(
+        "--crop",
+        type=click.Choice(["adm", "lsun", "adm-lsun", "center"]),
+        default="adm",
+        show_default=True,
+        help="How, with --size.",
+    ),
+    click.option("--split", default="train", show_default=True, help="Of a DATASET that is compared with."),
+    click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="For networks."
+    ),
+)
+
+
 @click.command(short_help="How close are samples to a reference?")
-@click.option("--samples", required=True, metavar="SAMPLES|IMAGES", help="What is scored: latents, .npz or a source.")
-@click.option("--reference", required=True, metavar="DATASET|IMAGES|NPZ", help="What it is compared with.")
 @click.option(
-    "--features", type=click.Path(dir_okay=False, path_type=Path), help="Weights of the FID Inception network."
+    "--samples",
+    required=True,
+    multiple=True,
+    metavar="SAMPLES|IMAGES",
+    help="What is scored: latents, .npz or any source. Several, of other seeds: with their spread.",
+)
+@click.option(
+    "--reference",
+    metavar="DATASET|IMAGES|NPZ",
+    help="What it is compared with [a DATASET's own images, pair by pair].",
+)
+@click.option(
+    "--features",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Weights of the FID Inception network, or a TorchScript network: uint8 (N, 3, H, W) to (N, d).",
 )
 @MODE
-@click.option("--num", type=click.IntRange(2), help="The first so many of both [all].")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of subsets.")
-@click.option("--split", default="train", show_default=True, help="Of a DATASET given as reference.")
+@click.option(
+    "--metrics",
+    "wanted",
+    metavar="A,B",
+    help="Of fid,sfid,is,kid,pr; of frechet,kernel,pr without Inception; of psnr,ssim,rfid for pairs [all].",
+)
+@click.option(
+    "--around", metavar="DATASET", help="With --features: its reconstructions, Gaussians and noise beside the scores."
+)
+@click.option("--extrapolate", is_flag=True, help="The Fréchet distance for infinitely many samples, too.")
+@PICTURES
 @shared.JSON
-def score(**asked: Any) -> None:
+def score(
+    samples: tuple[str, ...],
+    reference: str | None,
+    features: Path | None,
+    mode: Any,
+    wanted: str | None,
+    around: str | None,
+    extrapolate: bool,
+    as_json: bool,
+    device: str,
+    **pictures: Any,
+) -> None:
     """Score --samples against --reference.
 
-    With --features: FID, sFID, KID, inception score, precision and recall. Without: Fréchet distance, KID, precision
-    and recall between normalized latents, under names that nobody mistakes for FID; they need no download.
+    With --features: FID, sFID, KID, inception score, precision and recall (network_... of a network of your own).
+    Without: Fréchet and kernel distance, precision and recall between normalized latents, under names that nobody
+    mistakes for FID; they need no download. A DATASET without --reference: PSNR and SSIM of its reconstructions.
     """
-    from lvae.evaluating import run_score
+    from lvae.encode.encoder import choose_device
+    from lvae.evaluating import Pictures, run_score
 
-    run_score(**asked)
+    asked = Pictures(device=choose_device(device), **pictures)
+    run_score(samples, reference, features, mode, wanted, around, extrapolate, asked, as_json)
 
 
 @click.command(short_help="Feature statistics of images.")
@@ -137,15 +189,19 @@ def score(**asked: Any) -> None:
     "--features",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Weights of the FID Inception network.",
+    help="Weights of the FID Inception network, or a TorchScript network.",
 )
 @MODE
-@click.option("--num", type=click.IntRange(2), help="The first so many [all].")
-def reference(images: str, out: Path, features: Path, mode: Any, num: int | None) -> None:
-    """Write the statistics of IMAGES (.npz, or latents to be decoded) to OUT.npz, for 'lvae score --reference'."""
-    from lvae.evaluating import run_reference
+@PICTURES
+def reference(images: str, out: Path, features: Path, mode: Any, device: str, **pictures: Any) -> None:
+    """Write the statistics of IMAGES to OUT.npz, for 'lvae score --reference'.
 
-    run_reference(images, out, features, mode, num)
+    IMAGES: any source, an .npz, SAMPLES, or a DATASET (then they are statistics of its reconstructions).
+    """
+    from lvae.encode.encoder import choose_device
+    from lvae.evaluating import Pictures, run_reference
+
+    run_reference(images, out, features, mode, Pictures(device=choose_device(device), **pictures))
 
 
 COMMANDS = (sample, decode, reference, score)

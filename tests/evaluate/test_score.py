@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from lvae.cli import main
+from lvae.encode.scenes import write_scenes
+from lvae.evaluate.baselines import gaussian_samples
 from lvae.evaluate.inception import InceptionFID
-from lvae.evaluate.score import gaussian_samples
+from lvae.evaluate.score_table import compared, several
 from lvae.manifests.dataset import Dataset
 from tests.evaluate import run_examples
 
@@ -37,11 +40,44 @@ def test_latents_are_scored_under_names_of_their_own(data: Dataset, tmp_path: Pa
     assert found["latent_frechet_distance"] > found["linear_latent_frechet_distance"] > 0
     assert "144" not in done.stderr
     assert "100 rows" in done.stderr
+    assert set(found["verdicts"].values()) == {"not told apart: the spread of a single set is unknown"}
     same = json.loads(lvae("score", "--samples", data.folder, "--reference", data.folder, "--json").stdout)
     assert same["latent_frechet_distance"] == pytest.approx(0, abs=1e-9)
     assert (same["latent_precision"], same["latent_recall"]) == (1, 1)
     table = lvae("score", "--samples", data.folder, "--reference", data.folder, "--num", "50").stdout
     assert "latent frechet distance" in table
+
+
+def test_sets_of_other_seeds_have_a_spread_and_a_set_counts_once(data: Dataset, tmp_path: Path) -> None:
+    run = run_examples.run(tmp_path / "run", data)
+    sets: list[str | Path] = []
+    for seed in range(3):
+        lvae("sample", run, tmp_path / f"s{seed}", "-n", "80", "--seed", str(seed), "--device", "cpu")
+        sets += ["--samples", tmp_path / f"s{seed}"]
+    found = json.loads(lvae("score", *sets, "--reference", data.folder, "--json").stdout)
+    alone = [
+        json.loads(lvae("score", "--samples", tmp_path / f"s{n}", "--reference", data.folder, "--json").stdout)
+        for n in range(3)
+    ]
+    for name in ("latent_frechet_distance", "latent_kernel_distance", "latent_precision"):
+        values = [one[name] for one in alone]
+        assert found[name] == pytest.approx(np.mean(values), rel=1e-9)
+        assert found[f"{name}_std"] == pytest.approx(np.std(values, ddof=1), rel=1e-6, abs=1e-12)
+    assert found["verdicts"]["latent_frechet_distance"] == "worse"
+    again = lvae("score", *sets[:2], *sets[:2], "--reference", data.folder, check=1)
+    assert "the same samples as" in again.stderr
+
+
+def test_an_ordering_needs_spreads_that_part() -> None:
+    def line(name: str, *values: float) -> Any:
+        return several(name, "", [{"latent_precision": value, "fid": value} for value in values])
+
+    high, low, wide = line("samples", 0.8, 0.82, 0.81), line("linear", 0.5, 0.52, 0.51), line("linear", 0.2, 0.9, 0.6)
+    assert compared(high, low, "latent_precision") == "better"
+    assert compared(low, high, "latent_precision") == "worse"
+    assert compared(high, low, "fid") == "worse"
+    assert "overlap" in compared(high, wide, "latent_precision")
+    assert "single set" in compared(line("samples", 0.8), low, "fid")
 
 
 def test_the_linear_baseline_has_the_mean_and_covariance_of_each_class() -> None:
@@ -99,6 +135,102 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "inception.pth"
     torch.save(InceptionFID().state_dict(), path)
     return path
+
+
+class Colours(torch.nn.Module):
+    """A feature network of a user's own: means over quarters of the picture."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(pixels.float() / 255, 2).flatten(1)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("own") / "colours.pt"
+    with pytest.warns(DeprecationWarning):  # torch prefers torch.export, whose files it unpickles
+        torch.jit.script(Colours()).save(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    write_scenes(folder, 40, 32, 0)
+    return folder
+
+
+def test_a_network_of_ones_own_scores_any_source_under_its_own_name(own: Path, pictures: Path, tmp_path: Path) -> None:
+    write_scenes(tmp_path / "other", 40, 32, 1)
+    score = ("score", "--features", own, "--samples")
+    found = json.loads(lvae(*score, tmp_path / "other", "--reference", pictures, "--json").stdout)
+    assert found["network_frechet_distance"] > 0
+    assert (found["mode"], found["samples"], found["reference_pictures"]) == ("own", 40, 40)
+    assert not {"fid", "kid", "precision"} & found.keys()
+    assert {"floor_network_frechet_distance", "floor_network_frechet_distance_std"} <= found.keys()
+    same = json.loads(lvae(*score, pictures, "--reference", pictures, "--json").stdout)
+    assert same["network_frechet_distance"] == pytest.approx(0, abs=1e-9)
+    assert same["network_precision"] == 1
+    lvae("reference", pictures, tmp_path / "r.npz", "--features", own)
+    stored = json.loads(lvae(*score, tmp_path / "other", "--reference", tmp_path / "r.npz", "--json").stdout)
+    assert stored["network_frechet_distance"] == pytest.approx(found["network_frechet_distance"], rel=1e-6)
+    some = json.loads(
+        lvae(*score, tmp_path / "other", "--reference", pictures, "--num", "20", "--metrics", "pr", "--json").stdout
+    )
+    assert (some["samples"], some["reference"]) == (20, 20)
+    assert "network_frechet_distance" not in some
+    wrong = lvae(*score, pictures, "--reference", pictures, "--metrics", "fid", check=1)
+    assert "the own network has frechet, kernel, pr" in wrong.stderr
+
+
+def test_mixed_sizes_need_a_crop_and_lossy_pictures_are_named(own: Path, pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for number in range(12):
+        image = Image.fromarray(np.random.default_rng(number).integers(0, 256, (32, 32 + number, 3), np.uint8))
+        image.save(folder / f"{number:02}.png", "JPEG")
+    score = ("score", "--features", own, "--samples", folder, "--reference", pictures)
+    assert "01.png has 33x32 pixels and 00.png 32x32" in lvae(*score, check=1).stderr
+    done = lvae(*score, "--size", "32", "--json")
+    assert "12 of 12 pictures are JPEG or WebP" in done.stderr
+    other = lvae(*score[:-1], folder, "--size", "16")
+    assert "network frechet distance" in other.stdout
+    (folder / "05.png").write_bytes((folder / "05.png").read_bytes()[:300])
+    assert "05.png: cannot be scored" in lvae(*score, "--size", "32", check=1).stderr
+
+
+def test_what_stands_around_a_score_of_pictures(own: Path, pictures: Path, tmp_path: Path) -> None:
+    lvae("encode", pictures, tmp_path / "latents", "--size", "32", "--autoencoder", "pixels-f2")
+    arguments = ("--samples", pictures, "--reference", pictures, "--features", own, "--around", tmp_path / "latents")
+    found = json.loads(lvae("score", *arguments, "--extrapolate", "--json").stdout)
+    name = "network_frechet_distance"
+    assert found[name] <= found[f"ceiling_{name}"] < found[f"linear_{name}"] < found[f"bottom_{name}"]
+    assert f"{name}_infinite" in found
+
+
+def test_reconstructions_are_scored_by_the_pictures_that_were_encoded(
+    own: Path, pictures: Path, tmp_path: Path
+) -> None:
+    dataset = tmp_path / "latents"
+    lvae("encode", pictures, dataset, "--size", "32", "--autoencoder", "pixels", "--mirror")
+    exact = json.loads(lvae("score", "--samples", dataset, "--json").stdout)
+    assert (exact["pairs"], exact["psnr_db"], exact["ssim"]) == (80, None, pytest.approx(1))
+    lvae("encode", pictures, tmp_path / "half", "--size", "32", "--autoencoder", "pixels-f2")
+    half = json.loads(lvae("score", "--samples", tmp_path / "half", "--features", own, "--json").stdout)
+    assert 15 < half["psnr_db"] < 45
+    assert 0.4 < half["ssim"] < 1
+    assert half["network_frechet_distance"] > 0
+    np.savez(tmp_path / "a.npz", arr_0=np.zeros((4, 8, 8, 3), np.uint8))
+    assert "only a DATASET" in lvae("score", "--samples", tmp_path / "a.npz", check=1).stderr
+
+
+def test_a_file_that_torch_would_unpickle_is_refused(own: Path, pictures: Path, tmp_path: Path) -> None:
+    program = torch.export.export(Colours(), (torch.zeros(2, 3, 8, 8, dtype=torch.uint8),))
+    torch.export.save(program, tmp_path / "a.pt2")
+    done = lvae("reference", pictures, tmp_path / "r.npz", "--features", tmp_path / "a.pt2", check=1)
+    assert "never done here" in done.stderr
+    (tmp_path / "b.pt").write_bytes(own.read_bytes()[:-400])
+    assert lvae("reference", pictures, tmp_path / "r.npz", "--features", tmp_path / "b.pt", check=1).stderr
+    assert not (tmp_path / "r.npz").exists()
 
 
 @pytest.mark.slow  # ten passes of a network of 11 billion multiply-adds, and a covariance of 2048 x 2048

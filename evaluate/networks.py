@@ -1,0 +1,87 @@
+"""Networks that turn pictures into features: the FID Inception network, or one of a user's own as TorchScript."""
+
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lvae.evaluate.inception import InceptionFID, Mode
+from lvae.evaluate.reference_files import file_sha256
+from lvae.manifests.errors import LvaeError
+
+
+@dataclass(frozen=True)
+class PictureFeatures:
+    """pooled (N, d) float32; spatial and logits of the Inception network alone, see `inception.Features`."""
+
+    pooled: NDArray[np.float32]
+    spatial: NDArray[np.float32] | None
+    logits: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """name: what its figures are called by. mode: how pictures are prepared; "own" where the network does it."""
+
+    name: Literal["inception", "own"]
+    sha256: str
+    mode: str
+    network: Any
+    device: str
+
+    def __call__(self, images: NDArray[np.uint8]) -> PictureFeatures:
+        """uint8 (N, H, W, 3), of any size that the network takes."""
+        if self.name == "inception":
+            found = self.network(images, self.mode)
+            return PictureFeatures(found.pooled, found.spatial, found.logits)
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(self.device)
+            try:
+                out = self.network(pixels)
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[-1]
+                raise LvaeError(
+                    f"--features: the network does not take uint8 {tuple(pixels.shape)}: {reason}"
+                ) from None
+        if not isinstance(out, torch.Tensor) or out.dim() != 2 or len(out) != len(images):
+            shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+            raise LvaeError(f"--features: the network gives {shape} for {len(images)} pictures, not (N, features).")
+        return PictureFeatures(out.float().cpu().numpy(), None, None)
+
+
+def open_network(path: Path, mode: Mode, device: str = "cpu") -> FeatureNetwork:
+    """The Inception network with these weights, or a TorchScript program: uint8 (N, 3, H, W) -> (N, d).
+
+    A TorchScript file is a program, run by torch's own interpreter: it is as trustworthy as its author.
+    """
+    if not path.is_file():
+        raise LvaeError(f"{path}: no such file. --features is the file of a feature network.")
+    if device.startswith("cuda"):
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    names = _members(path)
+    if any(name.endswith("/archive_format") or "/models/" in name for name in names):
+        raise LvaeError(
+            f"{path}: a torch.export file, which torch reads by unpickling: never done here. "
+            "Save torch.jit.trace(network, example) instead."
+        )
+    if any("/code/" in name for name in names):
+        try:
+            with warnings.catch_warnings():  # torch prefers torch.export, see above
+                warnings.simplefilter("ignore", DeprecationWarning)
+                program = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise LvaeError(f"{path}: not a whole TorchScript file ({str(error).splitlines()[0]:.120}).") from None
+        return FeatureNetwork("own", file_sha256(path), "own", program, device)
+    return FeatureNetwork("inception", file_sha256(path), mode, InceptionFID.load(path).to(device), device)
+
+
+def _members(path: Path) -> list[str]:
+    if not zipfile.is_zipfile(path):
+        return []
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
