@@ -44,6 +44,7 @@ SMALL_LARGE = {  # pictures of the two jobs
     "taesd": (128, 512),
     "kl-f8": (32, 96),
 }
+PARTS = 4  # of a worker in the small job, so that no worker waits for the last one
 VIEW_SMALL_LARGE = (5_000, 25_000)
 LATENTS = '{"kind": "tiny", "latent_channels": 4, "width": 1, "blocks": 1}'  # 4x32x32 of 256 px, for next to nothing
 
@@ -173,7 +174,8 @@ def compare(what: str, root: Path, rounds: int, workers: int) -> str:
         sources[count].mkdir()
         fill(sources[count], count)
     arguments = ["--autoencoder", what, "--size", str(PIXELS_PX if what.startswith("pixels") else NETWORK_PX)]
-    arguments += [] if what.startswith("pixels") else ["--weights", "random:0"]
+    if not what.startswith("pixels"):
+        arguments += ["--weights", "random:0", "--part-size", str(small // (PARTS * workers))]
     more, starts, ratios, cpu_ratios, clocks, bare_clocks = large - small, [], [], [], [], []
     for number in range(rounds):
         jobs = [job(str(sources[n]), root / f"{what}-{n}-{number}", arguments, workers) for n in (small, large)]
