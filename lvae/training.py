@@ -19,6 +19,7 @@ from lvae.train.devices import Device, open_device
 from lvae.train.estimates import estimate
 from lvae.train.fit import check_batch, fit
 from lvae.train.opening import check_fits, check_shards, local_copy
+from lvae.train.presets import PRESETS
 from lvae.train.runs import RunConfig, copy_autoencoder, latest_checkpoint, read_run_if_there
 from lvae.train.session import Intervals, Watching
 from lvae.train.settings import resolved
@@ -67,8 +68,13 @@ def _show(config: RunConfig, device: Device) -> None:
     if device.is_main:
         found = estimate(config, device.world * device.parts)
         settings = {name: records.plain(getattr(config, name)) for name in ("preset", "model", "training")}
-        click.echo(json.dumps({**settings, "estimate": asdict(found), "device": str(device)}, indent=1))
-        click.echo("\n".join([f"device              {device}", *found.lines()]), err=True)
+        made = PRESETS.get(config.preset)
+        paper = made and made.hardware and {"hardware": made.hardware, "hours": made.hours}
+        click.echo(json.dumps({**settings, "paper": paper, "estimate": asdict(found), "device": str(device)}, indent=1))
+        lines = [f"device              {device}", *found.lines()]
+        if made is not None and paper:
+            lines.append(f"the paper's run     {made.hardware}, {made.hours:g} hours")
+        click.echo("\n".join(lines), err=True)
 
 
 def _train(
