@@ -14,7 +14,6 @@ from PIL import Image
 
 from lvae.encode.autoencoder import Autoencoder, load
 from lvae.evaluate.figures import png
-from lvae.evaluate.previews import picture_grid
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 
@@ -117,21 +116,10 @@ def write_folder(pictures: Iterator[Decoded], out: Path, progress: Callable[[int
     total = 0
     for some in pictures:
         for position, pixels in zip(some.positions, some.pixels, strict=True):
-            _write_whole(out / f"{position:06d}.png", png(Image.fromarray(pixels)))
+            write_whole(out / f"{position:06d}.png", png(Image.fromarray(pixels)))
         total += len(some.positions)
         progress(len(some.positions))
     return total
-
-
-def write_grid(pictures: Iterator[Decoded], out: Path, progress: Callable[[int], None], columns: int = 8) -> int:
-    """One PNG with all of them."""
-    found = []
-    for some in pictures:
-        found.append(some.pixels)
-        progress(len(some.positions))
-    everything = np.concatenate(found)
-    _write_whole(out, png(picture_grid(everything, columns)))
-    return len(everything)
 
 
 def write_npz(
@@ -170,7 +158,8 @@ def _header(shape: Sequence[int], dtype: np.dtype[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """A file that appears under its name when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_bytes(data)

@@ -62,7 +62,7 @@ def pair_grid(pairs: Sequence[tuple[Captioned, Captioned]], title: str, columns:
     cell = 2 * width + GAP // 2
     line = CAPTION + 8
     rows = -(-len(pairs) // columns)
-    title_lines = _wrapped(title, columns * (cell + 2 * GAP) - 2 * GAP, TITLE)
+    title_lines = wrapped(title, columns * (cell + 2 * GAP) - 2 * GAP, TITLE)
     top = MARGIN + len(title_lines) * (TITLE + 8) + 6
     canvas = Image.new(
         "RGB",
@@ -84,7 +84,12 @@ def pair_grid(pairs: Sequence[tuple[Captioned, Captioned]], title: str, columns:
     return canvas
 
 
-def _wrapped(text: str, width: int, size: int) -> list[str]:
+def wrapped(text: str, width: int, size: int) -> list[str]:
+    """Lines no wider than so many pixels; a line break in the text stays one."""
+    return [line for paragraph in text.split("\n") for line in _wrapped_paragraph(paragraph, width, size)]
+
+
+def _wrapped_paragraph(text: str, width: int, size: int) -> list[str]:
     lines, line = [], ""
     for word in text.split():
         wider = f"{line} {word}".strip()

@@ -10,6 +10,8 @@ import click
 from lvae.encode.encoder import choose_device
 from lvae.evaluate import decode as decoding
 from lvae.evaluate import latent_scores
+from lvae.evaluate.figures import png
+from lvae.evaluate.galleries import gallery
 from lvae.evaluate.inception import Mode
 from lvae.evaluate.networks import FeatureNetwork, open_network
 from lvae.evaluate.reference_files import Reference, read_reference, write_reference
@@ -69,10 +71,16 @@ def run_decode(
     device: str,
     precision: str,
     rounding: decoding.Rounding,
+    beside: tuple[str, ...] = (),
+    columns: int | None = None,
 ) -> None:
     dataset = Dataset.open(latents, split)
     kind = format_ or {".npz": "npz", ".png": "grid"}.get(out.suffix.lower(), "png")
+    if kind != "grid" and (beside or columns):
+        raise LvaeError(f"--beside and --columns are for a grid, and {out} is none. Name it OUT.png.")
     positions = decoding.positions_of(indices, len(dataset), limit)
+    if not len(positions):
+        raise LvaeError(f"{latents}: holds no latents, so there is nothing to decode.")
     if kind == "grid" and len(positions) > decoding.GRID_LIMIT:
         raise LvaeError(f"{len(positions)} pictures are too many for one grid. Give --limit or --indices.")
     network = decoding.load_decoder(dataset, weights)
@@ -83,7 +91,7 @@ def run_decode(
             size = dataset.manifest.image.size
             decoding.write_npz(pictures, out, len(positions), size, labelled, bar.advance)
         elif kind == "grid":
-            decoding.write_grid(pictures, out, bar.advance)
+            decoding.write_whole(out, png(gallery(dataset, pictures, beside, columns, bar.advance)))
         else:
             decoding.write_folder(pictures, out, bar.advance)
     what = "samples" if dataset.manifest.origin == "samples" else "reconstructions"
@@ -104,7 +112,7 @@ class Pictures:
 
 def run_reference(images: str, out: Path, features: Path, mode: Mode, asked: Pictures) -> None:
     network = open_network(features, mode, asked.device)
-    stack = _stack(images, asked)
+    stack = image_stack(images, asked)
     with Bar("features", len(stack), "images") as bar:
         count = write_reference(out, stack, network, bar.advance)
     _warn(stack.notes)
@@ -142,7 +150,7 @@ def run_score(
 
 def _score_latents(samples: tuple[str, ...], reference: str, wanted: str | None, asked: Pictures) -> Scores:
     for path in (*samples, reference):
-        if not _is_dataset(path):
+        if not is_dataset(path):
             raise LvaeError(
                 f"{path}: pictures are scored by a network's features. Give --features FILE (the FID Inception "
                 "weights, or a TorchScript network), or datasets of latents."
@@ -158,7 +166,7 @@ def _score_latents(samples: tuple[str, ...], reference: str, wanted: str | None,
 def _score_reconstructions(
     samples: tuple[str, ...], network: FeatureNetwork | None, wanted: str | None, asked: Pictures
 ) -> Scores:
-    if len(samples) != 1 or not _is_dataset(samples[0]):
+    if len(samples) != 1 or not is_dataset(samples[0]):
         raise LvaeError("--reference: only a DATASET can be scored without one, by the images that it was made of.")
     known = PAIRED_METRICS if network is not None else PAIRED_METRICS[:2]
     names = checked_metrics(wanted, known, "a dataset against its images (rfid needs --features)")
@@ -181,9 +189,9 @@ def _score_pictures(
 ) -> Scores:
     known = METRICS if network.name == "inception" else OWN_METRICS
     names = checked_metrics(wanted, known, f"the {network.name} network")
-    stacks = [_stack(path, replace(asked, split="train")) for path in samples]
+    stacks = [image_stack(path, replace(asked, split="train")) for path in samples]
     stored = read_reference(Path(reference)) if reference.endswith(".npz") else None
-    pictures = _stack(reference, replace(asked, num=None if stored else asked.num)) if _has_pictures(stored) else None
+    pictures = image_stack(reference, replace(asked, num=None if stored else asked.num)) if _has_pictures(stored) else None
     check_sizes(stacks[0], pictures, reference)
     beside: list[Any] = []
     if around is not None:
@@ -205,13 +213,13 @@ def _warn(notes: Sequence[str]) -> None:
         click.echo(f"warning: {note}", err=True)
 
 
-def _is_dataset(path: str) -> bool:
+def is_dataset(path: str) -> bool:
     return "://" not in path and folder_at(path).exists(MANIFEST)
 
 
-def _stack(path: str, asked: Pictures) -> ImageStack:
+def image_stack(path: str, asked: Pictures) -> ImageStack:
     """Pictures of a dataset, decoded; of an .npz; or of any source."""
-    if _is_dataset(path):
+    if is_dataset(path):
         dataset = Dataset.open(path, asked.split)
         return decoded_stack(dataset, decoding.load_decoder(dataset, None), asked.num, asked.seed, asked.device)
     if path.endswith(".npz") and asked.size is None:

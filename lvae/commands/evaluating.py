@@ -98,10 +98,19 @@ def sample(run: Path, samples: Path, device: str, precision: Any, batch: int, as
     show_default=True,
     help="To levels; ADM and LDM truncate.",
 )
+@click.option(
+    "--beside", multiple=True, metavar="IMAGES", help="Grid: these, too (.npz, folder, dataset, ...); repeatable."
+)
+@click.option("--columns", type=click.IntRange(1), help="Grid: pictures in a row, of each place [8; 4 with --beside].")
 def decode(latents: str, out: Path, **asked: Any) -> None:
     """Decode SAMPLES, or a dataset (its reconstructions, the ceiling of every score), into OUT.
 
-    png: a folder of numbered files. npz: `arr_0` uint8 (N, H, W, 3), `arr_1` labels, streamed. grid: one picture.
+    \b
+    png   a folder of numbered files
+    npz   `arr_0` uint8 (N, H, W, 3), `arr_1` labels, streamed
+    grid  one picture, a row a class where there are classes, else in order; the captions are positions.
+          --beside biggan.npz --beside adm/ puts as many pictures from there beside them, class by class where these
+          have classes of the same names (or numbers), and cropped to the same size
     """
     from lvae.evaluating import run_decode
 
