@@ -30,18 +30,18 @@ class Curve:
 
 def run_curves(lines: Sequence[dict[str, Any]]) -> Image.Image:
     """Everything in the log of a run: (loss, rate by group, gradients, learning rate, throughput) over updates."""
-    loss = [_curve(lines, name, key) for name, key in _present(lines, LOSSES)]
+    loss = [curve_of(lines, name, key) for name, key in present(lines, LOSSES)]
     charts = [
         line_chart("loss, nats per image", loss, CHART),
-        line_chart("reconstruction, nats per image", [_curve(lines, "", "reconstruction_nats")], CHART),
-        line_chart("rate, nats per image", [_curve(lines, "", "rate_nats")], CHART),
+        line_chart("reconstruction, nats per image", [curve_of(lines, "", "reconstruction_nats")], CHART),
+        line_chart("rate, nats per image", [curve_of(lines, "", "rate_nats")], CHART),
         rate_map(lines, CHART),
-        line_chart("gradient norm", [_curve(lines, "", "gradient_norm")], CHART, logarithmic=True),
-        line_chart("spectral penalty, nats", [_curve(lines, "", "spectral")], CHART),
-        line_chart("learning rate", [_curve(lines, "", "learning_rate")], CHART),
-        line_chart("skipped updates so far", [_curve(lines, "", "skipped_updates")], CHART),
-        line_chart("images per second", [_curve(lines, "", "images_per_second")], CHART),
-        line_chart("share of time waiting for data", [_curve(lines, "", "data_wait_share")], CHART),
+        line_chart("gradient norm", [curve_of(lines, "", "gradient_norm")], CHART, logarithmic=True),
+        line_chart("spectral penalty, nats", [curve_of(lines, "", "spectral")], CHART),
+        line_chart("learning rate", [curve_of(lines, "", "learning_rate")], CHART),
+        line_chart("skipped updates so far", [curve_of(lines, "", "skipped_updates")], CHART),
+        line_chart("images per second", [curve_of(lines, "", "images_per_second")], CHART),
+        line_chart("share of time waiting for data", [curve_of(lines, "", "data_wait_share")], CHART),
     ]
     return stacked(charts, 2)
 
@@ -60,11 +60,13 @@ def write_curves(run: Path, out: Path) -> int:
 LOSSES = (("training", "loss_nats"), ("validation", "validation_loss_nats"))
 
 
-def _present(lines: Sequence[dict[str, Any]], names: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def present(lines: Sequence[dict[str, Any]], names: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those (name, key) that the log has."""
     return [(name, key) for name, key in names if any(key in line for line in lines)]
 
 
-def _curve(lines: Sequence[dict[str, Any]], name: str, key: str) -> Curve:
+def curve_of(lines: Sequence[dict[str, Any]], name: str, key: str) -> Curve:
+    """One quantity of the log over updates."""
     found = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
     array = np.array(found, np.float64).reshape(-1, 2)
     group = -(-len(array) // POINTS) or 1

@@ -125,7 +125,18 @@ def sample(
     progress: Callable[[int], None] = lambda _: None,
 ) -> samples.SamplesPlan:
     """Draw what is not there yet, and publish. Ranks share the shards. LvaeError where `out` holds other samples."""
-    prepared = prepare(run, options, device.precision)
+    return sample_prepared(prepare(run, options, device.precision), run, out, device, batch, progress)
+
+
+def sample_prepared(
+    prepared: Prepared,
+    run: Path,
+    out: Path,
+    device: Device,
+    batch: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> samples.SamplesPlan:
+    """The same for a model that is loaded already."""
     folder, plan = Folder(out), prepared.plan
     unfinished = 0
     if device.is_main:

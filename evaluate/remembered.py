@@ -1,0 +1,30 @@
+"""What took long to make is kept beside what it was made from, and made again only where that has changed."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lvae.manifests import records
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage import Folder
+
+
+def remembered(folder: Folder, name: str, key: object, make: Callable[[], Any]) -> Any:
+    """Plain values out of FOLDER/name.json, if they were made with this key; otherwise made, kept and returned."""
+    made_with, file = records.sha256_of(key), f"{name}.json"
+    data = folder.read_if_there(file)
+    if data is not None:
+        kept = _whole(data, f"{folder}/{file}")
+        if kept.get("key") == made_with and "content" in kept:
+            return kept["content"]
+    content = records.plain(make())
+    folder.write(file, records.dumps({"key": made_with, "content": content}))
+    return content
+
+
+def _whole(data: bytes, where: str) -> dict[str, Any]:
+    """Nothing, where the file is damaged: what it held can be made again."""
+    try:
+        content = records.loads(data, where)
+    except LvaeError:
+        return {}
+    return content if isinstance(content, dict) else {}

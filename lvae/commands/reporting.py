@@ -1,0 +1,148 @@
+"""A model looked at from several sides: sweep, neighbours, report."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lvae import options as shared
+from lvae.commands.evaluating import DEVICE, MODE, PRECISION
+
+FEATURES = click.option(
+    "--features", type=click.Path(dir_okay=False, path_type=Path), help="Weights of the FID Inception network."
+)
+SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of noise and subsets.")
+WEIGHTS = click.option(
+    "--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or last."
+)
+LABELS = click.option("--labels", metavar="cycle|random|N|NAME|FILE", help="Classes of a conditional model [cycle].")
+
+
+@click.command(short_help="Guidance and temperature, swept.")
+@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--means", metavar="W,W,...", help="Guidance of prior means, 0 being none [0,0.75,1.5,3].")
+@click.option("--variances", metavar="W,W,...", help="Guidance of prior variances [0,1.5,3].")
+@click.option("--temperatures", metavar="T,T,...", help="Without guidance [0.9,0.8,0.7].")
+@click.option("-n", "count", type=click.IntRange(1), help="Samples of a setting [1000 with --reference].")
+@click.option("--pictures", type=click.IntRange(1), default=8, show_default=True, help="Samples that are shown.")
+@click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Seeds: --seed and those after.")
+@click.option("--mean-at-1x1", is_flag=True, help="Guide means at the resolution 1, too, which the paper does not.")
+@SEED
+@LABELS
+@WEIGHTS
+@click.option("--reference", metavar="DATASET|IMAGES|NPZ", help="Score against this [no scores].")
+@click.option("--split", default="train", show_default=True, help="Of a DATASET given as reference.")
+@click.option("--num", type=click.IntRange(20), help="The first so many of the reference [10000 latents, all images].")
+@FEATURES
+@MODE
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
+@click.option("--low-resolution", metavar="SAMPLES", help="What an upsampler begins with.")
+@DEVICE
+@PRECISION
+@shared.JSON
+def sweep(seed: int, labels: str | None, weights: Any, low_resolution: str | None, **asked: Any) -> None:
+    """Sample RUN under every pair of weights of guidance, and under temperatures, from the same noise, into OUT.
+
+    \b
+    OUT/sweep.png   the same noise in every column: guided beside unguided
+    OUT/scores.png  scores over the weights, beside the level of real latents against real ones
+    OUT/sweep.json  every number, setting and count
+    OUT/samples/    the samples of each setting, for 'lvae decode' and 'lvae score'
+
+    With --reference DATASET scores are computed in latent space; with --features as well, FID and its relatives. The
+    same command goes on where it was stopped, and more weights add to what is there.
+    """
+    from lvae.evaluate.sample import SampleOptions
+    from lvae.reporting import run_sweep
+
+    options = SampleOptions(seed=seed, labels=labels, weights=weights, low_resolution=low_resolution)
+    run_sweep(options=options, **asked)
+
+
+@click.command(short_help="Training images nearest to samples.")
+@click.argument("place", metavar="RUN_OR_SAMPLES", type=click.Path(file_okay=False, path_type=Path))
+@shared.DATASET
+@click.argument("out", metavar="OUT.png", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-n", "count", type=click.IntRange(1), default=8, show_default=True, help="Samples.")
+@click.option("-k", type=click.IntRange(1, 50), default=6, show_default=True, help="Neighbours of each.")
+@click.option("--indices", metavar="0,5,7-20", help="Which of SAMPLES [the first].")
+@click.option("--split", default="train", show_default=True, help="Of DATASET.")
+@click.option("--limit", type=click.IntRange(3), help="Search only the first so many latents: a fair sample [all].")
+@FEATURES
+@MODE
+@SEED
+@LABELS
+@WEIGHTS
+@click.option("--guidance-mean", metavar="W[,W...]", help="Of a RUN's samples: as for 'lvae sample'.")
+@click.option("--guidance-variance", metavar="W[,W...]", help="Likewise.")
+@click.option("--guidance", type=click.Choice(["paper"]), help="1.5 and 3, means unguided at 1x1.")
+@click.option("--temperature", default="1", show_default=True, help="Of a RUN's samples.")
+@DEVICE
+@PRECISION
+@shared.JSON
+def neighbours(
+    seed: int,
+    labels: str | None,
+    weights: Any,
+    guidance_mean: str | None,
+    guidance_variance: str | None,
+    guidance: str | None,
+    temperature: str,
+    **asked: Any,
+) -> None:
+    """Draw samples of RUN (or take SAMPLES) beside the nearest training images of DATASET: are they copies?
+
+    Nearest between normalized latents; with --features, between Inception features of decoded pictures. A number
+    below a picture is its distance; how far a training image is from the nearest other one stands above. Pictures
+    come from the images' source; where that is gone they are reconstructions, and marked so.
+    """
+    from lvae.evaluate.sample import SampleOptions
+    from lvae.reporting import run_neighbours
+
+    options = SampleOptions(
+        seed=seed,
+        labels=labels,
+        weights=weights,
+        guidance_mean=guidance_mean,
+        guidance_variance=guidance_variance,
+        guidance=guidance,
+        temperature=temperature,
+    )
+    run_neighbours(options=options, **asked)
+
+
+@click.command(short_help="One page on a run.")
+@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("out", metavar="[OUT.html]", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@click.option("--dataset", metavar="DATASET", help="What RUN was trained on: adds neighbours, originals and scores.")
+@click.option(
+    "-n", "count", type=click.IntRange(10), default=256, show_default=True, help="Samples of a setting and seed."
+)
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Seeds: --seed and those after.")
+@SEED
+@click.option(
+    "--scores",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.json",
+    help="What 'lvae score --json' printed, FID for instance; repeatable.",
+)
+@click.option("--weights", metavar="FILE", help="Of the autoencoder [those that RUN carries].")
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
+@DEVICE
+@PRECISION
+def report(run: Path, out: Path | None, device: str, precision: Any, **asked: Any) -> None:
+    """Write one HTML page on RUN, to OUT.html [RUN/report.html], which needs no network and no file beside it.
+
+    What was trained on what, curves, samples, guidance and temperature, nearest training images, reconstructions,
+    scores, speed and checksums, each picture with the command that makes it. What takes long is kept in RUN/report/,
+    so that the next report of the same checkpoint is quick.
+    """
+    from lvae.evaluate.report_subject import ReportOptions
+    from lvae.reporting import run_report
+
+    run_report(run, out, ReportOptions(**asked), device, precision)
+
+
+COMMANDS = (sweep, neighbours, report)

@@ -1,0 +1,177 @@
+"""What `lvae sweep`, `neighbours` and `report` do: open, call the library, say what came out."""
+
+from pathlib import Path
+
+import click
+
+from lvae.evaluate import neighbours as near
+from lvae.evaluate.decode import load_decoder, positions_of, write_whole
+from lvae.evaluate.figures import png
+from lvae.evaluate.inception import InceptionFID, Mode
+from lvae.evaluate.queries import Queries, is_run
+from lvae.evaluate.reference_files import file_sha256
+from lvae.evaluate.report import write_report
+from lvae.evaluate.report_subject import ReportOptions, opened, sampled
+from lvae.evaluate.sample import SampleOptions
+from lvae.evaluate.sweep import SWEEP, Scoring, Sweep, numbers, samples_at, settings_of, sweep
+from lvae.evaluate.sweep_figures import picture_grid, score_figure, sweep_pictures, table
+from lvae.evaluate.sweep_scoring import FeatureScoring, LatentScoring
+from lvae.evaluating import image_stack, is_dataset
+from lvae.manifests import records
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.wording import counted
+from lvae.options import print_json
+from lvae.pipeline.console import Bar, say
+from lvae.train.devices import Precision, open_device
+from lvae.train.runs import read_run
+
+SCORED = 1000  # samples of a setting, where they are scored
+
+
+def run_sweep(
+    run: Path,
+    out: Path,
+    means: str | None,
+    variances: str | None,
+    temperatures: str | None,
+    count: int | None,
+    pictures: int,
+    repeats: int,
+    mean_at_1x1: bool,
+    options: SampleOptions,
+    reference: str | None,
+    split: str,
+    num: int | None,
+    features: Path | None,
+    mode: Mode,
+    device: str,
+    precision: Precision,
+    batch: int,
+    as_json: bool,
+) -> None:
+    config = read_run(run)
+    settings = settings_of(
+        config.model,
+        numbers("--means", means),
+        numbers("--variances", variances),
+        numbers("--temperatures", temperatures),
+    )
+    count = count or (pictures if reference is None else max(SCORED, pictures))
+    wanted = Sweep(settings, count, pictures, repeats, mean_at_1x1)
+    scoring = _scoring(reference, split, num, features, mode, count, options.seed)
+    on = open_device(device, precision)
+    try:
+        before = out / SWEEP
+        old = before.read_bytes() if before.exists() else b""
+        with Bar("sweeping", len(settings) * repeats * count, "samples") as bar:
+            record = sweep(run, out, wanted, options, on, batch, scoring, bar.advance)
+        if not on.is_main:
+            return
+        if before.read_bytes() != old or not (out / "sweep.png").exists():
+            first = record.results[0]
+            samples = Dataset.open(samples_at(out, first.setting, first.seed))
+            with Bar("decoding", len(settings), "settings") as bar:
+                found = sweep_pictures(out, record, load_decoder(samples, None, run), pictures, bar.advance)
+            write_whole(out / "sweep.png", png(picture_grid(out, record, found)))
+            if record.metrics:
+                write_whole(out / "scores.png", png(score_figure(record)))
+    finally:
+        on.close()
+    if as_json:
+        print_json(records.plain(record))
+        return
+    if record.metrics:
+        click.echo(table(record))
+    scored = f", scored in {out / 'scores.png'}" if record.metrics else ""
+    seeds = f" from {counted(repeats, 'seed')} each" if repeats > 1 else ""
+    click.echo(
+        f"{out / 'sweep.png'}: {counted(len(settings), 'setting')}, {counted(count, 'sample')}{seeds} of {run}, "
+        f"update {record.step}{scored}; all numbers in {out / SWEEP}"
+    )
+
+
+def _scoring(
+    reference: str | None, split: str, num: int | None, features: Path | None, mode: Mode, count: int, seed: int
+) -> Scoring | None:
+    if reference is None:
+        if features is not None:
+            raise LvaeError("--features needs something to compare with. Give --reference DATASET, IMAGES or NPZ.")
+        return None
+    if features is None:
+        if not is_dataset(reference):
+            raise LvaeError(f"{reference}: pictures are scored by a network's features. Give --features FILE.")
+        return LatentScoring(Dataset.open(reference, split), count, num, seed)
+    if reference.endswith(".npz"):
+        return FeatureScoring(Path(reference), file_sha256(Path(reference)), features, mode)
+    name = Dataset.open(reference).manifest.id if is_dataset(reference) else reference
+    return FeatureScoring(image_stack(reference, split, num), name, features, mode)
+
+
+def run_neighbours(
+    place: Path,
+    dataset: str,
+    out: Path,
+    count: int,
+    k: int,
+    indices: str | None,
+    split: str,
+    limit: int | None,
+    features: Path | None,
+    mode: Mode,
+    options: SampleOptions,
+    device: str,
+    precision: Precision,
+    as_json: bool,
+) -> None:
+    data = Dataset.open(dataset, split)
+    if is_run(place):
+        if indices is not None:
+            raise LvaeError("--indices: of samples that are drawn now, the first -n are shown. Leave it out.")
+        on = open_device(device, precision)
+        try:
+            queries = Queries.of_run(place, count, options, on)
+        finally:
+            on.close()
+    else:
+        samples = Dataset.open(place)
+        queries = Queries.of_dataset(samples, positions_of(indices, len(samples), count))
+    network = load_decoder(data, None, place)
+    inception = None if features is None else InceptionFID.load(features)
+    searched = len(data) if limit is None else min(limit, len(data))
+    with Bar("searching", searched, "latents") as bar:
+        found = near.neighbours(
+            queries,
+            data,
+            k,
+            network,
+            None if inception is None else lambda pictures: inception(pictures, mode).pooled,
+            limit,
+            bar.advance,
+        )
+    grid, from_source = near.neighbour_grid(data, network, queries, found)
+    write_whole(out, png(grid))
+    if as_json:
+        print_json({**near.as_dict(queries, data, found), "pictures": "source" if from_source else "reconstructions"})
+    else:
+        nearest = min(one.distance for nearest in found.found for one in nearest)
+        click.echo(
+            f"{out}: {counted(len(found.found), 'sample')} beside {k} of {counted(found.searched, 'training latent')} "
+            f"each; nearest {nearest:.4g}, where training images are {found.typical:.4g} apart"
+        )
+
+
+def run_report(run: Path, out: Path | None, options: ReportOptions, device: str, precision: Precision) -> None:
+    target = out or run / "report.html"
+    on = open_device(device, precision)
+    try:
+        with Bar("sampling", sampled(run, options), "samples") as bar:
+            subject = opened(run, options, on, bar.advance)
+        if not on.is_main:
+            return
+        say("writing the page: pictures, neighbours, scores")
+        size = write_report(subject, target, on)
+    finally:
+        on.close()
+    without = "" if options.dataset is not None else "; --dataset DATASET adds neighbours, reconstructions and scores"
+    click.echo(f"{target}: {size / 1e6:.1f} MB, {run} at update {subject.step}{without}")

@@ -1,0 +1,196 @@
+"""`lvae sweep`: one noise under many settings, scored, and never anything twice."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from lvae.cli import main
+from lvae.evaluate.charts import Chart, Line, drawn
+from lvae.evaluate.sweep import Setting, read_sweep, settings_of
+from lvae.evaluate.sweep_figures import sweep_charts
+from lvae.manifests.dataset import Dataset
+from tests.evaluate import run_examples
+from tests.evaluate.run_examples import latents, model_config
+
+SMALL = ("-n", "24", "--pictures", "4", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return run_examples.dataset(tmp_path_factory.mktemp("data") / "dataset")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data: Dataset) -> Path:
+    return run_examples.run(tmp_path_factory.mktemp("run") / "run", data)
+
+
+def lvae(*arguments: str | Path, check: int = 0) -> Result:
+    done = CliRunner().invoke(main, list(map(str, arguments)))
+    assert done.exit_code == check, done.output
+    return done
+
+
+def test_every_setting_is_sampled_from_the_same_noise(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    lvae("sweep", run, out, *SMALL, "--means", "1.5", "--variances", "0,3", "--temperatures", "0.5", "--seed", "4")
+    for name, options in (
+        ("unguided", ()),
+        ("mean-1.5-variance-3", ("--guidance-mean", "0,1.5", "--guidance-variance", "3")),
+        ("temperature-0.5", ("--temperature", "0.5")),
+    ):
+        lvae("sample", run, tmp_path / name, "-n", "24", "--seed", "4", "--device", "cpu", *options)
+        assert np.array_equal(latents(tmp_path / name), latents(out / "samples" / f"{name}-seed-4"))
+    record = read_sweep(out)
+    assert record is not None
+    assert [one.name for one in record.settings] == [
+        "unguided",
+        "mean-1.5-variance-0",
+        "mean-1.5-variance-3",
+        "temperature-0.5",
+    ]
+    with Image.open(out / "sweep.png") as picture:
+        assert picture.width > 4 * 64 and picture.height > 4 * 64
+    assert not (out / "scores.png").exists()
+
+
+def test_scores_are_those_of_lvae_score(run: Path, data: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    options = ("--means", "0", "--variances", "3", "--temperatures", "", "--reference", data.folder, "--repeats", "2")
+    done = lvae("sweep", run, out, *SMALL, *options)
+    assert "means 0, variances 3" in done.stdout and "real against real" in done.stdout and "±" in done.stdout
+    record = read_sweep(out)
+    assert record is not None and record.against is not None
+    assert [(one.setting.name, one.seed) for one in record.results] == [
+        ("unguided", 0),
+        ("unguided", 1),
+        ("mean-0-variance-3", 0),
+        ("mean-0-variance-3", 1),
+    ]
+    for result in record.results:
+        samples = out / "samples" / f"{result.setting.name}-seed-{result.seed}"
+        asked = ("--samples", samples, "--reference", data.folder, "--seed", str(result.seed), "--json")
+        scored = json.loads(lvae("score", *asked).stdout)
+        assert result.scores is not None
+        assert result.scores == {name: pytest.approx(scored[name], rel=1e-9) for name in result.scores}
+    spread = record.spread(Setting(0.0, 3.0, 1.0), "latent_precision")
+    assert spread is not None and 0 <= spread.mean <= 1
+    assert record.against.count == len(data)
+    assert record.floor["latent_frechet_distance"] is not None
+    charts = sweep_charts(record)
+    assert len(charts) == 4 and all(chart.level is not None for chart in charts)
+    assert (out / "scores.png").exists()
+
+
+def test_what_is_there_is_neither_drawn_nor_scored_again(run: Path, data: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    grid = ("--means", "1", "--variances", "0", "--temperatures", "")
+    lvae("sweep", run, out, *SMALL, *grid)
+    written = {path: path.stat().st_mtime_ns for path in (out / "samples").rglob("*") if path.is_file()}
+    lvae("sweep", run, out, *SMALL, *grid, "--reference", data.folder)  # scores come later
+    before = (out / "sweep.json").read_bytes()
+    first = read_sweep(out)
+    assert first is not None and all(result.scores is not None for result in first.results)
+    pictures = (out / "sweep.png").stat().st_mtime_ns
+    lvae("sweep", run, out, *SMALL, *grid, "--reference", data.folder)
+    lvae("sweep", run, out, *SMALL, *grid)  # and need not be asked for again
+    assert (out / "sweep.json").read_bytes() == before
+    assert (out / "sweep.png").stat().st_mtime_ns == pictures
+    lvae("sweep", run, out, *SMALL, "--means", "1,2", *grid[2:], "--reference", data.folder)
+    record = read_sweep(out)
+    assert record is not None and len(record.results) == 3
+    assert record.results[:2] == first.results
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+    done = lvae("sweep", run, out, "-n", "30", "--pictures", "4", "--device", "cpu", check=1)
+    assert "count was 24 and is 30 now" in done.stderr
+
+
+def test_an_interrupted_sweep_goes_on(run: Path, data: Dataset, tmp_path: Path) -> None:
+    grid = ("--means", "1", "--variances", "2", "--temperatures", "0.8", "--reference", data.folder)
+    lvae("sweep", run, tmp_path / "whole", *SMALL, *grid)
+    whole = json.loads((tmp_path / "whole/sweep.json").read_text())
+    lvae("sweep", run, tmp_path / "cut", *SMALL, *grid)
+    cut = tmp_path / "cut/sweep.json"
+    cut.write_text(json.dumps({**whole, "results": whole["results"][:1]}))
+    lvae("sweep", run, tmp_path / "cut", *SMALL, *grid)
+    assert cut.read_bytes() == (tmp_path / "whole/sweep.json").read_bytes()
+
+
+def test_means_are_not_guided_at_one_by_one_unless_asked_for(tmp_path: Path, data: Dataset) -> None:
+    config = model_config(multipliers=(1, 1), ffn_ratios=(1, 1), groups=(2, 1))
+    run = run_examples.run(tmp_path / "run", data, config)
+    grid = ("--means", "1", "--variances", "2", "--temperatures", "")
+    lvae("sweep", run, tmp_path / "a", *SMALL, *grid)
+    lvae("sweep", run, tmp_path / "b", *SMALL, *grid, "--mean-at-1x1")
+    spared, all_of_them = read_sweep(tmp_path / "a"), read_sweep(tmp_path / "b")
+    assert spared is not None and all_of_them is not None
+    assert config.resolutions == (4, 1)
+    assert spared.results[1].guidance_mean == (0.0, 1.0)
+    assert all_of_them.results[1].guidance_mean == (1.0, 1.0)
+    assert spared.results[1].guidance_variance == (2.0, 2.0)
+
+
+def test_only_the_temperature_of_an_unconditional_model_is_swept(tmp_path: Path, data: Dataset) -> None:
+    run = run_examples.run(tmp_path / "run", data, model_config(classes=0))
+    lvae("sweep", run, tmp_path / "out", *SMALL, "--temperatures", "0.5")
+    record = read_sweep(tmp_path / "out")
+    assert record is not None and [one.name for one in record.settings] == ["unguided", "temperature-0.5"]
+    done = lvae("sweep", run, tmp_path / "x", *SMALL, "--means", "1", check=1)
+    assert "its temperature can be swept" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--means", "much"), "write numbers like"),
+        (("--variances", "inf"), "must be finite"),
+        (("--temperatures", "0.5,-1"), "must not be negative"),
+        (("-n", "2"), "pictures of 2 samples"),
+        (("--features", "f.pth"), "Give --reference"),
+        (("--reference", "nowhere.npz"), "Give --features"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(run: Path, tmp_path: Path, options: tuple[str, ...], sentence: str) -> None:
+    done = lvae("sweep", run, tmp_path / "s", "--device", "cpu", *options, check=1)
+    assert sentence in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert "something else" in lvae("sweep", run, tmp_path, *SMALL, check=1).stderr
+
+
+def test_every_setting_stands_once() -> None:
+    found = settings_of(model_config(), (0.0, 1.0), (0.0, 1.0), (1.0, 0.5))
+    assert found == (
+        Setting(0.0, 0.0, 1.0),
+        Setting(0.0, 1.0, 1.0),
+        Setting(1.0, 0.0, 1.0),
+        Setting(1.0, 1.0, 1.0),
+        Setting(0.0, 0.0, 0.5),
+    )
+
+
+numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
+
+
+@given(st.lists(st.tuples(numbers, numbers, st.floats(0, 1e3)), min_size=1, max_size=6), st.none() | numbers)
+def test_a_chart_shows_all_of_its_points(points: list[tuple[float, float, float]], level: float | None) -> None:
+    chart = Chart("t", "x", (Line("", tuple(points)),), None if level is None else ("level", level))
+    low, high = chart.range
+    assert all(low <= value - spread and value + spread <= high for _, value, spread in points)
+    assert level is None or low <= level <= high
+    assert all(low <= mark <= high for mark in chart.marks)
+    assert 1 <= len(chart.marks) <= 12
+
+
+def test_a_chart_of_one_point_is_drawn() -> None:
+    picture = drawn(Chart("t", "x", (Line("one", ((1.0, 2.0, 0.0),)),)))
+    assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 4
