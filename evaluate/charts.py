@@ -48,22 +48,22 @@ class Chart:
     @property
     def marks(self) -> list[float]:
         """Round values of y inside the range, a few of them."""
-        return round_marks(*self.range, 3)
+        return round_marks(*self.range)
 
 
-def round_marks(low: float, high: float, about: int) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten between two numbers: so many of them, or up to some more."""
+def round_marks(low: float, high: float) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten between two numbers: two to six of them."""
     if not high > low:
         return []
-    step = _round_step((high - low) / about)
+    step = _round_step((high - low) / 5)
     found = (number * step for number in range(int(-(-low // step)), int(high // step) + 1))
     return [mark for mark in found if low <= mark <= high]
 
 
 def _round_step(step: float) -> float:
-    """1, 2 or 5 times a power of ten, not above."""
+    """1, 2 or 5 times a power of ten, not below."""
     power = 10.0 ** int(f"{step:e}".split("e")[1])
-    return max(factor for factor in (1, 2, 5) if factor * power <= step * 1.0001) * power
+    return min(factor for factor in (1, 2, 5, 10) if factor * power >= step * 0.9999) * power
 
 
 def drawn(chart: Chart, size: tuple[int, int] = SIZE) -> Image.Image:

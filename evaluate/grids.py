@@ -48,9 +48,12 @@ class Block:
     headings: tuple[str, ...] = ()
 
 
-def grid(title: str, blocks: Sequence[Block], rows: Sequence[Row], note: str = "") -> Image.Image:
-    """Blocks side by side; a row's cells run through all of them. `note` stands small below the title."""
-    side = _side(rows)
+def grid(title: str, blocks: Sequence[Block], rows: Sequence[Row], note: str = "", least: int = LEAST) -> Image.Image:
+    """Blocks side by side; a row's cells run through all of them. `note` stands small below the title.
+
+    least: pixels of a side, below which pictures are enlarged.
+    """
+    side = _side(rows, least)
     names = min(NAME_WIDTH, max(text_size(row.name, CAPTION)[0] for row in rows)) + 12 if _named(rows) else 0
     lefts = _lefts(blocks, side, MARGIN + names)
     width = max(lefts[-1] + side + MARGIN, LEAST_WIDTH)
@@ -122,10 +125,10 @@ def _named(rows: Sequence[Row]) -> bool:
     return any(row.name for row in rows)
 
 
-def _side(rows: Sequence[Row]) -> int:
+def _side(rows: Sequence[Row], least: int) -> int:
     """How large every picture is shown: by whole numbers larger or smaller than it is."""
     side: int = next(cell.pixels.shape[0] for row in rows for cell in row.cells if cell is not None)
-    return side * -(-LEAST // side) if side < LEAST else side // -(-side // MOST)
+    return side * -(-least // side) if side < least else side // -(-side // MOST)
 
 
 def _shown(pixels: NDArray[np.uint8], side: int) -> Image.Image:

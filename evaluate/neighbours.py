@@ -25,6 +25,7 @@ from lvae.manifests.seeds import permute
 from lvae.manifests.wording import counted
 
 READ_ROWS = 1024
+LARGE = 96  # pixels of a side: captions need room
 TYPICAL = 100  # training images whose own nearest neighbour is looked for
 
 Space = Literal["latent", "feature"]
@@ -192,7 +193,7 @@ def neighbour_grid(
     kind = "originals" if from_source else "reconstructions: their originals are not here"
     blocks = [Block("sample", 1), Block(f"nearest of {counted(found.searched, 'training latent')} ({kind})", k)]
     note = f"Samples: {queries.what}.\n{explanation(found)}"
-    return grid(f"Nearest training images in {where}", blocks, rows, note), from_source
+    return grid(f"Nearest training images in {where}", blocks, rows, note, LARGE), from_source
 
 
 def caption(one: Neighbour, label: int, names: tuple[str, ...] | None) -> str:
@@ -205,7 +206,8 @@ def explanation(found: Neighbours) -> str:
     what = "normalized latents" if found.space == "latent" else "features of decoded pictures"
     return (
         f"Below each its distance (Euclidean, between {what}). From a training image to the nearest other one it is "
-        f"{found.typical:.3g} (median of {min(TYPICAL, found.searched)})."
+        f"{found.typical:.3g} (median of {min(TYPICAL, found.searched)}). A copy would be far nearer; a smooth "
+        "picture is somewhat nearer to everything."
     )
 
 

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from lvae.manifests import records
+from lvae.manifests.dataset import WRITTEN_BY
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage import Folder
 
 
 def remembered(folder: Folder, name: str, key: object, make: Callable[[], Any]) -> Any:
     """Plain values out of FOLDER/name.json, if they were made with this key; otherwise made, kept and returned."""
-    made_with, file = records.sha256_of(key), f"{name}.json"
+    made_with, file = records.sha256_of({"by": WRITTEN_BY, "key": records.plain(key)}), f"{name}.json"
     data = folder.read_if_there(file)
     if data is not None:
         kept = _whole(data, f"{folder}/{file}")

@@ -4,6 +4,7 @@ What is shown is taken from the run, or made and kept in RUN/report/step-0000500
 same checkpoint is quick. Sections that need the dataset say so where it was not given.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def _lede(subject: Subject) -> str:
         f"the autoencoder {stage.name} (f = {stage.downsampling_factor})" if not stage.pixels else "no autoencoder"
     )
     return (
-        f"A {what} of {counted(groups, 'stochastic group')}, after {counted(subject.step, 'update')} on "
+        f"A {what} of {counted(groups, 'stochastic group')}, after {subject.step:,} updates on "
         f"{record.count:,} latents of {shape}: pictures of {record.image.size} px through {through}."
     )
 
@@ -66,7 +67,7 @@ def _top(subject: Subject) -> str:
         spread = subject.record.spread(subject.best, metric) if metric in subject.record.metrics else None
         if spread is not None:
             figures.append((f"{metric_title(metric).split()[0]}, latent", f"{spread.mean:.2f}"))
-    shots = sample_shots(subject, subject.best, COLUMNS)
+    shots = [replace(shot, caption="") for shot in sample_shots(subject, subject.best, COLUMNS)]
     words = setting_in_words(subject.best)
     return key_figures(figures) + pictures(
         f"Samples, {words}", [Head("", ("",) * len(shots))], [Line("", tuple(shots))]

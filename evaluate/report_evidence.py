@@ -13,7 +13,7 @@ from PIL import __version__ as pillow_version
 
 from lvae.evaluate import neighbours as near
 from lvae.evaluate.grids import class_name
-from lvae.evaluate.inspection import decode, reconstructions
+from lvae.evaluate.inspection import decode, read_plan_classes, reconstructions
 from lvae.evaluate.queries import Queries
 from lvae.evaluate.remembered import remembered
 from lvae.evaluate.report_page import (
@@ -77,10 +77,7 @@ def neighbours_section(subject: Subject) -> Section:
     lines = [Line(line["name"], tuple(Shot(**shot) for shot in line["shots"])) for line in kept["lines"]]
     kind = "read from their source" if kept["from_source"] else "reconstructions, for their originals are not here"
     k = len(lines[0].shots) - 1
-    caption = (
-        f"Samples with {setting_in_words(subject.best)}; training images are {kind}. {kept['explanation']} A sample "
-        "that repeats a training image would be far nearer."
-    )
+    caption = f"Samples with {setting_in_words(subject.best)}; training images are {kind}. {kept['explanation']}"
     heads = [Head("sample", ("",)), Head(f"nearest of {counted(len(data), 'training latent')}", ("",) * k)]
     made_by = f"lvae neighbours {place} {subject.dataset_name} neighbours.png -n {len(lines)} -k {k}"
     return Section("neighbours", title, figure(pictures("Samples and their nearest", heads, lines), caption, made_by))
@@ -100,7 +97,11 @@ def reconstructions_section(subject: Subject) -> Section:
             found = reconstructions(data, RECONSTRUCTIONS)
         except LvaeError as error:
             return {"error": str(error)}
-        originals = [Shot.of(one.original, f"original {one.key}", one.key.rsplit("/", 1)[-1]) for one in found]
+        names = read_plan_classes(data)
+        originals = [
+            Shot.of(one.original, f"original {one.key}", class_name(one.label, names) if one.label >= 0 else "")
+            for one in found
+        ]
         decoded = [Shot.of(one.decoded, f"reconstruction of {one.key}", f"{one.psnr_db:.1f} dB") for one in found]
         mean = float(np.mean([min(one.psnr_db, 100.0) for one in found]))
         return {"originals": originals, "decoded": decoded, "mean_psnr_db": mean}
@@ -143,16 +144,17 @@ def _latent_scores(subject: Subject, data: Dataset) -> str:
     key = {"samples": samples.manifest.id, "dataset": data.manifest.id, "seed": subject.options.seed}
     full = remembered(subject.kept, "scores", key, make)
     metrics = subject.record.metrics
-    heads = [f"{metric_title(metric)}{' ↓' if lower_is_better(metric) else ' ↑'}" for metric in metrics]
+    heads = [f"{metric_title(metric)}\u00a0{'↓' if lower_is_better(metric) else '↑'}" for metric in metrics]
     rows = [
         (setting_in_words(setting), [_spread(subject, setting, metric) for metric in metrics], "")
         for setting in dict.fromkeys((UNGUIDED, subject.best, *subject.record.settings))
     ]
     rivals = (
-        ("floor", "real against real (halves)"),
         ("linear", "linear baseline: a Gaussian a class"),
         ("bottom", "noise of the channels' mean and deviation"),
     )
+    floor = subject.record.floor
+    rows.append(("real against real, as many", [_number(floor.get(metric)) for metric in metrics], "quiet"))
     for prefix, words in rivals:
         values = [full.get(f"{prefix}_{metric}") for metric in metrics]
         if any(value is not None for value in values):
@@ -161,11 +163,20 @@ def _latent_scores(subject: Subject, data: Dataset) -> str:
     caption = (
         f"Between normalized latents, not images: none of these is FID. {subject.record.count} samples a "
         f"setting{seeds(subject)}, against {against.count if against else 0} training latents of {full['dimensions']} "
-        "numbers. Fréchet distances of so few are biased upwards: compare them at equal counts. Precision and recall: "
-        "k = 3."
+        f"numbers. Precision and recall: k = 3. {_bias(subject, full['dimensions'])}"
     )
     made_by = f"lvae score --samples {subject.samples_of(UNGUIDED)} --reference {subject.dataset_name}"
     return figure(numbers("Scores", heads, rows), caption, made_by)
+
+
+def _bias(subject: Subject, dimensions: int) -> str:
+    """What to think of a Fréchet distance of so many samples."""
+    if subject.record.count > 10 * dimensions:
+        return "Compare Fréchet distances at equal counts only: they are biased upwards."
+    return (
+        "Of so few samples the Fréchet distance is mostly bias, the larger the more varied they are, which is why real "
+        "latents may score worse than samples of little variety: read it beside recall."
+    )
 
 
 def _spread(subject: Subject, setting: Setting, metric: str) -> str:
@@ -217,8 +228,8 @@ def throughput_section(subject: Subject, device: Device) -> Section:
         body += paragraph(f"Training went at {np.median(speeds):,.1f} latents a second (median of the log){share}.")
     caption = (
         f"Measured while this page was made: {kept['timed']} samples in batches of {kept['batch']}, "
-        f"{counted(kept['decoded'], 'picture')} decoded, on {kept['device']} with "
-        f"{counted(kept['threads'], 'thread')}. Other work on the machine makes it slower."
+        f"{counted(kept['decoded'], 'picture')} decoded, on {kept['device']}. Other work on "
+        "the machine makes it slower."
     )
     made_by = f"lvae sample {subject.run} samples -n 1000"
     table = numbers("Seconds", ["seconds for 1,000 samples"], rows)

@@ -95,7 +95,8 @@ def facts(label: str, pairs: Sequence[tuple[str, str]], mono: bool = False) -> s
         return f"<code>{escape(value)}</code>" if mono else escape(value)
 
     rows = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{shown(value)}</td></tr>' for name, value in pairs)
-    return scrolling(f'<table class="data"><tbody>{rows}</tbody></table>', label)
+    kind = "data mono" if mono else "data"
+    return scrolling(f'<table class="{kind}"><tbody>{rows}</tbody></table>', label)
 
 
 def numbers(label: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str], str]]) -> str:

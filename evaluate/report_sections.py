@@ -131,7 +131,7 @@ def samples(subject: Subject) -> Section:
             f"update {subject.step:,}; the number of a sample below it."
         )
         made_by = f"lvae decode {place} samples.png --limit {_limit(subject)}"
-        body += subtitle(setting_in_words(setting).capitalize())
+        body += subtitle("No guidance" if setting == UNGUIDED else f"With guidance: {setting_in_words(setting)}")
         body += figure(pictures(label, [Head("", ("",) * COLUMNS)], lines), caption, made_by)
     return Section("samples", "Samples", body)
 
@@ -163,7 +163,7 @@ def guidance(subject: Subject) -> Section:
     for (cold, mean), ones in groupby(settings, lambda one: (one.temperature != 1, one.mean)):
         some = list(ones)
         if cold:
-            heads.append(Head("temperature, no guidance", tuple(f"{one.temperature:g}" for one in some)))
+            heads.append(Head("temperature", tuple(f"{one.temperature:g}" for one in some)))
         else:
             headings = tuple("none" if one == UNGUIDED else f"variances {one.variance:g}" for one in some)
             heads.append(Head(f"means {mean:g}", headings))
@@ -175,12 +175,14 @@ def guidance(subject: Subject) -> Section:
     spared = "Means are not guided at 1×1, as in the paper. " if len(subject.config.model.groups) > 1 else ""
     caption = (
         "The noise of a row is the same in every column. Weights of guidance as in the paper: 0 is none. "
-        f"{spared if subject.guidable else ''}Without guidance the temperature is 1, unless it is named."
+        f"{spared if subject.guidable else ''}Temperatures are without guidance; otherwise it is 1."
     )
     made_by = _sweep_command(subject)
     body = figure(pictures("The same noise under every setting", heads, lines), caption, made_by)
     if subject.record.metrics:
-        drawn = [(chart.title, point_chart(chart)) for chart in sweep_charts(subject.record)]
+        drawn = [
+            (chart.title[:1].upper() + chart.title[1:], point_chart(chart)) for chart in sweep_charts(subject.record)
+        ]
         words = f"{subject.options.count} samples a point" + seeds(subject)
         said = f"{words}; 'real against real' is the level of as many training latents against the others."
         body += subtitle("Scores over the weights") + figure(charts(drawn), said, made_by)

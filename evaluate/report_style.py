@@ -34,10 +34,10 @@ nav ul { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 0; padding: 0; l
   font-size: 14.5px; }
 nav a { text-decoration: none; }
 nav a:hover { text-decoration: underline; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(132px, 1fr)); gap: 1px;
+.figures { display: flex; flex-wrap: wrap; gap: 1px;
   margin: 0 0 26px;
   background: var(--rule); border: 1px solid var(--rule); border-radius: 8px; overflow: hidden; }
-.figures div { background: var(--card); padding: 13px 16px 14px; }
+.figures div { flex: 1 1 132px; background: var(--card); padding: 13px 16px 14px; }
 .figures dt { color: var(--soft); font-size: 13px; }
 .figures dd { margin: 2px 0 0; font-size: 21px; font-weight: 600; font-variant-numeric: tabular-nums;
   overflow-wrap: anywhere; }
@@ -47,7 +47,7 @@ figcaption p { margin: 0 0 4px; }
 code { font: 12.8px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 .command { display: block; margin-top: 6px; padding: 7px 11px; background: var(--tint); border-radius: 6px;
   color: var(--ink);
-  overflow-x: auto; white-space: pre; }
+  white-space: pre-wrap; overflow-wrap: anywhere; }
 .command::before { content: "$ "; color: var(--soft); }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
 .scroll:focus-visible { outline: 2px solid var(--accent); outline-offset: 3px; }
@@ -57,6 +57,7 @@ table { border-collapse: collapse; font-size: 14.5px; }
   vertical-align: top; }
 .data thead th { color: var(--soft); font-weight: 500; font-size: 13.5px; vertical-align: bottom; }
 .data tbody th { font-weight: 500; white-space: nowrap; }
+.data thead th.number { white-space: normal; max-width: 15ch; }
 .data td { font-variant-numeric: tabular-nums; }
 .data .number { text-align: right; white-space: nowrap; }
 .data tr.best td.best { font-weight: 650; }
@@ -69,11 +70,13 @@ table { border-collapse: collapse; font-size: 14.5px; }
 .pictures thead tr.blocks th { color: var(--ink); font-size: 13.5px; font-weight: 560; }
 .pictures tbody th { position: sticky; left: 0; z-index: 1; padding-right: 12px; background: var(--paper);
   font-size: 13.5px;
-  vertical-align: middle; max-width: 130px; overflow-wrap: anywhere; }
+  vertical-align: middle; max-width: 130px; overflow-wrap: break-word; min-width: 56px; }
+.pictures.large small { max-width: 112px; }
+.pictures tbody th:empty { min-width: 0; padding: 0; }
 .pictures .gap { padding-left: 16px; }
 .pictures img { display: block; width: 88px; height: auto; border-radius: 3px; background: var(--tint); }
 .pictures.large img { width: 112px; }
-.pictures small { display: block; max-width: 112px; padding: 2px 0 4px; color: var(--soft);
+.pictures small { display: block; max-width: 88px; padding: 2px 0 4px; color: var(--soft);
   font-size: 11.5px; line-height: 1.3;
   font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr));
@@ -107,11 +110,16 @@ footer { padding-top: 18px; padding-bottom: 56px; color: var(--soft); font-size:
   header { padding-top: 30px; }
   .lede { font-size: 16.5px; }
   section { padding-top: 28px; }
-  .figures { grid-template-columns: repeat(2, 1fr); }
   .figures dd { font-size: 18px; }
+  .data tbody th { white-space: normal; min-width: 104px; overflow-wrap: break-word; }
+  .data th, .data td { padding-right: 14px; }
+  .mono tr, .mono th, .mono td { display: block; }
+  .data.mono th { padding: 8px 0 0; border: 0; }
+  .data.mono td { padding: 0 0 8px; }
   .pictures img { width: 66px; }
+  .pictures small { max-width: 66px; }
   .pictures.large img { width: 92px; }
-  .pictures small { max-width: 92px; }
+  .pictures.large small { max-width: 92px; }
   .pictures tbody th { max-width: 84px; padding-right: 8px; }
 }
 @media print {
@@ -125,7 +133,13 @@ footer { padding-top: 18px; padding-bottom: 56px; color: var(--soft); font-size:
   h2, h3 { break-after: avoid; }
   .scroll, .command { overflow: visible; white-space: pre-wrap; }
   .charts { grid-template-columns: 1fr 1fr; gap: 10pt 18pt; }
-  .pictures { width: 100%; } .pictures img, .pictures.large img { width: 100%; max-width: 24mm; }
+  .pictures img, .pictures.large img { width: 17mm; }
+  .pictures small, .pictures.large small { max-width: 17mm; }
+  .pictures .gap { padding-left: 8pt; }
+  .data { min-width: 0; width: 100%; font-size: 8.5pt; }
+  .data th, .data td { padding: 4pt 8pt 4pt 0; }
+  .data tbody th { white-space: normal; }
+  .data code { font-size: 7pt; }
   .pictures tbody th { position: static; background: none; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }

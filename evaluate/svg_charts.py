@@ -40,7 +40,7 @@ def curve_chart(title: str, curves: Sequence[Curve], x_label: str = "updates", l
     low, high = float(values.min()), float(np.quantile(values, 0.99)) if len(values) > 100 else float(values.max())
     margin = 0.04 * (high - low) or abs(high) * 0.1 or 1.0
     frame = Frame((float(steps.min()), float(steps.max())), (low - margin, high + margin), logarithmic)
-    ticks = round_marks(*frame.x, 4)
+    ticks = round_marks(*frame.x)
     parts = [_axes(frame, ticks or list(frame.x), x_label)]
     for number, curve in enumerate(thinned):
         points = " ".join(frame.at(x, y) for x, y in zip(curve.steps.tolist(), curve.values.tolist(), strict=True))
@@ -111,7 +111,7 @@ def _thinned(curve: Curve, logarithmic: bool) -> Curve:
 
 def _axes(frame: Frame, ticks: Sequence[float], x_label: str) -> str:
     parts = []
-    for mark in round_marks(*frame.y, 4):
+    for mark in _powers(*frame.y) if frame.logarithmic else round_marks(*frame.y):
         x, y = frame.at(frame.x[0], mark).split(",")
         text = f"{10**mark if frame.logarithmic else mark:.4g}"
         parts.append(f'<line class="rule" x1="{LEFT}" y1="{y}" x2="{RIGHT}" y2="{y}"/>')
@@ -122,6 +122,14 @@ def _axes(frame: Frame, ticks: Sequence[float], x_label: str) -> str:
         parts.append(f'<text class="middle" x="{x}" y="{BOTTOM + 16}">{text}</text>')
     parts.append(f'<text class="middle" x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 6}">{escape(x_label)}</text>')
     return "".join(parts)
+
+
+def _powers(low: float, high: float) -> list[float]:
+    """Logarithms of 1, 2 and 5 times powers of ten, or of the powers alone where these are many."""
+    powers = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+    factors = (1, 2, 5) if high - low < 2 else (1,)
+    found = (power + float(np.log10(factor)) for power in powers for factor in factors)
+    return [mark for mark in found if low <= mark <= high]
 
 
 def _dot(frame: Frame, x: float, y: float) -> str:
