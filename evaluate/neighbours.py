@@ -16,7 +16,6 @@ from lvae.evaluate.inspection import decode
 from lvae.evaluate.metrics import Points
 from lvae.evaluate.originals import Originals
 from lvae.evaluate.queries import Queries
-from lvae.evaluate.same_latents import expect_same_latents
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -76,7 +75,7 @@ def neighbours(
     searched = len(dataset) if limit is None else min(limit, len(dataset))
     if searched < k + 2:
         raise LvaeError(f"{dataset.folder}: {searched} latents are too few for {k} neighbours. Ask for fewer.")
-    expect_same_latents(queries.raw.shape[1:], queries.autoencoder, dataset)
+    queries.expect_same(dataset)
 
     def vectors(raw: NDArray[np.float32]) -> NDArray[np.float32]:
         if features is not None:
@@ -136,8 +135,7 @@ def _keys(dataset: Dataset) -> Callable[[int], str | None]:
     """What the image of a row is called."""
     if dataset.manifest.origin == "samples" or read_plan(dataset.folder) is None:
         return lambda row: None
-    originals = Originals(dataset)
-    return lambda row: originals.row(row).key
+    return Originals(dataset).key
 
 
 def neighbour_pictures(
@@ -160,16 +158,7 @@ def neighbour_pictures(
 
 def _from_source(dataset: Dataset, found: Neighbours) -> list[list[NDArray[np.uint8]]]:
     with Originals(dataset) as originals:
-        shown = []
-        for nearest in found.found:
-            pictures = []
-            for one in nearest:
-                pixels = originals.pixels(one.row, one.mirrored)
-                if pixels is None:
-                    raise LvaeError(f"{one.key}: cannot be opened any more.")
-                pictures.append(pixels)
-            shown.append(pictures)
-        return shown
+        return [[originals.open(one.row, one.mirrored) for one in nearest] for nearest in found.found]
 
 
 def neighbour_grid(

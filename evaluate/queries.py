@@ -26,6 +26,15 @@ class Queries:
     what: str
     autoencoder: AutoencoderRecord
 
+    def expect_same(self, dataset: Dataset) -> None:
+        """LvaeError where a dataset's latents are of another autoencoder, or of another shape."""
+        record, wanted = dataset.manifest.autoencoder, dataset.manifest.view.shape
+        if self.autoencoder.weights_sha256 != record.weights_sha256 or self.raw.shape[1:] != wanted:
+            raise LvaeError(
+                f"{dataset.folder}: latents {wanted} of {record.name}, but the samples are {self.raw.shape[1:]} of "
+                f"{self.autoencoder.name} with other weights or shape. Give the dataset that the model was trained on."
+            )
+
     @classmethod
     def of_dataset(cls, dataset: Dataset, positions: NDArray[np.int64]) -> Self:
         stored, labels = dataset.read(positions)

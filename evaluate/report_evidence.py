@@ -14,6 +14,7 @@ from PIL import __version__ as pillow_version
 from lvae.evaluate import neighbours as near
 from lvae.evaluate.grids import class_name
 from lvae.evaluate.inspection import decode, read_plan_classes, reconstructions
+from lvae.evaluate.latent_scores import latent_scores
 from lvae.evaluate.queries import Queries
 from lvae.evaluate.remembered import remembered
 from lvae.evaluate.report_page import (
@@ -32,7 +33,6 @@ from lvae.evaluate.report_page import (
 from lvae.evaluate.report_sections import seeds
 from lvae.evaluate.report_subject import UNGUIDED, Subject
 from lvae.evaluate.sample import draw
-from lvae.evaluate.score import latent_scores
 from lvae.evaluate.sweep import Setting
 from lvae.evaluate.sweep_figures import lower_is_better, metric_title, setting_in_words
 from lvae.manifests import records
@@ -136,36 +136,37 @@ def scores_section(subject: Subject) -> Section:
 
 
 def _latent_scores(subject: Subject, data: Dataset) -> str:
-    samples = Dataset.open(subject.samples_of(UNGUIDED))
-
-    def make() -> dict[str, Any]:
-        return latent_scores(samples, data, None, subject.options.seed).as_dict()
-
-    key = {"samples": samples.manifest.id, "dataset": data.manifest.id, "seed": subject.options.seed}
-    full = remembered(subject.kept, "scores", key, make)
+    sets = [Dataset.open(place) for place in subject.all_samples_of(subject.best)]
+    key = {"samples": [one.manifest.id for one in sets], "dataset": data.manifest.id, "seed": subject.options.seed}
+    full = remembered(
+        subject.kept, "scores", key, lambda: latent_scores(sets, data, None, subject.options.seed).as_dict()
+    )
     metrics = subject.record.metrics
     heads = [f"{metric_title(metric)}\u00a0{'↓' if lower_is_better(metric) else '↑'}" for metric in metrics]
     rows = [
         (setting_in_words(setting), [_spread(subject, setting, metric) for metric in metrics], "")
         for setting in dict.fromkeys((UNGUIDED, subject.best, *subject.record.settings))
     ]
+    floor = subject.record.floor
+    rows.append(("real against real, as many", [_number(floor.get(metric)) for metric in metrics], "quiet"))
     rivals = (
         ("linear", "linear baseline: a Gaussian a class"),
         ("bottom", "noise of the channels' mean and deviation"),
     )
-    floor = subject.record.floor
-    rows.append(("real against real, as many", [_number(floor.get(metric)) for metric in metrics], "quiet"))
     for prefix, words in rivals:
-        values = [full.get(f"{prefix}_{metric}") for metric in metrics]
-        if any(value is not None for value in values):
-            rows.append((words, [_number(value) for value in values], "quiet"))
+        values = [(full.get(f"{prefix}_{metric}"), full.get(f"{prefix}_{metric}_std")) for metric in metrics]
+        rows.append((words, [_number(mean) + (f" ± {std:.2g}" if std else "") for mean, std in values], "quiet"))
+    verdicts = "; ".join(f"{metric_title(metric)} {verdict}" for metric, verdict in full["verdicts"].items())
     against = subject.record.against
     caption = (
         f"Between normalized latents, not images: none of these is FID. {subject.record.count} samples a "
         f"setting{seeds(subject)}, against {against.count if against else 0} training latents of {full['dimensions']} "
-        f"numbers. Precision and recall: k = 3. {_bias(subject, full['dimensions'])}"
+        f"numbers. Precision and recall: k = 3. {_bias(subject, full['dimensions'])} Samples with "
+        f"{setting_in_words(subject.best)} against the linear baseline, an ordering only where the spreads part: "
+        f"{verdicts}."
     )
-    made_by = f"lvae score --samples {subject.samples_of(UNGUIDED)} --reference {subject.dataset_name}"
+    samples = " ".join(f"--samples {place}" for place in subject.all_samples_of(subject.best))
+    made_by = f"lvae score {samples} --reference {subject.dataset_name}"
     return figure(numbers("Scores", heads, rows), caption, made_by)
 
 

@@ -90,6 +90,11 @@ class Subject:
     def samples_of(self, setting: Setting) -> Path:
         return samples_at(self.sweep_folder, setting, self.options.seed)
 
+    def all_samples_of(self, setting: Setting) -> list[Path]:
+        """Of every seed."""
+        seeds = range(self.options.seed, self.options.seed + self.options.repeats)
+        return [samples_at(self.sweep_folder, setting, seed) for seed in seeds]
+
     @property
     def rows_by_class(self) -> bool:
         """Whether there are so few classes that each has a row of pictures."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from lvae.evaluate.metrics import Spread
 from lvae.evaluate.sample import Prepared, SampleOptions, prepare, sample_prepared
-from lvae.evaluate.score import Values
+from lvae.evaluate.score_table import Figures
 from lvae.manifests import records
 from lvae.manifests.dataset import WRITTEN_BY, Dataset
 from lvae.manifests.errors import LvaeError
@@ -74,8 +74,8 @@ class Scoring(Protocol):
 
     @property
     def against(self) -> Against: ...
-    def score(self, samples: Dataset, seed: int) -> Values: ...
-    def floor(self) -> Values: ...
+    def score(self, samples: Dataset, seed: int) -> Figures: ...
+    def floor(self) -> Figures: ...
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,12 @@ class SweepRecord:
         return [result for result in self.results if result.setting == setting]
 
     def spread(self, setting: Setting, metric: str) -> Spread | None:
-        """Mean and standard deviation over seeds; None where it was not scored."""
+        """Mean and sample standard deviation over seeds, 0 of a single one; None where it was not scored."""
         scores = [result.scores[metric] for result in self.of(setting) if result.scores is not None]
         values = [value for value in scores if value is not None]
-        return Spread(float(np.mean(values)), float(np.std(values))) if values else None
+        if not values:
+            return None
+        return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -127,7 +129,7 @@ class SweepRecord:
     def metrics(self) -> tuple[str, ...]:
         """Those that were computed, but the deviations of others."""
         scored = [result.scores for result in self.results if result.scores is not None]
-        return tuple(name for name in (scored[0] if scored else ()) if not name.endswith("_std"))
+        return tuple(name for name in (scored[0] if scored else ()) if "_std" not in name)
 
 
 def settings_of(
@@ -189,7 +191,7 @@ def sweep(
         plan = sample_prepared(own, run, place, device, batch, progress)
         done = next((one for one in record.of(setting) if one.seed == seed), None)
         if device.is_main and (done is None or (done.scores is None and scoring is not None)):
-            scores = None if scoring is None else scoring.score(Dataset.open(place), seed)
+            scores = None if scoring is None else dict(scoring.score(Dataset.open(place), seed))
             result = Result(setting, seed, plan.guidance_mean, plan.guidance_variance, plan.temperature, scores)
             others = tuple(one for one in record.results if one is not done)
             record = replace(record, results=(*others, result))
@@ -263,7 +265,7 @@ def _begun(folder: Folder, prepared: Prepared, wanted: Sweep, scoring: Scoring |
     if before is None:
         if folder.root.exists() and any(not name.startswith("samples/") for name in folder.names()):
             raise LvaeError(f"{folder}: holds something else than a sweep. Name another folder.")
-        return new if scoring is None else replace(new, floor=scoring.floor())
+        return new if scoring is None else replace(new, floor=dict(scoring.floor()))
     added = before.against is None or new.against is None  # scores may come later, and need not be asked for again
     asked = replace(new, against=before.against) if added else new
     difference = first_difference(replace(before, floor={}, results=()), asked)
@@ -275,4 +277,4 @@ def _begun(folder: Folder, prepared: Prepared, wanted: Sweep, scoring: Scoring |
         )
     if scoring is None or before.against is not None:
         return before
-    return replace(before, against=new.against, floor=scoring.floor())
+    return replace(before, against=new.against, floor=dict(scoring.floor()))

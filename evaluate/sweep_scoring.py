@@ -1,18 +1,16 @@
-"""How the samples of a sweep are scored: in the latent space of a dataset, or by Inception features."""
+"""How the samples of a sweep are scored: in the latent space of a dataset, or by a network's features."""
 
+from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lvae.evaluate.decode import load_decoder
-from lvae.evaluate.inception import InceptionFID, Mode
-from lvae.evaluate.reference_files import file_sha256
-from lvae.evaluate.same_latents import expect_same_latents
-from lvae.evaluate.score import Values, image_scores, latent_metrics, latents_of
-from lvae.evaluate.stacks import ImageStack, decoded_stack
+from lvae.evaluate.latent_scores import LatentReference, expect_same, latents_of
+from lvae.evaluate.networks import FeatureNetwork
+from lvae.evaluate.score import METRICS, OWN_METRICS, ReferenceFeatures, features_of, figures
+from lvae.evaluate.score_table import Figures
+from lvae.evaluate.stacks import decoded_stack
 from lvae.evaluate.sweep import Against
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.seeds import derive
@@ -32,36 +30,42 @@ class LatentScoring:
         return Against("latent", self._reference.manifest.id, self._num, None)
 
     @cached_property
-    def _latents(self) -> NDArray[np.float32]:
-        return latents_of(self._reference, self._reference, self._num)
+    def _latents(self) -> LatentReference:
+        return LatentReference(latents_of(self._reference, self._reference, self._num, self._seed))
 
-    def score(self, samples: Dataset, seed: int) -> Values:
-        expect_same_latents(samples.manifest.view.shape, samples.manifest.autoencoder, self._reference)
-        return dict(latent_metrics(latents_of(samples, self._reference, None), self._latents, seed))
+    def score(self, samples: Dataset, seed: int) -> Figures:
+        expect_same(samples, self._reference)
+        return self._latents.figures(latents_of(samples, self._reference), seed=seed)
 
-    def floor(self) -> Values:
-        y = self._latents
+    def floor(self) -> Figures:
+        y = self._latents.latents
         order = np.random.default_rng(derive(self._seed, "floor", 0)).permutation(len(y))
         cut = min(self._count, len(y) // 2)
-        return dict(latent_metrics(y[order[:cut]], y[order[cut:]], self._seed))
+        return LatentReference(y[order[cut:]]).figures(y[order[:cut]], seed=self._seed)
 
 
 class FeatureScoring:
-    """FID and its kin between decoded samples and a reference: pictures, or a file of statistics."""
+    """By features of decoded samples. open_reference: reads the reference's, once, when the first score is wanted."""
 
-    def __init__(self, reference: ImageStack | Path, name: str, features: Path, mode: Mode):
-        self._reference, self._name, self._features, self._mode = reference, name, features, mode
-        self._network = InceptionFID.load(features)
+    def __init__(
+        self,
+        network: FeatureNetwork,
+        open_reference: Callable[[], ReferenceFeatures],
+        name: str,
+        count: int | None,
+    ):
+        self._network, self._open = network, open_reference
+        self.against = Against(network.mode, name, count, network.sha256)
 
-    @property
-    def against(self) -> Against:
-        count = None if isinstance(self._reference, Path) else len(self._reference)
-        return Against(self._mode, self._name, count, file_sha256(self._features))
+    @cached_property
+    def _reference(self) -> ReferenceFeatures:
+        return self._open()
 
-    def score(self, samples: Dataset, seed: int) -> Values:
-        network: Any = load_decoder(samples, None)
-        stack = decoded_stack(samples, network, None)
-        return image_scores(stack, self._reference, self._network, self._mode, self._features, seed).values
+    def score(self, samples: Dataset, seed: int) -> Figures:
+        stack = decoded_stack(samples, load_decoder(samples, None), None, device=self._network.device)
+        found, _ = features_of(stack, self._network)
+        wanted = METRICS if self._network.name == "inception" else OWN_METRICS
+        return figures(found, self._reference, self._network.name, wanted, seed, extrapolate=False)
 
-    def floor(self) -> Values:
+    def floor(self) -> Figures:
         return {}

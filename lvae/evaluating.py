@@ -191,7 +191,9 @@ def _score_pictures(
     names = checked_metrics(wanted, known, f"the {network.name} network")
     stacks = [image_stack(path, replace(asked, split="train")) for path in samples]
     stored = read_reference(Path(reference)) if reference.endswith(".npz") else None
-    pictures = image_stack(reference, replace(asked, num=None if stored else asked.num)) if _has_pictures(stored) else None
+    pictures = (
+        image_stack(reference, replace(asked, num=None if stored else asked.num)) if _has_pictures(stored) else None
+    )
     check_sizes(stacks[0], pictures, reference)
     beside: list[Any] = []
     if around is not None:

@@ -4,19 +4,22 @@ from pathlib import Path
 
 import click
 
+from lvae.encode.encoder import choose_device
 from lvae.evaluate import neighbours as near
 from lvae.evaluate.decode import load_decoder, positions_of, write_whole
 from lvae.evaluate.figures import png
-from lvae.evaluate.inception import InceptionFID, Mode
+from lvae.evaluate.inception import Mode
+from lvae.evaluate.networks import open_network
 from lvae.evaluate.queries import Queries, is_run
-from lvae.evaluate.reference_files import file_sha256
+from lvae.evaluate.reference_files import file_sha256, read_reference
 from lvae.evaluate.report import write_report
 from lvae.evaluate.report_subject import ReportOptions, opened, sampled
 from lvae.evaluate.sample import SampleOptions
+from lvae.evaluate.score import ReferenceFeatures, reference_of
 from lvae.evaluate.sweep import SWEEP, Scoring, Sweep, numbers, samples_at, settings_of, sweep
 from lvae.evaluate.sweep_figures import picture_grid, score_figure, sweep_pictures, table
 from lvae.evaluate.sweep_scoring import FeatureScoring, LatentScoring
-from lvae.evaluating import image_stack, is_dataset
+from lvae.evaluating import Pictures, image_stack, is_dataset
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -59,9 +62,9 @@ def run_sweep(
     )
     count = count or (pictures if reference is None else max(SCORED, pictures))
     wanted = Sweep(settings, count, pictures, repeats, mean_at_1x1)
-    scoring = _scoring(reference, split, num, features, mode, count, options.seed)
     on = open_device(device, precision)
     try:
+        scoring = _scoring(reference, split, num, features, mode, count, options.seed, on.kind)
         before = out / SWEEP
         old = before.read_bytes() if before.exists() else b""
         with Bar("sweeping", len(settings) * repeats * count, "samples") as bar:
@@ -92,7 +95,14 @@ def run_sweep(
 
 
 def _scoring(
-    reference: str | None, split: str, num: int | None, features: Path | None, mode: Mode, count: int, seed: int
+    reference: str | None,
+    split: str,
+    num: int | None,
+    features: Path | None,
+    mode: Mode,
+    count: int,
+    seed: int,
+    device: str,
 ) -> Scoring | None:
     if reference is None:
         if features is not None:
@@ -102,10 +112,25 @@ def _scoring(
         if not is_dataset(reference):
             raise LvaeError(f"{reference}: pictures are scored by a network's features. Give --features FILE.")
         return LatentScoring(Dataset.open(reference, split), count, num, seed)
-    if reference.endswith(".npz"):
-        return FeatureScoring(Path(reference), file_sha256(Path(reference)), features, mode)
-    name = Dataset.open(reference).manifest.id if is_dataset(reference) else reference
-    return FeatureScoring(image_stack(reference, split, num), name, features, mode)
+    network = open_network(features, mode, _for_networks(device))
+    stored = read_reference(Path(reference)) if reference.endswith(".npz") else None
+    asked = Pictures(num, seed, None, "adm", split, _for_networks(device))
+    stack = image_stack(reference, asked) if stored is None or stored.has_images else None
+    name = reference
+    if is_dataset(reference):
+        name = Dataset.open(reference).manifest.id
+    elif reference.endswith(".npz"):
+        name = file_sha256(Path(reference))
+
+    def opened() -> ReferenceFeatures:
+        return reference_of(reference, stored, stack, network, lambda _: None)[0]
+
+    return FeatureScoring(network, opened, name, None if stack is None else stack.count)
+
+
+def _for_networks(device: str) -> str:
+    """Autoencoders and feature networks run on a GPU or on the CPU."""
+    return "cuda" if device == "cuda" else "cpu"
 
 
 def run_neighbours(
@@ -137,7 +162,7 @@ def run_neighbours(
         samples = Dataset.open(place)
         queries = Queries.of_dataset(samples, positions_of(indices, len(samples), count))
     network = load_decoder(data, None, place)
-    inception = None if features is None else InceptionFID.load(features)
+    by = None if features is None else open_network(features, mode, choose_device(device if device != "xla" else "cpu"))
     searched = len(data) if limit is None else min(limit, len(data))
     with Bar("searching", searched, "latents") as bar:
         found = near.neighbours(
@@ -145,7 +170,7 @@ def run_neighbours(
             data,
             k,
             network,
-            None if inception is None else lambda pictures: inception(pictures, mode).pooled,
+            None if by is None else lambda pictures: by(pictures).pooled,
             limit,
             bar.advance,
         )

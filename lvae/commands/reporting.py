@@ -9,7 +9,9 @@ from lvae import options as shared
 from lvae.commands.evaluating import DEVICE, MODE, PRECISION
 
 FEATURES = click.option(
-    "--features", type=click.Path(dir_okay=False, path_type=Path), help="Weights of the FID Inception network."
+    "--features",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Weights of the FID Inception network, or a TorchScript network.",
 )
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of noise and subsets.")
 WEIGHTS = click.option(
@@ -33,7 +35,9 @@ LABELS = click.option("--labels", metavar="cycle|random|N|NAME|FILE", help="Clas
 @WEIGHTS
 @click.option("--reference", metavar="DATASET|IMAGES|NPZ", help="Score against this [no scores].")
 @click.option("--split", default="train", show_default=True, help="Of a DATASET given as reference.")
-@click.option("--num", type=click.IntRange(20), help="The first so many of the reference [10000 latents, all images].")
+@click.option(
+    "--num", type=click.IntRange(20), help="So many of the reference, a choice by --seed [10000 latents, all images]."
+)
 @FEATURES
 @MODE
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")

@@ -63,9 +63,7 @@ def test_originals_are_the_pixels_that_were_encoded(world: Path) -> None:
     decoded = decode(load_autoencoder(data), data.denormalize(data.read(np.arange(20))[0]))
     with Originals(data) as originals:
         for pixels, row, mirrored in zip(decoded, data.rows[:20], data.mirrored[:20], strict=True):
-            found = originals.pixels(int(row), bool(mirrored))
-            assert found is not None
-            np.testing.assert_array_equal(found, pixels)
+            np.testing.assert_array_equal(originals.open(int(row), bool(mirrored)), pixels)
 
 
 def test_pictures_come_from_the_source_or_are_marked_as_reconstructions(world: Path, tmp_path: Path) -> None:
