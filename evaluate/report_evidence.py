@@ -200,15 +200,19 @@ def _scores_of(path: Path) -> str:
     if not isinstance(found, dict):
         raise LvaeError(f"{path}: not what 'lvae score --json' prints.")
     warnings = found.pop("warnings", [])
-    rows = [
-        (
-            name.replace("_", " "),
-            "not available" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value),
-        )
-        for name, value in found.items()
-    ]
+    rows = [(name.replace("_", " "), _plain(value)) for name, value in found.items()]
     said = "".join(paragraph(str(warning), "warning") for warning in warnings)
     return facts(f"Scores of {path.name}", rows) + said
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "not available"
+    if isinstance(value, dict):
+        return "; ".join(f"{name.replace('_', ' ')}: {_plain(entry)}" for name, entry in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def throughput_section(subject: Subject, device: Device) -> Section:

@@ -126,7 +126,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, data: Dataset) -> Path:
 def page(run: Path, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("page") / "page.html"
     scores = out.with_name("fid.json")
-    scores.write_text(json.dumps({"fid": 12.25, "sfid": None, "mode": "adm", "warnings": ["16 rows are few"]}))
+    scores.write_text(
+        json.dumps({"fid": 12.25, "sfid": None, "verdicts": {"fid": "better"}, "warnings": ["16 rows are few"]})
+    )
     lvae("report", run, out, "--dataset", data.folder, "--scores", scores, *SMALL)
     return out
 
@@ -164,6 +166,7 @@ def test_the_page_says_what_was_trained_on_what_and_from_which_bytes(run: Path, 
     assert (
         "16 samples a setting, mean and standard deviation over 2 seeds, against 144 training latents" in text["scores"]
     )
+    assert "fid: better" in text["scores"] and "kernel distance between latents" in text["scores"]
     for row in ("no guidance", "means 1.5, variances 3", "real against real", "linear baseline", "noise"):
         assert row in text["scores"]
     assert "12.25" in text["scores"] and "not available" in text["scores"] and "16 rows are few" in text["scores"]

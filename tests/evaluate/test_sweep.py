@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,14 @@ from lvae.evaluate.sweep_figures import sweep_charts
 from lvae.manifests.dataset import Dataset
 from tests.evaluate import run_examples
 from tests.evaluate.run_examples import latents, model_config
+
+
+class Colours(torch.nn.Module):
+    """Twelve features: the mean colours of the quarters."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(pixels.float() / 255, 2).flatten(1)
+
 
 SMALL = ("-n", "24", "--pictures", "4", "--device", "cpu")
 
@@ -86,6 +95,22 @@ def test_scores_are_those_of_lvae_score(run: Path, data: Dataset, tmp_path: Path
     charts = sweep_charts(record)
     assert len(charts) == 4 and all(chart.level is not None for chart in charts)
     assert (out / "scores.png").exists()
+
+
+def test_features_of_pictures_score_as_lvae_score_does(run: Path, data: Dataset, tmp_path: Path) -> None:
+    with pytest.warns(DeprecationWarning):  # torch prefers torch.export, whose files it unpickles
+        torch.jit.script(Colours()).save(str(tmp_path / "colours.pt"))
+    options = ("--reference", data.folder, "--features", tmp_path / "colours.pt")
+    grid = ("--means", "0", "--variances", "3", "--temperatures", "")
+    done = lvae("sweep", run, tmp_path / "sweep", *SMALL, *grid, *options)
+    assert "Fréchet distance of features" in done.stdout
+    record = read_sweep(tmp_path / "sweep")
+    assert record is not None and record.against is not None and record.against.count == len(data)
+    result = record.results[1]
+    asked = ("--samples", tmp_path / "sweep/samples/mean-0-variance-3-seed-0", *options, "--device", "cpu", "--json")
+    scored = json.loads(lvae("score", *asked).stdout)
+    assert result.scores is not None and len(record.metrics) == 4
+    assert result.scores == {name: pytest.approx(scored[name], rel=1e-6) for name in result.scores}
 
 
 def test_what_is_there_is_neither_drawn_nor_scored_again(run: Path, data: Dataset, tmp_path: Path) -> None:
