@@ -132,7 +132,7 @@ class Device:
 
     def place(self, module: Module) -> Module:
         """The module on the device, in the memory format that is fast there."""
-        return module.to(self.torch_device)
+        return module.to(device=self.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def put(self, tensor: Tensor) -> Tensor:
         """A batch (b, ...) on the device, without waiting where it lies in pinned memory. XLA spreads it by rows."""
@@ -259,9 +259,6 @@ class CudaDevice(Device):
     def describe(self) -> str:
         return torch.cuda.get_device_name(self.torch_device)
 
-    def place(self, module: Module) -> Module:
-        return module.to(device=self.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
     def pin(self, tensor: Tensor) -> Tensor:
         return tensor.pin_memory()
 
@@ -307,6 +304,9 @@ class XlaDevice(Device):
 
     def describe(self) -> str:
         return f"{self.parts} XLA devices ({self._runtime.device_type()})"
+
+    def place(self, module: Module) -> Module:
+        return module.to(self.torch_device)
 
     def put(self, tensor: Tensor) -> Tensor:
         moved = tensor.to(self.torch_device)
