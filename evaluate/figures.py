@@ -62,7 +62,7 @@ def pair_grid(pairs: Sequence[tuple[Captioned, Captioned]], title: str, columns:
     cell = 2 * width + GAP // 2
     line = CAPTION + 8
     rows = -(-len(pairs) // columns)
-    title_lines = _wrapped(title, columns * (cell + 2 * GAP) - 2 * GAP, TITLE)
+    title_lines = wrapped(title, columns * (cell + 2 * GAP) - 2 * GAP, TITLE)
     top = MARGIN + len(title_lines) * (TITLE + 8) + 6
     canvas = Image.new(
         "RGB",
@@ -84,7 +84,8 @@ def pair_grid(pairs: Sequence[tuple[Captioned, Captioned]], title: str, columns:
     return canvas
 
 
-def _wrapped(text: str, width: int, size: int) -> list[str]:
+def wrapped(text: str, width: int, size: int) -> list[str]:
+    """The text on lines that are no wider than so many pixels; a longer word ends in an ellipsis."""
     lines, line = [], ""
     for word in text.split():
         wider = f"{line} {word}".strip()
