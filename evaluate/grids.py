@@ -102,13 +102,13 @@ def _caption(cell: Cell, width: int) -> list[str]:
 
 def _width(row: Sequence[Cell | None], column: int, times: int) -> int:
     cell = row[column] if column < len(row) else None
-    return 0 if cell is None else cell.pixels.shape[1] * times
+    return 0 if cell is None else int(cell.pixels.shape[1]) * times
 
 
 def _height(row: Sequence[Cell | None], widths: Sequence[int], times: int) -> int:
     """Of a row with its captions."""
     return max(
-        cell.pixels.shape[0] * times + 8 + len(_caption(cell, width)) * (CAPTION + 5)
+        int(cell.pixels.shape[0]) * times + 8 + len(_caption(cell, width)) * (CAPTION + 5)
         for cell, width in zip(row, widths, strict=False)
         if cell is not None
     )

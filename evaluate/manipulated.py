@@ -115,7 +115,7 @@ def show_traversal(
         [f"{value:+.2f}" for value in down.values],
     )
     shape = len(down.values), columns
-    arrays = {
+    arrays: Arrays = {
         "latents": found.reshape(*shape, *found.shape[1:]),
         "pixels": pixels.reshape(*shape, *pixels.shape[1:]),
         "across": np.array(across.values),
@@ -184,7 +184,7 @@ def show_interpolation(
     if hierarchical and space == "z":
         note += "Under this hierarchical prior, z between two posteriors may lie where the model never was. "
     picture = cell_grid(rows, title, f"{note}{_remark(studio)}".strip())
-    arrays = {
+    arrays: Arrays = {
         "latents": np.stack(everything),
         "pixels": np.stack([studio.pictures(found) for found in everything]),
         "shares": np.array(shares),
@@ -227,16 +227,13 @@ def show_outpainting(
         given = tuple(times * side for side in (margins.top, margins.left, config.resolution, config.resolution))
         everything.append(found)
         pictures.append(pixels)
-        drawn = [
-            Cell(one, f"draw {draw}" if count > 1 else "", given=given)  # type: ignore[arg-type]
-            for draw, one in enumerate(pixels)
-        ]
+        drawn = [Cell(one, f"draw {draw}" if count > 1 else "", given=given) for draw, one in enumerate(pixels)]
         rows.append([Cell(subject.pixels, subject.name, original=True), *drawn])
     sides = [f"{value} {name}" for name, value in vars(margins).items() if value]
     title = f"Outpainted by latents: {', '.join(sides) or 'nothing'} (seed {seed}){_guided(guide)}"
     note = "Framed: the images. Lines beside the others: the part whose posterior was given; the rest is drawn. "
     picture = cell_grid(rows, title, f"{note}{_remark(studio)}".strip())
-    arrays = {
+    arrays: Arrays = {
         "latents": np.stack(everything),
         "pixels": np.stack(pictures),
         "margins_left_right_top_bottom": np.array([margins.left, margins.right, margins.top, margins.bottom]),
@@ -293,7 +290,7 @@ def show_depths(
         shares = ", ".join(f"{size}x{size} {nats:.0f}" for size, nats in rates.by_resolution.items())
         note += f"Rate by resolution over {rates.images} images, nats: {shares}. "
     picture = cell_grid(rows, title, f"{note}{_remark(studio)}".strip(), columns)
-    arrays = {
+    arrays: Arrays = {
         "latents": np.stack(everything),
         "pixels": np.stack([studio.pictures(found) for found in everything]),
         "groups_given": np.array(counts),
@@ -305,7 +302,8 @@ def show_depths(
 
 def show_rates(measured: Sequence[tuple[str, int, Rates]]) -> Shown:
     """Nats per resolution, a panel a model: (its name, pixels of its pictures, its rates)."""
-    panels, arrays = [], {}
+    panels: list[Shares] = []
+    arrays: Arrays = {}
     for number, (name, size, rates) in enumerate(measured):
         shares = rates.by_resolution
         parts = [f"{resolution}x{resolution}" for resolution in shares]

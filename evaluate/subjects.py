@@ -80,7 +80,8 @@ class Studio:
 
     def picture(self, latents: Tensor) -> NDArray[np.uint8]:
         """One, (1, d, h, w) -> uint8 (H, W, 3)."""
-        return self.pictures(latents.detach().float().cpu().numpy())[0]
+        one: NDArray[np.uint8] = self.pictures(latents.detach().float().cpu().numpy())[0]
+        return one
 
     def noise(self, seed: int, purpose: str, index: int, size: tuple[int, int] | None = None) -> list[Tensor]:
         """Noise for one image, (1, z, h, w) a group: a function of (seed, purpose, index)."""

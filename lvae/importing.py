@@ -258,6 +258,4 @@ def _check(run: Path, against: str | None, device: str) -> None:
     for line in how_to_score(studio.config.preset, str(run)):
         click.echo(line)
     if wrong := [finding for finding in findings if finding.verdict == "NOT as expected"]:
-        raise LvaeError(
-            f"{run}: {wrong[0].what} not as expected. See the lines above; is this the file it claims to be?"
-        )
+        raise LvaeError(f"{run}: {wrong[0].what} not as expected. Is this the file that it claims to be?")

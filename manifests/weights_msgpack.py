@@ -16,7 +16,7 @@ from lvae.manifests.weights_stored import StoredTensor, stored_array
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_VALUES = 1 << 20  # of a published training state, some 8,000
+MAX_VALUES = 1 << 17  # of a published training state, some 8,000
 MAX_DEPTH = 32
 MAX_TEXT = 1 << 16
 ARRAY, SCALAR = 1, 3  # Flax's extensions

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the legacy format
 PROTOCOL = 1001  # the second one
 MAX_DEPTH = 32  # of dictionaries in a pickle of arrays
-MAX_BRANCHES = 1 << 20
+MAX_BRANCHES = 1 << 16
 BIG_ENDIAN = "written by a big-endian machine. Save it again on a little-endian one."
 
 _Find = Callable[[PickledStorage, int], memoryview]  # the bytes of a storage, and how many there must be

@@ -30,7 +30,8 @@ from tests.train.model_examples import CONDITIONAL, PLAIN, UPSAMPLER, lively
 torch.set_num_threads(1)
 
 KL = {"kind": "kl", "width": 8, "multipliers": [1, 2], "blocks": 1, "latent_channels": 4, "codes": 0}
-SMALL = replace(PLAIN, resolution=16, attention="published")  # latents of 4 channels
+# Latents of 4 channels, with as many attentions and heads as shapes tell.
+SMALL = replace(PLAIN, attentions=(0, 2, 3, 1), heads=(0, 1, 2, 2), attention="published")
 
 
 def lvae(*arguments: str | Path, check: int = 0) -> Result:
