@@ -62,6 +62,9 @@ def open_published(source: str | Path | Mapping[str, Any]) -> PublishedFile:
             tree, size = open_tree(Path(source))
         except OSError as error:
             raise LvaeError(f"{where}: cannot be read ({error.strerror or error}).") from None
+    inner = tree.get("state_dict")
+    if isinstance(inner, Mapping):
+        tree = inner
     if any(isinstance(value, Mapping) for value in tree.values()):
         return _flax(tree, size, where)
     return _torch(tree, size, where)

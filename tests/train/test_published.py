@@ -80,6 +80,7 @@ def test_files_beside_an_autoencoder(kind: str, tmp_path: Path) -> None:
         torch.save(state, path, _use_new_zipfile_serialization=kind == "pt")
     assert load_published(path)(x, labels).mean.equal(model(x, labels).mean)
     assert load_published(str(path)).config.classes == 5
+    assert load_published({"state_dict": state})(x, labels).mean.equal(model(x, labels).mean)
 
 
 def test_half_precision_is_read_as_float32() -> None:
