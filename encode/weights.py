@@ -1,7 +1,6 @@
 """Weights of autoencoders: any file or folder they come in, told apart by content. No file's code is ever run.
 
-The formats are in weights_safetensors.py, weights_torch.py (with weights_archive.py, weights_pickle.py and
-weights_objects.py) and weights_folder.py, the names of tensors in weights_names.py.
+The formats are in manifests/weights_files.py, folders in weights_folder.py, the names of tensors in weights_names.py.
 """
 
 import math
@@ -15,22 +14,21 @@ from torch import Tensor
 
 from lvae.encode.architectures import KNOWN
 from lvae.encode.recognition import recognize, summary
-from lvae.encode.weights_archive import Archive, map_file
-from lvae.encode.weights_folder import SUFFIXES, find_files, scale_facts
+from lvae.encode.weights_folder import find_files, scale_facts
 from lvae.encode.weights_names import (
     canonical,
     first_stage,
     from_diffusers,
     join_taesd,
     layout_of,
-    printable,
     sees_rgb,
     to_diffusers,
 )
-from lvae.encode.weights_safetensors import MAX_HEADER_BYTES, read_safetensors, save_safetensors
-from lvae.encode.weights_stored import StoredTensor, read_all
-from lvae.encode.weights_torch import read_legacy, read_zip
+from lvae.encode.weights_safetensors import save_safetensors
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.weights_files import Stored, open_tensors
+from lvae.manifests.weights_stored import read_all
+from lvae.manifests.wording import printable
 
 __all__ = [
     "Contents",
@@ -45,7 +43,6 @@ __all__ = [
 ]
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-Stored = dict[str, StoredTensor]
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def read(location: str | Path, kind: str | None = None) -> Contents:
             files = [Path(part) for part in str(location).split(",")]
             if len(files) != 2:
                 raise LvaeError(f"{path}: no such file or folder. Give one that exists.")
-        opened = [_open(file) for file in files]
+        opened = [open_tensors(file) for file in files]
         state = opened[0][0] if len(opened) == 1 else _join(files, [stored for stored, _ in opened])
         return _contents(state, sum(size for _, size in opened), files, config)
     except OSError as error:
@@ -90,7 +87,7 @@ def read_tensors(location: str | Path) -> dict[str, Tensor]:
     """Every tensor of a file under its own name, whatever network it belongs to."""
     path = Path(location)
     try:
-        stored, size = _open(path)
+        stored, size = open_tensors(path)
         return read_all(stored, size, str(path))
     except OSError as error:
         raise LvaeError(f"{path}: cannot be read ({error.strerror or error}).") from None
@@ -152,64 +149,3 @@ def _join(files: list[Path], states: list[Stored]) -> Stored:
         )
     encoder, decoder = sorted(states, key=lambda state: not sees_rgb(state.get("0.weight")))
     return join_taesd(encoder, decoder)
-
-
-def _open(path: Path) -> tuple[Stored, int]:
-    """A file's tensors and its size in bytes, unpacked. Told apart by content: a file's name proves nothing."""
-    if not path.exists():
-        raise LvaeError(f"{path}: no such file. Give one that exists.")
-    if not path.is_file():
-        raise LvaeError(f"{path}: not a regular file. Give a file of weights or its folder.")
-    size = path.stat().st_size
-    if size == 0:
-        raise LvaeError(f"{path}: the file is empty (0 bytes). Fetch it again.")
-    with path.open("rb") as file:
-        head = file.read(512)
-        header_bytes = int.from_bytes(head[:8], "little")
-        if head[8:9] == b"{" and header_bytes <= min(size - 8, MAX_HEADER_BYTES):
-            return read_safetensors(path), size
-        if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-            return _open_zip(map_file(file), str(path))
-        if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-            return read_legacy(map_file(file), str(path)), size
-    raise LvaeError(f"{path}: {_no_weights(head, header_bytes, size)}")
-
-
-def _open_zip(data: memoryview, source: str, inside: bool = False) -> tuple[Stored, int]:
-    """torch's own zip file, or one that a single file of torch's was packed into."""
-    archive = Archive(data, source)
-    names = [name for name in archive.names() if not Path(name).name.startswith(".") and "__MACOSX" not in name]
-    folders = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
-    if len(folders) == 1:
-        return read_zip(archive, folders[0], source), len(data)
-    wanted = [name for name in names if name.endswith(SUFFIXES)]
-    if folders or inside or len(wanted) != 1:
-        raise LvaeError(f"{source}: a zip file that does not hold one file of weights. Unpack it and give that file.")
-    inner = archive.unpack(wanted[0])
-    source = f"{source} ({printable(wanted[0])})"
-    head = bytes(inner[:512])
-    if head.startswith(b"PK\x03\x04"):
-        return _open_zip(inner, source, inside=True)
-    if head.startswith(b"\x80"):
-        return read_legacy(inner, source), len(inner)
-    if head[8:9] == b"{":
-        raise LvaeError(f"{source}: a .safetensors file within a zip file. Unpack it and give that file.")
-    raise LvaeError(f"{source}: {_no_weights(head, 0, len(inner))}")
-
-
-def _no_weights(head: bytes, header_bytes: int, size: int) -> str:
-    """What a file is that is none of weights, and what to do."""
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text.startswith(b"<"):
-        return f"an HTML page ({size} bytes) instead of weights, so the download failed. Fetch it again."
-    if text.startswith(b"version https://git-lfs"):
-        return f"a pointer of git-lfs ({size} bytes) instead of the weights. Run 'git lfs pull' in its folder."
-    if head[8:9] == b"{" and header_bytes > size - 8:
-        return f"an incomplete download ({size} bytes, shorter than the header of {header_bytes}). Fetch it again."
-    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")) or (
-        head[257:262] == b"ustar"
-    ):
-        return f"a packed archive ({size} bytes). Unpack it and give the file of weights inside."
-    return (
-        f"not a .safetensors file, nor one that torch.save wrote ({size} bytes). Give weights in one of these formats."
-    )

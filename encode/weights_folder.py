@@ -8,11 +8,11 @@ from typing import Any
 
 from lvae.encode.architectures import LdmSpec, PixelsSpec, Spec, shown
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.weights_files import SUFFIXES
 
 CLASSES = {"AutoencoderKL": "kl", "VQModel": "vq", "AutoencoderTiny": "tiny"}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 FILES = (WEIGHTS, *(f"diffusion_pytorch_model{ending}" for ending in (".bin", ".fp16.safetensors", ".fp16.bin")))
-SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
 SCALE_FIELDS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
 MAX_CONFIG_BYTES = 1 << 20
 

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from lvae.encode.architectures import MAX_PATCH, shown
+from lvae.encode.architectures import MAX_PATCH
 from lvae.encode.recognition import Shaped
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.wording import printable
 
 T = TypeVar("T", bound=Shaped)
 
@@ -109,11 +110,6 @@ def sees_rgb(tensor: Shaped | None) -> bool:
     if tensor is None or len(tensor.shape) != 4 or tuple(tensor.shape[2:]) != (3, 3):
         return False
     return tensor.shape[1] in [3 * patch**2 for patch in range(1, MAX_PATCH + 1)]
-
-
-def printable(name: str) -> str:
-    """A tensor's name for a message: files may hold any."""
-    return name if name.isprintable() and len(name) <= 100 else shown(name)
 
 
 _Table = list[tuple[re.Pattern[str], str, dict[str, str]]]

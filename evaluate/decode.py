@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from lvae.encode.autoencoder import Autoencoder, load
+from lvae.encode.autoencoder import Autoencoder, load, load_file
 from lvae.evaluate.figures import png
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.plan import AutoencoderRecord
 
 Rounding = Literal["nearest", "truncate"]
 GRID_LIMIT = 1024  # pictures that still make a grid a person can look at
@@ -35,21 +36,27 @@ def load_decoder(dataset: Dataset, weights: str | None, *elsewhere: Path) -> Aut
 
     LvaeError where none has it, and where the weights are another network's.
     """
-    record = dataset.manifest.autoencoder
+    name = str(dataset.manifest.autoencoder.weights_file)
+    places = [dataset.folder.local(name), *(folder / name for folder in elsewhere)]
+    return find_decoder(dataset.manifest.autoencoder, str(dataset.folder), weights, places)
+
+
+def find_decoder(
+    record: AutoencoderRecord, where: str, weights: str | None = None, places: Sequence[Path] = ()
+) -> Autoencoder:
+    """The network of this record, from a given file, or the first of these places that has it."""
     if record.pixels:
         return load(record.architecture)
-    name = str(record.weights_file)
-    places = [dataset.folder.local(name), *(folder / name for folder in elsewhere)]
     found = weights or next((str(place) for place in places if place.exists()), None)
     if found is None:
-        raise LvaeError(
-            f"{dataset.folder}: the weights of {record.name} ({str(record.weights_sha256)[:12]}) are not there. "
-            "Give --weights FILE."
-        )
+        what = "its weights" if record.weights_unknown else f"the weights ({str(record.weights_sha256)[:12]})"
+        raise LvaeError(f"{where}: {what} of {record.name} are not there. Give --weights FILE.")
+    if record.weights_unknown:
+        return load(record.architecture, found) if record.architecture else load_file(found)
     network = load(record.architecture, found)
     if network.fingerprint != record.weights_sha256:
         raise LvaeError(
-            f"{found}: weights {network.fingerprint[:12]}, but {dataset.folder} was encoded with "
+            f"{found}: weights {network.fingerprint[:12]}, but {where} was encoded with "
             f"{str(record.weights_sha256)[:12]}. Give the weights that it was encoded with."
         )
     return network

@@ -5,7 +5,17 @@ from typing import Any
 
 import click
 
-from lvae.commands import autoencoders, datasets, encoding, evaluating, machine, reporting, training
+from lvae.commands import (
+    autoencoders,
+    datasets,
+    encoding,
+    evaluating,
+    exchanging,
+    machine,
+    manipulating,
+    reporting,
+    training,
+)
 from lvae.manifests.errors import LvaeError
 
 
@@ -40,7 +50,7 @@ def main(debug: bool) -> None:
     """Deep VAEs in the latent space of an autoencoder: encode images once, train on the latents, sample."""
 
 
-GROUPS = (encoding, datasets, training, evaluating, reporting, autoencoders, machine)
+GROUPS = (encoding, datasets, training, evaluating, reporting, manipulating, exchanging, autoencoders, machine)
 
 for command in (command for group in GROUPS for command in group.COMMANDS):
     main.add_command(command)

@@ -62,7 +62,7 @@ class View:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of the raw latents. `count` is in latents; the std is the population's."""
+    """Of the raw latents. `count` is in latents; the std is the population's. "constants": no data was seen."""
 
     over: str
     count: int
@@ -70,7 +70,7 @@ class Statistics:
     std: tuple[float, ...]
     min: tuple[float, ...]
     max: tuple[float, ...]
-    computed_from: Literal["raw", "shards"]
+    computed_from: Literal["raw", "shards", "constants"]
 
 
 @dataclass(frozen=True)

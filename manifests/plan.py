@@ -32,9 +32,15 @@ class ImageSettings:
         return 2 if self.mirrored else 1
 
 
+UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True)
 class AutoencoderRecord:
-    """Which network gave the latents. `architecture` is enough to build it; the weights' hash is its fingerprint."""
+    """Which network gave the latents. `architecture` is enough to build it; the weights' hash is its fingerprint.
+
+    Of a model that was imported without its first stage the weights are "unknown", and perhaps the architecture, {}.
+    """
 
     name: str
     architecture: dict[str, Any]
@@ -47,6 +53,10 @@ class AutoencoderRecord:
     def pixels(self) -> bool:
         """Whether the latents are RGB itself, kept as bytes."""
         return self.weights_sha256 is None
+
+    @property
+    def weights_unknown(self) -> bool:
+        return self.weights_sha256 == UNKNOWN
 
     @property
     def weights_file(self) -> str | None:

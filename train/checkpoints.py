@@ -90,6 +90,8 @@ class Checkpoint:
     def read(self, group: str) -> dict[str, Tensor]:
         """The tensors of one group by name, on the CPU."""
         path = self.path / f"{group}.safetensors"
+        if group not in self.groups:
+            raise LvaeError(f"{self.path}: holds {', '.join(self.groups) or 'no tensors'}, and no {group} weights.")
         try:
             return safetensors.torch.load_file(path)
         except (OSError, SafetensorError) as error:

@@ -99,6 +99,8 @@ def _begin(
     step = device.from_main(step)
     if step >= 0:
         checkpoint = checkpoints.open(step)
+        if "optimizer" not in checkpoint.groups:
+            raise LvaeError(f"{run}: was imported, without what an update needs. Begin a new run with --init {run}.")
         updater.restore({group: checkpoint.read(group) for group in checkpoint.groups})
         return step
     if init is not None:

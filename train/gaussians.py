@@ -51,11 +51,16 @@ def variance_from(unconstrained: Tensor) -> Tensor:
     return F.softplus(unconstrained.clamp(min=LOWEST), beta=BETA)
 
 
-def rate(posterior: Gaussian, prior: Gaussian) -> Tensor:
-    """KL(posterior || prior) of one group, in nats: (B, z, h, w) -> (B,)."""
+def divergence(posterior: Gaussian, prior: Gaussian) -> Tensor:
+    """KL(posterior || prior) at every position of every channel, in nats: (B, z, h, w)."""
     (mean, variance), (prior_mean, prior_variance) = posterior, prior
     quadratic = 0.5 * (variance + (mean - prior_mean) ** 2) / prior_variance
-    return (quadratic + 0.5 * (prior_variance.log() - variance.log() - 1)).sum((1, 2, 3))
+    return quadratic + 0.5 * (prior_variance.log() - variance.log() - 1)
+
+
+def rate(posterior: Gaussian, prior: Gaussian) -> Tensor:
+    """KL(posterior || prior) of one group, in nats: (B, z, h, w) -> (B,)."""
+    return divergence(posterior, prior).sum((1, 2, 3))
 
 
 def guided(conditional: Gaussian, unconditional: Gaussian, mean_weight: float, variance_weight: float) -> Gaussian:

@@ -200,7 +200,7 @@ class HierarchicalVAE(nn.Module):
         label = self._embedded(classes)
         told = label if drop is None else self._embedded(classes, drop)
         activations = self.encoder(x, label, self.recompute_from)
-        state = self._start(len(x), self._reduced(x, low_resolution))
+        state = self._start(len(x), self.reduced(x, low_resolution))
         rates: list[Tensor] = []
         for layer, size in self._layers():
             recompute = self.recompute_from is not None and size[0] >= self.recompute_from
@@ -227,7 +227,7 @@ class HierarchicalVAE(nn.Module):
         """
         noise, label = self._noise(noise, len(x)), self._embedded(self._classes(labels, len(x)))
         activations = self.encoder(x, label, None)
-        state = self._start(len(x), self._reduced(x, low_resolution))
+        state = self._start(len(x), self.reduced(x, low_resolution))
         found = Inference([], [], [])
         for layer, size in self._layers():
             if isinstance(layer, StochasticGroup):
@@ -394,8 +394,8 @@ class HierarchicalVAE(nn.Module):
         embedded: Tensor = self.embed(classes if drop is None else torch.where(drop, self.config.classes, classes))
         return embedded
 
-    def _reduced(self, x: Tensor, low_resolution: Tensor | None) -> Tensor | None:
-        """An upsampler's first input, made from the full image unless given."""
+    def reduced(self, x: Tensor, low_resolution: Tensor | None = None) -> Tensor | None:
+        """An upsampler's first input, made from the full image (B, d, R, R) unless given; None for other models."""
         if self.config.low_resolution_factor is None or low_resolution is not None:
             return low_resolution
         side = self.config.resolutions[-1]

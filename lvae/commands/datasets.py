@@ -1,12 +1,14 @@
 """What to do with a dataset that is there: stats, inspect, verify, clean, watch."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from lvae import options as shared
 from lvae.commands.encoding import print_dataset
 from lvae.encode import presets
+from lvae.manifests.errors import LvaeError
 from lvae.manifests.wording import counted
 
 
@@ -41,17 +43,39 @@ def stats(dataset: str, by_class: bool, check: bool, preset: str | None, as_json
         found.require_agreement()
 
 
-@click.command(short_help="What a dataset is; pictures of it.")
-@shared.DATASET
+@click.command(short_help="What a dataset or a run is.")
+@click.argument("inspected", metavar="DATASET_OR_RUN", type=click.Path(file_okay=False))
+@click.argument("measured", metavar="[DATASET]", required=False)
 @click.option("--preview", type=click.Path(path_type=Path), metavar="FILE.png", help="Originals and reconstructions.")
 @click.option("--histogram", type=click.Path(path_type=Path), metavar="FILE.png", help="Channels and classes.")
+@click.option("--images", type=click.IntRange(1), default=1024, show_default=True, help="To measure a run over.")
+@click.option("--split", default="train", show_default=True, help="To measure a run over.")
+@click.option("--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Of a run.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of draws from posteriors.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Of a run's model."
+)
 @shared.JSON
-def inspect(dataset: str, preview: Path | None, histogram: Path | None, as_json: bool) -> None:
-    """Say what DATASET is: its images, autoencoder, classes, view and channels."""
+def inspect(
+    inspected: str, measured: str | None, preview: Path | None, histogram: Path | None, as_json: bool, **asked: Any
+) -> None:
+    """Say what a DATASET is: its images, autoencoder, classes, view and channels.
+
+    Of a RUN: its model, and with a DATASET after it the rate and the active units of every group and channel.
+    """
+    if _is_run(inspected):
+        from lvae.manipulating import run_inspect
+
+        if preview is not None or histogram is not None:
+            raise LvaeError("--preview and --histogram: show datasets. Of a run, see 'lvae depths' and 'lvae plot'.")
+        run_inspect(Path(inspected), measured, {**asked, "as_json": as_json})
+        return
+    if measured is not None:
+        raise LvaeError(f"{inspected}: is no run, so there is nothing to measure over {measured}. Leave one out.")
     from lvae.manifests.dataset import Dataset
 
-    opened = Dataset.open(dataset)
-    print_dataset(dataset, opened.manifest, as_json)
+    opened = Dataset.open(inspected)
+    print_dataset(inspected, opened.manifest, as_json)
     if preview is not None:
         from lvae.evaluate.inspection import untrained, write_preview
 
@@ -63,6 +87,10 @@ def inspect(dataset: str, preview: Path | None, histogram: Path | None, as_json:
 
         write_histogram(opened, histogram)
         click.echo(f"{histogram}: written", err=True)
+
+
+def _is_run(path: str) -> bool:
+    return "://" not in path and (Path(path) / "config.json").exists() and not (Path(path) / "manifest.json").exists()
 
 
 @click.command(short_help="Is everything as it was written?")

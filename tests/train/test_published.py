@@ -80,6 +80,7 @@ def test_files_beside_an_autoencoder(kind: str, tmp_path: Path) -> None:
         torch.save(state, path, _use_new_zipfile_serialization=kind == "pt")
     assert load_published(path)(x, labels).mean.equal(model(x, labels).mean)
     assert load_published(str(path)).config.classes == 5
+    assert load_published({"state_dict": state})(x, labels).mean.equal(model(x, labels).mean)
 
 
 def test_half_precision_is_read_as_float32() -> None:
@@ -145,7 +146,7 @@ def test_a_hostile_file_runs_nothing_and_is_refused(tmp_path: Path) -> None:
     for number, write in enumerate((torch.save, lambda value, path: path.write_bytes(pickle.dumps(value)))):
         path = tmp_path / f"{number}.pt"
         write({"vae.outproj.weight": Hostile(mark)}, path)
-        with pytest.raises(LvaeError, match=r"Nothing in it was run") as caught:
+        with pytest.raises(LvaeError, match=r"could run code.*Nothing of it was run") as caught:
             load_published(path)
         assert "\n" not in str(caught.value)
     assert not mark.exists()
@@ -169,9 +170,9 @@ def test_a_truncated_file_is_refused(kind: str, length: int, tmp_path: Path) -> 
 def test_files_without_tensors_by_name_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(torch.zeros(3), path)
-    with pytest.raises(LvaeError, match="holds a Tensor instead of tensors by name"):
+    with pytest.raises(LvaeError, match="a lone tensor instead of tensors by name"):
         load_published(path)
-    with pytest.raises(LvaeError, match="cannot be read"):
+    with pytest.raises(LvaeError, match="no such file"):
         load_published(tmp_path / "nowhere.pt")
 
 

@@ -58,12 +58,16 @@ class Table:
 
     def named(self) -> Iterator[tuple[str, object]]:
         """The pairs whose key is text, in order."""
-        for pair in self.initial if isinstance(self.initial, list | tuple) else ():
-            if isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str):
-                yield pair[0], pair[1]
-        for key, value in self.items:
+        for key, value in self.pairs():
             if isinstance(key, str):
                 yield key, value
+
+    def pairs(self) -> Iterator[tuple[object, object]]:
+        """All of them, in order."""
+        for pair in self.initial if isinstance(self.initial, list | tuple) else ():
+            if isinstance(pair, list | tuple) and len(pair) == 2:
+                yield pair[0], pair[1]
+        yield from self.items
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,39 @@ class PickledTensor:
     stride: tuple[int, ...]
 
 
+@dataclass(eq=False)
+class PickledDtype:
+    """numpy's description of a number: torch's name for it, "?" for one not known here, and the order of its bytes."""
+
+    name: str
+    big_endian: bool = False
+
+
+@dataclass(eq=False)
+class PickledArray:
+    """An array whose numbers stand in the pickle itself. What it is comes after it, as its state; None until then.
+
+    shape: as the numbers stand, in C or Fortran order; axes: how its sides are then exchanged, if they are.
+    """
+
+    dtype: PickledDtype | None = None
+    shape: tuple[int, ...] = ()
+    numbers: memoryview | None = None
+    columns_first: bool = False
+    axes: tuple[int, ...] | None = None
+
+
+NUMPY_DTYPES = {
+    "f8": "float64",
+    "f4": "float32",
+    "f2": "float16",
+    "i8": "int64",
+    "i4": "int32",
+    "i2": "int16",
+    "i1": "int8",
+    "u1": "uint8",
+    "b1": "bool",
+}
 DTYPES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -172,7 +209,23 @@ def call(callee: object, arguments: object) -> object:
     refuse_dangerous((callee, *items[:8]))
     if not isinstance(callee, Global):
         return Inert("result")
-    match str(callee):
+    modules, _, function = str(callee).rpartition(".")
+    if modules.startswith("jax") and function in JAX_ARRAYS:
+        return _jax_array(items)
+    match str(callee).replace("numpy._core.", "numpy.core."):
+        case "numpy.core.multiarray._reconstruct":
+            return PickledArray()
+        case "numpy.core.numeric._frombuffer" if len(items) in (4, 5):
+            numbers, dtype, shape, order, *axes = items
+            return _exchanged(_array(shape, dtype, order == "F", numbers), axes[0] if axes and order == "K" else None)
+        case "numpy.core.multiarray.scalar" if len(items) == 2:
+            return _array((), items[0], False, items[1])
+        case "numpy.dtype" if items:
+            return _dtype(items[0])
+        case "_codecs.encode" if len(items) == 2 and isinstance(items[0], str) and items[1] == "latin1":
+            return _latin(items[0])  # how protocol 2 spells bytes
+        case "flax.core.frozen_dict.FrozenDict" if len(items) == 1 and isinstance(items[0], Table):
+            return items[0]
         case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2":
             return _tensor(items)
         case "torch._utils._rebuild_tensor_v3":
@@ -188,6 +241,71 @@ def call(callee: object, arguments: object) -> object:
         case "collections.defaultdict":
             return Table(initial=items[1] if len(items) > 1 else None)
     return Inert(_printable(callee))
+
+
+JAX_ARRAYS = frozenset(
+    ("_reconstruct_array", "reconstruct_array", "_reconstruct_device_array", "reconstruct_device_array")
+)
+
+
+def build(target: object, state: object) -> None:
+    """The state of an array or a dtype; that of anything else is not kept."""
+    if isinstance(target, PickledDtype):
+        target.big_endian = isinstance(state, tuple) and len(state) > 1 and state[1] == ">"
+    elif isinstance(target, PickledArray):
+        if not isinstance(state, tuple) or len(state) not in (4, 5):
+            raise MalformedPickleError("an array without shape, type or numbers")
+        shape, dtype, columns_first, numbers = state[-4:]  # a version stands before them
+        made = _array(shape, dtype, columns_first is True, numbers)
+        target.dtype, target.shape = made.dtype, made.shape
+        target.numbers, target.columns_first = made.numbers, made.columns_first
+
+
+def _array(shape: object, dtype: object, columns_first: bool, numbers: object) -> PickledArray:
+    if isinstance(shape, int):
+        shape = (shape,)
+    sides = tuple(filter(_is_length, shape)) if isinstance(shape, tuple) else ()
+    if not isinstance(shape, tuple) or len(shape) > MAX_SIDES or len(sides) != len(shape):
+        raise MalformedPickleError("an array with a shape that is none")
+    if not isinstance(dtype, PickledDtype) or not isinstance(numbers, memoryview):
+        raise MalformedPickleError("an array without type or numbers, such as one of objects")
+    return PickledArray(dtype, sides, numbers, columns_first)
+
+
+def _exchanged(made: PickledArray, axes: object) -> PickledArray:
+    """With its sides in another order, as numpy 2 pickles what is contiguous in neither order."""
+    if axes is None:
+        return made
+    order = tuple(filter(_is_length, axes)) if isinstance(axes, tuple) else ()
+    if sorted(order) != list(range(len(made.shape))):
+        raise MalformedPickleError("an array with an order of sides that is none")
+    made.axes = order
+    return made
+
+
+def _dtype(kind: object) -> PickledDtype:
+    """Of numpy's short name, or of the class of a type that numpy was taught."""
+    if isinstance(kind, Global):
+        return PickledDtype("bfloat16" if kind.name == "bfloat16" else "?")
+    text = kind.lstrip("<=|>") if isinstance(kind, str) else "?"
+    return PickledDtype(NUMPY_DTYPES.get(text, "?"), isinstance(kind, str) and kind.startswith(">"))
+
+
+def _jax_array(items: tuple[object, ...]) -> object:
+    """How JAX pickles one: numpy's function, its arguments and its state, then what else JAX knows."""
+    if len(items) < 3 or not isinstance(items[0], Global) or not isinstance(items[1], tuple):
+        raise MalformedPickleError("an array of JAX without numpy's array in it")
+    made = call(items[0], items[1])
+    if isinstance(made, PickledArray):
+        build(made, items[2])
+    return made
+
+
+def _latin(text: str) -> memoryview:
+    try:
+        return memoryview(bytearray(text, "latin-1"))
+    except UnicodeEncodeError:
+        raise MalformedPickleError("bytes that are none") from None
 
 
 def persistent(description: object) -> object:

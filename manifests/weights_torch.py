@@ -2,25 +2,30 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from lvae.encode.weights_archive import Archive
-from lvae.encode.weights_objects import (
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.weights_archive import Archive
+from lvae.manifests.weights_objects import (
     ITEM_BYTES,
     Inert,
     MalformedPickleError,
+    PickledArray,
     PickledStorage,
     PickledTensor,
     Table,
     TruncatedPickleError,
 )
-from lvae.encode.weights_pickle import MAX_BYTES, Reader
-from lvae.encode.weights_stored import DTYPES, StoredTensor, tensor_from
-from lvae.manifests.errors import LvaeError
+from lvae.manifests.weights_pickle import MAX_BYTES, Reader
+from lvae.manifests.weights_stored import DTYPES, StoredTensor, stored_array, tensor_from
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the legacy format
 PROTOCOL = 1001  # the second one
+MAX_DEPTH = 32  # of dictionaries in a pickle of arrays
+MAX_BRANCHES = 1 << 16
 BIG_ENDIAN = "written by a big-endian machine. Save it again on a little-endian one."
 
 _Find = Callable[[PickledStorage, int], memoryview]  # the bytes of a storage, and how many there must be
@@ -64,6 +69,47 @@ def read_legacy(data: memoryview, source: str) -> dict[str, StoredTensor]:
     return _stored(root, find, source)
 
 
+def read_pickled_arrays(data: memoryview, source: str) -> Mapping[str, Any] | None:
+    """The dictionaries of a pickle that is no file of torch's (None where it is one): nested, arrays unread.
+
+    Other objects in it are left out; lists and tuples become dictionaries with keys "0", "1", ...
+    """
+    root = _unpickle(Reader(data, most=len(data)), source)
+    if root == MAGIC:
+        return None
+    tree = _Branches(source).of(root, 0)
+    if not isinstance(tree, dict):
+        name = root.name if isinstance(root, Inert) else type(root).__name__
+        raise LvaeError(f"{source}: a pickled {name} instead of arrays by name. Give a dictionary of them.")
+    return tree
+
+
+class _Branches:
+    """Tables as dictionaries. Tables may hold one another or be shared, so depth and number are bounded."""
+
+    def __init__(self, source: str):
+        self._source, self._left = source, MAX_BRANCHES
+
+    def of(self, value: object, depth: int) -> Any:
+        self._left -= 1
+        if self._left < 0 or depth > MAX_DEPTH:
+            raise LvaeError(f"{self._source}: more objects, or deeper ones, than weights have. Not loaded.")
+        if isinstance(value, Table):
+            return {str(key): self.of(item, depth + 1) for key, item in value.pairs() if isinstance(key, str | int)}
+        if isinstance(value, list | tuple):
+            return {str(number): self.of(item, depth + 1) for number, item in enumerate(value)}
+        if isinstance(value, PickledArray):
+            return self._array(value)
+        return value if isinstance(value, str | int | float | bool) else None
+
+    def _array(self, value: PickledArray) -> StoredTensor | None:
+        if value.dtype is None or value.numbers is None:
+            return None
+        if value.dtype.big_endian:
+            raise LvaeError(f"{self._source}: {BIG_ENDIAN}")
+        return stored_array(value.numbers, value.dtype.name, value.shape, self._source, value.columns_first, value.axes)
+
+
 def _places(
     data: memoryview, position: int, order: Iterable[str], storages: Mapping[str, PickledStorage]
 ) -> dict[str, tuple[int, int]]:
@@ -104,14 +150,14 @@ def _stored(root: object, find: _Find, source: str) -> dict[str, StoredTensor]:
 
 
 def _as_stored(tensor: PickledTensor, find: _Find, source: str) -> StoredTensor:
-    dtype, storage = DTYPES.get(tensor.dtype), tensor.storage
+    storage = tensor.storage
 
-    def read() -> Tensor:
-        if dtype is None:
-            raise LvaeError(f"{source}: a tensor of the autoencoder holds numbers of an unknown kind, not weights.")
+    def read() -> "Tensor":
+        if tensor.dtype not in DTYPES:
+            raise LvaeError(f"{source}: a tensor holds numbers of an unknown kind, not weights.")
         if math.prod(tensor.shape) > tensor.elements:
             raise LvaeError(f"{source}: a tensor {tensor.shape} with {tensor.elements} numbers behind it. Not loaded.")
         numbers = find(storage, storage.elements * ITEM_BYTES[storage.dtype])
-        return tensor_from(numbers, dtype, tensor.offset, tensor.shape, tensor.stride)
+        return tensor_from(numbers, tensor.dtype, tensor.offset, tensor.shape, tensor.stride)
 
     return StoredTensor(tensor.shape, read)

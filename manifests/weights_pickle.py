@@ -1,27 +1,33 @@
 """Pickles as data: a reader that knows pickle's language but nothing that a pickle could call.
 
 It never imports, calls, hashes or compares what it reads. Dictionaries become `Table`s, tensors that torch.save wrote
-become `PickledTensor`s, every other object an `Inert`. A pickle that calls what could run code is refused, by name.
-Nothing here needs torch. (The language is documented in Python's pickletools.)
+become `PickledTensor`s, numpy's and JAX's arrays `PickledArray`s, every other object an `Inert`. A pickle that calls
+what could run code is refused, by name. Nothing here needs torch. (The language is documented in Python's pickletools.)
 """
 
 from collections.abc import Callable
 
-from lvae.encode.weights_objects import (
+from lvae.manifests.weights_objects import (
     Inert,
     MalformedPickleError,
     PickledStorage,
     Table,
+    build,
     call,
     named,
     persistent,
     refuse_dangerous,
 )
-from lvae.encode.weights_stream import Stream
+from lvae.manifests.weights_stream import Stream
 
 MAX_BYTES = 32 << 20  # of one pickle; published checkpoints, optimizers included, stay below 2 MiB
 MAX_STEPS = 1 << 20  # about 25 for a tensor
 MAX_MARKS = 1000
+
+
+def is_pickle(head: bytes) -> bool:
+    """Whether a file begins as a pickle of protocol 2 to 5 does."""
+    return head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
 
 
 class Reader:
@@ -29,10 +35,11 @@ class Reader:
 
     stream: stands where the next one would begin.
     storages: what the pickles refer to outside of themselves, by key.
+    most: bytes of one pickle; where numbers lie within it, as many as there are.
     """
 
-    def __init__(self, data: memoryview):
-        self.stream = Stream(data)
+    def __init__(self, data: memoryview, most: int = MAX_BYTES):
+        self.stream, self.most = Stream(data), most
         self.storages: dict[str, PickledStorage] = {}
 
     def read(self) -> object:
@@ -44,7 +51,7 @@ class _Machine:
     """The stack machine that a pickle is a program for."""
 
     def __init__(self, reader: Reader):
-        self._stream, self._storages = reader.stream, reader.storages
+        self._stream, self._storages, self._most = reader.stream, reader.storages, reader.most
         self._first = self._stream.position
         self._stack: list[object] = []
         self._marks: list[int] = []
@@ -59,8 +66,8 @@ class _Machine:
             if step is None:
                 raise MalformedPickleError(f"unknown instruction {code}")
             step(self)
-            if self._stream.position - self._first > MAX_BYTES:
-                raise MalformedPickleError(f"more than {MAX_BYTES >> 20} MiB of objects")
+            if self._stream.position - self._first > self._most:
+                raise MalformedPickleError(f"more than {self._most >> 20} MiB of objects")
         raise MalformedPickleError(f"more than {MAX_STEPS} instructions")
 
     # The stack
@@ -218,9 +225,9 @@ class _Machine:
         self._push(value)
 
     def _build(self) -> None:
-        """State for an object. None of ours has any, and nobody's __setstate__ is called."""
-        self._pop()
-        self._top()
+        """State for an object: arrays have some; nobody's __setstate__ is called."""
+        state = self._pop()
+        build(self._top(), state)
 
 
 _Step = Callable[[_Machine], None]
@@ -239,7 +246,7 @@ def _text(form: str) -> _Step:
 
 
 def _bytes(form: str) -> _Step:
-    return lambda machine: machine._push(machine._block(form))
+    return lambda machine: machine._push(machine._stream.view(form, machine._most))
 
 
 def _latin(form: str) -> _Step:

@@ -3,7 +3,7 @@
 import struct
 from typing import Any
 
-from lvae.encode.weights_objects import MalformedPickleError, TruncatedPickleError
+from lvae.manifests.weights_objects import MalformedPickleError, TruncatedPickleError
 
 
 class Stream:
@@ -41,3 +41,10 @@ class Stream:
         if not 0 <= count <= most:
             raise MalformedPickleError(f"a text of {count} bytes")
         return bytes(self.take(count))
+
+    def view(self, form: str, most: int) -> memoryview:
+        """Likewise, without copying them."""
+        count = self.number(form)
+        if not 0 <= count <= most:
+            raise MalformedPickleError(f"{count} bytes in one piece")
+        return self.take(count)

@@ -1,0 +1,56 @@
+"""Published checkpoints in, models of ours out."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command("import", short_help="A published checkpoint as a run.")
+@click.argument("published", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--preset", metavar="NAME", help="Whose architecture, shift and scale it has [found by the shapes].")
+@click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json", help="The architecture."
+)
+@click.option("--autoencoder", metavar="NAME|JSON", help="Its first stage [the file's, or the preset's].")
+@click.option("--weights", metavar="FILE", help="Of the first stage [the file's, or those fetched].")
+@click.option("--shift", type=float, help="latents = (raw - shift) / scale [the preset's].")
+@click.option("--scale", type=float, help="Likewise.")
+@click.option("--size", type=click.IntRange(1), help="Of the pictures, in pixels [latents times the factor].")
+@click.option("--check", is_flag=True, help="Then look whether it behaves as it should; what the paper's files score.")
+@click.option("--against", metavar="DATASET", help="With --check: also reconstruct these latents.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Of --check."
+)
+def import_(published: Path, run: Path, check: bool, against: str | None, device: str, **asked: Any) -> None:
+    """Make RUN from a PUBLISHED checkpoint of the paper, or from what 'lvae export' wrote.
+
+    Torch pipeline files (first stage and VAE in one), state dicts of the VAE alone, .safetensors, Flax checkpoints
+    (msgpack) and pickles of their states. Nothing in a file is ever run. Averaged weights (EMA) are preferred, and it
+    is said which were taken. The layouts are known from the published code; the files themselves were not at hand.
+    """
+    from lvae.importing import ImportOptions, run_import
+
+    run_import(published, run, ImportOptions(**asked), check, against, device)
+
+
+@click.command(short_help="A run's model as files for others.")
+@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--layout",
+    type=click.Choice(["lvae", "published"]),
+    help="safetensors and JSON in a folder, or the published torch layout [by OUT: .pt is the published one].",
+)
+@click.option(
+    "--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or last."
+)
+def export(run: Path, out: Path, layout: Any, weights: Any) -> None:
+    """Write the model of RUN to OUT, with its first stage. 'lvae import' reads both layouts back, bit for bit."""
+    from lvae.exporting import run_export
+
+    run_export(run, out, layout, weights)
+
+
+COMMANDS = (import_, export)

@@ -1,0 +1,184 @@
+"""Section 5 of the paper as commands: traverse, interpolate, outpaint, and what each resolution decides."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lvae import options as shared
+
+
+class Picture(click.Path):
+    """OUT.png, the last argument: a forgotten one is noticed before anything is computed."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value).lower().endswith(".png"):
+            self.fail(f"{value} does not end in .png: name the picture to write as the last argument.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+RUN = click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+SOURCES = click.argument("sources", nargs=-1, metavar="DATASET|IMAGES...")
+OUT = click.argument("out", metavar="OUT.png", type=Picture(dir_okay=False, path_type=Path))
+COMMON = shared.several(
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything that is drawn."),
+    click.option(
+        "--arrays", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.npz", help="Also write the arrays."
+    ),
+    click.option("--split", default="train", show_default=True, help="Of DATASET."),
+    click.option(
+        "--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or last."
+    ),
+    click.option("--decoder", metavar="FILE", help="Weights of the first stage [those that RUN carries]."),
+    click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="To compute on."
+    ),
+)
+INDICES = click.option("--indices", metavar="0,5,7-20", help="Which images of DATASET [the first four].")
+LABEL = click.option("--label", metavar="N|NAME|none", help="Class of image files, or of what is drawn [none].")
+POSTERIOR = click.option(
+    "--posterior",
+    type=click.Choice(["draw", "mean"]),
+    default="draw",
+    show_default=True,
+    help="What stands for an image: a draw from its posteriors, or their means.",
+)
+IMAGES = click.option(
+    "--images", type=click.IntRange(1), default=256, show_default=True, help="Of DATASET, to measure rates over."
+)
+GUIDANCE = shared.several(
+    click.option("--guidance-mean", metavar="W[,W...]", help="Of prior means, or one a resolution, lowest first."),
+    click.option("--guidance-variance", metavar="W[,W...]", help="Likewise, of prior variances."),
+    click.option("--guidance", type=click.Choice(["paper"]), help="1.5 and 3, means unguided at 1x1."),
+    click.option(
+        "--guidance-convention",
+        "convention",
+        type=click.Choice(["extra", "scale"]),
+        default="extra",
+        show_default=True,
+        help="extra: 0 is off, as in the paper; scale: 1 is off.",
+    ),
+)
+
+
+@click.command(short_help="Sweep two channels of a sample's noise.")
+@RUN
+@SOURCES
+@OUT
+@click.option("--channels", metavar="G:C,G:C", help="Group and channel across, and down [the most informative ones].")
+@click.option("--steps", type=click.IntRange(2, 32), default=7, show_default=True, help="From -2.25 to 2.25.")
+@click.option("--values", metavar="V,V,...", help="The values themselves.")
+@click.option("--index", type=click.IntRange(0), default=0, show_default=True, help="Which sample of the seed.")
+@click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True, help="Of all draws.")
+@IMAGES
+@LABEL
+@GUIDANCE
+@INDICES
+@COMMON
+def traverse(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None:
+    """Two channels of a sample's noise swept linearly, all other noise fixed, as a grid (figure 4 of the paper).
+
+    lvae traverse RUN DATASET OUT.png takes the most informative channel of each of the first two groups, by the KL
+    measured over DATASET. Groups count from 0 in the order they are drawn, lowest resolution first.
+    """
+    from lvae.manipulating import run_traverse
+
+    run_traverse(run, sources, out, asked)
+
+
+@click.command(short_help="From one image to another.")
+@RUN
+@SOURCES
+@OUT
+@click.option("--steps", type=click.IntRange(1, 64), default=3, show_default=True, help="Pictures between.")
+@click.option(
+    "--pairs",
+    type=click.Choice(["chain", "all"]),
+    default="chain",
+    show_default=True,
+    help="Each image with the next, or every two.",
+)
+@click.option(
+    "--space",
+    type=click.Choice(["auto", "z", "noise"]),
+    default="auto",
+    show_default=True,
+    help="Mix z, or its standardized noise; auto: z under N(0, I), noise under a hierarchical prior.",
+)
+@click.option(
+    "--path",
+    type=click.Choice(["linear", "spherical"]),
+    default="linear",
+    show_default=True,
+    help="The straight line, or the arc that keeps to the norms.",
+)
+@POSTERIOR
+@LABEL
+@INDICES
+@COMMON
+def interpolate(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None:
+    """Interpolate between real images, of a DATASET or image FILES that are encoded on the spot (figure 5).
+
+    The ends are the reconstructions. Between images of two classes, the label is that of the nearer one.
+    """
+    from lvae.manipulating import run_interpolate
+
+    run_interpolate(run, sources, out, asked)
+
+
+@click.command(short_help="Images beyond their frame.")
+@RUN
+@SOURCES
+@OUT
+@click.option("--left", type=click.IntRange(0), help="Columns of latents to add.")
+@click.option("--right", type=click.IntRange(0), help="Likewise [as many as there are, if no side is named].")
+@click.option("--top", type=click.IntRange(0), help="Rows of latents to add.")
+@click.option("--bottom", type=click.IntRange(0), help="Likewise.")
+@click.option("--draws", type=click.IntRange(1), default=2, show_default=True, help="Ways in which an image goes on.")
+@POSTERIOR
+@LABEL
+@GUIDANCE
+@INDICES
+@COMMON
+def outpaint(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None:
+    """Generate what lies beyond the frame of images, on any side, in one pass (figure 6).
+
+    Inside the frame the groups come from the posterior, outside of it from the prior; groups of 1x1 are the image's.
+    A column of latents is as many pixels wide as the first stage's downsampling factor.
+    """
+    from lvae.manipulating import run_outpaint
+
+    run_outpaint(run, sources, out, asked)
+
+
+@click.command(short_help="What each resolution decides.")
+@RUN
+@SOURCES
+@OUT
+@click.option("--every-group", is_flag=True, help="A picture a group, not only a resolution.")
+@click.option(
+    "--nats",
+    type=Picture(dir_okay=False, path_type=Path),
+    metavar="FILE.png",
+    help="Also a chart of nats by resolution.",
+)
+@click.option(
+    "--beside", nargs=2, multiple=True, metavar="RUN DATASET", help="Another model in that chart, over its dataset."
+)
+@IMAGES
+@POSTERIOR
+@LABEL
+@GUIDANCE
+@INDICES
+@COMMON
+def depths(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None:
+    """Reconstruct images with their first k groups given and the others drawn: a picture for every k.
+
+    --nats draws the rate by resolution, for several models beside one another with --beside.
+    """
+    from lvae.manipulating import run_depths
+
+    run_depths(run, sources, out, asked)
+
+
+COMMANDS = (traverse, interpolate, outpaint, depths)
