@@ -1,62 +1,71 @@
-"""`lvae demo`: one run through everything there is, small enough to watch."""
+"""`lvae demo`: one run through everything there is, small enough to watch. Each step is a command that a user can give."""
 
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
-from lvae.encode.encoder import keep_memory
-from lvae.encode.published import DEFAULT
-from lvae.encode.scenes import write_scenes
-from lvae.evaluate.inspection import write_histogram, write_preview
 from lvae.manifests.dataset import Dataset
-from lvae.manifests.errors import LvaeError
-from lvae.manifests.regeneration import regenerated
-from lvae.manifests.storage import Folder
-from lvae.manifests.summary import summary
-from lvae.manifests.verification import verify
-from lvae.pipeline.console import Bar
-from lvae.pipeline.job import encode
-from lvae.pipeline.planning import EncodeOptions
-from lvae.pipeline.runners import choose_engine, cores
-from lvae.pipeline.views import ViewOptions
 
-PICTURES, SIZE = 1000, 64
-AUTOENCODER = DEFAULT  # the one in this package, f = 4
+PICTURES, SIZE = 1000, 32
+UPDATES_A_MINUTE = 300  # so that ten minutes on two cores hold the training and all the rest
+SEEDS = (0, 1, 2)
+SCORED = 500  # samples of each seed
 
 
-def run(out: Path, images: Path | None, workers: int | None) -> None:
-    """Draw (or take) pictures, encode them, check every byte, and show what comes back. Again: goes on or checks."""
-    source, dataset = images or out / "scenes", out / "latents"
+class Step(NamedTuple):
+    """What is done, and the words of the command behind `lvae`."""
+
+    what: str
+    command: list[str]
+
+
+def run(out: Path, images: Path | None, workers: int | None, minutes: float) -> None:
+    """Draw (or take) pictures, encode, check, train, sample, score, report. Again: goes on where it was stopped."""
+    from lvae.cli import main
+
+    for what, command in _steps(out, images, workers, max(1, round(minutes * UPDATES_A_MINUTE))):
+        click.secho(f"\n{what}", bold=True)
+        click.secho(f"  $ {shlex.join(['lvae', *command])}", dim=True)
+        code = main.main(command, prog_name="lvae", standalone_mode=False)
+        if code:
+            raise click.exceptions.Exit(int(code))
+    click.secho(f"\nOpen {out / 'report.html'}", bold=True)
+
+
+def _steps(out: Path, images: Path | None, workers: int | None, updates: int) -> Iterator[Step]:
+    source, dataset, model = str(images or out / "scenes"), str(out / "latents"), str(out / "run")
     if images is None:
-        _step("Draw labelled pictures", f"lvae scenes {source} --count {PICTURES} --size {SIZE}")
-        with Bar("drawing", PICTURES, "pictures") as bar:
-            write_scenes(source, PICTURES, SIZE, 0, bar.advance)
-    _step(
-        "Encode them once, with their mirror images, and set a twentieth aside",
-        f"lvae encode {source} {dataset} --autoencoder {AUTOENCODER} --size {SIZE} --mirror --split val=5%",
-    )
-    options = EncodeOptions(autoencoder=AUTOENCODER, size=SIZE, mirror=True)
-    engine = choose_engine((), workers or cores(), keep_memory())
-    result = encode(str(source), str(dataset), options, ViewOptions(split={"val": "5%"}), engine, ("cpu",))
-    click.echo(summary(str(dataset), result.manifest))
-    _step("Check every byte", f"lvae verify --deep {dataset}")
-    faults = verify(Folder(dataset), deep=True)
-    if faults:
-        raise LvaeError(f"{dataset}/{faults[0].where}: {faults[0].problem}.")
-    click.echo(f"{dataset}: every byte is as it was written")
-    _step("Make the statistics anew and compare", f"lvae stats --check {dataset}")
-    found = regenerated(str(dataset))
-    found.require_agreement()
-    click.echo(f"{dataset}: they agree within {found.largest_difference():.2g} standard deviations")
-    preview, histogram = out / "reconstructions.png", out / "latents.png"
-    _step("Look", f"lvae inspect {dataset} --preview {preview} --histogram {histogram}")
-    opened = Dataset.open(dataset)
-    mean = write_preview(opened, preview, count=12)
-    write_histogram(opened, histogram)
-    click.echo(f"{preview}: originals beside reconstructions, {mean:.1f} dB on average")
-    click.echo(f"{histogram}: the channels against N(0, 1), and the classes")
-
-
-def _step(what: str, command: str) -> None:
-    click.secho(f"\n{what}", bold=True)
-    click.secho(f"  $ {command}", dim=True)
+        size = ["--count", str(PICTURES), "--size", str(SIZE)]
+        yield Step("Draw labelled pictures", ["scenes", source, *size])
+    encode = ["encode", source, dataset, "--size", str(SIZE), "--mirror", "--split", "val=5%"]
+    encode += [] if workers is None else ["--workers", str(workers)]
+    yield Step("Encode them once, with their mirror images, and set a twentieth aside", encode)
+    yield Step("Check every byte", ["verify", "--deep", dataset])
+    yield Step("Make the statistics anew and compare", ["stats", "--check", dataset])
+    looks = ["--preview", str(out / "reconstructions.png"), "--histogram", str(out / "latents.png")]
+    yield Step("Look at originals beside reconstructions, and at the channels", ["inspect", dataset, *looks])
+    labelled = Dataset.open(dataset).classes is not None
+    train = ["train", dataset, model, "--preset", "tiny", "--steps", str(updates), "--threads", "1"]
+    for setting in (
+        *(("classes=all", "hierarchical_prior=true") if labelled else ("hierarchical_prior=true",)),
+        "multipliers=1,2,2",
+        "ema=0.998",
+        "learning_rate_schedule=cosine",
+        "learning_rate_minimum=1e-5",
+        f"decay_updates={updates}",
+    ):
+        train += ["--set", setting]
+    yield Step("Train a deep VAE on the latents", [*train, "--validate-every", "500", "--save-every", "250"])
+    samples = [str(out / f"samples-{seed}") for seed in SEEDS]
+    for seed, where in zip(SEEDS, samples, strict=True):
+        drawn = ["sample", model, where, "-n", str(SCORED), "--seed", str(seed), "--device", "cpu"]
+        yield Step("Draw samples in one pass of the network", drawn)
+    grid = ["decode", samples[0], str(out / "samples.png"), "--limit", "64"]
+    yield Step("Decode some of them", grid)
+    score = ["score", *(word for where in samples for word in ("--samples", where)), "--reference", dataset]
+    yield Step("Score them beside what a Gaussian a class would draw", score)
+    report = ["report", model, str(out / "report.html"), "--dataset", dataset, "-n", "128", "--repeats", "2"]
+    yield Step("One page with all of it", report)

@@ -127,12 +127,15 @@ def test_python_m_lvae_is_lvae() -> None:
     assert shown.stdout.startswith("lvae, version ")
 
 
-def test_the_demo_runs_to_its_pictures(tmp_path: Path) -> None:
-    done = lvae("demo", tmp_path / "demo")
-    assert "every byte is as it was written" in done.stdout
-    for picture in ("reconstructions.png", "latents.png"):
+@pytest.mark.slow  # some minutes
+@pytest.mark.timeout(900)
+def test_the_demo_runs_to_its_report_and_again_does_nothing(tmp_path: Path) -> None:
+    done = lvae("demo", "--minutes", "0.1", tmp_path / "demo")
+    for picture in ("reconstructions.png", "latents.png", "samples.png", "report.html"):
         assert (tmp_path / "demo" / picture).stat().st_size > 10_000
-    lvae("demo", tmp_path / "demo")
+    again = lvae("demo", "--minutes", "0.1", tmp_path / "demo")
+    assert "samples against the linear baseline" in done.stdout
+    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
 
 
 def test_the_doctor_has_a_verdict_on_everything() -> None:

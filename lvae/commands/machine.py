@@ -26,12 +26,22 @@ def scenes(out: Path, count: int, size: int, seed: int) -> None:
 @click.command(short_help="Everything in one go, on a small scale.")
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"))
 @click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Real images instead of drawn ones.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="About so long, on two cores: the training is made to fit.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core].")
-def demo(out: Path, images: Path | None, workers: int | None) -> None:
-    """The whole system on a small scale, in OUT [demo]: pictures, latents, verification, reconstructions."""
+def demo(out: Path, images: Path | None, minutes: float, workers: int | None) -> None:
+    """The whole system on a small scale, in OUT [demo]: from pictures to a report on a model trained on their latents.
+
+    Each step shows the command that it is. The same command goes on where it was stopped.
+    """
     from lvae.demonstration import run
 
-    run(out, images, workers)
+    run(out, images, workers, minutes)
 
 
 @click.command(short_help="A verdict on this machine.")
