@@ -46,9 +46,9 @@ class RemoteRows:
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         position = 0
         for (first, last), data in zip(runs, self._folder.read_pieces(self._name, pieces), strict=True):
-            block = np.frombuffer(data, self.dtype).reshape(-1, *self.shape[1:])
-            if len(block) != last + 1 - first:
+            if len(data) != (last + 1 - first) * self._row_bytes:
                 raise LvaeError(f"{self._folder.place(self._name)}: is cut short. Run 'lvae encode' again.")
+            block = np.frombuffer(data, self.dtype).reshape(-1, *self.shape[1:])
             taken = int(np.searchsorted(rows[position:], last, side="right"))
             found[position : position + taken] = block[rows[position : position + taken] - first]
             position += taken
