@@ -31,6 +31,7 @@ pytest.importorskip("distributed")
 
 PICTURES = 96
 PART_SIZE = 8
+PATIENCE = 240  # seconds: other work may go on beside the tests
 SEEDS = range(int(os.environ.get("LVAE_FAULT_SEEDS", "2")))
 
 
@@ -104,9 +105,9 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(
     world: Path, right: dict[str, str], cluster: Dask, tmp_path: Path
 ) -> None:
     job = start(*command(world, tmp_path / "out", cluster.options))
-    wait_for("a receipt", lambda: receipts(tmp_path / "out"))
+    wait_for("a receipt", lambda: receipts(tmp_path / "out"), PATIENCE)
     cluster.workers[0].kill()
-    _, told = job.communicate(timeout=120)
+    _, told = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, told
     assert contents(tmp_path / "out") == right
 
@@ -116,9 +117,9 @@ def test_a_worker_that_stops_without_dying_is_left_behind(
     world: Path, right: dict[str, str], cluster: Dask, tmp_path: Path
 ) -> None:
     job = start(*command(world, tmp_path / "out", cluster.options))
-    wait_for("a receipt", lambda: receipts(tmp_path / "out"))
+    wait_for("a receipt", lambda: receipts(tmp_path / "out"), PATIENCE)
     cluster.workers[0].send_signal(signal.SIGSTOP)
-    _, told = job.communicate(timeout=240)
+    _, told = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, told
     assert "no worker got anywhere for 60 s" in told
     assert "no longer counted on" in told
@@ -138,7 +139,7 @@ def test_kills_and_pauses_at_random_moments_on_dask(
         with suppress(subprocess.TimeoutExpired):
             job.wait(5)
         cluster.mend()
-        job.communicate(timeout=240)  # it ends, well or not
+        job.communicate(timeout=PATIENCE)  # it ends, well or not
     lvae(*command(world, tmp_path / "out", cluster.options))
     assert contents(tmp_path / "out") == right
     lvae("verify", "--deep", tmp_path / "out")
@@ -198,7 +199,7 @@ def test_a_killed_command_on_the_portable_path_goes_on_where_it_was(
     world: Path, right: dict[str, str], pool: Portable, tmp_path: Path
 ) -> None:
     job = start(*command(world, tmp_path / "out", pool.options))
-    wait_for("some receipts", lambda: len(receipts(tmp_path / "out")) >= 3)
+    wait_for("some receipts", lambda: len(receipts(tmp_path / "out")) >= 3, PATIENCE)
     job.kill()
     job.communicate()
     lvae(*command(world, tmp_path / "out", pool.options))
