@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test lint types pytest slow faults life fuzz test-xla bench clean
+.PHONY: demo test lint types pytest slow faults life fuzz test-xla test-cluster faults-cluster bench clean
 
 demo: .venv/installed
 	$(BIN)/lvae demo $(DEMO)
@@ -52,8 +52,22 @@ fuzz: .venv/installed-test  # for example make fuzz FUZZ='--minutes 60 --readers
 test-xla: .venv-xla/installed
 	PJRT_DEVICE=CPU .venv-xla/bin/python -m pytest -m xla tests/train/test_xla.py
 
+# Workers get the wheel alone, never the source tree.
+.venv-cluster/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-cluster
+	.venv-cluster/bin/python -m pip install --quiet --prefer-binary -c constraints.txt '.[dask,s3,test]' 'moto[server]>=5'
+	touch $@
+
+test-cluster: .venv-cluster/installed
+	rm -rf build
+	.venv-cluster/bin/python -m pip install --quiet --no-deps --force-reinstall .
+	.venv-cluster/bin/python -m pytest -m "cluster and not slow" tests/pipeline/test_clusters.py tests/pipeline/test_s3.py
+
+faults-cluster: test-cluster
+	LVAE_FAULT_SEEDS=10 .venv-cluster/bin/python -m pytest -m cluster tests/pipeline/test_clusters.py
+
 bench: .venv/installed-test
 	for script in read_shards encode_memory start encoder_speed pipeline_overhead scan; do $(BIN)/python tests/benchmarks/$$script.py; done
 
 clean:
-	rm -rf .venv .venv-xla demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-xla .venv-cluster demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

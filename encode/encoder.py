@@ -40,6 +40,11 @@ def choose_devices(numbers: str) -> tuple[str, ...]:
     return devices_among(numbers, _gpus())
 
 
+def devices_here() -> tuple[str, ...]:
+    """Every GPU of this machine, or its CPU."""
+    return tuple(f"cuda:{number}" for number in range(_gpus())) or ("cpu",)
+
+
 def _gpus() -> int:
     import torch
 
@@ -150,6 +155,7 @@ class Encoder:
             return rgb.reduce(pixels, self._encoding.autoencoder.downsampling_factor)
         import torch
 
+        torch.set_num_threads(self._encoding.threads)  # counts for the calling thread alone, and engines have several
         images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)
         images = images.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1)
         with torch.inference_mode(), self._autocast():

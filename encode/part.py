@@ -15,7 +15,7 @@ from lvae.encode.encoder import Encoder
 from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.sources import Reader
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import Receipt, Rejection, write_part
+from lvae.manifests.parts import Receipt, Rejection, finished, write_part
 from lvae.manifests.plan import ImageSettings, Plan
 from lvae.manifests.rows import ImageRow, RowReader
 from lvae.manifests.storage import Folder
@@ -88,6 +88,9 @@ def encode_part(
     flush()
     progress(done)
     rejected.sort(key=lambda rejection: rejection.row)
+    there = finished(folder, plan, part)
+    if there is not None:  # another attempt was faster; a job that has ended with it is not touched any more
+        return there
     content_sha256 = None if erased else content.hexdigest()
     return write_part(folder, plan, part, raw[:stored], labels[:stored], rejected, content_sha256)
 

@@ -1,4 +1,4 @@
-"""`lvae demo`: one run through everything there is, small enough to watch. Each step is a command that a user can give."""
+"""`lvae demo`: one run through everything there is, small enough to watch. Each step is a command of its own."""
 
 import shlex
 from collections.abc import Iterator

@@ -15,7 +15,7 @@ from lvae.pipeline.runners import RUNNERS, cores
 
 PACKAGES = ("torch", "apache-beam", "zarr", "webdataset", "numpy", "pillow", "pyarrow", "safetensors", "scipy")
 OPTIONAL = {
-    "distributed": "Beam on Dask clusters (pip install distributed dask)",
+    "distributed": "Beam on Dask clusters (pip install 'latent-vae[dask]')",
     "torch_xla": "training on TPUs (pip install 'latent-vae[tpu]')",
     "diffusers": "only for tests against its autoencoders (pip install 'latent-vae[test]')",
 }

@@ -129,8 +129,9 @@ def _class_names(option: str, text: str | None) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def engine(beam_options: tuple[str, ...], workers: int) -> "Engine":
+def engine(beam_options: tuple[str, ...], workers: int | None) -> "Engine":
+    """workers: 0 in the engine where None is said."""
     from lvae.encode.encoder import keep_memory
     from lvae.pipeline.runners import choose_engine
 
-    return choose_engine(beam_options, workers, keep_memory())
+    return choose_engine(beam_options, workers or 0, keep_memory())

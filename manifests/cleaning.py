@@ -8,7 +8,7 @@ from lvae.manifests.dataset import read_manifest
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.locks import writing
 from lvae.manifests.publish import drop_raw, leftovers, unused_views
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage import folder_at
 from lvae.manifests.wording import counted
 
 
@@ -33,7 +33,7 @@ def clean(dataset: str, raw: bool, dry_run: bool) -> Cleaned:
 
     A dry run only looks, so it works beside a job; what that is at then counts as unfinished.
     """
-    folder = Folder(dataset)
+    folder = folder_at(dataset)
     if not folder.exists("plan.json"):
         raise LvaeError(f"{dataset}: is not a dataset; nothing is removed.")
     with nullcontext() if dry_run else writing(folder):

@@ -127,7 +127,7 @@ def read_manifest(folder: Folder) -> Manifest | None:
     data = folder.read_if_there(MANIFEST)
     if data is None:
         return None
-    where = str(folder.local(MANIFEST))
+    where = folder.place(MANIFEST)
     content = records.loads(data, where)
     if not isinstance(content, dict) or content.get("format") != "latent-vae-dataset":
         raise LvaeError(f"{where}: does not describe a latent-vae dataset.")

@@ -1,20 +1,51 @@
-"""One writer at a time: a lock that the operating system drops when its holder dies, however it dies."""
+"""One writer at a time: a lock that the operating system drops when its holder dies, however it dies.
+
+On an object store it is a lease (DECISIONS, 21): an object that its holder writes anew every few seconds. One that
+has not changed for a while, by the clock of whoever watches it, belongs to nobody.
+"""
 
 import errno
 import fcntl
+import logging
 import os
+import signal
+import threading
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage import Folder
 
+if TYPE_CHECKING:
+    from lvae.manifests.storage_remote import RemoteFolder
+
+logger = logging.getLogger(__name__)
+
 LOCK = ".lock"
+BEAT_SECONDS = 5.0  # between two writes of a lease
+LEASE_SECONDS = 25.0  # without one, after which a lease is nobody's
+SETTLING_SECONDS = 1.0  # after taking over: of two who did so at once, the last one stays
 
 
 @contextmanager
 def writing(folder: Folder) -> Iterator[None]:
-    """Hold a dataset for writing; LvaeError at once where another process holds it."""
+    """Hold a dataset for writing; LvaeError where another process holds it."""
+    if not folder.remote:
+        with _locked(folder):
+            yield
+        return
+    from lvae.manifests.storage_remote import RemoteFolder
+
+    assert isinstance(folder, RemoteFolder)
+    with _leased(folder):
+        yield
+
+
+@contextmanager
+def _locked(folder: Folder) -> Iterator[None]:
     path = folder.local(LOCK)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,3 +66,60 @@ def writing(folder: Folder) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _leased(folder: "RemoteFolder") -> Iterator[None]:
+    holder = uuid.uuid4().hex
+    _take(folder, holder)
+    end = threading.Event()
+    beating = threading.Thread(target=_beat, args=(folder, holder, end), daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        end.set()
+        beating.join()
+        if _holder(folder) == holder:
+            folder.remove(LOCK)
+
+
+def _take(folder: "RemoteFolder", holder: str) -> None:
+    """LvaeError where the lease changes while it is watched: somebody lives."""
+    if folder.create(LOCK, _lease(holder, 0)):
+        return
+    seen, since = folder.read_if_there(LOCK), time.monotonic()
+    logger.warning("%s: another lvae command holds it, or has died; looking for %.0f s", folder, LEASE_SECONDS)
+    while seen is not None and time.monotonic() - since < LEASE_SECONDS:
+        time.sleep(BEAT_SECONDS / 2)
+        found = folder.read_if_there(LOCK)
+        if found not in (seen, None):
+            raise LvaeError(f"{folder}: another lvae command is writing here. Wait for it to end, or stop it.")
+        seen = found
+    folder.write(LOCK, _lease(holder, 0))
+    time.sleep(SETTLING_SECONDS)
+    if _holder(folder) != holder:
+        raise LvaeError(f"{folder}: another lvae command has begun to write here. Wait for it to end, or stop it.")
+
+
+def _beat(folder: "RemoteFolder", holder: str, end: threading.Event) -> None:
+    beats = 0
+    while not end.wait(BEAT_SECONDS):
+        try:
+            if _holder(folder) != holder:
+                logger.error("%s: another lvae command has taken it over; this one ends", folder)
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+            beats += 1
+            folder.write(LOCK, _lease(holder, beats))
+        except (OSError, LvaeError) as error:
+            logger.warning("%s: the lease could not be renewed (%s)", folder, error)
+
+
+def _lease(holder: str, beats: int) -> bytes:
+    return f"{holder} {beats}\n".encode()
+
+
+def _holder(folder: Folder) -> str | None:
+    found = folder.read_if_there(LOCK)
+    return None if found is None else found.decode(errors="replace").partition(" ")[0]

@@ -8,6 +8,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,7 +142,7 @@ def read_receipt(folder: Folder, part: int) -> Receipt | None:
     data = folder.read_if_there(receipt_name(part))
     if data is None:
         return None
-    where = str(folder.local(receipt_name(part)))
+    where = folder.place(receipt_name(part))
     content = records.loads(data, where)
     claimed = content.pop("self_sha256", None) if isinstance(content, dict) else None
     receipt = records.from_plain(Receipt, content, where)
@@ -186,8 +187,7 @@ def finished(folder: Folder, plan: Plan, part: int) -> Receipt | None:
 
 def receipts(folder: Folder, plan: Plan) -> Iterator[Receipt]:
     """The receipts of all parts, in part order; LvaeError at the first that is missing."""
-    for part in range(plan.listing.parts):
-        receipt = finished(folder, plan, part)
+    for part, receipt in enumerate(folder.each(partial(finished, folder, plan), range(plan.listing.parts))):
         if receipt is None:
             raise LvaeError(f"{folder}: part {part} is not finished or damaged. Run 'lvae encode' again to go on.")
         yield receipt
@@ -196,8 +196,7 @@ def receipts(folder: Folder, plan: Plan) -> Iterator[Receipt]:
 def receipts_record(folder: Folder, parts: int) -> FileRecord:
     """All receipts as one file: their bytes together, and the hash of their sorted hashes."""
     hashes, total = [], 0
-    for part in range(parts):
-        record = folder.record(receipt_name(part))
+    for record in folder.each(folder.record, map(receipt_name, range(parts))):
         hashes.append(record.sha256)
         total += record.bytes
     return FileRecord(RECEIPTS, total, hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest())
@@ -225,19 +224,21 @@ def load_array(path: Path, mapped: bool) -> NDArray[Any]:
 
 def orphans(folder: Folder) -> Iterator[str]:
     """Raw files that no receipt names: what attempts left behind that were overtaken or killed."""
-    for path in sorted(folder.local(RAW).glob("part-*.npy")):
-        number = path.name.removeprefix("part-").split(".")[0]
+    for name in folder.names(RAW):
+        number = name.removeprefix(f"{RAW}/part-").split(".")[0]
+        if not name.endswith(".npy") or not name.startswith(f"{RAW}/part-"):
+            continue
         try:
             receipt = read_receipt(folder, int(number)) if number.isdigit() else None
         except LvaeError:
             continue  # while its receipt cannot be read, nobody knows
-        if receipt is None or receipt.raw.path != f"{RAW}/{path.name}":
-            yield f"{RAW}/{path.name}"
+        if receipt is None or receipt.raw.path != name:
+            yield name
 
 
 def beyond(folder: Folder, plan: Plan) -> Iterator[str]:
     """Receipts and raw files of parts that the plan does not have: left by another plan that lay here before."""
-    for path in sorted(folder.local(RAW).glob("part-*")):
-        number = path.name.removeprefix("part-").split(".")[0]
-        if not number.isdigit() or int(number) >= plan.listing.parts:
-            yield f"{RAW}/{path.name}"
+    for name in folder.names(RAW):
+        number = name.removeprefix(f"{RAW}/part-").split(".")[0]
+        if name.startswith(f"{RAW}/part-") and (not number.isdigit() or int(number) >= plan.listing.parts):
+            yield name

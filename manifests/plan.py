@@ -183,7 +183,7 @@ def read_plan(folder: Folder) -> Plan | None:
     data = folder.read_if_there(PLAN)
     if data is None:
         return None
-    where = str(folder.local(PLAN))
+    where = folder.place(PLAN)
     content = records.loads(data, where)
     if not isinstance(content, dict):
         raise LvaeError(f"{where}: is not a plan.")

@@ -151,8 +151,8 @@ def swap(folder: Folder, manifest: Manifest, keep_old: bool = False) -> None:
 
 def unused_views(folder: Folder, manifest: Manifest) -> list[str]:
     """Folders under shards/ that the manifest does not name."""
-    paths = sorted(folder.local("shards").glob("*"))
-    return [path.name for path in paths if path.name != manifest.view.name]
+    found = {name.split("/")[1] for name in folder.names("shards")} | folder.subfolders("shards")
+    return sorted(found - {manifest.view.name})
 
 
 def drop_raw(folder: Folder) -> None:
@@ -162,8 +162,9 @@ def drop_raw(folder: Folder) -> None:
         raise LvaeError(f"{folder}: is not finished. Run 'lvae encode' first.")
     if manifest.raw == "kept":
         folder.write(MANIFEST, dump_manifest(_without_raw(manifest)))
-    for path in sorted(folder.local("raw").glob("part-*.npy")):
-        folder.remove(f"raw/{path.name}")
+    for name in folder.names("raw"):
+        if name.startswith("raw/part-") and name.endswith(".npy"):
+            folder.remove(name)
 
 
 def _without_raw(manifest: Manifest) -> Manifest:

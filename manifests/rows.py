@@ -281,7 +281,7 @@ class RowReader:
                 raise pa.ArrowInvalid("another number of rows than were listed")
             return table
         except (OSError, ValueError, pa.ArrowException, IndexError, KeyError) as error:
-            name = self._folder.local(place.file)
+            name = self._folder.place(place.file)
             reason = str(error).splitlines()[0]
             raise DamagedRowsError(f"{name}: cannot be read ({reason}). Run 'lvae encode' again.") from error
 
@@ -297,7 +297,7 @@ class RowReader:
             return table["key"], labels
         if len(labels) and not (labels.min() >= UNLABELLED and labels.max() < len(names) - 1):
             raise DamagedRowsError(
-                f"{self._folder.local(self.listing.place(part).file)}: has labels that stand for no class. "
+                f"{self._folder.place(self.listing.place(part).file)}: has labels that stand for no class. "
                 "Run 'lvae encode' again."
             )
         return table["key"], names[labels]

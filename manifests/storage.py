@@ -1,8 +1,8 @@
 """The one layer through which a dataset's files are written: whole or not at all.
 
 A name is relative to the folder and uses forward slashes. On a local disk a file is written under .tmp/, flushed to
-the disk, then renamed; an object store would put it under its final name in one request. Nothing outside this file
-creates, renames or removes a file of a dataset.
+the disk, then renamed; on an object store it is put under its final name in one request (storage_remote.py). Nothing
+else creates, renames or removes a file of a dataset.
 """
 
 import errno
@@ -11,16 +11,20 @@ import io
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from lvae.manifests.errors import LvaeError
 
+T = TypeVar("T")
+U = TypeVar("U")
+
 TEMPORARY = ".tmp"
 CHUNK_BYTES = 1 << 20
+REMOVALS = 8  # tries at a folder in which workers elsewhere, whose job has ended, still leave files
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Unfinished:
 
 
 def folder_at(root: str | Path) -> "Folder":
-    """A folder on this machine, or for reading, on whatever fsspec knows (`s3://`, `gs://`, `memory://`...)."""
+    """A folder on this machine, or on whatever fsspec knows (`s3://`, `gs://`, `memory://`...)."""
     if "://" not in str(root):
         return Folder(root)
     from lvae.manifests.storage_remote import RemoteFolder
@@ -86,15 +90,29 @@ def folder_at(root: str | Path) -> "Folder":
 
 
 class Folder:
-    """A dataset's folder on a local disk."""
+    """A dataset's folder on a local disk.
+
+    root: where its files lie, or of a folder elsewhere, those that had to be fetched.
+    """
+
+    remote = False
 
     def __init__(self, root: str | Path):
         if "://" in str(root):
-            raise LvaeError(f"{root}: datasets are written to a file system. Name a local path, then copy it there.")
+            raise LvaeError(f"{root}: this is written to a file system alone. Name a local path, then copy it there.")
         self.root = Path(root)
 
     def __str__(self) -> str:
         return str(self.root)
+
+    @property
+    def address(self) -> str:
+        """What names the same folder in any process that sees this file system."""
+        return str(self.root.absolute())
+
+    def place(self, name: str) -> str:
+        """Where a file lies, for a person."""
+        return f"{self}/{name}"
 
     def local(self, name: str) -> Path:
         """The path of a file of this folder, which need not exist."""
@@ -119,6 +137,11 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def read_pieces(self, name: str, pieces: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Bytes from start to stop of a file, several times."""
+        with self.local(name).open("rb") as file:
+            return [os.pread(file.fileno(), stop - start, start) for start, stop in pieces]
+
     def sha256(self, name: str) -> str:
         digest = hashlib.sha256()
         with self.local(name).open("rb") as file:
@@ -130,8 +153,12 @@ class Folder:
         """Size and hash of a file that is there already."""
         size = self.size(name)
         if size is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.local(name)))
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.place(name))
         return FileRecord(name, size, self.sha256(name))
+
+    def each(self, look: Callable[[T], U], things: Iterable[T]) -> Iterator[U]:
+        """look(thing) for every thing, in order; on an object store many at a time."""
+        return map(look, things)
 
     def names(self, under: str = "") -> Iterator[str]:
         """Every file below, in sorted order. What vanishes meanwhile is not there."""
@@ -139,6 +166,11 @@ class Folder:
         for path in sorted(below):
             if path.is_file():
                 yield path.relative_to(self.root).as_posix()
+
+    def subfolders(self, under: str) -> set[str]:
+        """The folders right below, empty ones too; none on an object store, which knows no folders."""
+        path = self.root / under
+        return set() if self.remote or not path.is_dir() else {one.name for one in path.iterdir() if one.is_dir()}
 
     @contextmanager
     def writer(self) -> Iterator[Unfinished]:
@@ -167,10 +199,16 @@ class Folder:
     def remove(self, name: str) -> None:
         """A file or a whole folder; one that is not there is no error."""
         path = self.local(name)
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        for _ in range(REMOVALS):
+            if not path.is_dir() or path.is_symlink():
+                path.unlink(missing_ok=True)
+                return
+            with suppress(FileNotFoundError):
+                try:
+                    shutil.rmtree(path)
+                except OSError as error:
+                    if error.errno != errno.ENOTEMPTY:
+                        raise
 
     def sweep(self) -> None:
         """Remove what killed writers left under .tmp/. For the one holder of the dataset's lock."""

@@ -15,6 +15,7 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import load_array, raw_name
 from lvae.manifests.plan import Encoding, Plan
+from lvae.manifests.remote_rows import RemoteRows
 from lvae.manifests.rows import UNLABELLED, RowReader
 from lvae.manifests.seeds import permute
 from lvae.manifests.selection import ENTRY, OFFSETS, RAW_HASHES, Selected, Selection, entries_file
@@ -115,11 +116,11 @@ def write_view(folder: Folder, view: ViewPlan) -> None:
 
 def read_view(folder: Folder, name: str) -> ViewPlan:
     """How the shards of a view lie; LvaeError where that is missing or damaged."""
-    path = folder.local(view_file(name))
+    path = folder.place(view_file(name))
     data = folder.read_if_there(view_file(name))
     if data is None:
         raise LvaeError(f"{path}: is missing. Run 'lvae encode' again to make it anew.")
-    return records.parse(ViewPlan, data, str(path))
+    return records.parse(ViewPlan, data, path)
 
 
 def view_id(plan: Plan, settings: ViewSettings, selected: Selected, normalization: Normalization) -> str:
@@ -172,12 +173,15 @@ class RawLatents:
                 latents[order[start:stop]] = block if dtype == "uint8" else normalization.normalize(block, dtype)
         return latents, log_variances
 
-    def _part(self, part: int) -> NDArray[Any]:
-        path = self._folder.local(raw_name(part, bytes(self._hashes[part]).decode()))
+    def _part(self, part: int) -> "NDArray[Any] | RemoteRows":
+        name = raw_name(part, bytes(self._hashes[part]).decode())
         count = int(self._offsets[part + 1] - self._offsets[part])
-        raw = load_array(path, mapped=True)
+        raw = RemoteRows(self._folder, name) if self._folder.remote else load_array(self._folder.local(name), True)
         if raw.shape != (count, *self._encoding.raw_shape):
-            raise LvaeError(f"{path}: holds an array of shape {raw.shape}. Run 'lvae encode' again to make it anew.")
+            raise LvaeError(
+                f"{self._folder.place(name)}: holds an array of shape {raw.shape}. "
+                "Run 'lvae encode' again to make it anew."
+            )
         return raw
 
 

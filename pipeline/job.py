@@ -12,7 +12,7 @@ from lvae.manifests.option_names import option_of, value_of
 from lvae.manifests.parts import beyond, finished, orphans, receipt_name, receipts
 from lvae.manifests.plan import PLAN, Plan, first_difference, read_plan_if_whole, write_plan
 from lvae.manifests.publish import drop_raw, write_rejected
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage import Folder, folder_at
 from lvae.manifests.verification import mend_command, verify
 from lvae.manifests.views import ViewSettings, shard_receipt_name
 from lvae.manifests.wording import counted
@@ -44,7 +44,7 @@ def encode(
     drop: bool = False,
 ) -> Result:
     """Images to a finished, verified dataset. The same call again goes on, mends what is damaged, or does nothing."""
-    folder = Folder(dataset)
+    folder = folder_at(dataset)
     refuse_overlap(folder, source)
     if max_rejected is not None:
         rejection_bound(max_rejected, 0)  # a typing error is told now, not after the work
@@ -156,10 +156,12 @@ def _encode_parts(folder: Folder, plan: Plan, engine: runners.Engine, devices: t
         finished=lambda part: finished(folder, plan, part) is not None,
         name=lambda part: f"part {part}",
         describe=lambda part: _describe_part(plan, part),
-        submission=lambda parts, options: Submission(str(folder), tuple(parts), (), "", devices, options, False),
+        submission=lambda parts, options: Submission(
+            folder.address, tuple(parts), (), "", devices, options, attempt="", watched=False
+        ),
     )
     sizes = [plan.listing.place(part).rows for part in range(plan.listing.parts)]
-    pending = runners.Pending(tasks).look()
+    pending = runners.Pending(folder, tasks).look()
     if not pending:
         return 0
     made, images = len(pending), plan.listing.images

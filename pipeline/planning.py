@@ -166,7 +166,7 @@ def _continued_plan(folder: Folder, old: Plan, source: str, options: EncodeOptio
         store_weights(folder, encoding, network)
     else:
         encoding = old.encoding
-        if options.batch is not None and not any(folder.local(RAW).glob("part-*.json")):
+        if options.batch is not None and not any(name.endswith(".json") for name in folder.names(RAW)):
             encoding = replace(encoding, batch=options.batch)  # a batch that was too large binds nobody
         changed = changed_encoding(options, encoding)
         refuse_change(folder, {"--autoencoder": encoding.autoencoder.name}, {"--autoencoder": changed.autoencoder.name})

@@ -7,72 +7,104 @@ the files are simply not seen, and progress moves by whole parts.
 import json
 import os
 import socket
+import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import Literal, Self
 
+from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage import TEMPORARY, Folder
 
 PROGRESS = f"{TEMPORARY}/progress"
 INTERVAL = 0.5  # seconds between two reports of a worker
+REMOTE_INTERVAL = 10.0  # the same, where each is a request to an object store
+BEAT_SECONDS = 5.0  # between two reports of a worker that gets on, but has nothing new to tell
+Kind = Literal["working", "done", "user", "storage", "bug"]
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker is at. `kind`: working, done, or why it gave up: what a user can mend and bugs end the job."""
+    """What a worker is at. `kind`: working, done, or why it gave up: what a user can mend and bugs end the job.
 
-    kind: Literal["working", "done", "user", "storage", "bug"]
+    attempt: the submission that the task is part of; workers elsewhere outlive theirs. cpu_seconds: that the worker's
+    process has used so far.
+    """
+
+    kind: Kind
     task: str
     done: int
     message: str = ""
+    attempt: str = ""
+    cpu_seconds: float = 0.0
 
 
 class Reporter:
-    """The worker's side, for one task."""
+    """The worker's side, for one task: what it is told, and while it is entered, a sign of life now and then."""
 
-    def __init__(self, folder: Folder, task: str):
-        self._path = folder.local(f"{PROGRESS}/{socket.gethostname()}-{os.getpid()}.json")
-        with suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._task, self._last = task, 0.0
+    def __init__(self, folder: Folder, task: str, attempt: str):
+        worker = f"{socket.gethostname()}-{os.getpid()}-{threading.get_native_id()}"
+        self._folder, self._name = folder, f"{PROGRESS}/{worker}.json"
+        self._interval = REMOTE_INTERVAL if folder.remote else INTERVAL
+        if not folder.remote:
+            self._path = folder.local(self._name)
+            with suppress(OSError):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._task, self._attempt = task, attempt
+        self._done, self._last, self._ended = 0, 0.0, False
+        self._lock, self._end = threading.Lock(), threading.Event()
+        self._beating = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._beating.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end.set()
 
     def working(self, done: int) -> None:
-        now = time.monotonic()
-        if now - self._last >= INTERVAL:
+        self._done, now = done, time.monotonic()
+        if now - self._last >= self._interval:
             self._last = now
-            self._write(Report("working", self._task, done))
+            self._write("working", done)
 
     def finished(self) -> None:
-        self._write(Report("done", self._task, 0))
+        self._write("done", 0)
 
     def failed(self, kind: Literal["user", "storage", "bug"], message: str) -> None:
-        self._write(Report(kind, self._task, 0, message))
+        self._write(kind, 0, message)
 
-    def _write(self, report: Report) -> None:
+    def _beat(self) -> None:
+        while not self._end.wait(max(BEAT_SECONDS, self._interval)):
+            self._write("working", self._done)
+
+    def _write(self, kind: Kind, done: int, message: str = "") -> None:
         """A report that cannot be written (a full disk) must not stop the work, nor hide why the work stopped."""
-        temporary = self._path.with_suffix(".part")
-        with suppress(OSError):
-            temporary.write_text(json.dumps(asdict(report)))
+        report = Report(kind, self._task, done, message, self._attempt, time.process_time())
+        text = json.dumps(asdict(report))
+        with self._lock, suppress(OSError, LvaeError):
+            if self._ended:
+                return  # a beat that comes late
+            self._ended = kind != "working"
+            if self._folder.remote:
+                self._folder.write(self._name, text.encode())
+                return
+            temporary = self._path.with_suffix(".part")  # not flushed to the disk, as files of a dataset are
+            temporary.write_text(text)
             temporary.replace(self._path)
 
 
-def reports(folder: Folder) -> list[Report]:
-    """What all workers said last."""
+def reports(folder: Folder, attempt: str | None = None) -> list[Report]:
+    """What all workers said last, of one submission or of any."""
     found = []
-    for path in sorted(folder.local(PROGRESS).glob("*.json")):
-        text = _read(path)
+    for name in folder.names(PROGRESS):
+        text = folder.read_if_there(name) if name.endswith(".json") else None
         if text:
             found.append(Report(**json.loads(text)))
-    return found
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except FileNotFoundError:  # swept meanwhile
-        return ""
+    return [report for report in found if attempt in (None, report.attempt)]
 
 
 def forget(folder: Folder) -> None:

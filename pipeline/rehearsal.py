@@ -15,7 +15,8 @@ from lvae.manifests.dataset import read_manifest_if_whole
 from lvae.manifests.parts import finished
 from lvae.manifests.plan import Encoding, Plan, read_plan, refuse_change
 from lvae.manifests.rows import ImageRow, Listing, RowReader, Segment
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage import Folder, folder_at
+from lvae.manifests.storage_remote import ENDLESS
 from lvae.manifests.views import ViewSettings
 from lvae.manifests.wording import counted
 from lvae.pipeline.console import duration, say
@@ -61,6 +62,11 @@ class Rehearsal:
         return self.images_to_encode / (self.images_per_second_per_worker * min(self.workers, max(self.parts, 1)))
 
     @property
+    def worker_hours(self) -> float:
+        """Of work in all, whoever does it: what a price is for."""
+        return self.images_to_encode / self.images_per_second_per_worker / 3600
+
+    @property
     def _normalized(self) -> str:
         if self.view.shift is None or self.view.scale is None:
             return f"normalized by {self.view.normalization}"
@@ -71,7 +77,7 @@ class Rehearsal:
         return f"normalized by shift {shift}, scale {scale}"
 
     def as_dict(self) -> dict[str, Any]:
-        return {**records.plain(self), "seconds": self.seconds}
+        return {**records.plain(self), "seconds": self.seconds, "worker_hours": self.worker_hours}
 
     def __str__(self) -> str:
         image, autoencoder = self.encoding.image, self.encoding.autoencoder
@@ -88,7 +94,10 @@ class Rehearsal:
                 f"parts        {self.parts} of {counted(self.part_size, 'image')}, batch {self.encoding.batch}",
                 f"raw parts    {readable(self.raw_bytes)}",
                 f"shards       {readable(self.shard_bytes)}",
-                f"disk         {readable(self.free_bytes)} free: {fits}",
+                "store        an object store: whether it fits is not asked"
+                if self.free_bytes >= ENDLESS
+                else f"disk         {readable(self.free_bytes)} free: {fits}",
+                f"work         {self.worker_hours:.2f} worker-hours",
                 f"time         {duration(self.seconds)} with {counted(self.workers, 'worker')}, {rate}",
             ]
         )
@@ -98,7 +107,7 @@ def rehearse(
     source: str, dataset: str, options: EncodeOptions, view: ViewOptions, workers: int, images_per_second: float | None
 ) -> Rehearsal:
     """Lists the images, resolves every setting, and encodes a few images for the rate unless one is given."""
-    folder = Folder(dataset)
+    folder = folder_at(dataset)
     old = read_plan(folder)
     found, rows = _new_rows(folder, old, source, options)
     first = list(itertools.islice(rows, TRIAL_ROWS))

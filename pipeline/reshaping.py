@@ -12,7 +12,7 @@ from lvae.manifests.parts import beyond, orphans, receipts
 from lvae.manifests.plan import Plan, erasing, read_plan, write_plan
 from lvae.manifests.publish import write_rejected
 from lvae.manifests.selection import Selection, left_out, select
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage import Folder, folder_at
 from lvae.manifests.views import ViewSettings
 from lvae.manifests.wording import counted
 from lvae.pipeline import runners
@@ -110,7 +110,7 @@ def _without_repeated(out: str, folders: list[Folder], plans: list[Plan], plan: 
 
 
 def _existing(dataset: str) -> Folder:
-    folder = Folder(dataset)
+    folder = folder_at(dataset)
     if not folder.exists("plan.json"):
         raise LvaeError(f"{dataset}: is not a dataset with raw parts. Make one with 'lvae encode SOURCE DATASET'.")
     return folder

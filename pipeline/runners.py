@@ -5,22 +5,21 @@ is finished is asked of the receipts, never of the runner; what is not is submit
 """
 
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import TEMPORARY, Folder
-from lvae.pipeline import progress
+from lvae.manifests.storage import Folder
+from lvae.pipeline import clusters, progress
+from lvae.pipeline.children import ProcessGroup, child, last_line
 from lvae.pipeline.console import say
 from lvae.pipeline.submission import Submission
 
@@ -28,10 +27,10 @@ IN_PROCESS = "FnApiRunner"
 RUNNERS = {
     "fnapirunner": IN_PROCESS,
     "directrunner": IN_PROCESS,  # Beam's own choice under this name may download and run another engine
-    "dask": "apache_beam.runners.dask.dask_runner.DaskRunner",
-    "daskrunner": "apache_beam.runners.dask.dask_runner.DaskRunner",
-    "portable": "PortableRunner",
-    "portablerunner": "PortableRunner",
+    "dask": clusters.DASK,
+    "daskrunner": clusters.DASK,
+    "portable": clusters.PORTABLE,
+    "portablerunner": clusters.PORTABLE,
     "flink": "FlinkRunner",
     "flinkrunner": "FlinkRunner",
     "spark": "SparkRunner",
@@ -41,6 +40,7 @@ RUNNERS = {
 }
 
 POLL_SECONDS = 0.25
+REMOTE_POLL_SECONDS = 3.0  # where a look is some requests to an object store
 LOST_WORKER_SECONDS = 6.0  # a worker process is gone, and the submission has not ended by itself
 STALLED_SECONDS = 60.0  # no process of the submission has got anywhere
 CPU_SECONDS = 3.0  # of computing that count as getting somewhere; idle waiting stays below that in a stall
@@ -61,12 +61,16 @@ def cores() -> int:
 
 @dataclass(frozen=True)
 class Engine:
-    """How a job is run: the runner's options, and how many worker processes on this machine."""
+    """How a job is run: the runner by its full name, its options, and how many worker processes on this machine."""
 
+    runner: str
     options: tuple[str, ...]
     workers: int
-    in_process: bool
     environment: dict[str, str]
+
+    @property
+    def in_process(self) -> bool:
+        return self.runner == IN_PROCESS
 
 
 def choose_engine(beam_options: Sequence[str], workers: int, environment: dict[str, str]) -> Engine:
@@ -87,16 +91,16 @@ def choose_engine(beam_options: Sequence[str], workers: int, environment: dict[s
     if runner is None:
         known = "FnApiRunner, dask, portable, flink, spark, dataflow"
         raise LvaeError(f"--runner={name}: there is no such runner. Choose one of {known}.")
-    options = (f"--runner={runner}", *others)
+    clusters.refuse_incomplete(runner, others)
     if others:
         _check_options(others, runner)
-    return Engine(options, workers, runner == IN_PROCESS, environment)
+    return Engine(runner, (f"--runner={runner}", *others), workers, environment)
 
 
 def _check_options(options: Sequence[str], runner: str) -> None:
     from lvae.pipeline.beam_options import unknown_options  # which loads Beam: a second or two
 
-    unknown = " ".join(unknown_options(options))
+    unknown = " ".join(unknown_options(options, runner))
     if unknown and runner == IN_PROCESS:
         raise LvaeError(f"a Beam option after --: {unknown} is unknown. Leave it out, or mend its spelling.")
     if unknown:
@@ -121,13 +125,14 @@ class Tasks:
 class Pending:
     """The tasks without a receipt. Each is asked for by name, and not again once it is finished."""
 
-    def __init__(self, tasks: Tasks):
-        self._tasks = tasks
+    def __init__(self, folder: Folder, tasks: Tasks):
+        self._folder, self._tasks = folder, tasks
         self.numbers = list(tasks.numbers)
         self._next_look = 0.0
 
     def look(self) -> list[int]:
-        self.numbers = [number for number in self.numbers if not self._tasks.finished(number)]
+        found = self._folder.each(self._tasks.finished, self.numbers)
+        self.numbers = [number for number, finished in zip(self.numbers, found, strict=True) if not finished]
         return self.numbers
 
     def glance(self) -> list[int]:
@@ -153,7 +158,7 @@ def run(folder: Folder, tasks: Tasks, engine: Engine, watch: Watcher, log: Calla
     deaths: Counter[int] = Counter()
     deaths_alone: Counter[int] = Counter()
     fruitless = 0
-    waiting = Pending(tasks)
+    waiting = Pending(folder, tasks)
     pending = waiting.look()
     while pending:
         poisonous = {task for task, count in deaths_alone.items() if count >= DEATHS_ALONE}
@@ -167,6 +172,8 @@ def run(folder: Folder, tasks: Tasks, engine: Engine, watch: Watcher, log: Calla
         before, pending = pending, waiting.look()
         if end.user_error:
             raise LvaeError(end.user_error)
+        if end.stalled and not engine.in_process:
+            clusters.let_go_of_silent_workers(engine.runner, engine.options, log)
         if pending and folder.free_bytes() < FULL_BYTES:
             raise LvaeError(f"{folder}: no space left. Free some, then run the same command again to go on.")
         if not set(batch) & set(pending):
@@ -193,10 +200,14 @@ def run(folder: Folder, tasks: Tasks, engine: Engine, watch: Watcher, log: Calla
 
 @dataclass(frozen=True)
 class _End:
-    """How a submission ended. `under_way`: what workers were at. `user_error`: a sentence that ends the job. `storage`:
-    whether bytes could not be read or written after several tries."""
+    """How a submission ended.
+
+    stalled: nothing had happened for long. under_way: what workers were at. user_error: a sentence that ends the job.
+    storage: whether bytes could not be read or written after several tries.
+    """
 
     how: str
+    stalled: bool
     under_way: frozenset[str]
     user_error: str | None
     storage: bool
@@ -208,14 +219,17 @@ def _submit(
 ) -> _End:
     progress.forget(folder)
     workers = 1 if alone else min(engine.workers, len(batch))
-    submission = replace(tasks.submission(batch, _options(engine, workers)), watched=engine.in_process)
-    spec = folder.write(f"{TEMPORARY}/submission.json", records.dumps(submission))
+    attempt = uuid.uuid4().hex
+    submission = tasks.submission(batch, _options(engine, workers, len(batch)))
+    submission = replace(submission, attempt=attempt, watched=engine.in_process)
     # Not on the dataset's disk: were that full, Beam would hang over a line of its log.
-    with tempfile.TemporaryFile() as output:
-        with _child(folder.local(spec.path), output, engine.environment) as child:
-            how = _watch(folder, child, waiting, set(batch), engine, watch)
-        last_words = _last_line(output)
-    reports = progress.reports(folder)
+    with tempfile.TemporaryDirectory() as spool, (Path(spool) / "output").open("w+b") as output:
+        spec = Path(spool) / "submission.json"
+        spec.write_bytes(records.dumps(submission))
+        with child(spec, output, engine.environment, cancelling=not engine.in_process) as process:
+            how = _watch(folder, process, attempt, waiting, set(batch), engine, watch)
+        last_words = last_line(output)
+    reports = progress.reports(folder, attempt)
     watch(reports, waiting.look())
     messages = {report.kind: report.message for report in reports}
     if "bug" in messages:
@@ -223,6 +237,7 @@ def _submit(
     storage = messages.get("storage")
     return _End(
         storage or how,
+        how.startswith("no "),
         frozenset(report.task for report in reports if report.kind == "working"),
         messages.get("user"),
         storage is not None,
@@ -230,106 +245,54 @@ def _submit(
     )
 
 
-def _options(engine: Engine, workers: int) -> tuple[str, ...]:
-    if not engine.in_process or any(option.startswith("--direct_running_mode") for option in engine.options):
+def _options(engine: Engine, workers: int, tasks: int) -> tuple[str, ...]:
+    if not engine.in_process:
+        return (*engine.options, *clusters.options_for(engine.runner, engine.options, tasks))
+    if any(option.startswith("--direct_running_mode") for option in engine.options):
         return engine.options
     if workers == 1:
         return (*engine.options, "--direct_running_mode=in_memory")
     return (*engine.options, "--direct_running_mode=multi_processing", f"--direct_num_workers={workers}")
 
 
-@contextmanager
-def _child(spec: Path, output: IO[bytes], environment: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """A submission in a process group of its own, which does not outlive this block."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "lvae.pipeline.submission", str(spec)],
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, **environment},
-        start_new_session=True,
-    )
-    try:
-        yield child
-    finally:
-        with suppress(ProcessLookupError):  # all of it has ended by itself
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-
-
 def _watch(
     folder: Folder,
-    child: "subprocess.Popen[bytes]",
+    process: "subprocess.Popen[bytes]",
+    attempt: str,
     waiting: Pending,
     batch: set[int],
     engine: Engine,
     watch: Watcher,
 ) -> str:
-    """Until the submission ends, has to be ended, or has nothing left to do; says how, in a few words."""
-    group = ProcessGroup(child.pid)
+    """Until the submission ends, has to be ended, or has nothing left to do; says how, in a few words.
+
+    Workers on this machine are seen as processes; those elsewhere tell how much they have computed.
+    """
+    group = ProcessGroup(process.pid)
+    who = "process" if engine.in_process else "worker"
     seen_state: object = None
     seen_cpu, seen_at = 0.0, time.monotonic()
     lost_at: float | None = None
-    while child.poll() is None:
-        time.sleep(POLL_SECONDS)
+    while process.poll() is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(REMOTE_POLL_SECONDS if folder.remote else POLL_SECONDS)
         now = time.monotonic()
-        reports = progress.reports(folder)
+        reports = progress.reports(folder, attempt)
         pending = waiting.glance()
         watch(reports, pending)
-        if not engine.in_process:
-            continue
         if batch.isdisjoint(pending):
             return "all done"
-        group.look()
-        cpu, state = group.cpu_seconds, (reports, len(pending))
+        state = ([(report.kind, report.task, report.done) for report in reports], len(pending))
+        if engine.in_process:
+            group.look()
+        cpu = group.cpu_seconds if engine.in_process else sum(report.cpu_seconds for report in reports)
         if state != seen_state or cpu - seen_cpu >= CPU_SECONDS * _share_of_cores():
             seen_state, seen_cpu, seen_at = state, cpu, now
-        if now - seen_at >= STALLED_SECONDS:
-            return f"no process got anywhere for {STALLED_SECONDS:.0f} s"
+        patience = STALLED_SECONDS if engine.in_process or reports else clusters.starting_seconds(engine.runner)
+        if now - seen_at >= patience:
+            return f"no {who} got anywhere for {patience:.0f} s"
         lost_at = (lost_at or now) if group.lost_a_worker else None
         if lost_at is not None and now - lost_at >= LOST_WORKER_SECONDS:
             return "a worker process died"
-    code = child.returncode
+    code = process.returncode
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-
-
-class ProcessGroup:
-    """The processes of a submission, as /proc shows them; elsewhere than on Linux it sees none."""
-
-    def __init__(self, group: int):
-        self._group = group
-        self._workers: set[int] = set()
-        self._spent: dict[int, float] = {}
-        self.lost_a_worker = False  # whether a worker process that was there is gone
-
-    def look(self) -> None:
-        found = self._processes()
-        self._spent |= {pid: seconds for pid, (seconds, _) in found.items()}
-        there = {pid for pid, (_, worker) in found.items() if worker}
-        self._workers |= there
-        self.lost_a_worker = bool(self._workers - there)
-
-    @property
-    def cpu_seconds(self) -> float:
-        """Of all processes that were ever seen."""
-        return sum(self._spent.values())
-
-    def _processes(self) -> dict[int, tuple[float, bool]]:
-        found = {}
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                fields = (path / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[2]) != self._group or fields[0] == "Z":
-                    continue
-                command = (path / "cmdline").read_bytes()
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it has just ended
-            seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-            found[int(path.name)] = (seconds, b"sdk_worker_main" in command and not command.startswith(b"/bin/sh"))
-        return found
-
-
-def _last_line(output: IO[bytes]) -> str:
-    output.seek(0)
-    lines = [line.strip() for line in output.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1][-300:] if lines else "(none)"

@@ -88,7 +88,7 @@ def tell(found: Scan, images: int, say: Callable[[str], None]) -> None:
 
 def refuse_overlap(folder: Folder, source: str) -> None:
     """A dataset inside its own source would be listed as part of it."""
-    if "://" in source or not Path(source).is_dir():
+    if "://" in source or folder.remote or not Path(source).is_dir():
         return
     images, dataset = Path(source).resolve(), folder.root.resolve()
     if dataset == images or images in dataset.parents:

@@ -12,8 +12,16 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from lvae.manifests import records
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.plan import read_plan
+from lvae.manifests.storage import folder_at
+
+if TYPE_CHECKING:
+    from lvae.pipeline.transforms import Job
 
 PR_SET_PDEATHSIG = 1
 
@@ -22,7 +30,8 @@ PR_SET_PDEATHSIG = 1
 class Submission:
     """What to run: parts or shards, the other is empty.
 
-    options: Beam's, as on a command line. watched: by a command on this machine, which workers do not outlive.
+    dataset: as workers find it. options: Beam's, as on a command line. attempt: names this submission among others.
+    watched: by a command on this machine, which workers do not outlive.
     """
 
     dataset: str
@@ -31,7 +40,12 @@ class Submission:
     view: str
     devices: tuple[str, ...]
     options: tuple[str, ...]
+    attempt: str
     watched: bool
+
+
+class StoppedError(Exception):
+    """The command has asked for an end."""
 
 
 def main(path: str) -> None:
@@ -40,26 +54,53 @@ def main(path: str) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == 1:
             return  # the command died before that took effect
+    signal.signal(signal.SIGTERM, _stop)
     run(submission)
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise StoppedError
+
+
 def run(submission: Submission) -> None:
-    """Build the graph, run it, wait. Raises whatever the engine raises."""
+    """Build the graph, run it, wait; asked to stop, take the job off the engine. Raises whatever the engine raises."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from lvae.pipeline import build
+    from lvae.pipeline import build, graphs
     from lvae.pipeline.transforms import EncodePart, WriteShard
 
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
-    submitter = os.getpid() if submission.watched else None
     pipeline = beam.Pipeline(options=PipelineOptions(list(submission.options)))
+    job = _job(submission)
     if submission.parts:
-        build.encode(pipeline, submission.parts, EncodePart(submission.dataset, submission.devices, submitter))
+        build.encode(pipeline, submission.parts, EncodePart(job, submission.devices))
     else:
-        build.shards(pipeline, submission.shards, WriteShard(submission.dataset, submission.view, submitter))
-    state = pipeline.run().wait_until_finish()
+        build.shards(pipeline, submission.shards, WriteShard(job, submission.view))
+    graphs.check(pipeline)
+    result = pipeline.run()
+    try:
+        state = result.wait_until_finish()
+    except StoppedError:
+        state = result.cancel()
     print(json.dumps({"state": str(state)}))
+
+
+def _job(submission: Submission) -> "Job":
+    from lvae.pipeline.transforms import Job
+    from lvae.pipeline.workers import package
+
+    plan = read_plan(folder_at(submission.dataset))
+    if plan is None:
+        raise LvaeError(f"{submission.dataset}: has no plan.json.")
+    return Job(
+        dataset=submission.dataset,
+        plan_sha256=records.sha256_of(plan),
+        attempt=submission.attempt,
+        package=package(),
+        submitter=os.getpid() if submission.watched else None,
+    )
 
 
 if __name__ == "__main__":

@@ -6,12 +6,15 @@ Elements are part numbers and shard numbers; what comes out is a receipt, a few 
 import errno
 import fcntl
 import os
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import apache_beam as beam
@@ -19,11 +22,13 @@ from apache_beam.metrics import Metrics
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts import finished
 from lvae.manifests.plan import Plan, read_plan
-from lvae.manifests.storage import TEMPORARY, Folder
+from lvae.manifests.storage import Folder, folder_at
 from lvae.manifests.timings import Timing, write_timing
 from lvae.manifests.views import read_view, write_shard
 from lvae.pipeline.progress import Reporter
+from lvae.pipeline.workers import other_package
 
 if TYPE_CHECKING:
     from lvae.encode.encoder import Encoder
@@ -31,33 +36,53 @@ if TYPE_CHECKING:
 
 NAMESPACE = "lvae"
 WATCH_INTERVAL = 1.0
+SHARING_DELAYS = (0.5, 2.0, 8.0)  # seconds before each further look at a plan that shared storage may show late
+
+_loading = threading.Lock()  # workers may have several threads: one network for all
+
+
+@dataclass(frozen=True)
+class Job:
+    """What each task has to know of its submission.
+
+    dataset: a path or URL, the same for all workers. plan_sha256: of all that plan.json says; workers that outlive a
+    job notice by it that another one lies there now. attempt: names the submission. package: that of the command.
+    submitter: the process that workers on the same machine do not outlive; None for workers elsewhere.
+    """
+
+    dataset: str
+    plan_sha256: str
+    attempt: str
+    package: str
+    submitter: int | None
 
 
 class EncodePart(beam.DoFn):  # type: ignore[misc]
-    """Part number -> receipt, as JSON. The network is loaded with the first part, once a process."""
+    """Part number -> receipt, as JSON. The network is loaded with the first part, once a process.
 
-    def __init__(self, dataset: str, devices: tuple[str, ...], submitter: int | None):
-        self.dataset, self.devices, self.submitter = dataset, devices, submitter
+    A part that is finished already, which engines ask for now and then, is not encoded again.
+    """
+
+    def __init__(self, job: Job, devices: tuple[str, ...]):
+        self.job, self.devices = job, devices
         self.images = Metrics.counter(NAMESPACE, "images")
         self.rejected = Metrics.counter(NAMESPACE, "rejected")
 
     def process(self, part: int) -> Iterator[bytes]:
-        _die_with(self.submitter)
         from lvae.encode.part import encode_part
 
-        folder = Folder(self.dataset)
-        reporter = Reporter(folder, f"part {part}")
-        with _failures(reporter):
-            reporter.working(0)
-            plan = _plan(self.dataset)
-            encoder = _encoder(self.dataset, self.devices)
-            segment = plan.listing.place(part).segment
-            reader = _reader(plan.listing.segments[segment].kind, plan.origins[segment].source)
-            start = time.monotonic()
-            receipt = encode_part(folder, plan, part, encoder, reader, reporter.working)
-            with suppress(OSError):  # advice only: the part is finished without it
-                write_timing(folder, Timing(part, receipt.rows, time.monotonic() - start, time.time()))
-            reporter.finished()
+        with _task(self.job, f"part {part}") as (folder, plan, reporter):
+            receipt = finished(folder, plan, part)
+            if receipt is None:
+                with _loading:
+                    encoder = _encoder(self.job.dataset, self.job.plan_sha256, self.devices)
+                    segment = plan.listing.place(part).segment
+                    source = plan.origins[segment].source
+                    reader = _reader(plan.listing.segments[segment].kind, source, self.job.plan_sha256)
+                start = time.monotonic()
+                receipt = encode_part(folder, plan, part, encoder, reader, reporter.working)
+                with suppress(OSError):  # advice only: the part is finished without it
+                    write_timing(folder, Timing(part, receipt.rows, time.monotonic() - start, time.time()))
         self.images.inc(receipt.rows)
         self.rejected.inc(len(receipt.rejected))
         yield records.dumps(receipt)
@@ -66,21 +91,31 @@ class EncodePart(beam.DoFn):  # type: ignore[misc]
 class WriteShard(beam.DoFn):  # type: ignore[misc]
     """(split, number) -> receipt, as JSON."""
 
-    def __init__(self, dataset: str, view: str, submitter: int | None):
-        self.dataset, self.view, self.submitter = dataset, view, submitter
+    def __init__(self, job: Job, view: str):
+        self.job, self.view = job, view
         self.latents = Metrics.counter(NAMESPACE, "latents")
 
     def process(self, shard: tuple[str, int]) -> Iterator[bytes]:
-        _die_with(self.submitter)
         split, number = shard
-        folder = Folder(self.dataset)
-        reporter = Reporter(folder, f"shard {split} {number}")
-        with _failures(reporter):
-            reporter.working(0)
-            receipt = write_shard(folder, _plan(self.dataset), read_view(folder, self.view), split, number)
-            reporter.finished()
+        with _task(self.job, f"shard {split} {number}") as (folder, plan, _):
+            receipt = write_shard(folder, plan, read_view(folder, self.view), split, number)
         self.latents.inc(receipt.count)
         yield records.dumps(receipt)
+
+
+@contextmanager
+def _task(job: Job, name: str) -> Iterator[tuple[Folder, Plan, Reporter]]:
+    """The dataset and its plan, with the submitting command told what becomes of a task."""
+    _die_with(job.submitter)
+    with _loading:
+        folder = _folder(job.dataset, job.attempt)
+    with Reporter(folder, name, job.attempt) as reporter, _failures(reporter):
+        reporter.working(0)
+        unfit = other_package(job.package)
+        if unfit is not None:
+            raise LvaeError(unfit)
+        yield folder, _plan(job.dataset, job.plan_sha256), reporter
+        reporter.finished()
 
 
 @contextmanager
@@ -105,46 +140,71 @@ def _failures(reporter: Reporter) -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _plan(dataset: str) -> Plan:
-    plan = read_plan(Folder(dataset))
-    if plan is None:
-        raise LvaeError(f"{dataset}: has no plan.json.")
-    return plan
+def _folder(dataset: str, attempt: str) -> Folder:
+    """One for all tasks of a submission, so that what is fetched from a store is fetched once."""
+    return folder_at(dataset)
 
 
 @lru_cache(maxsize=1)
-def _encoder(dataset: str, devices: tuple[str, ...]) -> "Encoder":
+def _plan(dataset: str, sha256: str) -> Plan:
+    """The plan that the command submitted, as this worker sees it: at once, or after a few patient looks."""
+    for delay in (*SHARING_DELAYS, None):
+        plan = read_plan(folder_at(dataset))
+        if plan is not None and records.sha256_of(plan) == sha256:
+            return plan
+        if delay is not None:
+            time.sleep(delay)
+    raise LvaeError(
+        f"{dataset}: a worker on {os.uname().nodename} does not see the plan that was submitted. "
+        "Name a dataset on storage that all workers share, and give one command at a time."
+    )
+
+
+@lru_cache(maxsize=1)
+def _encoder(dataset: str, plan_sha256: str, devices: tuple[str, ...]) -> "Encoder":
     from lvae.encode.autoencoder import load
     from lvae.encode.encoder import Encoder, weights_in
 
-    folder = Folder(dataset)
-    encoding = _plan(dataset).encoded()
+    folder = folder_at(dataset)
+    encoding = _plan(dataset, plan_sha256).encoded()
     network = load(encoding.autoencoder.architecture, weights_in(folder, encoding))
-    return Encoder(encoding, network, _claim_device(folder, devices))
+    wanted = encoding.autoencoder.weights_sha256
+    if wanted is not None and network.fingerprint != wanted:
+        raise LvaeError(
+            f"{dataset}/{encoding.autoencoder.weights_file}: holds other weights on {os.uname().nodename} than the "
+            "plan names. Put the dataset on storage that all workers share."
+        )
+    return Encoder(encoding, network, _claim_device(devices))
 
 
 @lru_cache(maxsize=1)
-def _reader(kind: str, location: str) -> "Reader":
+def _reader(kind: str, location: str, plan_sha256: str) -> "Reader":
     from lvae.encode.sources import open_reader
 
     return open_reader(kind, location)
 
 
-def _claim_device(folder: Folder, devices: tuple[str, ...]) -> str:
-    """A device of this process's own: the first that no other process of this job holds; shared where all are held."""
-    if len(devices) == 1:
-        return devices[0]
-    for device in devices:
-        path = folder.local(f"{TEMPORARY}/device-{device.replace(':', '-')}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+@lru_cache(maxsize=1)
+def _claim_device(devices: tuple[str, ...]) -> str:
+    """A device of this process's own: the first that no other process on this machine holds; shared where all are held.
+
+    "auto" is whatever this machine has, which need not be what the command's has.
+    """
+    from lvae.encode.encoder import choose_device, devices_here
+
+    found = devices_here() if devices == ("auto",) else tuple(map(choose_device, devices))
+    if len(found) == 1:
+        return found[0]
+    for device in found:
+        path = Path(tempfile.gettempdir()) / f"lvae-{os.getuid()}-{device.replace(':', '-')}.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
         else:
             return device  # the lock is held, and the descriptor open, until this process ends
-    return devices[os.getpid() % len(devices)]
+    return found[os.getpid() % len(found)]
 
 
 @lru_cache(maxsize=1)

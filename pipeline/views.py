@@ -77,7 +77,7 @@ def view_settings_of(
 
 def begun_view(folder: Folder) -> ViewSettings | None:
     """The settings of the only view that lies in a folder without a manifest."""
-    views = [path.parent.name for path in folder.local("shards").glob("*/view.json")]
+    views = [name.split("/")[1] for name in folder.names("shards") if name.endswith("/view.json")]
     if len(views) != 1:
         return None
     try:
@@ -116,6 +116,8 @@ def read_keys(path: Path) -> list[str]:
 
 def check_space(folder: Folder, plan: Plan, settings: ViewSettings) -> None:
     """LvaeError where what is still to be written cannot fit."""
+    if folder.remote:
+        return
     missing = sum(
         plan.listing.place(part).rows for part in range(plan.listing.parts) if finished(folder, plan, part) is None
     )
@@ -179,10 +181,17 @@ def _write_shards(folder: Folder, view: ViewPlan, engine: runners.Engine) -> int
         name=lambda task: "shard {} {}".format(*shards[task]),
         describe=lambda task: "shard {1} of {0}".format(*shards[task]),
         submission=lambda numbers, options: Submission(
-            str(folder), (), tuple(shards[number] for number in numbers), view.name, (), options, False
+            dataset=folder.address,
+            parts=(),
+            shards=tuple(shards[number] for number in numbers),
+            view=view.name,
+            devices=(),
+            options=options,
+            attempt="",
+            watched=False,
         ),
     )
-    made = len(runners.Pending(tasks).look())
+    made = len(runners.Pending(folder, tasks).look())
     if made:
         with Bar("writing shards", len(shards), "shards", len(shards) - made) as bar:
             runners.run(folder, tasks, engine, lambda _, waiting: bar.at(len(shards) - len(waiting)), say)

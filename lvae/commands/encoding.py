@@ -1,5 +1,7 @@
 """From images to shards: scan, encode, shard."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,12 +34,12 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
     """
     from lvae.manifests.locks import writing
     from lvae.manifests.records import plain
-    from lvae.manifests.storage import Folder
+    from lvae.manifests.storage import folder_at
     from lvae.pipeline.console import say
     from lvae.pipeline.planning import scan_only
     from lvae.pipeline.scanning import refuse_overlap
 
-    folder = Folder(dataset)
+    folder = folder_at(dataset)
     refuse_overlap(folder, source)
     with writing(folder):
         listing = scan_only(folder, source, shared.scan_options(options), say).listing
@@ -48,6 +50,15 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
         size = max(segment.part_size for segment in listing.segments)
         parts = counted(listing.parts, "part")
         click.echo(f"{dataset}: {counted(listing.images, 'image')} in {parts} of up to {size}")
+
+
+def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -> None:
+    if name is None or context.resilient_parsing:
+        return
+    from lvae.pipeline.runner_help import help_for
+
+    click.echo(help_for(name))
+    context.exit()
 
 
 @click.command(short_help="Images to a finished, verified dataset.", epilog=f"\b\nPresets\n{presets.table()}")
@@ -78,6 +89,14 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
     help="With --dry-run: the rate of one worker, instead of a trial.",
 )
 @click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths given here.")
+@click.option(
+    "--help-runner",
+    metavar="NAME",
+    is_eager=True,
+    expose_value=False,
+    callback=_help_runner,
+    help="How to encode on dask, portable, flink, spark or dataflow.",
+)
 @shared.SCAN
 @shared.VIEW
 @shared.ENGINE
@@ -101,15 +120,19 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     from lvae.pipeline import job
 
     options = _with_preset(options)
+    engine = shared.engine(options["beam_options"], options["workers"])
+    devices = _devices(options) if engine.in_process else _devices_elsewhere(options)
     request, view = _encode_options(options), shared.view_options(options, limit=None)
-    devices = _devices(options)
-    check_precision(options["precision"], devices[0])
-    workers = options["workers"] or _default_workers(devices)
-    engine = shared.engine(options["beam_options"], workers)
+    if devices != ("auto",):
+        check_precision(options["precision"], devices[0])
     if options["dry_run"]:
-        _rehearse(source, dataset, request, view, workers, options)
+        _rehearse(source, dataset, request, view, engine.workers or _default_workers(devices), options)
         return
-    _refuse_unshared(engine, options["shared_path"], source, dataset)
+    if engine.in_process:
+        engine = replace(engine, workers=engine.workers or _default_workers(devices))
+    else:
+        _refuse_unshared(options["shared_path"], source, dataset)
+        _examine(engine, dataset, source)
     result = job.encode(source, dataset, request, view, engine, devices, options["max_rejected"], options["drop_raw"])
     print_dataset(dataset, result.manifest, options["as_json"])
 
@@ -138,6 +161,7 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
 
     engine = shared.engine(options["beam_options"], options["workers"] or _default_workers(("cpu",)))
     view = shared.view_options(options, options["limit"])
+    _examine(engine, dataset, None)
     if out is None:
         result = reshaping.shard(dataset, view, engine, keep_old, erase)
     elif keep_old:
@@ -236,8 +260,35 @@ def _default_workers(devices: tuple[str, ...]) -> int:
     return cores() if devices == ("cpu",) else len(devices)
 
 
-def _refuse_unshared(engine: "Engine", shared_path: bool, *paths: str) -> None:
+def _devices_elsewhere(options: dict[str, Any]) -> tuple[str, ...]:
+    """As workers on other machines are to understand them; whether they are there is for those to say."""
+    from lvae.encode.encoder import LARGEST_BATCH
+
+    numbers, device = options["devices"], options["device"]
+    devices = (device,) if numbers is None else tuple(f"cuda:{number.strip()}" for number in numbers.split(","))
+    if devices[0].startswith("cuda"):
+        options["batch"] = options["batch"] or LARGEST_BATCH
+        options["device"] = "auto"  # of this machine, on which nothing is encoded
+    return devices
+
+
+def _refuse_unshared(shared_path: bool, *paths: str) -> None:
     """Workers on other machines do not see this one's disk."""
     for path in paths:
-        if not engine.in_process and not shared_path and "://" not in path and not path.startswith("synthetic:"):
+        if not shared_path and "://" not in path and not path.startswith("synthetic:"):
             raise LvaeError(f"{path}: workers elsewhere may not see this path. Say --shared-path if they do.")
+
+
+def _examine(engine: "Engine", dataset: str, source: str | None) -> None:
+    """Whether an engine on other machines is there and fit, before anything is begun."""
+    from lvae.manifests.storage import folder_at
+    from lvae.pipeline import clusters
+    from lvae.pipeline.console import say
+
+    if engine.in_process:
+        return
+    if source is not None:
+        source = (
+            None if source.startswith("synthetic:") else source if "://" in source else str(Path(source).absolute())
+        )
+    clusters.examine(engine.runner, engine.options, folder_at(dataset).address, source, say)

@@ -2,15 +2,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import fsspec
 import pytest
 
+from lvae.manifests import locks
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.locks import writing
+from lvae.manifests.locks import LOCK, writing
 from lvae.manifests.storage import Folder
+from lvae.manifests.storage_remote import RemoteFolder
 
 HOLD = """
 import sys, time
@@ -82,3 +86,34 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) -> 
         writing(Folder(tmp_path / "file/dataset")),
     ):
         pass
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteFolder]:
+    """An object store on which leases are short."""
+    for name, seconds in {"BEAT_SECONDS": 0.05, "LEASE_SECONDS": 0.5, "SETTLING_SECONDS": 0.05}.items():
+        monkeypatch.setattr(locks, name, seconds)
+    yield RemoteFolder("memory://bucket/leased")
+    with suppress(FileNotFoundError):
+        fsspec.filesystem("memory").rm("/bucket", recursive=True)
+
+
+def test_a_lease_is_held_by_one_and_given_back(store: RemoteFolder) -> None:
+    with writing(store), pytest.raises(LvaeError, match="another lvae command is writing here"), writing(store):
+        pass
+    assert not store.exists(LOCK)
+    with writing(store):
+        pass
+
+
+def test_a_lease_whose_holder_has_died_runs_out(store: RemoteFolder) -> None:
+    store.write(LOCK, b"somebody 7\n")
+    with writing(store):
+        assert store.read(LOCK).split()[0] != b"somebody"
+
+
+def test_a_holder_that_was_overtaken_ends(store: RemoteFolder) -> None:
+    with pytest.raises(KeyboardInterrupt), writing(store):
+        store.write(LOCK, b"somebody 0\n")
+        time.sleep(5)
+    assert store.read(LOCK) == b"somebody 0\n"  # not given back by who does not hold it

@@ -1,6 +1,8 @@
 """A dataset that was copied to a store is opened and verified where it lies."""
 
+import io
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -8,10 +10,13 @@ import numpy as np
 import pytest
 from dataset_examples import build
 
+from lvae.manifests import storage_remote
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.regeneration import regenerated
+from lvae.manifests.remote_rows import RemoteRows
 from lvae.manifests.storage import Folder, folder_at
+from lvae.manifests.storage_remote import RemoteFolder
 from lvae.manifests.verification import verify
 
 URL = "memory://bucket/dataset"
@@ -47,9 +52,80 @@ def test_a_copy_is_read_like_the_original(copied: Path) -> None:
     assert regenerated(URL).largest_difference() == 0
 
 
-def test_a_dataset_is_not_written_to_a_url() -> None:
+def test_what_is_not_a_dataset_is_not_written_to_a_url() -> None:
     with pytest.raises(LvaeError, match="Name a local path"):
         Folder(URL)
+
+
+@pytest.fixture
+def empty() -> Iterator[RemoteFolder]:
+    yield RemoteFolder("memory://bucket/empty")
+    with suppress(FileNotFoundError):
+        fsspec.filesystem("memory").rm("/bucket", recursive=True)
+
+
+def test_a_file_is_there_whole_or_not_at_all(empty: RemoteFolder) -> None:
+    with empty.writer() as unfinished:
+        unfinished.file.write(b"one")
+        assert list(empty.names()) == []
+        record = unfinished.commit("a/file")
+    with pytest.raises(RuntimeError), empty.writer() as unfinished:
+        unfinished.file.write(b"two")
+        raise RuntimeError
+    assert list(empty.names()) == ["a/file"]
+    assert empty.record("a/file") == record
+    assert empty.local("a/file").read_bytes() == b"one"
+    empty.write("a/file", b"another")
+    assert empty.local("a/file").read_bytes() == b"another"  # what was fetched before is forgotten
+
+
+def test_what_is_removed_is_gone_and_what_is_not_there_is_no_error(empty: RemoteFolder) -> None:
+    for name in ("a/1", "a/2", "b"):
+        empty.write(name, b"x")
+    empty.remove("a")
+    empty.remove("nothing")
+    assert list(empty.names()) == ["b"]
+    empty.remove("b")
+    assert (empty.size("b"), empty.read_if_there("b"), empty.exists("b")) == (None, None, False)
+
+
+def test_rows_come_without_the_rest_of_the_file(empty: RemoteFolder) -> None:
+    array = np.random.default_rng(0).standard_normal((500, 4, 8, 8), np.float32)
+    data = io.BytesIO()
+    np.lib.format.write_array(data, array, version=(1, 0))
+    empty.write("part.npy", data.getvalue())
+    rows = RemoteRows(empty, "part.npy")
+    assert (rows.shape, rows.dtype) == (array.shape, array.dtype)
+    for wanted in ([0], [499], [3, 3, 4], [0, 100, 200, 499], list(range(500))):
+        np.testing.assert_array_equal(rows[np.array(wanted)], array[wanted])
+    empty.write("part.npy", data.getvalue()[:-1])
+    with pytest.raises(LvaeError, match="is cut short"):
+        rows[np.array([499])]
+
+
+def test_many_looks_come_in_order(empty: RemoteFolder) -> None:
+    assert list(empty.each(lambda number: number * 2, range(200))) == list(range(0, 400, 2))
+
+
+def test_a_store_that_fails_now_and_then_is_asked_again(empty: RemoteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty.write("a", b"x")
+    monkeypatch.setattr(storage_remote, "DELAYS", (0.001, 0.001))
+    answers: list[Exception | bytes] = [TimeoutError("slow"), OSError("503"), b"x"]
+
+    def cat(_: str) -> bytes:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(empty._files, "cat_file", cat)
+    assert empty.read("a") == b"x"
+    answers[:] = [OSError("503")] * 3
+    with pytest.raises(OSError, match="503"):
+        empty.read("a")
+    answers[:] = [PermissionError("Forbidden")]
+    with pytest.raises(LvaeError, match="Check the credentials"):
+        empty.read("a")
 
 
 def test_an_unknown_kind_of_url_is_refused_in_one_line() -> None:

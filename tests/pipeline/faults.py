@@ -92,7 +92,7 @@ def processes_at(dataset: Path, task: str) -> list[int]:
             report = json.loads(path.read_text())
         except FileNotFoundError:
             continue
-        pid = int(path.stem.rpartition("-")[2])
+        pid = int(path.stem.split("-")[-2])  # host, process, thread
         if (report["kind"], report["task"]) == ("working", task) and Path(f"/proc/{pid}").exists():
             found.append(pid)
     return found

@@ -3,8 +3,12 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from lvae.cli import main
 from lvae.manifests.errors import LvaeError
+from lvae.pipeline import clusters
+from lvae.pipeline.runner_help import TEXTS
 from lvae.pipeline.runners import choose_engine
 from tests.conftest import lvae
 
@@ -41,3 +45,72 @@ def test_nothing_is_begun_with_an_unknown_option(scenes: Path, tmp_path: Path) -
     said = lvae("encode", scenes, tmp_path / "out", *arguments, check=1).stderr
     assert said.startswith("lvae: a Beam option after --: --foo") and said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_runner_cannot_do_without_is_asked_for() -> None:
+    with pytest.raises(LvaeError, match="needs a job service"):
+        choose_engine(["--runner=portable"], 2, {})
+    with pytest.raises(LvaeError, match=r"needs (a scheduler|the package distributed)"):
+        choose_engine(["--runner=dask"], 2, {})
+
+
+def test_parts_spread_on_dask_without_a_word() -> None:
+    """By default 128 of them are one partition, which goes to one worker."""
+    said = ["--dask_client_address=tcp://here:8786"]
+    assert "--dask_partition_size=1" in clusters.options_for(clusters.DASK, said, 16)
+    assert "--dask_partition_size=500" in clusters.options_for(clusters.DASK, said, 5_000_000)
+    assert not any("size" in one for one in clusters.options_for(clusters.DASK, [*said, "--dask_npartitions", "7"], 16))
+
+
+SUBMISSIONS = {
+    "flink": ("--flink_master=here:8081", "--flink_version=2.2", "--parallelism=16"),
+    "spark": ("--spark_master_url=spark://here:7077",),
+    "dataflow": (
+        "--project=p",
+        "--region=r",
+        "--temp_location=gs://b/tmp",
+        "--staging_location=gs://b/stage",
+        "--sdk_container_image=image",
+        "--sdk_location=container",
+        "--machine_type=g2-standard-8",
+        "--dataflow_service_option=worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver",
+        "--experiments=no_use_multiple_sdk_containers",
+        "--number_of_worker_harness_threads=1",
+        "--max_num_workers=20",
+    ),
+}
+POOL = ("--environment_type=EXTERNAL", "--environment_config=localhost:50000")
+
+
+@pytest.mark.parametrize("runner", SUBMISSIONS)
+def test_a_submission_to_an_engine_that_is_not_here_is_built(runner: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As far as it goes without one: Beam knows every option of the recipe, and the job becomes what is sent."""
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.portability.portable_runner import PortableRunner
+
+    from lvae.pipeline import build
+    from lvae.pipeline.transforms import EncodePart, Job
+
+    options = SUBMISSIONS[runner] + (() if runner == "dataflow" else POOL)
+    engine = choose_engine([f"--runner={runner}", *options], 2, {})
+    assert capsys.readouterr().err == ""  # no option is unknown
+    pipeline = beam.Pipeline(options=PipelineOptions([]))
+    build.encode(pipeline, range(5), EncodePart(Job("s3://b/latents", "0", "attempt", "latent-vae", None), ("cuda",)))
+    sent = PortableRunner.get_proto_pipeline(pipeline, PipelineOptions(list(POOL)))
+    assert "Encode part" in {step.unique_name for step in sent.components.transforms.values()}
+    assert {one.urn for one in sent.components.environments.values()} == {"beam:env:external:v1"}
+    assert not engine.in_process
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_engine_has_its_recipe(name: str) -> None:
+    said = CliRunner().invoke(main, ["encode", "--help-runner", name])
+    assert said.exit_code == 0
+    assert f"--runner={name}" in said.output and "Run here:" in said.output
+    assert max(map(len, said.output.splitlines())) <= 120
+
+
+def test_an_engine_that_nobody_knows_has_none() -> None:
+    said = CliRunner().invoke(main, ["encode", "--help-runner", "hadoop"])
+    assert said.exit_code == 1

@@ -62,7 +62,7 @@ def test_what_is_done_is_asked_of_receipts(under_way: Folder) -> None:
 
 
 def test_images_of_parts_under_way_are_told_apart(under_way: Folder) -> None:
-    Reporter(under_way, "part 3").working(7)
+    Reporter(under_way, "part 3", "attempt").working(7)
     state = Observer(under_way).look()
     assert (state.images_done, state.images_under_way) == (28, 7)
 

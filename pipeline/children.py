@@ -1,0 +1,79 @@
+"""A submission as a child process of the command, and the processes that it starts."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+CANCEL_SECONDS = 10.0  # for a submission to take its job off an engine elsewhere
+
+
+@contextmanager
+def child(
+    spec: Path, output: IO[bytes], environment: dict[str, str], cancelling: bool
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A submission in a process group of its own, which does not outlive this block. `cancelling`: asked first."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lvae.pipeline.submission", str(spec)],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if cancelling and process.poll() is None:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(CANCEL_SECONDS)
+        with suppress(ProcessLookupError):  # all of it has ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class ProcessGroup:
+    """The processes of a submission, as /proc shows them; elsewhere than on Linux it sees none."""
+
+    def __init__(self, group: int):
+        self._group = group
+        self._workers: set[int] = set()
+        self._spent: dict[int, float] = {}
+        self.lost_a_worker = False  # whether a worker process that was there is gone
+
+    def look(self) -> None:
+        found = self._processes()
+        self._spent |= {pid: seconds for pid, (seconds, _) in found.items()}
+        there = {pid for pid, (_, worker) in found.items() if worker}
+        self._workers |= there
+        self.lost_a_worker = bool(self._workers - there)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of all processes that were ever seen."""
+        return sum(self._spent.values())
+
+    def _processes(self) -> dict[int, tuple[float, bool]]:
+        found = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                fields = (path / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[2]) != self._group or fields[0] == "Z":
+                    continue
+                command = (path / "cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has just ended
+            seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            found[int(path.name)] = (seconds, b"sdk_worker_main" in command and not command.startswith(b"/bin/sh"))
+        return found
+
+
+def last_line(output: IO[bytes]) -> str:
+    output.seek(0)
+    lines = [line.strip() for line in output.read().decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1][-300:] if lines else "(none)"

@@ -1,0 +1,126 @@
+"""A Dask cluster: is it there, can its workers do the job, and which of them no longer answer?"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage import TEMPORARY, folder_at
+from lvae.manifests.wording import counted
+from lvae.pipeline.workers import Answer, Question, answer, package
+
+CONNECT_SECONDS = 8.0
+WORKERS_SECONDS = 10.0  # for a first worker to arrive
+ANSWER_SECONDS = 8.0
+LETTING_GO_SECONDS = 15.0
+
+
+def examine(scheduler: str, dataset: str, source: str | None, say: Callable[[str], None]) -> None:
+    """LvaeError in one sentence, within half a minute, where the job could not go well."""
+    _quietly(_examine(scheduler, dataset, source, say))
+
+
+def let_go_of_silent_workers(scheduler: str, log: Callable[[str], None]) -> None:
+    """Tell the scheduler that those which do not answer are gone; by itself it would notice after minutes."""
+    _quietly(_let_go(scheduler, log))
+
+
+def _quietly(work: Any) -> None:
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # what it says of lost connections is told in our own words
+    try:
+        asyncio.run(work)
+    finally:
+        logging.disable(before)
+
+
+async def _examine(scheduler: str, dataset: str, source: str | None, say: Callable[[str], None]) -> None:
+    folder, nonce = folder_at(dataset), uuid.uuid4().hex
+    probe = f"{TEMPORARY}/probe-{nonce}", nonce.encode()
+    async with await _connected(scheduler) as client:
+        addresses = await _workers(client, scheduler)
+        folder.write(*probe)
+        try:
+            answers = await _ask_all(client, addresses, answer, Question(package(), dataset, probe, source))
+        finally:
+            folder.remove(probe[0])
+        silent = [address for address, found in answers.items() if found is None]
+        if len(silent) == len(answers):
+            raise LvaeError(f"{scheduler}: none of {counted(len(silent), 'worker')} answers. Start them anew.")
+        for address, found in answers.items():
+            if isinstance(found, Exception):
+                raise LvaeError(f"{scheduler}: {_unable(address, found)}")
+            if found is not None and found.shortcoming is not None:
+                raise LvaeError(found.shortcoming)
+        kinds = sorted({found.libraries for found in answers.values() if isinstance(found, Answer)})
+        if len(kinds) > 1:
+            say(f"warning: workers differ, and the last bits of latents may: {'; '.join(kinds)}")
+        for address in silent:
+            say(f"warning: the worker {address} does not answer")
+        link = client.dashboard_link if "dashboard" in client.scheduler_info()["services"] else "none"
+        say(f"dask: {counted(len(answers), 'worker')} at {scheduler}, dashboard {link}")
+
+
+async def _let_go(scheduler: str, log: Callable[[str], None]) -> None:
+    async with await _connected(scheduler) as client:
+        answers = await _ask_all(client, await _workers(client, scheduler), package)
+        silent = [address for address, found in answers.items() if found is None]
+        if silent and len(silent) < len(answers):
+            log(f"no longer counted on, as they do not answer: {', '.join(silent)}")
+            await asyncio.wait_for(client.retire_workers(workers=silent, close_workers=True), LETTING_GO_SECONDS)
+
+
+async def _connected(scheduler: str) -> Client:
+    """LvaeError where no scheduler answers."""
+    place = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
+    client = Client(**place, asynchronous=True, timeout=CONNECT_SECONDS, set_as_default=False)
+    try:
+        return await asyncio.wait_for(client, CONNECT_SECONDS + 2)
+    except (OSError, ValueError, TimeoutError) as error:
+        await client.close(timeout=1)
+        raise LvaeError(
+            f"{scheduler}: no Dask scheduler answers there. Is it started, and reachable from this machine?"
+        ) from error
+
+
+async def _workers(client: Client, scheduler: str) -> list[str]:
+    """The workers' addresses; LvaeError where none comes."""
+    try:
+        await asyncio.wait_for(client.wait_for_workers(1), WORKERS_SECONDS)
+    except TimeoutError as error:
+        raise LvaeError(f"{scheduler}: the scheduler has no workers. Start some: dask worker {scheduler}") from error
+    return sorted(client.scheduler_info()["workers"])  # as the scheduler has just told them
+
+
+async def _ask_all(
+    client: Client, addresses: list[str], question: Callable[..., Any], *arguments: Any
+) -> dict[str, Any]:
+    """Every worker's answer by its address: what it says, the exception it raises, or None where nothing comes."""
+
+    async def ask(address: str) -> Any:
+        asking = client.run(question, *arguments, workers=[address], on_error="return")
+        try:
+            return (await asyncio.wait_for(asking, ANSWER_SECONDS))[address]
+        except (TimeoutError, OSError):
+            return None
+        except Exception as error:  # what the worker could not even begin
+            return error
+
+    return dict(zip(addresses, await asyncio.gather(*map(ask, addresses)), strict=True))
+
+
+def _unable(address: str, error: Exception) -> str:
+    if "ModuleNotFoundError" in repr(error):  # or an exception that only quotes it
+        return (
+            f"the worker {address} lacks this package ({_said(error)}). Install the same wheel there, and restart it."
+        )
+    return f"the worker {address} cannot do the job ({_said(error)})."
+
+
+def _said(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,91 @@
+"""Is a worker fit for a job? The same package, and the dataset and the images where the command has them.
+
+Every answer is one sentence, or None where nothing is wrong. Engines that let a command speak with their workers ask
+before the job; in all others each worker asks itself with its first task.
+"""
+
+import hashlib
+import importlib.metadata
+import platform
+import socket
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from lvae.manifests.storage import folder_at
+
+FOLDERS = ("manifests", "encode", "pipeline")  # whose code workers run
+LIBRARIES = ("torch", "numpy", "pillow")  # which have a say in the last bits of latents
+
+
+@lru_cache
+def package() -> str:
+    """The version, and the first digits of a hash over the code that workers run: equal where both are."""
+    root, digest = Path(__file__).parent.parent, hashlib.sha256()
+    for path in sorted(path for folder in FOLDERS for path in (root / folder).rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
+    return f"latent-vae {importlib.metadata.version('latent-vae')}, code {digest.hexdigest()[:12]}"
+
+
+def libraries() -> str:
+    """Versions that should be alike on all workers, for a person."""
+    found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
+    return f"Python {platform.python_version()}, {found}"
+
+
+def other_package(expected: str) -> str | None:
+    """Whether this process runs another package than the command that submitted the job."""
+    if package() == expected:
+        return None
+    return (
+        f"the worker on {socket.gethostname()} runs {package()}, and this command {expected}. "
+        "Install the same wheel everywhere, then start the workers anew."
+    )
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a command asks of a worker.
+
+    probe: a file of the dataset's folder and what it holds. source: of the images; None where no file is needed.
+    """
+
+    package: str
+    dataset: str
+    probe: tuple[str, bytes]
+    source: str | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    shortcoming: str | None
+    libraries: str
+
+
+def answer(question: Question) -> Answer:
+    """A worker's side."""
+    return Answer(other_package(question.package) or _unseen(question), libraries())
+
+
+def _unseen(question: Question) -> str | None:
+    """Whether the dataset's folder or the images are not what the command sees under these names."""
+    host, (name, content) = socket.gethostname(), question.probe
+    try:
+        found = folder_at(question.dataset).read_if_there(name)
+    except OSError as error:
+        return f"{question.dataset}: the worker on {host} cannot read there ({error})."
+    if found != content:
+        return (
+            f"{question.dataset}: the worker on {host} sees another folder there. Name one on storage that all share."
+        )
+    if question.source is not None and "://" not in question.source and not _is_there(question.source):
+        return f"{question.source}: the worker on {host} does not see it. Put it on storage that all share."
+    return None
+
+
+def _is_there(source: str) -> bool:
+    """A path, or a pattern in the folder before its first wild character."""
+    fixed = source
+    for wild in "*?[{":
+        fixed = fixed.split(wild, 1)[0]
+    return Path(source).exists() or Path(fixed).parent.exists()

@@ -1,0 +1,138 @@
+"""A job without its network: rows listed, parts written, folded, shuffled into shards and verified, at growing sizes.
+
+    nice python tests/benchmarks/scale.py [--rows 10000,100000,1000000] [--record]
+    python tests/benchmarks/scale.py --simulate DATASET       # from the timings of a job that was run
+
+Latents are 4x2x2. The null encoder stands in for reading, cropping and the network: it writes each part's raw latents,
+noise by the part's number, and its receipt, as a worker does. All else is the command's: `lvae scan` lists the
+rows, and the same `lvae encode` that goes on with any job folds, selects, writes the shards and verifies deep.
+Driver: the command's process; the peak of all is that of its processes together (PSS).
+"""
+
+import argparse
+import heapq
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from encode_memory import descendants, pss_bytes
+from machine import describe
+
+from lvae.manifests.parts import write_part
+from lvae.manifests.plan import read_plan
+from lvae.manifests.rows import RowReader
+from lvae.manifests.storage import Folder
+from lvae.manifests.timings import read_timing
+from lvae.pipeline.planning import EncodeOptions, prepare
+from lvae.pipeline.scanning import ScanOptions
+
+RECORD = Path(__file__).with_suffix(".md")
+NULL = '{"kind": "tiny", "latent_channels": 4, "width": 4, "blocks": 1, "multipliers": [1, 1]}'  # f = 2, never run
+SIZE = 4
+PART_SIZE = 4096
+SETTINGS = ("--autoencoder", NULL, "--weights", "random:0", "--size", str(SIZE), "--shard-size", "65536")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one command: seconds, peak of the driver's resident memory and of all processes' together, in bytes."""
+
+    seconds: float
+    driver: int
+    together: int
+
+
+def run(*arguments: str) -> Cost:
+    command = [sys.executable, "-m", "lvae", *arguments]
+    start, driver, together = time.monotonic(), 0, 0
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while job.poll() is None:
+        driver = max(driver, pss_bytes({job.pid}))
+        together = max(together, pss_bytes(descendants(job.pid)))
+        time.sleep(0.1)
+    if job.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit code {job.returncode}")
+    return Cost(time.monotonic() - start, driver, together)
+
+
+def write_parts(dataset: Path, source: str) -> float:
+    """Seconds of the null encoder."""
+    folder = Folder(dataset)
+    options = EncodeOptions(NULL, "random:0", size=SIZE, scan=ScanOptions(part_size=PART_SIZE))
+    prepare(folder, source, options, lambda _: None)
+    plan = read_plan(folder)
+    assert plan is not None
+    reader, start = RowReader(folder, plan.listing), time.monotonic()
+    for part in range(plan.listing.parts):
+        _, labels = reader.keys_and_labels(part)
+        noise = np.random.default_rng(part).standard_normal((len(labels), *plan.encoded().raw_shape), np.float32)
+        write_part(folder, plan, part, noise, labels, [], None)
+    return time.monotonic() - start
+
+
+def measure(rows: int, dataset: Path) -> str:
+    source = f"synthetic:{rows}?size={SIZE}"
+    scan = run("scan", source, str(dataset), "--part-size", str(PART_SIZE))
+    parts = write_parts(dataset, source)
+    rest = run("encode", source, str(dataset), *SETTINGS, "--workers", "1")
+    total = scan.seconds + parts + rest.seconds
+    together = max(scan.together, rest.together) / 2**20
+    return (
+        f"| {rows:,} | {-(-rows // PART_SIZE):,} | {scan.seconds:.1f} | {parts:.1f} | {rest.seconds:.1f} | "
+        f"{total:.1f} | {total / rows * 1e6:.1f} | {max(scan.driver, rest.driver) / 2**20:.0f} | {together:.0f} |"
+    )
+
+
+def simulate(dataset: Path) -> list[str]:
+    """What so many workers would make of parts that take as long as those of a real job took. A simulation."""
+    folder = Folder(dataset)
+    plan = read_plan(folder)
+    assert plan is not None
+    timings = [timing for part in range(plan.listing.parts) if (timing := read_timing(folder, part)) is not None]
+    measured = np.array([timing.seconds for timing in timings])
+    lines = [
+        f"{len(measured)} parts measured: median {np.median(measured):.2f} s, "
+        f"99 % below {np.quantile(measured, 0.99):.2f} s, longest {measured.max():.2f} s.",
+        "",
+        "| workers | parts | parts a worker | seconds | busy |",
+        "|---|---|---|---|---|",
+    ]
+    for workers in (1, 2, 100, 1000):
+        for each in (4, 25, 100):
+            durations = np.random.default_rng(0).choice(measured, workers * each)
+            ends = [0.0] * workers
+            for seconds in durations:
+                heapq.heapreplace(ends, ends[0] + seconds)
+            busy = durations.sum() / (workers * max(ends))
+            lines.append(f"| {workers:,} | {workers * each:,} | {each} | {max(ends):.1f} | {busy:.3f} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="10000,100000,1000000")
+    parser.add_argument("--simulate", type=Path, metavar="DATASET")
+    parser.add_argument("--record", action="store_true", help="write the table to scale.md")
+    options = parser.parse_args()
+    if options.simulate is not None:
+        print("\n".join(simulate(options.simulate)))
+        return
+    lines = [f"{describe()}, one worker", ""]
+    names = ("rows", "parts", "scan, s", "parts, s", "fold, shards, verify, s", "all, s", "microseconds a row")
+    names += ("driver, MiB", "all processes, MiB")
+    lines += [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    print("\n".join(lines), flush=True)
+    for rows in map(int, options.rows.split(",")):
+        with tempfile.TemporaryDirectory() as folder:
+            lines.append(measure(rows, Path(folder) / "dataset"))
+        print(lines[-1], flush=True)
+    if options.record:
+        RECORD.write_text("# A job without its network\n\n`" + " ".join(sys.argv) + "`\n\n" + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
