@@ -1,6 +1,6 @@
 """One writer at a time: a lock that the operating system drops when its holder dies, however it dies.
 
-On an object store it is a lease (DECISIONS, 21): an object that its holder writes anew every few seconds. One that
+On an object store it is a lease (DECISIONS, 22): an object that its holder writes anew every few seconds. One that
 has not changed for a while, by the clock of whoever watches it, belongs to nobody.
 """
 
