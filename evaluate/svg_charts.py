@@ -13,6 +13,7 @@ WIDTH, HEIGHT = 420, 236
 LEFT, TOP, RIGHT, BOTTOM = 54, 12, 408, 196
 POINTS = 300  # of a curve: more cannot be seen at this width
 SERIES = 6  # colours that the page has
+EM = 7.5  # about the width of a digit
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,9 @@ def _axes(frame: Frame, ticks: Sequence[float], x_label: str) -> str:
     for tick in ticks:
         x, _ = frame.at(tick, frame.y[0]).split(",")
         text = f"{tick:,.0f}" if abs(tick) >= 1000 else f"{tick:g}"
-        parts.append(f'<text class="middle" x="{x}" y="{BOTTOM + 16}">{text}</text>')
+        # At the right edge a centred text would be cut off.
+        place, anchor = (WIDTH - 1, "end") if float(x) + EM * len(text) / 2 > WIDTH else (x, "middle")
+        parts.append(f'<text class="{anchor}" x="{place}" y="{BOTTOM + 16}">{text}</text>')
     parts.append(f'<text class="middle" x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 6}">{escape(x_label)}</text>')
     return "".join(parts)
 

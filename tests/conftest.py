@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# Before torch and numpy are loaded, here and in processes that tests start: several processes with a thread a core each
+# wait for one another most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from lvae.encode.scenes import write_scenes
 
 SMALL_KL = (
