@@ -65,7 +65,7 @@ def timed(run: Callable[[], object], device: Device) -> float:
 def compare(name: str, batch: int, rounds: int, device: Device, peak: float) -> list[str]:
     """Two rows of the table: unguided and guided."""
     config = replace(model_preset(name), hierarchical_prior=True, classes=model_preset(name).classes or 10)
-    model = device.place(HierarchicalVAE(config, 0)).eval()
+    model = device.place(HierarchicalVAE(config, 0)).eval().requires_grad_(False)
     labels = device.put(torch.arange(batch) % config.classes)
     noise = [device.put(values) for values in draw_noise(config, range(batch))]
     rows = []
