@@ -64,6 +64,27 @@ ENGINE = several(
 )
 
 
+LABELS = click.option("--labels", metavar="cycle|random|N|NAME|FILE", help="Classes of a conditional model [cycle].")
+MODEL_WEIGHTS = click.option(
+    "--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or last."
+)
+GUIDANCE = several(
+    click.option(
+        "--guidance-mean", metavar="W[,W...]", help="Of prior means, or one per resolution, lowest first [off]."
+    ),
+    click.option("--guidance-variance", metavar="W[,W...]", help="Likewise, of prior variances [off]."),
+    click.option("--guidance", type=click.Choice(["paper"]), help="1.5 and 3, means unguided at 1x1."),
+    click.option(
+        "--guidance-convention",
+        "convention",
+        type=click.Choice(["extra", "scale"]),
+        default="extra",
+        show_default=True,
+        help="extra: 0 is off, as in the paper; scale: 1 is off.",
+    ),
+)
+
+
 class Rate(click.FloatRange):
     """A number above 0 that is one: neither NaN nor infinity."""
 

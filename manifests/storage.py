@@ -199,7 +199,7 @@ class Folder:
     def remove(self, name: str) -> None:
         """A file or a whole folder; one that is not there is no error."""
         path = self.local(name)
-        for _ in range(REMOVALS):
+        for left in reversed(range(REMOVALS)):
             if not path.is_dir() or path.is_symlink():
                 path.unlink(missing_ok=True)
                 return
@@ -207,7 +207,7 @@ class Folder:
                 try:
                     shutil.rmtree(path)
                 except OSError as error:
-                    if error.errno != errno.ENOTEMPTY:
+                    if error.errno != errno.ENOTEMPTY or not left:
                         raise
 
     def sweep(self) -> None:

@@ -39,24 +39,12 @@ MODE = click.option(
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Sample i is a function of it and i."
 )
-@click.option("--labels", metavar="cycle|random|N|NAME|FILE", help="Classes of a conditional model [cycle].")
-@click.option("--guidance-mean", metavar="W[,W...]", help="Of prior means, or one per resolution, lowest first [off].")
-@click.option("--guidance-variance", metavar="W[,W...]", help="Likewise, of prior variances [off].")
-@click.option("--guidance", type=click.Choice(["paper"]), help="1.5 and 3, means unguided at 1x1.")
-@click.option(
-    "--guidance-convention",
-    "convention",
-    type=click.Choice(["extra", "scale"]),
-    default="extra",
-    show_default=True,
-    help="extra: 0 is off, as in the paper; scale: 1 is off.",
-)
+@shared.LABELS
+@shared.GUIDANCE
 @click.option(
     "--temperature", default="1", show_default=True, help="Multiplies the std of draws; or one per resolution."
 )
-@click.option(
-    "--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or last."
-)
+@shared.MODEL_WEIGHTS
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
 @click.option("--low-resolution", metavar="SAMPLES", help="What an upsampler begins with.")
 @DEVICE

@@ -26,9 +26,7 @@ COMMON = shared.several(
         "--arrays", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.npz", help="Also write the arrays."
     ),
     click.option("--split", default="train", show_default=True, help="Of DATASET."),
-    click.option(
-        "--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or last."
-    ),
+    shared.MODEL_WEIGHTS,
     click.option("--decoder", metavar="FILE", help="Weights of the first stage [those that RUN carries]."),
     click.option(
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="To compute on."
@@ -46,19 +44,6 @@ POSTERIOR = click.option(
 IMAGES = click.option(
     "--images", type=click.IntRange(1), default=256, show_default=True, help="Of DATASET, to measure rates over."
 )
-GUIDANCE = shared.several(
-    click.option("--guidance-mean", metavar="W[,W...]", help="Of prior means, or one a resolution, lowest first."),
-    click.option("--guidance-variance", metavar="W[,W...]", help="Likewise, of prior variances."),
-    click.option("--guidance", type=click.Choice(["paper"]), help="1.5 and 3, means unguided at 1x1."),
-    click.option(
-        "--guidance-convention",
-        "convention",
-        type=click.Choice(["extra", "scale"]),
-        default="extra",
-        show_default=True,
-        help="extra: 0 is off, as in the paper; scale: 1 is off.",
-    ),
-)
 
 
 @click.command(short_help="Sweep two channels of a sample's noise.")
@@ -72,7 +57,7 @@ GUIDANCE = shared.several(
 @click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True, help="Of all draws.")
 @IMAGES
 @LABEL
-@GUIDANCE
+@shared.GUIDANCE
 @INDICES
 @COMMON
 def traverse(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None:
@@ -137,7 +122,7 @@ def interpolate(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) ->
 @click.option("--draws", type=click.IntRange(1), default=2, show_default=True, help="Ways in which an image goes on.")
 @POSTERIOR
 @LABEL
-@GUIDANCE
+@shared.GUIDANCE
 @INDICES
 @COMMON
 def outpaint(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None:
@@ -168,7 +153,7 @@ def outpaint(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
 @IMAGES
 @POSTERIOR
 @LABEL
-@GUIDANCE
+@shared.GUIDANCE
 @INDICES
 @COMMON
 def depths(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None:

@@ -14,10 +14,6 @@ FEATURES = click.option(
     help="Weights of the FID Inception network, or a TorchScript network.",
 )
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of noise and subsets.")
-WEIGHTS = click.option(
-    "--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or last."
-)
-LABELS = click.option("--labels", metavar="cycle|random|N|NAME|FILE", help="Classes of a conditional model [cycle].")
 
 
 @click.command(short_help="Guidance and temperature, swept.")
@@ -31,8 +27,8 @@ LABELS = click.option("--labels", metavar="cycle|random|N|NAME|FILE", help="Clas
 @click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Seeds: --seed and those after.")
 @click.option("--mean-at-1x1", is_flag=True, help="Guide means at the resolution 1, too, which the paper does not.")
 @SEED
-@LABELS
-@WEIGHTS
+@shared.LABELS
+@shared.MODEL_WEIGHTS
 @click.option("--reference", metavar="DATASET|IMAGES|NPZ", help="Score against this [no scores].")
 @click.option("--split", default="train", show_default=True, help="Of a DATASET given as reference.")
 @click.option(
@@ -76,8 +72,8 @@ def sweep(seed: int, labels: str | None, weights: Any, low_resolution: str | Non
 @FEATURES
 @MODE
 @SEED
-@LABELS
-@WEIGHTS
+@shared.LABELS
+@shared.MODEL_WEIGHTS
 @click.option("--guidance-mean", metavar="W[,W...]", help="Of a RUN's samples: as for 'lvae sample'.")
 @click.option("--guidance-variance", metavar="W[,W...]", help="Likewise.")
 @click.option("--guidance", type=click.Choice(["paper"]), help="1.5 and 3, means unguided at 1x1.")
