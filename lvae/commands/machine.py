@@ -31,7 +31,7 @@ def scenes(out: Path, count: int, size: int, seed: int) -> None:
     type=click.FloatRange(0, min_open=True),
     default=10.0,
     show_default=True,
-    help="About so long, on two cores: the training is made to fit.",
+    help="What it may take on two slow cores: 300 updates for each.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core].")
 def demo(out: Path, images: Path | None, minutes: float, workers: int | None) -> None:

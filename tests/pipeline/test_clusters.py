@@ -140,6 +140,7 @@ def test_kills_and_pauses_at_random_moments_on_dask(
             job.wait(5)
         cluster.mend()
         job.communicate(timeout=PATIENCE)  # it ends, well or not
+    cluster.mend()  # a worker may have been on its way out
     lvae(*command(world, tmp_path / "out", cluster.options))
     assert contents(tmp_path / "out") == right
     lvae("verify", "--deep", tmp_path / "out")

@@ -141,16 +141,24 @@ def test_dask_workers_and_images_and_latents_on_a_store(
     assert found.keys() == right.keys()
 
 
+def test_who_comes_second_is_refused_while_the_first_lives(world: Path, bucket: Bucket) -> None:
+    arguments = ("encode", str(world), "s3://latents/six", *SETTINGS, "--workers", "1")
+    job = subprocess.Popen([sys.executable, "-m", "lvae", *arguments], env=bucket.environment, stderr=subprocess.PIPE)
+    wait_for("the lease", lambda: bucket.files().glob("latents/six/.lock"), 240)
+    assert "another lvae command is writing here" in bucket.lvae(*arguments, check=1).stderr
+    job.communicate()
+    assert job.returncode == 0
+
+
 def test_a_killed_command_leaves_a_lease_that_runs_out(
     world: Path, right: dict[str, str], bucket: Bucket, tmp_path: Path
 ) -> None:
     arguments = ("encode", str(world), "s3://latents/four", *SETTINGS, "--workers", "1")
     job = subprocess.Popen([sys.executable, "-m", "lvae", *arguments], env=bucket.environment, stderr=subprocess.PIPE)
     wait_for("a receipt", lambda: bucket.files().glob("latents/four/raw/part-*.json"), 240)
-    assert "another lvae command is writing here" in bucket.lvae(*arguments, check=1).stderr
     job.send_signal(signal.SIGKILL)
     job.communicate()
-    bucket.lvae(*arguments)
+    assert "another lvae command holds it, or has died" in bucket.lvae(*arguments).stderr
     assert bucket.download("four", tmp_path / "four") == right
 
 
