@@ -140,7 +140,6 @@ def test_kills_and_pauses_at_random_moments_on_dask(
             job.wait(5)
         cluster.mend()
         job.communicate(timeout=PATIENCE)  # it ends, well or not
-    cluster.mend()  # a worker may have been on its way out
     lvae(*command(world, tmp_path / "out", cluster.options))
     assert contents(tmp_path / "out") == right
     lvae("verify", "--deep", tmp_path / "out")
@@ -149,13 +148,11 @@ def test_kills_and_pauses_at_random_moments_on_dask(
 def _hurt(what: str, draw: random.Random, job: "subprocess.Popen[str]", cluster: Dask) -> None:
     if what == "command" and job.poll() is None:
         job.kill()
-    elif what == "worker":
-        draw.choice(cluster.workers).kill()
-    elif what == "both workers":
-        for worker in cluster.workers:
-            worker.kill()
-    elif what == "scheduler":
-        cluster.scheduler.kill()
+    elif what in ("worker", "both workers", "scheduler"):
+        victims = {"worker": [draw.choice(cluster.workers)], "both workers": cluster.workers}
+        for victim in victims.get(what, [cluster.scheduler]):
+            victim.kill()
+            victim.wait()  # else `mend` may find it alive
     elif what == "pause":
         worker = draw.choice(cluster.workers)
         worker.send_signal(signal.SIGSTOP)
