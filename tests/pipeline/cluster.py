@@ -93,6 +93,9 @@ class Dask(Processes):
     def mend(self) -> None:
         """Everything that was killed or stopped, anew."""
         if self.scheduler.poll() is not None:
+            for worker in self.workers:  # they leave with their scheduler, sooner or later
+                worker.kill()
+                worker.wait()
             self.start_scheduler()
         alive = []
         for worker in self.workers:
