@@ -40,6 +40,7 @@ MAX_PIXELS = 178_956_970  # twice Pillow's own warning level: half a gigabyte of
 MAX_SCANNED_PIXELS = 20 * MAX_PIXELS  # of all scans of a progressive JPEG: seconds, not hours
 SCAN_BYTES = 10  # of a scan, at least: its marker and header
 REASON_LENGTH = 120
+NOISE = re.compile(r"0x[0-9a-fA-F]+|b'[^']*'|b\"[^\"]*\"")  # addresses and raw bytes in Pillow's words
 BAND_PIXELS = 1 << 20
 PILLOWS_MODULES = r"PIL\."
 WEBP_SIDE = 16_383  # of the format; only an animation's canvas can claim more
@@ -243,6 +244,6 @@ def _reason(error: BaseException, name: str) -> str:
     said = str(error) if isinstance(error, OSError | SyntaxError | ValueError) else ""  # the rest is Python's wording
     if isinstance(error, EOFError) or "truncated" in said.lower():
         return f"truncated {name}"
-    said = re.sub(r"0x[0-9a-fA-F]+", "...", " ".join(said.split()))
+    said = NOISE.sub("...", " ".join(said.split()))
     said = said.encode("ascii", "backslashreplace").decode()[:REASON_LENGTH]
     return f"damaged {name} ({said})" if said else f"damaged {name}"

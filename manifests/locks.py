@@ -108,7 +108,8 @@ def _beat(folder: "RemoteFolder", holder: str, end: threading.Event) -> None:
         try:
             if _holder(folder) != holder:
                 logger.error("%s: another lvae command has taken it over; this one ends", folder)
-                os.kill(os.getpid(), signal.SIGINT)
+                ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as a shell's background commands do
+                os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
                 return
             beats += 1
             folder.write(LOCK, _lease(holder, beats))

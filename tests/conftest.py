@@ -1,6 +1,7 @@
 """What several test files need: little worlds, little datasets, and running the command as a user would."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from lvae.encode.scenes import write_scenes
+
+# A shell starts what it puts into the background with interrupts ignored, and processes hand that down.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SMALL_KL = (
     '{"kind": "kl", "width": 8, "multipliers": [1, 2], "blocks": 1, "attention_levels": [], '

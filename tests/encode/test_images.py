@@ -482,6 +482,7 @@ def test_any_bytes_open_or_are_refused(start: bytes, rest: bytes) -> None:
         (OSError("image file is truncated (12 bytes not processed)"), "truncated PNG"),
         (EOFError(), "truncated PNG"),
         (OSError("broken\nat <object at 0x7f0012ab>"), "damaged PNG (broken at <object at ...>)"),
+        (SyntaxError("broken PNG file (chunk b'IDA/')"), "damaged PNG (broken PNG file (chunk ...))"),
         (MemoryError(), "damaged PNG (its decoder ran out of memory)"),
         (struct.error("unpack_from requires a buffer"), "damaged PNG"),
         (KeyError("x"), "damaged PNG"),
