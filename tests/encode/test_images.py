@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -441,7 +442,7 @@ def test_a_tiff_whose_strips_do_not_cover_it_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)  # new damage is tried by make fuzz
 @given(
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
     cut=st.floats(0, 1),
@@ -457,7 +458,9 @@ def test_damaged_bytes_open_or_are_refused_and_nothing_else(
     outcomes = {_outcome(bytes(data)), _outcome(bytes(data))}
     assert len(outcomes) == 1
     said = outcomes.pop()
-    assert isinstance(said, bytes) or (said.isascii() and "0x" not in said and "/" not in said and len(said) < 160)
+    assert isinstance(said, bytes) or (
+        said.isascii() and not re.search(r"0x\w{5}", said) and "/" not in said and len(said) < 160
+    )
 
 
 def _outcome(data: bytes) -> bytes | str:
