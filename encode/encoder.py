@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.encode import pixels as rgb
+from lvae.manifests.allocator import KEEPING
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.plan import Encoding
 from lvae.manifests.seeds import derive
@@ -210,19 +211,6 @@ def _memory(device: str, images: int) -> Iterator[None]:
 
 
 def keep_memory() -> dict[str, str]:
-    """Environment for processes that encode: one thread, and glibc keeping what it has.
-
-    Activations of tens of megabytes are otherwise mapped and faulted in anew for every layer, which costs a fifth of
-    the time. Beam works in a thread that is not the first one: with an arena of its own, that would give memory back
-    all the same, and hold a third more (measured; encode/README.md).
-    """
-    settings = {
-        "MALLOC_ARENA_MAX": "1",
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
-        "MALLOC_TOP_PAD_": str(1 << 26),
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    return {name: value for name, value in settings.items() if name not in os.environ}
+    """Environment for processes that encode: one thread, and glibc keeping what it has."""
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {name: value for name, value in {**KEEPING, **threads}.items() if name not in os.environ}
