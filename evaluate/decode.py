@@ -1,11 +1,9 @@
 """From latents to pixels: a dataset or samples through the decoder they belong to, batch by batch."""
 
-import io
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from PIL import Image
 
 from lvae.encode.autoencoder import Autoencoder, load, load_file
 from lvae.evaluate.figures import png
+from lvae.evaluate.streamed_npz import StreamedArray, write_streamed
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.plan import AutoencoderRecord
@@ -133,36 +132,19 @@ def write_npz(
     pictures: Iterator[Decoded], out: Path, count: int, size: int, labels: bool, progress: Callable[[int], None]
 ) -> int:
     """`arr_0` uint8 (N, H, W, 3) and, with labels, `arr_1` int64 (N,), streamed into the archive as they come."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.unfinished")
     found: list[NDArray[np.int32]] = []
-    try:
-        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            with archive.open(_member("arr_0.npy"), "w", force_zip64=True) as member:
-                member.write(_header((count, size, size, 3), np.dtype(np.uint8)))
-                for some in pictures:
-                    member.write(np.ascontiguousarray(some.pixels).data)
-                    found.append(some.labels)
-                    progress(len(some.positions))
-            if labels:
-                values = np.concatenate(found).astype(np.int64)
-                archive.writestr(_member("arr_1.npy"), _header(values.shape, values.dtype) + values.tobytes())
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)
+
+    def pixels() -> Iterator[NDArray[np.uint8]]:
+        for some in pictures:
+            yield some.pixels
+            found.append(some.labels)
+            progress(len(some.positions))
+
+    arrays = {"arr_0": StreamedArray((count, size, size, 3), np.dtype(np.uint8), pixels)}
+    if labels:
+        arrays["arr_1"] = StreamedArray((count,), np.dtype(np.int64), lambda: found)
+    write_streamed(out, arrays)
     return count
-
-
-def _member(name: str) -> zipfile.ZipInfo:
-    """Without a clock: equal pictures make equal bytes."""
-    return zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-
-
-def _header(shape: Sequence[int], dtype: np.dtype[Any]) -> bytes:
-    buffer = io.BytesIO()
-    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": tuple(shape)}
-    np.lib.format.write_array_header_1_0(buffer, description)
-    return buffer.getvalue()
 
 
 def write_whole(path: Path, data: bytes) -> None:

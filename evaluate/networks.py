@@ -1,5 +1,6 @@
 """Networks that turn pictures into features: the FID Inception network, or one of a user's own as TorchScript."""
 
+import hashlib
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from lvae.evaluate.inception import InceptionFID, Mode
-from lvae.evaluate.reference_files import file_sha256
 from lvae.manifests.errors import LvaeError
 
 
@@ -23,10 +23,23 @@ class PictureFeatures:
     spatial: NDArray[np.float32] | None
     logits: NDArray[np.float32] | None
 
+    @property
+    def arrays(self) -> list[str]:
+        """Names of what there is."""
+        return [name for name in ("pooled", "spatial", "logits") if getattr(self, name) is not None]
+
+    def rows(self, chosen: NDArray[np.int64]) -> "PictureFeatures":
+        """Of some of the pictures."""
+        spatial, logits = (None if one is None else one[chosen] for one in (self.spatial, self.logits))
+        return PictureFeatures(self.pooled[chosen], spatial, logits)
+
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """name: what its figures are called by. mode: how pictures are prepared; "own" where the network does it."""
+    """name: what its figures are called by. mode: how pictures are prepared; "own" where the network does it.
+
+    network: None where the features were computed before, and the network is known by name only.
+    """
 
     name: Literal["inception", "own"]
     sha256: str
@@ -36,6 +49,8 @@ class FeatureNetwork:
 
     def __call__(self, images: NDArray[np.uint8]) -> PictureFeatures:
         """uint8 (N, H, W, 3), of any size that the network takes."""
+        if self.network is None:
+            raise LvaeError("--features: is needed for pictures. Give the network that the stored features are of.")
         if self.name == "inception":
             found = self.network(images, self.mode)
             return PictureFeatures(found.pooled, found.spatial, found.logits)
@@ -78,6 +93,11 @@ def open_network(path: Path, mode: Mode, device: str = "cpu") -> FeatureNetwork:
             raise LvaeError(f"{path}: not a whole TorchScript file ({str(error).splitlines()[0]:.120}).") from None
         return FeatureNetwork("own", file_sha256(path), "own", program, device)
     return FeatureNetwork("inception", file_sha256(path), mode, InceptionFID.load(path).to(device), device)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _members(path: Path) -> list[str]:

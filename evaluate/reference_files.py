@@ -3,22 +3,21 @@
 Files of ADM (with `arr_0`) and of pytorch-fid (`mu`, `sigma` only) are read, too.
 """
 
-import hashlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lvae.evaluate.features import FeaturesRecord, said
 from lvae.evaluate.moments import FeatureMoments
+from lvae.evaluate.networks import FeatureNetwork, PictureFeatures
 from lvae.evaluate.stacks import ImageStack
+from lvae.evaluate.streamed_npz import whole, write_streamed
 from lvae.manifests.errors import LvaeError
-
-if TYPE_CHECKING:
-    from lvae.evaluate.networks import FeatureNetwork
 
 KEPT_IMAGES = 10_000  # in a reference file, for precision, recall and kernel distance
 Array = NDArray[np.float64]
@@ -26,7 +25,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Reference:
-    """Stored statistics. None where a file does not say: of ADM and pytorch-fid neither count, mode nor hash."""
+    """Stored statistics. None where a file does not say: of ADM and pytorch-fid neither count, mode nor hash.
+
+    has_pictures: whether it keeps some, or their features.
+    """
 
     mu: Array
     sigma: Array
@@ -35,7 +37,7 @@ class Reference:
     n: int | None
     mode: str | None
     weights_sha256: str | None
-    has_images: bool
+    has_pictures: bool
 
 
 def read_reference(path: Path) -> Reference | None:
@@ -63,7 +65,7 @@ def read_reference(path: Path) -> Reference | None:
         int(stored["n"]) if "n" in stored else None,
         str(stored["mode"]) if "mode" in stored else None,
         str(stored["weights_sha256"]) if "weights_sha256" in stored else None,
-        "arr_0" in names,
+        bool({"arr_0", "pooled"} & names),
     )
 
 
@@ -71,40 +73,53 @@ FIELDS = ("mu", "sigma", "mu_s", "sigma_s", "n", "mode", "weights_sha256")
 
 
 def write_reference(
-    out: Path, stack: ImageStack, network: "FeatureNetwork", progress: Callable[[int], None] = lambda _: None
+    out: Path, stack: ImageStack, network: FeatureNetwork, progress: Callable[[int], None] = lambda _: None
 ) -> int:
     """Statistics of all images of a stack, and the first 10,000 of the images; how many there were."""
-    moments: dict[str, FeatureMoments] = {}
-    kept, count = [], 0
+    moments = _Moments()
+    kept: list[NDArray[np.uint8]] = []
     for images in stack.batches():
-        found = network(images)
-        for name, values in (("", found.pooled), ("_s", found.spatial)):
+        if moments.count < KEPT_IMAGES:
+            kept.append(images[: KEPT_IMAGES - moments.count])
+        moments.add(network(images))
+        progress(len(images))
+    said = {"mode": np.array(network.mode), "weights_sha256": np.array(network.sha256)}
+    _write(out, moments, said | {"arr_0": np.concatenate(kept)})
+    return moments.count
+
+
+def write_reference_of_features(out: Path, pieces: Iterable[PictureFeatures], record: FeaturesRecord) -> int:
+    """The same of features, a piece at a time in memory; those of the first 10,000 pictures stand for the images."""
+    moments = _Moments()
+    kept: list[PictureFeatures] = []
+    for piece in pieces:
+        if moments.count < KEPT_IMAGES:
+            kept.append(piece.rows(np.arange(min(len(piece.pooled), KEPT_IMAGES - moments.count))))
+        moments.add(piece)
+    arrays = {name: np.concatenate([getattr(one, name) for one in kept]) for name in kept[0].arrays}
+    _write(out, moments, said(record) | arrays)
+    return moments.count
+
+
+class _Moments:
+    """Of features that pass by once, under the names that a file gives them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._found: dict[str, FeatureMoments] = {}
+
+    def add(self, features: PictureFeatures) -> None:
+        self.count += len(features.pooled)
+        for name, values in (("", features.pooled), ("_s", features.spatial)):
             if values is not None:
                 here = FeatureMoments.of(values)
-                moments[name] = moments[name].merge(here) if name in moments else here
-        if count < KEPT_IMAGES:
-            kept.append(images[: KEPT_IMAGES - count])
-        count += len(images)
-        progress(len(images))
-    arrays: dict[str, Any] = {f"mu{name}": one.mean for name, one in moments.items()}
-    arrays |= {f"sigma{name}": one.covariance for name, one in moments.items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.unfinished.npz")
-    try:
-        np.savez(
-            unfinished,
-            n=np.array(count),
-            mode=np.array(network.mode),
-            weights_sha256=np.array(network.sha256),
-            arr_0=np.concatenate(kept),
-            **arrays,
-        )
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return count
+                self._found[name] = self._found[name].merge(here) if name in self._found else here
+
+    def arrays(self) -> dict[str, Any]:
+        found: dict[str, Any] = {f"mu{name}": one.mean for name, one in self._found.items()}
+        return found | {f"sigma{name}": one.covariance for name, one in self._found.items()}
 
 
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _write(out: Path, moments: _Moments, more: dict[str, NDArray[Any]]) -> None:
+    arrays = {"n": np.array(moments.count), **more, **moments.arrays()}
+    write_streamed(out, {name: whole(array) for name, array in arrays.items()})

@@ -13,6 +13,7 @@ from lvae.encode.autoencoder import Autoencoder
 from lvae.encode.fidelity import psnr, ssim
 from lvae.evaluate import metrics
 from lvae.evaluate.baselines import channel_noise, gaussian_samples
+from lvae.evaluate.features import StoredFeatures
 from lvae.evaluate.latent_scores import READ_ROWS, RIVAL_SETS, chosen, few_rows, latents_of
 from lvae.evaluate.moments import FeatureMoments
 from lvae.evaluate.networks import FeatureNetwork, PictureFeatures
@@ -30,6 +31,7 @@ PAIRED_METRICS = ("psnr", "ssim", "rfid")
 DUPLICATES = 0.01  # share of equal pictures that is worth a warning
 
 Progress = Callable[[int], None]
+Pictures = ImageStack | StoredFeatures
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,16 @@ class ReferenceFeatures:
 
 
 def features_of(
-    stack: ImageStack, network: FeatureNetwork, progress: Progress = lambda _: None
+    stack: Pictures, network: FeatureNetwork, progress: Progress = lambda _: None
 ) -> tuple[PictureFeatures, list[str]]:
-    """Of all pictures of a stack, in their order; and what is to be said of the pictures."""
+    """Of all pictures of a stack, in their order; and what is to be said of the pictures.
+
+    LvaeError where features were stored that are of another network, or of pictures prepared in another mode.
+    """
+    if isinstance(stack, StoredFeatures):
+        refuse_others(stack.path, stack.record.mode, stack.record.weights_sha256, network)
+        progress(stack.count)
+        return stack.features, []
     found: list[PictureFeatures] = []
     seen: set[bytes] = set()
     for images in stack.batches():
@@ -114,13 +123,13 @@ def _frechet(x: PictureFeatures, y: PictureFeatures | None, what: str) -> float 
 
 
 def image_scores(
-    samples: Sequence[ImageStack],
+    samples: Sequence[Pictures],
     reference: ReferenceFeatures,
     network: FeatureNetwork,
     wanted: Sequence[str] | None = None,
     seed: int = 0,
     extrapolate: bool = False,
-    around: Sequence[tuple[str, str, Sequence[ImageStack]]] = (),
+    around: Sequence[tuple[str, str, Sequence[Pictures]]] = (),
     notes: Sequence[str] = (),
     progress: Progress = lambda _: None,
 ) -> Scores:
@@ -160,17 +169,9 @@ def _floor(y: PictureFeatures, name: str, wanted: Sequence[str], seed: int) -> L
     sets = []
     for number in range(RIVAL_SETS):
         order = np.random.default_rng(derive(seed, "halves", number)).permutation(len(y.pooled))
-        one, other = (_rows(y, half) for half in np.array_split(order, 2))
+        one, other = (y.rows(half) for half in np.array_split(order, 2))
         sets.append(figures(one, ReferenceFeatures("", other, None), name, wanted, seed, extrapolate=False))
     return several("floor", "one half of the reference against the other", sets)
-
-
-def _rows(features: PictureFeatures, rows: NDArray[np.int64]) -> PictureFeatures:
-    return PictureFeatures(
-        features.pooled[rows],
-        None if features.spatial is None else features.spatial[rows],
-        None if features.logits is None else features.logits[rows],
-    )
 
 
 def stacks_around(
@@ -256,24 +257,29 @@ def checked_metrics(text: str | None, known: Sequence[str], why: str) -> tuple[s
 
 
 def reference_of(
-    where: str, stored: Reference | None, stack: ImageStack | None, network: FeatureNetwork, progress: Progress
+    where: str, stored: Reference | None, stack: Pictures | None, network: FeatureNetwork, progress: Progress
 ) -> tuple[ReferenceFeatures, list[str]]:
     """A file of statistics (with its pictures, if it keeps some), or pictures.
 
     LvaeError where the file was made in another mode or by another network.
     """
     if stored is not None:
-        if stored.mode is not None and stored.mode != network.mode:
-            raise LvaeError(f"{where}: made with mode {stored.mode}, and this is {network.mode}. Score in one mode.")
-        if stored.weights_sha256 is not None and stored.weights_sha256 != network.sha256:
-            raise LvaeError(f"{where}: made with other weights than those given. Make it again with these.")
+        refuse_others(where, stored.mode, stored.weights_sha256, network)
     features, notes = (None, []) if stack is None else features_of(stack, network, progress)
     if stored is not None and features is not None and features.pooled.shape[1] != len(stored.mu):
         raise LvaeError(f"{where}: statistics of {len(stored.mu)} features, and this network has other ones.")
     return ReferenceFeatures(where, features, stored), notes
 
 
-def check_sizes(samples: ImageStack, reference: ImageStack | None, where: Path | str) -> None:
+def refuse_others(where: str, mode: str | None, weights_sha256: str | None, network: FeatureNetwork) -> None:
+    """LvaeError where statistics or features were made in another mode or by another network."""
+    if mode is not None and mode != network.mode:
+        raise LvaeError(f"{where}: made with mode {mode}, and this is {network.mode}. Score in one mode.")
+    if weights_sha256 is not None and weights_sha256 != network.sha256:
+        raise LvaeError(f"{where}: made with other weights than those given. Make it again with these.")
+
+
+def check_sizes(samples: Pictures, reference: Pictures | None, where: Path | str) -> None:
     """LvaeError where pictures of unlike sizes would be compared in silence."""
     if reference is not None and reference.size != samples.size:
         height, width = reference.size

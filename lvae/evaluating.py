@@ -10,11 +10,17 @@ import click
 from lvae.encode.encoder import choose_device
 from lvae.evaluate import decode as decoding
 from lvae.evaluate import latent_scores
+from lvae.evaluate.features import StoredFeatures, extract, read_features
 from lvae.evaluate.figures import png
 from lvae.evaluate.galleries import gallery
 from lvae.evaluate.inception import Mode
 from lvae.evaluate.networks import FeatureNetwork, open_network
-from lvae.evaluate.reference_files import Reference, read_reference, write_reference
+from lvae.evaluate.reference_files import (
+    Reference,
+    read_reference,
+    write_reference,
+    write_reference_of_features,
+)
 from lvae.evaluate.sample import SampleOptions, guidance_in_words, prepare, sample
 from lvae.evaluate.score import (
     METRICS,
@@ -22,6 +28,7 @@ from lvae.evaluate.score import (
     PAIRED_METRICS,
     check_sizes,
     checked_metrics,
+    features_of,
     image_scores,
     reconstruction_scores,
     reference_of,
@@ -29,7 +36,7 @@ from lvae.evaluate.score import (
 )
 from lvae.evaluate.score_table import Scores
 from lvae.evaluate.source_stacks import open_source_stack
-from lvae.evaluate.stacks import ImageStack, decoded_stack, open_stack
+from lvae.evaluate.stacks import ImageStack, chosen_positions, decoded_stack, open_stack
 from lvae.manifests import records
 from lvae.manifests.allocator import keep_freed_memory
 from lvae.manifests.dataset import MANIFEST, Dataset
@@ -76,7 +83,7 @@ def run_decode(
     columns: int | None = None,
 ) -> None:
     dataset = Dataset.open(latents, split)
-    kind = format_ or {".npz": "npz", ".png": "grid"}.get(out.suffix.lower(), "png")
+    kind = format_of(out, format_)
     if kind != "grid" and (beside or columns):
         raise LvaeError(f"--beside and --columns are for a grid, and {out} is none. Name it OUT.png.")
     positions = decoding.positions_of(indices, len(dataset), limit)
@@ -100,6 +107,10 @@ def run_decode(
     click.echo(f"{out}: {len(positions)} {what}, levels {'rounded' if rounding == 'nearest' else 'truncated'}")
 
 
+def format_of(out: Path, format_: str | None) -> Any:
+    return format_ or {".npz": "npz", ".png": "grid"}.get(out.suffix.lower(), "png")
+
+
 @dataclass(frozen=True)
 class Pictures:
     """How pictures are chosen and made equal: num of them by seed, those of a source cropped to size."""
@@ -112,13 +123,19 @@ class Pictures:
     device: str
 
 
-def run_reference(images: str, out: Path, features: Path, mode: Mode, asked: Pictures) -> None:
+def run_features(images: str, out: Path, features: Path, mode: Mode, statistics: bool, asked: Pictures) -> None:
+    """statistics: of the features, instead of these."""
     network = open_network(features, mode, asked.device)
     stack = image_stack(images, asked)
-    with Bar("features", len(stack), "images") as bar:
-        count = write_reference(out, stack, network, bar.advance)
-    _warn(stack.notes)
-    click.echo(f"{out}: statistics of {count} {stack.what}, mode {network.mode}")
+    if isinstance(stack, StoredFeatures):
+        if not statistics:
+            raise LvaeError(f"{images}: holds features already.")
+        count = write_reference_of_features(out, [features_of(stack, network)[0]], stack.record)
+    else:
+        with Bar("features", len(stack), "images") as bar:
+            count = (write_reference if statistics else extract)(out, stack, network, bar.advance)
+        _warn(stack.notes)
+    click.echo(f"{out}: {'statistics' if statistics else 'features'} of {count} {stack.what}, mode {network.mode}")
 
 
 def run_score(
@@ -132,7 +149,7 @@ def run_score(
     asked: Pictures,
     as_json: bool,
 ) -> None:
-    network = None if features is None else open_network(features, mode, asked.device)
+    network = _network_of_stored(samples) if features is None else open_network(features, mode, asked.device)
     if reference is None:
         found = _score_reconstructions(samples, network, wanted, asked)
     elif network is None:
@@ -208,8 +225,14 @@ def _score_pictures(
         return image_scores(stacks, against, network, names, asked.seed, extrapolate, beside, notes, bar.advance)
 
 
+def _network_of_stored(samples: Sequence[str]) -> FeatureNetwork | None:
+    """By name: the one that made the features, where features are what is scored."""
+    stored = read_features(Path(samples[0])) if samples[0].endswith(".npz") else None
+    return None if stored is None else stored.network
+
+
 def _has_pictures(stored: Reference | None) -> bool:
-    return stored is None or stored.has_images
+    return stored is None or stored.has_pictures
 
 
 def _warn(notes: Sequence[str]) -> None:
@@ -221,11 +244,13 @@ def is_dataset(path: str) -> bool:
     return "://" not in path and folder_at(path).exists(MANIFEST)
 
 
-def image_stack(path: str, asked: Pictures) -> ImageStack:
-    """Pictures of a dataset, decoded; of an .npz; or of any source."""
+def image_stack(path: str, asked: Pictures) -> ImageStack | StoredFeatures:
+    """Pictures of a dataset, decoded; of an .npz, or features that it holds; or of any source."""
     if is_dataset(path):
         dataset = Dataset.open(path, asked.split)
         return decoded_stack(dataset, decoding.load_decoder(dataset, None), asked.num, asked.seed, asked.device)
     if path.endswith(".npz") and asked.size is None:
+        if (stored := read_features(Path(path))) is not None:
+            return stored.rows(chosen_positions(path, stored.count, asked.num, asked.seed))
         return open_stack(Path(path), asked.num, asked.seed)
     return open_source_stack(path, asked.num, asked.seed, asked.size, asked.crop)

@@ -12,7 +12,6 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 
 if TYPE_CHECKING:
-    from lvae.pipeline.runners import Engine
     from lvae.pipeline.scanning import ScanOptions
     from lvae.pipeline.views import ViewOptions
 
@@ -148,11 +147,3 @@ def _class_names(option: str, text: str | None) -> tuple[str, ...] | None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise LvaeError(f'{option}: write A,B or ["a, b", "c"].')
     return tuple(names)
-
-
-def engine(beam_options: tuple[str, ...], workers: int | None) -> "Engine":
-    """workers: 0 in the engine where None is said."""
-    from lvae.encode.encoder import keep_memory
-    from lvae.pipeline.runners import choose_engine
-
-    return choose_engine(beam_options, workers or 0, keep_memory())

@@ -9,9 +9,9 @@ from lvae.evaluate import neighbours as near
 from lvae.evaluate.decode import load_decoder, positions_of, write_whole
 from lvae.evaluate.figures import png
 from lvae.evaluate.inception import Mode
-from lvae.evaluate.networks import open_network
+from lvae.evaluate.networks import file_sha256, open_network
 from lvae.evaluate.queries import Queries, is_run
-from lvae.evaluate.reference_files import file_sha256, read_reference
+from lvae.evaluate.reference_files import read_reference
 from lvae.evaluate.report import write_report
 from lvae.evaluate.report_subject import ReportOptions, opened, sampled
 from lvae.evaluate.sample import SampleOptions
@@ -115,7 +115,7 @@ def _scoring(
     network = open_network(features, mode, _for_networks(device))
     stored = read_reference(Path(reference)) if reference.endswith(".npz") else None
     asked = Pictures(num, seed, None, "adm", split, _for_networks(device))
-    stack = image_stack(reference, asked) if stored is None or stored.has_images else None
+    stack = image_stack(reference, asked) if stored is None or stored.has_pictures else None
     name = reference
     if is_dataset(reference):
         name = Dataset.open(reference).manifest.id

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import apache_beam as beam
 
-from lvae.pipeline.transforms import EncodePart, WriteShard
+from lvae.pipeline.transforms import EncodePart, MakePictures, WriteShard
 
 
 def encode(pipeline: beam.Pipeline, parts: Sequence[int], work: EncodePart) -> beam.PCollection:
@@ -27,4 +27,14 @@ def shards(pipeline: beam.Pipeline, numbers: Sequence[tuple[str, int]], work: Wr
         | "Shards" >> beam.Create(numbers, reshuffle=False)
         | "Spread shards" >> beam.Reshuffle()
         | "Write shard" >> beam.ParDo(work)
+    )
+
+
+def pictures(pipeline: beam.Pipeline, parts: Sequence[int], work: MakePictures) -> beam.PCollection:
+    """Part numbers -> pictures or features -> receipts."""
+    return (
+        pipeline
+        | "Parts" >> beam.Create(parts, reshuffle=False)
+        | "Spread parts" >> beam.Reshuffle()
+        | "Make pictures" >> beam.ParDo(work)
     )

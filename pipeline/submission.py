@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.pictures import read_pictures_plan
 from lvae.manifests.plan import read_plan
 from lvae.manifests.storage import folder_at
 
@@ -28,10 +29,10 @@ PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Submission:
-    """What to run: parts or shards, the other is empty.
+    """What to run: encoding parts, pictures of parts, or shards; the others are empty.
 
-    dataset: as workers find it. options: Beam's, as on a command line. attempt: names this submission among others.
-    watched: by a command on this machine, which workers do not outlive.
+    dataset: as workers find it; of pictures, the folder of their parts. options: Beam's, as on a command line. attempt:
+        names this submission among others. watched: by a command on this machine, which workers do not outlive.
     """
 
     dataset: str
@@ -42,6 +43,7 @@ class Submission:
     options: tuple[str, ...]
     attempt: str
     watched: bool
+    pictures: tuple[int, ...] = ()
 
 
 class StoppedError(Exception):
@@ -69,13 +71,15 @@ def run(submission: Submission) -> None:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from lvae.pipeline import build, graphs
-    from lvae.pipeline.transforms import EncodePart, WriteShard
+    from lvae.pipeline.transforms import EncodePart, MakePictures, WriteShard
 
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     pipeline = beam.Pipeline(options=PipelineOptions(list(submission.options)))
     job = _job(submission)
     if submission.parts:
         build.encode(pipeline, submission.parts, EncodePart(job, submission.devices))
+    elif submission.pictures:
+        build.pictures(pipeline, submission.pictures, MakePictures(job, submission.devices))
     else:
         build.shards(pipeline, submission.shards, WriteShard(job, submission.view))
     graphs.check(pipeline)
@@ -91,9 +95,10 @@ def _job(submission: Submission) -> "Job":
     from lvae.pipeline.transforms import Job
     from lvae.pipeline.workers import package
 
-    plan = read_plan(folder_at(submission.dataset))
+    folder = folder_at(submission.dataset)
+    plan = read_pictures_plan(folder) if submission.pictures else read_plan(folder)
     if plan is None:
-        raise LvaeError(f"{submission.dataset}: has no plan.json.")
+        raise LvaeError(f"{submission.dataset}: has no plan.")
     return Job(
         dataset=submission.dataset,
         plan_sha256=records.sha256_of(plan),

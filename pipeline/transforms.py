@@ -1,4 +1,4 @@
-"""What a worker does with one element: a call into encode or manifests, and counters around it.
+"""What a worker does with one element: a call into encode, evaluate or manifests, and counters around it.
 
 Elements are part numbers and shard numbers; what comes out is a receipt, a few hundred bytes as JSON.
 """
@@ -10,12 +10,12 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
@@ -23,6 +23,7 @@ from apache_beam.metrics import Metrics
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import finished
+from lvae.manifests.pictures import PicturesPlan, finished_pictures, read_pictures_plan
 from lvae.manifests.plan import Plan, read_plan
 from lvae.manifests.storage import Folder, folder_at
 from lvae.manifests.timings import Timing, write_timing
@@ -33,6 +34,9 @@ from lvae.pipeline.workers import other_package
 if TYPE_CHECKING:
     from lvae.encode.encoder import Encoder
     from lvae.encode.sources import Reader
+    from lvae.evaluate.picture_parts import PictureMaker
+
+T = TypeVar("T")
 
 NAMESPACE = "lvae"
 WATCH_INTERVAL = 1.0
@@ -71,7 +75,8 @@ class EncodePart(beam.DoFn):  # type: ignore[misc]
     def process(self, part: int) -> Iterator[bytes]:
         from lvae.encode.part import encode_part
 
-        with _task(self.job, f"part {part}") as (folder, plan, reporter):
+        with _task(self.job, f"part {part}") as (folder, reporter):
+            plan = _plan(self.job.dataset, self.job.plan_sha256)
             receipt = finished(folder, plan, part)
             if receipt is None:
                 with _loading:
@@ -97,15 +102,38 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
 
     def process(self, shard: tuple[str, int]) -> Iterator[bytes]:
         split, number = shard
-        with _task(self.job, f"shard {split} {number}") as (folder, plan, _):
+        with _task(self.job, f"shard {split} {number}") as (folder, _):
+            plan = _plan(self.job.dataset, self.job.plan_sha256)
             receipt = write_shard(folder, plan, read_view(folder, self.view), split, number)
         self.latents.inc(receipt.count)
         yield records.dumps(receipt)
 
 
+class MakePictures(beam.DoFn):  # type: ignore[misc]
+    """Part number -> receipt, as JSON. Networks are loaded with the first part, once a process.
+
+    The job's dataset is the folder of the parts, which says what they are made of.
+    """
+
+    def __init__(self, job: Job, devices: tuple[str, ...]):
+        self.job, self.devices = job, devices
+        self.pictures = Metrics.counter(NAMESPACE, "pictures")
+
+    def process(self, part: int) -> Iterator[bytes]:
+        with _task(self.job, f"part {part}") as (folder, reporter):
+            plan = _pictures_plan(self.job.dataset, self.job.plan_sha256)
+            receipt = finished_pictures(folder, plan, part)
+            if receipt is None:
+                with _loading:
+                    maker = _maker(self.job.dataset, self.job.plan_sha256, self.devices)
+                receipt = maker.make(part, reporter.working)
+        self.pictures.inc(receipt.count)
+        yield records.dumps(receipt)
+
+
 @contextmanager
-def _task(job: Job, name: str) -> Iterator[tuple[Folder, Plan, Reporter]]:
-    """The dataset and its plan, with the submitting command told what becomes of a task."""
+def _task(job: Job, name: str) -> Iterator[tuple[Folder, Reporter]]:
+    """The job's folder, with the submitting command told what becomes of a task."""
     _die_with(job.submitter)
     with _loading:
         folder = _folder(job.dataset, job.attempt)
@@ -114,7 +142,7 @@ def _task(job: Job, name: str) -> Iterator[tuple[Folder, Plan, Reporter]]:
         unfit = other_package(job.package)
         if unfit is not None:
             raise LvaeError(unfit)
-        yield folder, _plan(job.dataset, job.plan_sha256), reporter
+        yield folder, reporter
         reporter.finished()
 
 
@@ -147,9 +175,18 @@ def _folder(dataset: str, attempt: str) -> Folder:
 
 @lru_cache(maxsize=1)
 def _plan(dataset: str, sha256: str) -> Plan:
+    return _submitted(read_plan, dataset, sha256)
+
+
+@lru_cache(maxsize=1)
+def _pictures_plan(folder: str, sha256: str) -> PicturesPlan:
+    return _submitted(read_pictures_plan, folder, sha256)
+
+
+def _submitted(read: Callable[[Folder], T | None], dataset: str, sha256: str) -> T:
     """The plan that the command submitted, as this worker sees it: at once, or after a few patient looks."""
     for delay in (*SHARING_DELAYS, None):
-        plan = read_plan(folder_at(dataset))
+        plan = read(folder_at(dataset))
         if plan is not None and records.sha256_of(plan) == sha256:
             return plan
         if delay is not None:
@@ -175,6 +212,13 @@ def _encoder(dataset: str, plan_sha256: str, devices: tuple[str, ...]) -> "Encod
             "plan names. Put the dataset on storage that all workers share."
         )
     return Encoder(encoding, network, _claim_device(devices))
+
+
+@lru_cache(maxsize=1)
+def _maker(folder: str, plan_sha256: str, devices: tuple[str, ...]) -> "PictureMaker":
+    from lvae.evaluate.picture_parts import open_maker
+
+    return open_maker(folder_at(folder), _pictures_plan(folder, plan_sha256), _claim_device(devices))
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lvae.manifests.storage import folder_at
 
-FOLDERS = ("manifests", "encode", "pipeline")  # whose code workers run
+FOLDERS = ("manifests", "encode", "evaluate", "pipeline")  # whose code workers run
 LIBRARIES = ("torch", "numpy", "pillow")  # which have a say in the last bits of latents
 
 

@@ -1,20 +1,18 @@
 """From images to shards: scan, encode, shard."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lvae import engines
 from lvae import options as shared
 from lvae.encode import presets
-from lvae.manifests.errors import LvaeError
 from lvae.manifests.wording import counted
 
 if TYPE_CHECKING:
     from lvae.manifests.dataset import Manifest
     from lvae.pipeline.planning import EncodeOptions
-    from lvae.pipeline.runners import Engine
 
 
 @click.command(short_help="List the images of a source.")
@@ -116,23 +114,22 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     SOURCE        a folder, zip, tars, lmdb, Parquet, npz, a list, URLs ('lvae scan --help')
     BEAM_OPTIONS  after --: any option of Apache Beam, such as --runner=FlinkRunner
     """
-    from lvae.encode.encoder import check_precision
+    from lvae.encode.encoder import LARGEST_BATCH, check_precision
     from lvae.pipeline import job
 
     options = _with_preset(options)
-    engine = shared.engine(options["beam_options"], options["workers"])
-    devices = _devices(options) if engine.in_process else _devices_elsewhere(options)
+    engine = engines.choose(options["beam_options"], options["workers"])
+    devices = engines.devices_for(engine, options)
+    if not engine.in_process and devices[0].startswith("cuda"):
+        options["batch"] = options["batch"] or LARGEST_BATCH
+        options["device"] = "auto"  # of this machine, on which nothing is encoded
     request, view = _encode_options(options), shared.view_options(options, limit=None)
     if devices != ("auto",):
         check_precision(options["precision"], devices[0])
     if options["dry_run"]:
-        _rehearse(source, dataset, request, view, engine.workers or _default_workers(devices), options)
+        _rehearse(source, dataset, request, view, engines.workers_for(engine, devices), options)
         return
-    if engine.in_process:
-        engine = replace(engine, workers=engine.workers or _default_workers(devices))
-    else:
-        _refuse_unshared(options["shared_path"], source, dataset)
-        _examine(engine, dataset, source)
+    engine = engines.ready(engine, devices, dataset, source, (source, dataset), options["shared_path"])
     result = job.encode(source, dataset, request, view, engine, devices, options["max_rejected"], options["drop_raw"])
     print_dataset(dataset, result.manifest, options["as_json"])
 
@@ -159,9 +156,10 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
     """
     from lvae.pipeline import reshaping
 
-    engine = shared.engine(options["beam_options"], options["workers"] or _default_workers(("cpu",)))
+    engine = engines.choose(options["beam_options"], options["workers"])
+    engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
     view = shared.view_options(options, options["limit"])
-    _examine(engine, dataset, None)
+    engines.examine(engine, dataset, None)
     if out is None:
         result = reshaping.shard(dataset, view, engine, keep_old, erase)
     elif keep_old:
@@ -189,7 +187,8 @@ def merge(datasets: tuple[str, ...], skip_duplicates: bool, workers: int | None,
     *inputs, out = datasets
     if not inputs:
         raise click.UsageError("Name the datasets, and a new folder last.")
-    engine = shared.engine((), workers or _default_workers(("cpu",)))
+    engine = engines.choose((), workers)
+    engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
     result = reshaping.merge(inputs, out, shared.view_options(options, None), engine, skip_duplicates)
     print_dataset(out, result.manifest, options["as_json"])
 
@@ -244,51 +243,3 @@ def _rehearse(source: str, dataset: str, request: Any, view: Any, workers: int, 
         shared.print_json(rehearsal.as_dict())
     else:
         click.echo(str(rehearsal))
-
-
-def _devices(options: dict[str, Any]) -> tuple[str, ...]:
-    from lvae.encode.encoder import choose_device, choose_devices
-
-    if options["devices"] is not None:
-        return choose_devices(options["devices"])
-    return (choose_device(options["device"]),)
-
-
-def _default_workers(devices: tuple[str, ...]) -> int:
-    from lvae.pipeline.runners import cores
-
-    return cores() if devices == ("cpu",) else len(devices)
-
-
-def _devices_elsewhere(options: dict[str, Any]) -> tuple[str, ...]:
-    """As workers on other machines are to understand them; whether they are there is for those to say."""
-    from lvae.encode.encoder import LARGEST_BATCH
-
-    numbers, device = options["devices"], options["device"]
-    devices = (device,) if numbers is None else tuple(f"cuda:{number.strip()}" for number in numbers.split(","))
-    if devices[0].startswith("cuda"):
-        options["batch"] = options["batch"] or LARGEST_BATCH
-        options["device"] = "auto"  # of this machine, on which nothing is encoded
-    return devices
-
-
-def _refuse_unshared(shared_path: bool, *paths: str) -> None:
-    """Workers on other machines do not see this one's disk."""
-    for path in paths:
-        if not shared_path and "://" not in path and not path.startswith("synthetic:"):
-            raise LvaeError(f"{path}: workers elsewhere may not see this path. Say --shared-path if they do.")
-
-
-def _examine(engine: "Engine", dataset: str, source: str | None) -> None:
-    """Whether an engine on other machines is there and fit, before anything is begun."""
-    from lvae.manifests.storage import folder_at
-    from lvae.pipeline import clusters
-    from lvae.pipeline.console import say
-
-    if engine.in_process:
-        return
-    if source is not None:
-        source = (
-            None if source.startswith("synthetic:") else source if "://" in source else str(Path(source).absolute())
-        )
-    clusters.examine(engine.runner, engine.options, folder_at(dataset).address, source, say)

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from lvae import options as shared
+from lvae.manifests.errors import LvaeError
 
 DEVICE = click.option(
     "--device",
@@ -61,6 +62,12 @@ def sample(run: Path, samples: Path, device: str, precision: Any, batch: int, as
     run_sample(run, samples, SampleOptions(**asked), device, precision, batch, as_json)
 
 
+PARTS = shared.several(
+    click.option("--parts", metavar="FOLDER|URL", help="Where workers leave their parts [OUT.parts]."),
+    click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths."),
+)
+
+
 @click.command(short_help="Latents to pictures.")
 @click.argument("latents", metavar="SAMPLES_OR_DATASET")
 @click.argument("out", type=click.Path(path_type=Path))
@@ -90,7 +97,21 @@ def sample(run: Path, samples: Path, device: str, precision: Any, batch: int, as
     "--beside", multiple=True, metavar="IMAGES", help="Grid: these, too (.npz, folder, dataset, ...); repeatable."
 )
 @click.option("--columns", type=click.IntRange(1), help="Grid: pictures in a row, of each place [8; 4 with --beside].")
-def decode(latents: str, out: Path, **asked: Any) -> None:
+@PARTS
+@shared.ENGINE
+def decode(
+    latents: str,
+    out: Path,
+    workers: int | None,
+    beam_options: tuple[str, ...],
+    shared_path: bool,
+    parts: str | None,
+    batch: int,
+    device: str,
+    beside: tuple[str, ...],
+    columns: int | None,
+    **asked: Any,
+) -> None:
     """Decode SAMPLES, or a dataset (its reconstructions, the ceiling of every score), into OUT.
 
     \b
@@ -99,10 +120,19 @@ def decode(latents: str, out: Path, **asked: Any) -> None:
     grid  one picture, a row a class where there are classes, else in order; the captions are positions.
           --beside biggan.npz --beside adm/ puts as many pictures from there beside them, class by class where these
           have classes of the same names (or numbers), and cropped to the same size
-    """
-    from lvae.evaluating import run_decode
 
-    run_decode(latents, out, **asked)
+    With --workers or Beam's options after --, workers decode part by part, here or on a cluster, and the same command
+    goes on where it was stopped.
+    """
+    from lvae import evaluating, picture_jobs
+
+    work = picture_jobs.Work(workers, beam_options, shared_path, parts)
+    if not work.is_asked_for:
+        evaluating.run_decode(latents, out, batch=batch, device=device, beside=beside, columns=columns, **asked)
+    elif beside or columns:
+        raise LvaeError("--beside and --columns are for a grid, which several workers do not make.")
+    else:
+        picture_jobs.run(latents, out, picture_jobs.decoding_request(latents, out, **asked), device, work)
 
 
 PICTURES = shared.several(
@@ -179,26 +209,73 @@ def score(
     run_score(samples, reference, features, mode, wanted, around, extrapolate, asked, as_json)
 
 
-@click.command(short_help="Feature statistics of images.")
-@click.argument("images", metavar="IMAGES")
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-@click.option(
-    "--features",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Weights of the FID Inception network, or a TorchScript network.",
+OF_IMAGES = shared.several(
+    click.argument("images", metavar="IMAGES"),
+    click.argument("out", type=click.Path(dir_okay=False, path_type=Path)),
+    click.option(
+        "--features",
+        required=True,
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Weights of the FID Inception network, or a TorchScript network.",
+    ),
+    MODE,
+    PICTURES,
+    click.option("--originals", is_flag=True, help="With workers: of the images that a DATASET was made of."),
+    PARTS,
+    shared.ENGINE,
 )
-@MODE
-@PICTURES
-def reference(images: str, out: Path, features: Path, mode: Any, device: str, **pictures: Any) -> None:
+
+
+@click.command(short_help="Feature statistics of images.")
+@OF_IMAGES
+def reference(images: str, out: Path, **asked: Any) -> None:
     """Write the statistics of IMAGES to OUT.npz, for 'lvae score --reference'.
 
-    IMAGES: any source, an .npz, SAMPLES, or a DATASET (then they are statistics of its reconstructions).
+    IMAGES: any source, an .npz, what 'lvae features' wrote, SAMPLES, or a DATASET (then they are statistics of its
+    reconstructions). With --workers or Beam's options after --, workers take SAMPLES or a DATASET part by part.
     """
+    _features(images, out, statistics=True, **asked)
+
+
+@click.command(short_help="Features of images, to be scored again and again.")
+@OF_IMAGES
+def features(images: str, out: Path, **asked: Any) -> None:
+    """Write the features of IMAGES to OUT.npz, which 'lvae score' takes in place of pictures.
+
+    IMAGES, and how workers are had, are those of 'lvae reference'.
+    """
+    _features(images, out, statistics=False, **asked)
+
+
+def _features(
+    images: str,
+    out: Path,
+    features: Path,
+    mode: Any,
+    statistics: bool,
+    device: str,
+    originals: bool,
+    parts: str | None,
+    shared_path: bool,
+    workers: int | None,
+    beam_options: tuple[str, ...],
+    **pictures: Any,
+) -> None:
+    from lvae import picture_jobs
     from lvae.encode.encoder import choose_device
-    from lvae.evaluating import Pictures, run_reference
+    from lvae.evaluating import Pictures, run_features
 
-    run_reference(images, out, features, mode, Pictures(device=choose_device(device), **pictures))
+    if out.suffix != ".npz":
+        raise LvaeError(f"{out}: is to be an .npz file. Name it {out.name}.npz.")
+    work = picture_jobs.Work(workers, beam_options, shared_path, parts)
+    if work.is_asked_for:
+        asked = Pictures(device=device, **pictures)
+        request = picture_jobs.features_request(images, features, mode, originals, statistics, asked)
+        picture_jobs.run(images, out, request, device, work)
+        return
+    if originals:
+        raise LvaeError("--originals is for workers. Give --workers N, or name the images themselves.")
+    run_features(images, out, features, mode, statistics, Pictures(device=choose_device(device), **pictures))
 
 
-COMMANDS = (sample, decode, reference, score)
+COMMANDS = (sample, decode, features, reference, score)

@@ -1,0 +1,69 @@
+"""Where a job runs, from options of the command line: on this machine's cores or GPUs, or on an engine elsewhere."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lvae.manifests.errors import LvaeError
+
+if TYPE_CHECKING:
+    from lvae.pipeline.runners import Engine
+
+
+def choose(beam_options: tuple[str, ...], workers: int | None) -> "Engine":
+    """workers: 0 in the engine where None is said."""
+    from lvae.encode.encoder import keep_memory
+    from lvae.pipeline.runners import choose_engine
+
+    return choose_engine(beam_options, workers or 0, keep_memory())
+
+
+def workers_for(engine: "Engine", devices: Sequence[str]) -> int:
+    """As many as were asked for, or one a core, or one a GPU."""
+    from lvae.pipeline.runners import cores
+
+    return engine.workers or (cores() if tuple(devices) == ("cpu",) else len(devices))
+
+
+def ready(
+    engine: "Engine", devices: Sequence[str], dataset: str, source: str | None, local: Sequence[str], shared: bool
+) -> "Engine":
+    """The engine with its workers counted, or looked at where they are elsewhere. LvaeError where they will not do.
+
+    dataset: the folder that workers write to. source: what they read, if that is files. local: paths that all of them
+    must see, which `shared` says they do.
+    """
+    if engine.in_process:
+        return replace(engine, workers=workers_for(engine, devices))
+    for path in local:
+        if not shared and "://" not in path and not path.startswith("synthetic:"):
+            raise LvaeError(f"{path}: workers elsewhere may not see this path. Say --shared-path if they do.")
+    examine(engine, dataset, source)
+    return engine
+
+
+def examine(engine: "Engine", dataset: str, source: str | None) -> None:
+    """Whether an engine on other machines is there and fit, before anything is begun."""
+    from lvae.manifests.storage import folder_at
+    from lvae.pipeline import clusters
+    from lvae.pipeline.console import say
+
+    if engine.in_process:
+        return
+    if source is not None:
+        source = (
+            None if source.startswith("synthetic:") else source if "://" in source else str(Path(source).absolute())
+        )
+    clusters.examine(engine.runner, engine.options, folder_at(dataset).address, source, say)
+
+
+def devices_for(engine: "Engine", options: dict[str, Any]) -> tuple[str, ...]:
+    """Of this machine; for workers elsewhere as they are to understand them, and whether they are there is for those
+    to say."""
+    from lvae.encode.encoder import choose_device, choose_devices
+
+    numbers, device = options.get("devices"), options["device"]
+    if not engine.in_process:
+        return (device,) if numbers is None else tuple(f"cuda:{number.strip()}" for number in numbers.split(","))
+    return (choose_device(device),) if numbers is None else choose_devices(numbers)

@@ -1,0 +1,97 @@
+"""What `lvae decode`, `features` and `reference` do with many workers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lvae import engines
+from lvae.evaluate import decode as decoding
+from lvae.evaluate.inception import Mode
+from lvae.evaluate.networks import open_network
+from lvae.evaluate.stacks import chosen_positions
+from lvae.evaluating import Pictures, format_of, is_dataset
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
+from lvae.pipeline import pictures
+from lvae.pipeline.pictures import PicturesRequest
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job of many workers. parts: where they leave what they make; None for OUT.parts."""
+
+    workers: int | None
+    beam_options: tuple[str, ...]
+    shared_path: bool
+    parts: str | None
+
+    @property
+    def is_asked_for(self) -> bool:
+        """LvaeError for options of a job where there is none."""
+        asked = self.workers is not None or bool(self.beam_options)
+        if not asked and (self.parts is not None or self.shared_path):
+            raise LvaeError("--parts and --shared-path are for several workers. Give --workers N, or Beam options.")
+        return asked
+
+
+def run(latents: str, out: Path, request: PicturesRequest, device: str, work: Work) -> None:
+    engine = engines.choose(work.beam_options, work.workers)
+    devices = engines.devices_for(engine, {"device": device})
+    parts = work.parts or f"{out}.parts"
+    engine = engines.ready(engine, devices, parts, latents, (latents, parts), work.shared_path)
+    count = pictures.make(latents, out, parts, request, engine, devices)
+    what = "pictures" if request.kind != "features" else "statistics" if request.statistics else "features"
+    click.echo(f"{out}: {count} pictures" if what == "pictures" else f"{out}: {what} of {count} pictures")
+
+
+def decoding_request(
+    latents: str,
+    out: Path,
+    weights: str | None,
+    format_: str | None,
+    split: str,
+    indices: str | None,
+    limit: int | None,
+    precision: Any,
+    rounding: decoding.Rounding,
+) -> PicturesRequest:
+    kind = format_of(out, format_)
+    if kind == "grid":
+        raise LvaeError(f"{out}: a grid is not made by several workers. Leave --workers and Beam's options out.")
+    there = len(_dataset(latents, split))
+    chosen = None if indices is None and limit is None else decoding.positions_of(indices, there, limit)
+    return PicturesRequest(
+        kind,
+        split,
+        positions=None if chosen is None else tuple(chosen.tolist()),
+        round=rounding,
+        precision=precision,
+        weights=None if weights is None else Path(weights),
+    )
+
+
+def features_request(
+    latents: str, features: Path, mode: Mode, originals: bool, statistics: bool, asked: Pictures
+) -> PicturesRequest:
+    if asked.size is not None:
+        raise LvaeError("--size: pictures of a dataset have its size. Leave it out.")
+    there = len(_dataset(latents, asked.split))
+    name = open_network(features, mode).name  # refuses what is no network, before any worker has to
+    chosen = None if asked.num is None else chosen_positions(latents, there, asked.num, asked.seed)
+    return PicturesRequest(
+        "features",
+        asked.split,
+        of="originals" if originals else "latents",
+        positions=None if chosen is None else tuple(chosen.tolist()),
+        network=features,
+        mode=mode if name == "inception" else None,
+        statistics=statistics,
+    )
+
+
+def _dataset(latents: str, split: str) -> Dataset:
+    if "://" not in latents and not is_dataset(latents):
+        raise LvaeError(f"{latents}: workers take datasets and samples alone. Leave --workers and Beam's options out.")
+    return Dataset.open(latents, split)

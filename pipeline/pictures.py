@@ -1,0 +1,123 @@
+"""Pictures and features of a dataset made by many workers: plan, parts, then one file or folder of them."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lvae.evaluate.picture_parts import assemble
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.locks import LOCK, writing
+from lvae.manifests.pictures import PARTS, PLAN, Kind, PicturesPlan, begin, finished_pictures
+from lvae.manifests.selection import TRAIN
+from lvae.manifests.storage import CHUNK_BYTES, FileRecord, Folder, folder_at
+from lvae.pipeline import progress, runners
+from lvae.pipeline.console import Bar, say
+from lvae.pipeline.submission import Submission
+
+PART_BYTES = 64 << 20  # of pixels, about: what a worker holds, and what its loss costs
+LEAST, MOST = 32, 512  # pictures a part; a multiple of what a network takes at once, so that parts change no bit
+GIVEN = "given"
+
+
+@dataclass(frozen=True)
+class PicturesRequest:
+    """What to make of DATASET, see `PicturesPlan`. weights, network: files of the user's. statistics: of features."""
+
+    kind: Kind
+    split: str = TRAIN
+    of: Literal["latents", "originals"] = "latents"
+    positions: tuple[int, ...] | None = None
+    round: Literal["nearest", "truncate"] = "nearest"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    weights: Path | None = None
+    network: Path | None = None
+    mode: Literal["adm", "clean", "pytorch-fid"] | None = None
+    statistics: bool = False
+
+
+def make(
+    source: str, out: Path, parts: str, request: PicturesRequest, engine: runners.Engine, devices: Sequence[str]
+) -> int:
+    """OUT of parts that lie in the folder `parts` meanwhile; how many pictures. The same call again goes on."""
+    dataset = Dataset.open(source, request.split)
+    if request.of == "originals" and dataset.manifest.origin == "samples":
+        raise LvaeError(f"{source}: samples have no originals. Leave --originals out.")
+    folder = folder_at(parts)
+    with writing(folder):
+        plan = _plan(folder, dataset, request)
+        begin(folder, plan)
+        folder.sweep()
+        _make_parts(folder, plan, engine, tuple(devices))
+        with Bar("joining", plan.count, "pictures") as bar:
+            assemble(folder, plan, out, dataset, request.statistics, bar.advance)
+        for name in (PARTS, GIVEN, PLAN):
+            folder.remove(name)
+        folder.sweep()
+        folder.remove(LOCK)
+    if not folder.remote:
+        with suppress(OSError):  # it was there before, and holds something else
+            folder.local("").rmdir()
+    return plan.count
+
+
+def _plan(folder: Folder, dataset: Dataset, request: PicturesRequest) -> PicturesPlan:
+    count = len(dataset) if request.positions is None else len(request.positions)
+    if not count:
+        raise LvaeError(f"{dataset.folder}: holds no latents, so there is nothing to make.")
+    size = dataset.manifest.image.size
+    fitting = PART_BYTES // (size * size * 3) // LEAST * LEAST
+    return PicturesPlan(
+        format="latent-vae-pictures",
+        version=1,
+        dataset=dataset.folder.address,
+        dataset_id=dataset.manifest.id,
+        split=request.split,
+        of=request.of,
+        positions=request.positions,
+        count=count,
+        part_size=min(max(fitting, LEAST), MOST),
+        kind=request.kind,
+        round=request.round,
+        precision=request.precision,
+        weights=_given(folder, request.weights),
+        network=_given(folder, request.network),
+        mode=request.mode,
+    )
+
+
+def _given(folder: Folder, file: Path | None) -> FileRecord | None:
+    """A file of the user's, copied to where workers find it, under the name of its content."""
+    if file is None:
+        return None
+    with folder.writer() as unfinished, file.open("rb") as source:
+        while chunk := source.read(CHUNK_BYTES):
+            unfinished.file.write(chunk)
+        return unfinished.commit(f"{GIVEN}/{unfinished.file.sha256[:12]}{file.suffix}")
+
+
+def _make_parts(folder: Folder, plan: PicturesPlan, engine: runners.Engine, devices: tuple[str, ...]) -> None:
+    tasks = runners.Tasks(
+        numbers=range(plan.parts),
+        finished=lambda part: finished_pictures(folder, plan, part) is not None,
+        name=lambda part: f"part {part}",
+        describe=lambda part: f"part {part} (pictures {plan.range_of(part).start} to {plan.range_of(part).stop - 1})",
+        submission=lambda parts, options: Submission(
+            folder.address, (), (), "", devices, options, attempt="", watched=False, pictures=tuple(parts)
+        ),
+    )
+    sizes = [len(plan.range_of(part)) for part in range(plan.parts)]
+    pending = runners.Pending(folder, tasks).look()
+    if not pending:
+        return
+    what = "features" if plan.kind == "features" else "decoding"
+    with Bar(what, plan.count, "pictures", plan.count - sum(sizes[part] for part in pending)) as bar:
+
+        def watch(reports: list[progress.Report], waiting: list[int]) -> None:
+            named = {f"part {part}" for part in waiting}
+            under_way = sum(report.done for report in reports if report.kind == "working" and report.task in named)
+            bar.at(plan.count - sum(sizes[part] for part in waiting) + under_way)
+
+        runners.run(folder, tasks, engine, watch, say)
