@@ -129,7 +129,7 @@ def _read_back(file: IO[bytes], width: int) -> Callable[[], Iterator[Features]]:
 def read_features(path: Path) -> StoredFeatures | None:
     """None where the file holds no features; LvaeError where it is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             if "pooled" not in file.files:
                 return None
             stored: dict[str, Any] = {name: file[name] for name in (*ARRAYS, *SAID) if name in file.files}

@@ -43,7 +43,7 @@ class Reference:
 def read_reference(path: Path) -> Reference | None:
     """None where the file holds no statistics (then it may hold images)."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             names = set(file.files)
             if "mu" not in names:
                 return None

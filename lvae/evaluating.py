@@ -227,7 +227,8 @@ def _score_pictures(
 
 def _network_of_stored(samples: Sequence[str]) -> FeatureNetwork | None:
     """By name: the one that made the features, where features are what is scored."""
-    stored = read_features(Path(samples[0])) if samples[0].endswith(".npz") else None
+    first = Path(samples[0])
+    stored = read_features(first) if first.suffix == ".npz" and first.is_file() else None
     return None if stored is None else stored.network
 
 

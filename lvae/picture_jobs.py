@@ -1,6 +1,6 @@
 """What `lvae decode`, `features` and `reference` do with many workers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,14 @@ class Work:
     beam_options: tuple[str, ...]
     shared_path: bool
     parts: str | None
+    part_size: int | None
 
     @property
     def is_asked_for(self) -> bool:
         """LvaeError for options of a job where there is none."""
         asked = self.workers is not None or bool(self.beam_options)
-        if not asked and (self.parts is not None or self.shared_path):
-            raise LvaeError("--parts and --shared-path are for several workers. Give --workers N, or Beam options.")
+        if not asked and (self.parts is not None or self.part_size is not None or self.shared_path):
+            raise LvaeError("--parts, --part-size and --shared-path are for workers. Give --workers N or Beam options.")
         return asked
 
 
@@ -41,6 +42,7 @@ def run(latents: str, out: Path, request: PicturesRequest, device: str, work: Wo
     devices = engines.devices_for(engine, {"device": device})
     parts = work.parts or f"{out}.parts"
     engine = engines.ready(engine, devices, parts, latents, (latents, parts), work.shared_path)
+    request = replace(request, part_size=work.part_size)
     count = pictures.make(latents, out, parts, request, engine, devices)
     what = "pictures" if request.kind != "features" else "statistics" if request.statistics else "features"
     click.echo(f"{out}: {count} pictures" if what == "pictures" else f"{out}: {what} of {count} pictures")

@@ -36,6 +36,7 @@ class PicturesRequest:
     network: Path | None = None
     mode: Literal["adm", "clean", "pytorch-fid"] | None = None
     statistics: bool = False
+    part_size: int | None = None
 
 
 def make(
@@ -68,7 +69,9 @@ def _plan(folder: Folder, dataset: Dataset, request: PicturesRequest) -> Picture
     if not count:
         raise LvaeError(f"{dataset.folder}: holds no latents, so there is nothing to make.")
     size = dataset.manifest.image.size
-    fitting = PART_BYTES // (size * size * 3) // LEAST * LEAST
+    if request.part_size is not None and request.part_size % LEAST:
+        raise LvaeError(f"--part-size {request.part_size}: write a multiple of {LEAST}, what is computed at once.")
+    fitting = min(max(PART_BYTES // (size * size * 3) // LEAST * LEAST, LEAST), MOST)
     return PicturesPlan(
         format="latent-vae-pictures",
         version=1,
@@ -78,7 +81,7 @@ def _plan(folder: Folder, dataset: Dataset, request: PicturesRequest) -> Picture
         of=request.of,
         positions=request.positions,
         count=count,
-        part_size=min(max(fitting, LEAST), MOST),
+        part_size=request.part_size or fitting,
         kind=request.kind,
         round=request.round,
         precision=request.precision,

@@ -64,6 +64,7 @@ def sample(run: Path, samples: Path, device: str, precision: Any, batch: int, as
 
 PARTS = shared.several(
     click.option("--parts", metavar="FOLDER|URL", help="Where workers leave their parts [OUT.parts]."),
+    click.option("--part-size", type=click.IntRange(1), help="Pictures in a part [some 64 MiB of them]."),
     click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths."),
 )
 
@@ -106,6 +107,7 @@ def decode(
     beam_options: tuple[str, ...],
     shared_path: bool,
     parts: str | None,
+    part_size: int | None,
     batch: int,
     device: str,
     beside: tuple[str, ...],
@@ -126,7 +128,7 @@ def decode(
     """
     from lvae import evaluating, picture_jobs
 
-    work = picture_jobs.Work(workers, beam_options, shared_path, parts)
+    work = picture_jobs.Work(workers, beam_options, shared_path, parts, part_size)
     if not work.is_asked_for:
         evaluating.run_decode(latents, out, batch=batch, device=device, beside=beside, columns=columns, **asked)
     elif beside or columns:
@@ -256,6 +258,7 @@ def _features(
     device: str,
     originals: bool,
     parts: str | None,
+    part_size: int | None,
     shared_path: bool,
     workers: int | None,
     beam_options: tuple[str, ...],
@@ -267,7 +270,7 @@ def _features(
 
     if out.suffix != ".npz":
         raise LvaeError(f"{out}: is to be an .npz file. Name it {out.name}.npz.")
-    work = picture_jobs.Work(workers, beam_options, shared_path, parts)
+    work = picture_jobs.Work(workers, beam_options, shared_path, parts, part_size)
     if work.is_asked_for:
         asked = Pictures(device=device, **pictures)
         request = picture_jobs.features_request(images, features, mode, originals, statistics, asked)
