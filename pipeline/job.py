@@ -67,8 +67,8 @@ def encode(
             say(f"{dataset}: is finished and whole; there is nothing to do")
             return Result(manifest, 0, 0)
         made = _encode_parts(folder, plan, engine, tuple(devices))
-        write_rejected(folder, receipts(folder, plan))
-        _check_rejected(folder, plan, max_rejected)
+        rejected = write_rejected(folder, receipts(folder, plan))
+        _check_rejected(folder, plan, rejected, max_rejected)
         result, shards = write_view_of(folder, plan, settings, engine)
         for name in [*orphans(folder), *beyond(folder, plan)]:
             folder.remove(name)
@@ -192,9 +192,8 @@ def rejection_bound(text: str, images: int) -> float:
     return value * images / 100 if text.endswith("%") else value
 
 
-def _check_rejected(folder: Folder, plan: Plan, max_rejected: str | None) -> None:
+def _check_rejected(folder: Folder, plan: Plan, rejected: int, max_rejected: str | None) -> None:
     images = plan.listing.images
-    rejected = sum(len(receipt.rejected) for receipt in receipts(folder, plan))
     if rejected == images:
         raise LvaeError(f"{folder}: none of {images} images could be used; {folder}/rejected.jsonl says why.")
     if rejected:
