@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from encode_memory import descendants, pss_bytes
 from machine import describe
+from pipeline_overhead import cpu_seconds
 
 from lvae.manifests.parts import write_part
 from lvae.manifests.plan import read_plan
@@ -39,24 +40,41 @@ SETTINGS = ("--autoencoder", NULL, "--weights", "random:0", "--size", str(SIZE),
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one command: seconds, peak of the driver's resident memory and of all processes' together, in bytes."""
+    """Of one command: seconds, the driver's CPU seconds, and peaks in bytes.
+
+    own, mapped: what the driver has allocated, and the pages of files in its address space (the cache's, which it may
+    lose at any time). together: of all processes, both kinds.
+    """
 
     seconds: float
-    driver: int
+    cpu: float
+    own: int
+    mapped: int
     together: int
 
 
 def run(*arguments: str) -> Cost:
     command = [sys.executable, "-m", "lvae", *arguments]
-    start, driver, together = time.monotonic(), 0, 0
+    start, cpu, own, mapped, together = time.monotonic(), 0.0, 0, 0, 0
     job = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while job.poll() is None:
-        driver = max(driver, pss_bytes({job.pid}))
+        cpu = max(cpu, cpu_seconds(job.pid))
+        now_own, now_mapped = own_and_mapped(job.pid)
+        own, mapped = max(own, now_own), max(mapped, now_mapped)
         together = max(together, pss_bytes(descendants(job.pid)))
         time.sleep(0.1)
     if job.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {job.returncode}")
-    return Cost(time.monotonic() - start, driver, together)
+    return Cost(time.monotonic() - start, cpu, own, mapped, together)
+
+
+def own_and_mapped(pid: int) -> tuple[int, int]:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    found = {line.partition(":")[0]: int(line.split()[1]) << 10 for line in lines if line.endswith("kB")}
+    return found.get("Pss_Anon", 0), found.get("Pss_File", 0)
 
 
 def write_parts(dataset: Path, source: str) -> float:
@@ -80,10 +98,13 @@ def measure(rows: int, dataset: Path) -> str:
     parts = write_parts(dataset, source)
     rest = run("encode", source, str(dataset), *SETTINGS, "--workers", "1")
     total = scan.seconds + parts + rest.seconds
-    together = max(scan.together, rest.together) / 2**20
+    own, mapped, together = (
+        max(getattr(scan, name), getattr(rest, name)) / 2**20 for name in ("own", "mapped", "together")
+    )
     return (
         f"| {rows:,} | {-(-rows // PART_SIZE):,} | {scan.seconds:.1f} | {parts:.1f} | {rest.seconds:.1f} | "
-        f"{total:.1f} | {total / rows * 1e6:.1f} | {max(scan.driver, rest.driver) / 2**20:.0f} | {together:.0f} |"
+        f"{total:.1f} | {total / rows * 1e6:.1f} | {scan.cpu + rest.cpu:.1f} | "
+        f"{own:.0f} | {mapped:.0f} | {together:.0f} |"
     )
 
 
@@ -123,7 +144,7 @@ def main() -> None:
         return
     lines = [f"{describe()}, one worker", ""]
     names = ("rows", "parts", "scan, s", "parts, s", "fold, shards, verify, s", "all, s", "microseconds a row")
-    names += ("driver, MiB", "all processes, MiB")
+    names += ("driver, CPU s", "driver's own, MiB", "driver, mapped, MiB", "all processes, MiB")
     lines += [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     print("\n".join(lines), flush=True)
     for rows in map(int, options.rows.split(",")):
