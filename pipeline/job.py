@@ -1,5 +1,6 @@
 """The whole encoding job in its order: plan, parts, fold, view, manifest, verification."""
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -165,15 +166,26 @@ def _encode_parts(folder: Folder, plan: Plan, engine: runners.Engine, devices: t
     if not pending:
         return 0
     made, images = len(pending), plan.listing.images
-    with Bar("encoding", images, "images", images - sum(sizes[part] for part in pending)) as bar:
+    left = sum(sizes[part] for part in pending)
+    with Bar("encoding", images, "images", images - left) as bar:
 
         def watch(reports: list[progress.Report], waiting: list[int]) -> None:
-            named = {f"part {part}" for part in waiting}
-            under_way = sum(report.done for report in reports if report.kind == "working" and report.task in named)
-            bar.at(images - sum(sizes[part] for part in waiting) + under_way)
+            nonlocal pending, left
+            if waiting is not pending:  # most of the time nothing has changed, and there may be a million
+                pending, left = waiting, sum(sizes[part] for part in waiting)
+            working = {report.task: report.done for report in reports if report.kind == "working"}
+            under_way = sum(done for task, done in working.items() if _is_waiting(task, waiting))
+            bar.at(images - left + under_way)
 
         runners.run(folder, tasks, engine, watch, say)
     return made
+
+
+def _is_waiting(task: str, waiting: list[int]) -> bool:
+    """Whether a worker's task is one of these parts, which ascend."""
+    part = int(task.removeprefix("part "))
+    place = bisect.bisect_left(waiting, part)
+    return place < len(waiting) and waiting[place] == part
 
 
 def _describe_part(plan: Plan, part: int) -> str:

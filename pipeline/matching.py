@@ -67,7 +67,7 @@ class Match:
         self._check_labels()
 
     def _compare(self, number: int, before: ImageRow, now: ImageRow) -> None:
-        if any(of(before) != of(now) for of in BESIDE_LABEL):
+        if before != now and any(of(before) != of(now) for of in BESIDE_LABEL):
             raise LvaeError(f"{now.key} has changed")
         if self._compare_labels[number]:
             self._labels.setdefault((number, before.label, now.label), now.key)

@@ -136,12 +136,12 @@ class Pending:
         return self.numbers
 
     def glance(self) -> list[int]:
-        """The same, but at most a fortieth of the time is spent looking: the workers need every core."""
+        """The same, but at most a hundredth of the time is spent looking: the workers need every core."""
         start = time.monotonic()
         if start >= self._next_look:
             self.look()
             end = time.monotonic()
-            self._next_look = end + 39 * (end - start)
+            self._next_look = end + 99 * (end - start)
         return self.numbers
 
 

@@ -1,6 +1,6 @@
 """The price of shuffling on a storage whose every request takes 20 ms: requests, bytes and seconds for 1,000 latents.
 
-    python tests/benchmarks/shuffle.py [--rows 100000,1000000,10000000] [--latents 8192] [--two-passes] [--record]
+    python tests/benchmarks/shuffle.py [--rows 102400,1024000,10240000] [--latents 8192] [--two-passes] [--record]
 
 A server of this script answers on loopback, over HTTP, each request after the latency, with as many bytes as were
 asked for, whatever the part: so 10^7 latents 4x32x32 need no disk, and the order of them is all that is written. What
@@ -13,12 +13,13 @@ latents of each group of shards as one object; the second reads a group's object
 
 import argparse
 import asyncio
+import io
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,10 @@ class Server:
 
 
 def serve(latency: float) -> None:
-    zeros, counts = bytes(64 << 20), [0, 0, 0]
+    header = io.BytesIO()
+    described = {"descr": "<f4", "fortran_order": False, "shape": (PART_SIZE, *SHAPE)}
+    np.lib.format.write_array_header_1_0(header, described)
+    file, counts = header.getvalue() + bytes(64 << 20), [0, 0, 0]
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -94,7 +98,7 @@ def serve(latency: float) -> None:
                 for start in range(0, received, 1 << 20):
                     await reader.readexactly(min(1 << 20, received - start))
                 first, last = map(int, headers.get("range", "bytes=0--1").removeprefix("bytes=").split("-", 1))
-                body = memoryview(zeros)[: last + 1 - first]
+                body = memoryview(file)[first : last + 1]
                 counts[:] = counts[0] + 1, counts[1] + len(body), counts[2] + received
                 await asyncio.sleep(latency)
             writer.write(f"HTTP/1.1 206 Partial Content\r\nContent-Length: {len(body)}\r\n\r\n".encode())
@@ -134,23 +138,14 @@ def one_pass(server: Server, rows: int, latents: int) -> str:
     with tempfile.TemporaryDirectory() as root:
         write_order(Folder(root), rows)
         folder = folder_at(server.url)
-        shard_content(folder, plan_of(2 * PART_SIZE), view_of_one(), "train", 0, small_order(root))  # imports, connects
+        write_order(Folder(f"{root}/warm"), PART_SIZE)
+        warm = replace(view, layouts={"train": replace(layout, count=PART_SIZE)})
+        shard_content(folder, plan_of(PART_SIZE), warm, "train", 0, Folder(f"{root}/warm"))  # imports, connects
         server.counted()
         start, cpu = time.monotonic(), cpu_seconds(os.getpid())
         count = len(shard_content(folder, plan_of(rows), view, "train", 0, Folder(root)).rows)
         seconds, cpu = time.monotonic() - start, cpu_seconds(os.getpid()) - cpu
     return line("coalesced reads", rows, count, server.counted(), seconds, cpu)
-
-
-def view_of_one() -> ViewPlan:
-    layout = SplitLayout("train", 64, SHAPE, "float16", 64, False, False, 2, 0)
-    return ViewPlan("view", ViewSettings(shard_size=64), NORMALIZATION, {"train": layout}, "0" * 64)
-
-
-def small_order(root: str) -> Folder:
-    folder = Folder(Path(root) / "small")
-    write_order(folder, 64)
-    return folder
 
 
 def two_passes(server: Server, rows: int) -> list[str]:
@@ -203,7 +198,7 @@ def line(what: str, rows: int, latents: int, counted: Counted, seconds: float, c
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default="100000,1000000,10000000")
+    parser.add_argument("--rows", default="102400,1024000,10240000")
     parser.add_argument("--latents", type=int, default=8192, help="of a shard")
     parser.add_argument("--latency", type=float, default=0.02)
     parser.add_argument("--two-passes", action="store_true")
