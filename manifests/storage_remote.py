@@ -34,7 +34,7 @@ DELAYS = (0.5, 2.0, 8.0)  # seconds before each further try, give or take a half
 FETCHED_BYTES = 4 << 30  # kept on this machine, about: what was fetched first goes first
 FETCHED_FILES = 16  # the latest, which are never removed: their paths may be in use
 AT_ONCE = 16  # requests under way: each takes tens of milliseconds, whatever its size
-PIECES_AT_ONCE = 64  # the same of pieces of files; the store's library may keep fewer connections
+PIECES_AT_ONCE = 64  # the same of pieces of files
 ENDLESS = 1 << 62  # free bytes, as far as anybody can tell
 REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError")
 
@@ -49,7 +49,7 @@ class RemoteFolder(Folder):
 
     def __init__(self, url: str):
         try:
-            self._files, self._path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+            self._files, self._path = fsspec.core.url_to_fs(url, use_listings_cache=False, **_settings(url))
         except ImportError as error:
             raise LvaeError(f"{url}: {error}.") from error
         except ValueError as error:
@@ -243,6 +243,14 @@ class _Unfinished(Unfinished):
         self._raw.flush()
         self._store.put(self._path, name)
         return FileRecord(name, self.file.bytes, self.file.sha256)
+
+
+def _settings(url: str) -> dict[str, Any]:
+    """S3's library keeps ten connections, unless the user's configuration of fsspec or this says otherwise."""
+    if not url.startswith(("s3://", "s3a://")):
+        return {}
+    given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+    return {"config_kwargs": {"max_pool_connections": PIECES_AT_ONCE} | given}
 
 
 def _first_line(error: BaseException) -> str:
