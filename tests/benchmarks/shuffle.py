@@ -1,6 +1,6 @@
 """The price of shuffling on a storage whose every request takes 20 ms: requests, bytes and seconds for 1,000 latents.
 
-    python tests/benchmarks/shuffle.py [--rows 102400,1024000,10240000] [--latents 8192] [--two-passes] [--record]
+    python tests/benchmarks/shuffle.py [--rows 102400,1024000,10240000] [--latents 8192] [--two-passes]
 
 A server of this script answers on loopback, over HTTP, each request after the latency, with as many bytes as were
 asked for, whatever the part: so 10^7 latents 4x32x32 need no disk, and the order of them is all that is written. What
@@ -19,8 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from machine import describe
@@ -34,7 +34,6 @@ from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage import Folder, folder_at
 from lvae.manifests.views import ViewPlan, ViewSettings, shard_content
 
-RECORD = Path(__file__).with_suffix(".md")
 PART_SIZE = 512
 SHAPE = (4, 32, 32)
 RAW_BYTES, STORED_BYTES = 16384, 8192  # of a latent: float32, float16
@@ -70,8 +69,6 @@ class Server:
 
     def counted(self) -> Counted:
         """Since the last time."""
-        import urllib.request
-
         with urllib.request.urlopen(f"{self.url}/counted") as answer:
             return Counted(*map(int, answer.read().split()))
 
@@ -202,21 +199,19 @@ def main() -> None:
     parser.add_argument("--latents", type=int, default=8192, help="of a shard")
     parser.add_argument("--latency", type=float, default=0.02)
     parser.add_argument("--two-passes", action="store_true")
-    parser.add_argument("--record", action="store_true", help="write the table to shuffle.md")
     options = parser.parse_args()
     lines = [f"{describe()}, load {os.getloadavg()[0]:.1f}, {options.latency * 1000:.0f} ms a request", ""]
     lines += ["| | rows | latents measured | requests for 1,000 | MB for 1,000 | s for 1,000 | CPU s for 1,000 |"]
     lines += ["|---" * 7 + "|"]
     server = Server(options.latency)
-    for rows in map(int, options.rows.split(",")):
-        lines.append(one_pass(server, rows, options.latents))
-        print(lines[-1], flush=True)
-        lines += two_passes(server, rows) if options.two_passes else []
-    server.process.terminate()
+    try:
+        for rows in map(int, options.rows.split(",")):
+            lines.append(one_pass(server, rows, options.latents))
+            print(lines[-1], flush=True)
+            lines += two_passes(server, rows) if options.two_passes else []
+    finally:
+        server.process.terminate()
     print("\n".join(lines))
-    if options.record:
-        command = f"`python {Path(sys.argv[0]).as_posix()} {' '.join(sys.argv[1:])}`"
-        RECORD.write_text(f"# Shuffling over a slow storage\n\n{command}\n\n" + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
