@@ -112,6 +112,14 @@ def test_rows_come_without_the_rest_of_the_file(empty: RemoteFolder, monkeypatch
         read([499])
 
 
+def test_s3_keeps_a_connection_for_every_piece_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {"max_pool_connections": storage_remote.PIECES_AT_ONCE}
+    assert storage_remote._settings("s3://bucket/dataset") == {"config_kwargs": wanted}
+    assert storage_remote._settings(URL) == {}
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"max_pool_connections": 5}})
+    assert storage_remote._settings("s3://bucket/dataset") == {"config_kwargs": {"max_pool_connections": 5}}
+
+
 def test_only_the_pieces_that_failed_are_asked_for_again(empty: RemoteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     empty.write("a", b"0123456789")
     monkeypatch.setattr(storage_remote, "DELAYS", (0.001, 0.001))
