@@ -121,6 +121,10 @@ class ShardedArray:
             return read[(0, *rest)]
         return read[(np.arange(rows.size).reshape(rows.shape), *rest)]
 
+    def shard(self, number: int) -> NDArray[Any]:
+        """All rows of one shard; may be a view."""
+        return self._shards[number].array()
+
     def close(self) -> None:
         """Forget the shards that were opened; reading opens them again."""
         self._shards.clear()

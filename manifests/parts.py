@@ -6,6 +6,7 @@ time on unlike machines, leave numbers and bytes that belong together: those of 
 
 import hashlib
 import io
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -112,13 +113,25 @@ def write_receipt(folder: Folder, receipt: Receipt) -> None:
 
 
 def _write_array(folder: Folder, part: int, data: NDArray[Any]) -> FileRecord:
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(data))
     with folder.writer() as unfinished:
-        unfinished.file.write(header.getvalue())
+        unfinished.file.write(array_header(data.shape, data.dtype))
         if data.size:
             unfinished.file.write(data.data)
         return unfinished.commit(raw_name(part, unfinished.file.sha256))
+
+
+def array_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """What an .npy file begins with."""
+    header = io.BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()
+
+
+def raw_bytes(encoding: Encoding, latents: int) -> int:
+    """The size of a raw file."""
+    shape, dtype = (latents, *encoding.raw_shape), np.dtype(encoding.raw_dtype)
+    return len(array_header(shape, dtype)) + math.prod(shape) * dtype.itemsize
 
 
 def _moments(encoding: Encoding, raw: NDArray[Any]) -> MomentsRecord | None:
@@ -146,7 +159,8 @@ def read_receipt(folder: Folder, part: int) -> Receipt | None:
     content = records.loads(data, where)
     claimed = content.pop("self_sha256", None) if isinstance(content, dict) else None
     receipt = records.from_plain(Receipt, content, where)
-    if claimed != records.sha256_of(receipt):
+    as_written = claimed == records.sha256_beside(data, "self_sha256")
+    if not as_written and claimed != records.sha256_of(receipt):
         raise LvaeError(f"{where}: has been changed or damaged.")
     if receipt.part != part or receipt.raw.path != raw_name(part, receipt.raw.sha256):
         raise LvaeError(f"{where}: is the receipt of another part.")
@@ -224,16 +238,19 @@ def load_array(path: Path, mapped: bool) -> NDArray[Any]:
 
 def orphans(folder: Folder) -> Iterator[str]:
     """Raw files that no receipt names: what attempts left behind that were overtaken or killed."""
-    for name in folder.names(RAW):
-        number = name.removeprefix(f"{RAW}/part-").split(".")[0]
-        if not name.endswith(".npy") or not name.startswith(f"{RAW}/part-"):
-            continue
-        try:
-            receipt = read_receipt(folder, int(number)) if number.isdigit() else None
-        except LvaeError:
-            continue  # while its receipt cannot be read, nobody knows
-        if receipt is None or receipt.raw.path != name:
+    names = [name for name in folder.names(RAW) if name.endswith(".npy") and name.startswith(f"{RAW}/part-")]
+    for name, orphan in zip(names, folder.each(partial(_is_orphan, folder), names), strict=True):
+        if orphan:
             yield name
+
+
+def _is_orphan(folder: Folder, name: str) -> bool:
+    number = name.removeprefix(f"{RAW}/part-").split(".")[0]
+    try:
+        receipt = read_receipt(folder, int(number)) if number.isdigit() else None
+    except LvaeError:
+        return False  # while its receipt cannot be read, nobody knows
+    return receipt is None or receipt.raw.path != name
 
 
 def beyond(folder: Folder, plan: Plan) -> Iterator[str]:

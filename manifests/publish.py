@@ -1,6 +1,7 @@
 """From finished parts and shards to a dataset: the manifest, swapped in last."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from lvae.manifests import records
 from lvae.manifests.dataset import (
@@ -18,7 +19,7 @@ from lvae.manifests.dataset import (
     read_manifest,
 )
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import Receipt, beyond, orphans, receipts, receipts_record
+from lvae.manifests.parts import Receipt, beyond, orphans, receipts_record
 from lvae.manifests.plan import Plan, read_plan_if_whole
 from lvae.manifests.selection import Selected
 from lvae.manifests.statistics import ChannelMoments
@@ -36,9 +37,18 @@ from lvae.manifests.views import (
 REJECTED = "rejected.jsonl"
 
 
-def write_rejected(folder: Folder, parts: Iterable[Receipt]) -> FileRecord:
-    """Every image that could not be used, in row order. The file is there even when there is none."""
-    return folder.write(REJECTED, (records.line(rejection) for receipt in parts for rejection in receipt.rejected))
+def write_rejected(folder: Folder, parts: Iterable[Receipt]) -> int:
+    """Every image that could not be used, in row order; says how many. The file is there even when there is none."""
+    written = 0
+
+    def lines() -> Iterator[bytes]:
+        nonlocal written
+        for receipt in parts:
+            yield from map(records.line, receipt.rejected)
+            written += len(receipt.rejected)
+
+    folder.write(REJECTED, lines())
+    return written
 
 
 def statistics_record(moments: ChannelMoments, latents: int) -> Statistics:
@@ -61,11 +71,7 @@ def describe(
 
     metadata: names of the view's files beside its shards.
     """
-    encoding = plan.encoded()
-    rejected = latents = 0
-    for receipt in receipts(folder, plan):
-        rejected += len(receipt.rejected)
-        latents += receipt.latents
+    encoding, rejected, latents = plan.encoded(), selected.rejected, selected.latents
     _check_total(folder, plan.listing.images - rejected, encoding.image.orientations, latents)
     shards = {split: list(_shards(folder, view, split)) for split in view.layouts}
     files = {record.path: FileEntry(record.bytes, record.sha256) for record in _files(folder, plan, view, metadata)}
@@ -117,8 +123,8 @@ def _shard(receipt: ShardReceipt) -> Shard:
 
 
 def _shards(folder: Folder, view: ViewPlan, split: str) -> Iterator[ShardReceipt]:
-    for number in range(view.layouts[split].shards):
-        receipt = finished_shard(folder, view, split, number)
+    found = folder.each(partial(finished_shard, folder, view, split), range(view.layouts[split].shards))
+    for number, receipt in enumerate(found):
         if receipt is None:
             raise LvaeError(f"{folder}: shard {number} of {split} is not finished. Run 'lvae encode' again to go on.")
         yield receipt
@@ -126,17 +132,13 @@ def _shards(folder: Folder, view: ViewPlan, split: str) -> Iterator[ShardReceipt
 
 def _files(folder: Folder, plan: Plan, view: ViewPlan, metadata: Iterable[str]) -> Iterator[FileRecord]:
     """Every file of the dataset beside the manifest, plan.json and what the shards' receipts name."""
-    for name in plan.listing.files:
-        yield folder.record(name)
-    yield folder.record(REJECTED)
+    names = [*plan.listing.files, REJECTED, view_file(view.name), *metadata]
     if plan.encoded().autoencoder.weights_file is not None:
-        yield folder.record(str(plan.encoded().autoencoder.weights_file))
-    yield receipts_record(folder, plan.listing.parts)
-    for name in (view_file(view.name), *metadata):
-        yield folder.record(name)
+        names.append(str(plan.encoded().autoencoder.weights_file))
     for split, layout in view.layouts.items():
-        for number in range(layout.shards):
-            yield folder.record(shard_receipt_name(view.name, split, number))
+        names += [shard_receipt_name(view.name, split, number) for number in range(layout.shards)]
+    yield from folder.each(folder.record, names)
+    yield receipts_record(folder, plan.listing.parts)
 
 
 def swap(folder: Folder, manifest: Manifest, keep_old: bool = False) -> None:

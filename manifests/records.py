@@ -7,11 +7,13 @@ import math
 import re
 import types
 import typing
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from lvae.manifests.errors import LvaeError
 
 T = TypeVar("T")
+PLAIN = (str, int, float, bool)  # what is kept as it comes
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON may spell what UTF-8 cannot say
 
 
@@ -28,6 +30,11 @@ def line(value: object) -> bytes:
 
 def sha256_of(value: object) -> str:
     return hashlib.sha256(dumps(value)).hexdigest()
+
+
+def sha256_beside(data: bytes, name: str) -> str:
+    """The hash of what `dumps` wrote, without the line of one of its fields (not the last) that holds no object."""
+    return hashlib.sha256(re.sub(rb'\n "%b": [^\n]*' % name.encode(), b"", data, count=1)).hexdigest()
 
 
 def plain(value: object) -> Any:
@@ -127,6 +134,8 @@ def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[
     if not isinstance(value, list):
         raise LvaeError(f"{where}: must be a list.")
     if len(arguments) == 2 and arguments[1] is Ellipsis:
+        if arguments[0] in PLAIN and all(type(item) is arguments[0] for item in value):
+            return tuple(value)
         return tuple(_convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if len(value) != len(arguments):
         raise LvaeError(f"{where}: must have {len(arguments)} entries, not {len(value)}.")
@@ -139,10 +148,16 @@ def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[
 def _convert_dataclass(cls: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise LvaeError(f"{where}: must be an object.")
-    hints = typing.get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]
-    if unknown := sorted(set(value) - set(names)):
+    types_of = _fields(cls)
+    if unknown := sorted(value.keys() - types_of.keys()):
         raise LvaeError(f"{where}: unknown field {unknown[0]!r}.")
-    if missing := [name for name in names if name not in value]:
+    if missing := [name for name in types_of if name not in value]:
         raise LvaeError(f"{where}: field {missing[0]!r} is missing.")
-    return cls(**{name: _convert(hints[name], value[name], f"{where}.{name}") for name in names})
+    return cls(**{name: _convert(wanted, value[name], f"{where}.{name}") for name, wanted in types_of.items()})
+
+
+@lru_cache
+def _fields(cls: Any) -> dict[str, Any]:
+    """Name and type of every field; asking Python for them takes longer than a record of them."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}

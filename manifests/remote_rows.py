@@ -1,55 +1,78 @@
-"""Rows of an .npy file on an object store, without fetching the rest of it."""
+"""Rows of .npy files on an object store, without fetching the rest of them.
 
-import io
+A request takes as long as some hundred kilobytes. So near rows come with one, and what several files hold is asked for
+at the same time. The headers are not read: they are those that `write_part` gives, and the receipts' sizes say so.
+"""
+
 import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts import array_header
 from lvae.manifests.storage import Folder
 
-HEADER_BYTES = 1024  # more than the header of our arrays
 GAP_BYTES = 64 << 10  # between two rows, that cost less to read along than another request
+WINDOW_BYTES = 64 << 20  # asked for at the same time, and then held
 
 
-class RemoteRows:
-    """As a mapped array, for ascending rows."""
+@dataclass(frozen=True)
+class WantedRows:
+    """Ascending rows of an array of `count` rows."""
 
-    def __init__(self, folder: Folder, name: str):
-        self._folder, self._name = folder, name
-        (head,) = folder.read_pieces(name, [(0, HEADER_BYTES)])
-        start = io.BytesIO(head)
-        try:
-            if np.lib.format.read_magic(start) != (1, 0):
-                raise ValueError("another version of the format than ours")
-            self.shape, fortran, self.dtype = np.lib.format.read_array_header_1_0(start)
-        except ValueError as error:
-            raise LvaeError(f"{folder.place(name)}: cannot be read ({error}). Run 'lvae encode' again.") from error
-        if fortran or self.dtype.hasobject:
-            raise LvaeError(f"{folder.place(name)}: is no array of latents. Run 'lvae encode' again.")
-        self._first = start.tell()
-        self._row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+    name: str
+    count: int
+    rows: NDArray[np.int64]
 
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """(n, C, h, w) of ascending rows; near ones come with one request."""
-        runs: list[list[int]] = []
-        for row in rows.tolist():
-            if runs and (row - runs[-1][1]) * self._row_bytes <= GAP_BYTES:
-                runs[-1][1] = row
-            else:
-                runs.append([row, row])
-        pieces = [
-            (self._first + first * self._row_bytes, self._first + (last + 1) * self._row_bytes) for first, last in runs
-        ]
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        position = 0
-        for (first, last), data in zip(runs, self._folder.read_pieces(self._name, pieces), strict=True):
-            if len(data) != (last + 1 - first) * self._row_bytes:
-                raise LvaeError(f"{self._folder.place(self._name)}: is cut short. Run 'lvae encode' again.")
-            block = np.frombuffer(data, self.dtype).reshape(-1, *self.shape[1:])
-            taken = int(np.searchsorted(rows[position:], last, side="right"))
-            found[position : position + taken] = block[rows[position : position + taken] - first]
-            position += taken
-        return found
+    def runs(self, row_bytes: int) -> list[tuple[int, int]]:
+        """First and last row of what is read in one piece."""
+        ends = np.flatnonzero(np.diff(self.rows) * row_bytes > GAP_BYTES)
+        firsts, lasts = self.rows[np.append(0, ends + 1)], self.rows[np.append(ends, -1)]
+        return list(zip(firsts.tolist(), lasts.tolist(), strict=True))
+
+
+def read_rows(
+    folder: Folder, wanted: Iterable[WantedRows], shape: tuple[int, ...], dtype: DTypeLike
+) -> Iterator[NDArray[Any]]:
+    """The rows one after the other, (n, *shape) at a time."""
+    row_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    window: list[tuple[WantedRows, list[tuple[int, int]]]] = []
+    size = 0
+    for file in wanted:
+        runs = file.runs(row_bytes)
+        window.append((file, runs))
+        size += sum(last + 1 - first for first, last in runs) * row_bytes
+        if size >= WINDOW_BYTES:
+            yield _read(folder, window, shape, np.dtype(dtype))
+            window, size = [], 0
+    if window:
+        yield _read(folder, window, shape, np.dtype(dtype))
+
+
+def _read(
+    folder: Folder,
+    window: list[tuple[WantedRows, list[tuple[int, int]]]],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+) -> NDArray[Any]:
+    row_bytes = math.prod(shape) * dtype.itemsize
+    pieces = []
+    for file, runs in window:
+        start = len(array_header((file.count, *shape), dtype))
+        pieces += [(file.name, start + first * row_bytes, start + (last + 1) * row_bytes) for first, last in runs]
+    data = iter(folder.read_pieces(pieces))
+    found = np.empty((sum(len(file.rows) for file, _ in window), *shape), dtype)
+    position = 0
+    for file, runs in window:
+        for first, last in runs:
+            piece = next(data)
+            if len(piece) != (last + 1 - first) * row_bytes:
+                raise LvaeError(f"{folder.place(file.name)}: is cut short. Run 'lvae encode' again.")
+            rows = file.rows[np.searchsorted(file.rows, first) : np.searchsorted(file.rows, last, side="right")]
+            found[position : position + len(rows)] = np.frombuffer(piece, dtype).reshape(-1, *shape)[rows - first]
+            position += len(rows)
+    return found

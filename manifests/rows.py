@@ -264,7 +264,7 @@ class RowReader:
 
     def _file(self, name: str) -> pq.ParquetFile:
         if self._opened is None or self._opened[0] != name:
-            self._opened = name, pq.ParquetFile(pa.memory_map(str(self._folder.local(name))))
+            self._opened = name, pq.ParquetFile(pa.OSFile(str(self._folder.local(name))))
         return self._opened[1]
 
     def listed(self, part: int, columns: list[str] | None = None) -> pa.Table:

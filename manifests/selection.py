@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import Receipt, moments_of_raw, read_raw
+from lvae.manifests.parts import Receipt, moments_of_raw, raw_bytes, read_raw, receipt_name
 from lvae.manifests.plan import Plan
 from lvae.manifests.rows import UNLABELLED, RowReader
 from lvae.manifests.statistics import ChannelMoments
@@ -27,6 +27,7 @@ ORDER = f"{TEMPORARY}/order"
 OFFSETS = f"{ORDER}/offsets"  # int64: the first raw latent of every part, and the end
 RAW_HASHES = f"{ORDER}/raw"  # eight characters a part: what its raw file's name carries
 TRAIN = "train"
+ESCAPED = {'"', "\\"}  # in JSON, of printable ASCII
 
 # One selected latent: its index among all raw latents in part order, its image's row, its label and orientation.
 ENTRY = np.dtype([("raw", "<i8"), ("row", "<i8"), ("label", "<i4"), ("mirrored", "?")])
@@ -65,7 +66,7 @@ class Selected:
     """What `select` found.
 
     counts: latents by split. entries_sha256: over row, label and orientation of every split's latents, in source order.
-    unmatched_keys: how many of the keys to leave out no image has.
+    unmatched_keys: how many of the keys to leave out no image has. rejected, latents: of the whole dataset.
     largest_label: -1 where nothing is labelled. longest_key: the one that takes most bytes as JSON. classes: as the
     view numbers them.
     """
@@ -77,6 +78,8 @@ class Selected:
     longest_key: str
     classes: tuple[str, ...] | None
     unmatched_keys: int
+    rejected: int
+    latents: int
 
 
 def key_hash(key: str) -> str:
@@ -287,15 +290,16 @@ def select(
     names = [name for name, _ in thresholds.splits] + [TRAIN]
     orientations = encoding.image.orientations
     moments = ChannelMoments.empty(encoding.autoencoder.latent_channels)
-    longest_key, largest_label, offset = "", UNLABELLED, 0
+    longest_key, largest_label, offset, rejected = "", UNLABELLED, 0, 0
     with ExitStack() as stack:
         offsets, hashes = stack.enter_context(order.writer()), stack.enter_context(order.writer())
         files = {name: _EntryFile(stack.enter_context(order.writer())) for name in names}
         for receipt, part in parts:
             if raw:
+                _check_size(folder, plan, receipt)
                 moments = moments.merge(_part_moments(folder, plan, receipt, part))
-            largest_label = max([largest_label, *part.labels.tolist()])
-            longest_key = max([longest_key, *part.keys], key=_json_bytes)
+            largest_label = int(part.labels.max(initial=largest_label))
+            longest_key = max(longest_key, _longest(part.keys), key=_json_bytes)
             entries = _entries(part, offset, orientations)
             side = np.repeat(_sides(part.keys, thresholds.splits), orientations)
             for number, name in enumerate(names):
@@ -303,6 +307,7 @@ def select(
             offsets.file.write(np.int64(offset).tobytes())
             hashes.file.write(receipt.raw.sha256[:8].encode())
             offset += receipt.latents
+            rejected += len(receipt.rejected)
         offsets.file.write(np.int64(offset).tobytes())
         offsets.commit(OFFSETS)
         hashes.commit(RAW_HASHES)
@@ -319,6 +324,8 @@ def select(
         longest_key,
         classes,
         len(selection.without_keys or ()) - len(chosen.met),
+        rejected,
+        offset,
     )
 
 
@@ -360,6 +367,13 @@ def _json_bytes(key: str) -> int:
     return len(json.dumps(key))
 
 
+def _longest(keys: list[str]) -> str:
+    """The first of those that take most bytes as JSON; "" of none."""
+    text = "".join(keys)
+    plain = text.isascii() and text.isprintable() and not ESCAPED & set(text)
+    return max(keys, key=len if plain else _json_bytes, default="")
+
+
 def _only(part: _PartRows, mask: NDArray[np.bool_]) -> _PartRows:
     keys = [key for key, keep in zip(part.keys, mask, strict=True) if keep]
     return _PartRows(part.images[mask], part.rows[mask], part.labels[mask], keys, part.stored)
@@ -381,6 +395,16 @@ def _sides(keys: list[str], splits: tuple[tuple[str, np.uint64], ...]) -> NDArra
         return np.zeros(len(keys), np.int64)
     bounds = np.array([bound for _, bound in splits], np.uint64)
     return np.searchsorted(bounds, _hashes(keys, "split"), side="left")
+
+
+def _check_size(folder: Folder, plan: Plan, receipt: Receipt) -> None:
+    """Whoever reads single rows takes them from where they lie in a file of this size."""
+    size = raw_bytes(plan.encoded(), receipt.latents)
+    if receipt.raw.bytes != size:
+        raise LvaeError(
+            f"{folder.place(receipt.raw.path)}: has {receipt.raw.bytes} bytes, and {receipt.latents} latents take "
+            f"{size}. Remove {receipt_name(receipt.part)} and run 'lvae encode' again."
+        )
 
 
 def _part_moments(folder: Folder, plan: Plan, receipt: Receipt, part: _PartRows) -> ChannelMoments:

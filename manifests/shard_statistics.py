@@ -29,7 +29,7 @@ def moments_from_shards(folder: Folder, manifest: Manifest) -> tuple[ChannelMome
             for label in np.unique(here):
                 by_label[int(label)] = by_label.get(int(label), empty).merge(raw(here == label))
             if start % (READ_ROWS * 8) == 0:
-                dataset.close()
+                dataset.reader.close()
         dataset.close()
     return total, by_label
 
@@ -75,4 +75,4 @@ def blocks(dataset: Dataset) -> Iterator[NDArray[Any]]:
         if dataset.log_variances is not None:
             yield np.asarray(dataset.log_variances[start : start + READ_ROWS])
         if start % (READ_ROWS * 8) == 0:
-            dataset.close()
+            dataset.reader.close()

@@ -94,6 +94,15 @@ class ShardContent:
                 raise ValueError(f"shard {shard}: {found} where {wanted} belongs")
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What stands beside the latents of one shard."""
+
+    labels: NDArray[np.int32]  # (n,)
+    rows: NDArray[np.int64]  # (n,)
+    mirrored: NDArray[np.bool_]  # (n,)
+
+
 class ArrayLike(Protocol):
     """Latents that need not be in memory; indexed as a numpy array is, and giving numpy arrays."""
 
@@ -123,7 +132,8 @@ class SplitReader(Protocol):
     def read(
         self, indices: Sequence[int] | NDArray[np.integer[Any]], dtype: DTypeLike | None = None
     ) -> tuple[NDArray[Any], NDArray[np.int32]]: ...  # latents (n, C, h, w) and labels (n,) as fresh arrays
-    def close(self) -> None: ...
+    def facts(self, shard: int) -> Facts: ...  # for whoever goes through the shards and may not hold those of all
+    def close(self) -> None: ...  # lets go of what was mapped; reading maps it again
 
 
 class Codec(Protocol):

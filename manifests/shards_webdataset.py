@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.halves import cast
 from lvae.manifests.mapped import Indices, Rows, ShardedArray, map_file, positions
-from lvae.manifests.shards import ShardContent, SplitLayout
+from lvae.manifests.shards import Facts, ShardContent, SplitLayout
 from lvae.manifests.storage import FileRecord, Folder
 from lvae.manifests.tar_frames import KEY_DIGITS, Member, file_bytes, frame_of, json_text, label_text, parse_labels
 
@@ -143,6 +143,11 @@ class TarReader:
         labels = self._parse(None if self._labels is None else self._labels.gather(rows), len(rows))
         return cast(latents, dtype), labels
 
+    def facts(self, shard: int) -> Facts:
+        count = self._place[2].rows_of(shard)[1]
+        labels = self._parse(None if self._labels is None else self._labels.shard(shard), count)
+        return Facts(labels, *self._facts_of(shard))
+
     def close(self) -> None:
         for array in (self.latents, self.log_variances, self._labels):
             if array is not None:
@@ -202,20 +207,25 @@ class TarReader:
 
     @cached_property
     def _facts(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        folder, view, layout = self._place
         rows, mirrored = np.empty(len(self), np.int64), np.empty(len(self), np.bool_)
-        for number in range(layout.shards):
-            first, count = layout.rows_of(number)
-            facts = self._tar(number).facts
-            for row in range(count):
-                try:
-                    fact = json.loads(bytes(facts.row(row)))
-                    rows[first + row], mirrored[first + row] = int(fact["row"]), bool(fact["mirrored"])
-                except STRANGE_JSON as error:
-                    where = (
-                        f"{folder}/{file_name(view, layout, number)}: the .json of sample {first + row:0{KEY_DIGITS}d}"
-                    )
-                    raise LvaeError(f"{where} is damaged ({error}). {REPAIR}") from error
+        for number in range(self._place[2].shards):
+            first, count = self._place[2].rows_of(number)
+            here = slice(first, first + count)
+            rows[here], mirrored[here] = self._facts_of(number)
+        return rows, mirrored
+
+    def _facts_of(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        folder, view, layout = self._place
+        first, count = layout.rows_of(number)
+        rows, mirrored = np.empty(count, np.int64), np.empty(count, np.bool_)
+        facts = self._tar(number).facts
+        for row in range(count):
+            try:
+                fact = json.loads(bytes(facts.row(row)))
+                rows[row], mirrored[row] = int(fact["row"]), bool(fact["mirrored"])
+            except STRANGE_JSON as error:
+                where = f"{folder}/{file_name(view, layout, number)}: the .json of sample {first + row:0{KEY_DIGITS}d}"
+                raise LvaeError(f"{where} is damaged ({error}). {REPAIR}") from error
         return rows, mirrored
 
     def _tar(self, number: int) -> TarRows:

@@ -23,7 +23,7 @@ from numpy.typing import DTypeLike, NDArray
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.halves import cast
 from lvae.manifests.mapped import Buffer, Indices, Rows, ShardedArray, ShardRows, map_file, positions
-from lvae.manifests.shards import CHUNK_ROWS, INDEX_BYTES, ShardContent, SplitLayout
+from lvae.manifests.shards import CHUNK_ROWS, INDEX_BYTES, Facts, ShardContent, SplitLayout
 from lvae.manifests.storage import FileRecord, Folder
 
 logger = logging.getLogger(__name__)
@@ -136,6 +136,9 @@ class ZarrReader:
         rows = positions(indices, len(self))
         latents = self.latents.gather(rows)
         return cast(latents, dtype), self._arrays["labels"].gather(rows)
+
+    def facts(self, shard: int) -> Facts:
+        return Facts(*(self._arrays[name].shard(shard) for name in PER_ROW))
 
     def close(self) -> None:
         for array in self._arrays.values():

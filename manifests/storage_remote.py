@@ -34,6 +34,7 @@ DELAYS = (0.5, 2.0, 8.0)  # seconds before each further try, give or take a half
 FETCHED_BYTES = 4 << 30  # kept on this machine, about: what was fetched first goes first
 FETCHED_FILES = 16  # the latest, which are never removed: their paths may be in use
 AT_ONCE = 16  # requests under way: each takes tens of milliseconds, whatever its size
+PIECES_AT_ONCE = 64  # the same of pieces of files
 ENDLESS = 1 << 62  # free bytes, as far as anybody can tell
 REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError")
 
@@ -48,7 +49,7 @@ class RemoteFolder(Folder):
 
     def __init__(self, url: str):
         try:
-            self._files, self._path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+            self._files, self._path = fsspec.core.url_to_fs(url, use_listings_cache=False, **_settings(url))
         except ImportError as error:
             raise LvaeError(f"{url}: {error}.") from error
         except ValueError as error:
@@ -131,11 +132,28 @@ class RemoteFolder(Folder):
     def read(self, name: str) -> bytes:
         return bytes(self._asked(name, self._files.cat_file, self._remote(name)))
 
-    def read_pieces(self, name: str, pieces: Sequence[tuple[int, int]]) -> list[bytes]:
-        path = self._remote(name)
-        starts, stops = [start for start, _ in pieces], [stop for _, stop in pieces]
-        found = self._asked(name, self._files.cat_ranges, [path] * len(pieces), starts, stops, on_error="raise")
-        return [bytes(piece) for piece in found]
+    def read_pieces(self, pieces: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        found: list[bytes | None] = [None] * len(pieces)
+
+        def ask() -> None:
+            """For what is not there yet."""
+            waiting = [number for number, data in enumerate(found) if data is None]
+            names, starts, stops = zip(*(pieces[number] for number in waiting), strict=True)
+            paths = [self._remote(name) for name in names]
+            answers = self._files.cat_ranges(paths, list(starts), list(stops), on_error="return", **at_once)
+            failure = None
+            for number, answer in zip(waiting, answers, strict=True):
+                if isinstance(answer, BaseException):
+                    failure = failure or answer
+                else:
+                    found[number] = bytes(answer)
+            if failure is not None:
+                raise failure
+
+        at_once = {"batch_size": PIECES_AT_ONCE} if self._files.async_impl else {}
+        if pieces:
+            self._asked(pieces[0][0], ask)
+        return [data for data in found if data is not None]
 
     def sha256(self, name: str) -> str:
         digest = hashlib.sha256()
@@ -225,6 +243,14 @@ class _Unfinished(Unfinished):
         self._raw.flush()
         self._store.put(self._path, name)
         return FileRecord(name, self.file.bytes, self.file.sha256)
+
+
+def _settings(url: str) -> dict[str, Any]:
+    """S3's library keeps ten connections, unless the user's configuration of fsspec or this says otherwise."""
+    if not url.startswith(("s3://", "s3a://")):
+        return {}
+    given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+    return {"config_kwargs": {"max_pool_connections": PIECES_AT_ONCE} | given}
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Are the raw parts and their receipts what the plan and the manifest say?"""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -35,9 +36,9 @@ def part_faults(
     latents = rejected = 0
     whole = True
     lines = []
-    for part in range(plan.listing.parts):
+    found = folder.each(partial(_receipt, folder, plan), range(plan.listing.parts))
+    for part, (receipt, problem) in enumerate(found):
         progress(f"part {part + 1} of {plan.listing.parts}")
-        receipt, problem = _receipt(folder, plan, part)
         if receipt is None:
             whole = False
             yield Fault(receipt_name(part), problem, part=part)
@@ -60,8 +61,8 @@ def part_faults(
     ]:
         if claimed != right:
             yield Fault(MANIFEST, f"{name} is {claimed}, and the receipts say {right}")
-    found, right_lines = folder.read_if_there(REJECTED), b"".join(lines)
-    if found is not None and found != right_lines and not (found.startswith(right_lines) and unfinished_append(folder)):
+    listed, expected = folder.read_if_there(REJECTED), b"".join(lines)
+    if listed is not None and listed != expected and not (listed.startswith(expected) and unfinished_append(folder)):
         yield Fault(REJECTED, "does not list what the receipts say was rejected")
 
 

@@ -1,6 +1,7 @@
 """Are the shards what the manifest says, and what the raw parts give?"""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -9,13 +10,13 @@ from lvae.manifests import records
 from lvae.manifests.dataset import MANIFEST, Dataset, FileEntry, Manifest, Shard, view_settings
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.faults import Fault, without_advice
-from lvae.manifests.parts import Receipt, read_receipt, receipts_record
+from lvae.manifests.parts import RECEIPTS, Receipt, read_receipt
 from lvae.manifests.plan import Plan
 from lvae.manifests.publish import REJECTED, statistics_record
 from lvae.manifests.rows import ListingHash, RowReader
 from lvae.manifests.selection import Selected, select
 from lvae.manifests.shard_statistics import blocks, moments_from_shards, shard_tolerance
-from lvae.manifests.shards import SplitLayout, codec
+from lvae.manifests.shards import SplitLayout, SplitReader, codec
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage import Folder
 from lvae.manifests.views import (
@@ -65,7 +66,7 @@ def shard_faults(folder: Folder, manifest: Manifest, deep: bool, progress: Calla
     if view.normalization != manifest.normalization:
         yield Fault(MANIFEST, "normalization is not what the view was written with")
     if deep:
-        yield from _labels_and_numbers(folder, manifest)
+        yield from _labels_and_numbers(folder, manifest, view)
 
 
 def _shard_entry(folder: Folder, manifest: Manifest, split: str, number: int, layout: SplitLayout) -> Iterator[Fault]:
@@ -90,20 +91,26 @@ def _shard_entry(folder: Folder, manifest: Manifest, split: str, number: int, la
             yield Fault(MANIFEST, f"files does not name {file.path} as the shard's receipt does")
 
 
-def _labels_and_numbers(folder: Folder, manifest: Manifest) -> Iterator[Fault]:
+def _labels_and_numbers(folder: Folder, manifest: Manifest, view: ViewPlan) -> Iterator[Fault]:
     classes = len(manifest.classes) if manifest.classes is not None else None
     where = f"shards/{manifest.view.name}"
-    for split in manifest.splits:
+    for split, layout in view.layouts.items():
         dataset = Dataset(folder, manifest, split)
         try:
             if manifest.view.dtype != "uint8" and not all(np.isfinite(block).all() for block in blocks(dataset)):
                 yield Fault(where, f"{split}: latents that are not finite")
-            labels = dataset.labels
-            if classes is not None and len(labels) and not (labels.min() >= -1 and labels.max() < classes):
+            shards = range(layout.shards)
+            if classes is not None and not all(_labels_within(dataset.reader, number, classes) for number in shards):
                 yield Fault(where, f"{split}: labels outside of the {classes} classes")
         except LvaeError as error:
             yield Fault(where, without_advice(error))
         dataset.close()
+
+
+def _labels_within(reader: SplitReader, shard: int, classes: int) -> bool:
+    labels = reader.facts(shard).labels
+    reader.close()
+    return not len(labels) or bool(labels.min() >= -1 and labels.max() < classes)
 
 
 def content_faults(folder: Folder, manifest: Manifest, plan: Plan, progress: Callable[[str], None]) -> Iterator[Fault]:
@@ -121,8 +128,7 @@ def content_faults(folder: Folder, manifest: Manifest, plan: Plan, progress: Cal
     kept = manifest.raw == "kept"
 
     def receipts() -> Iterator[Receipt]:
-        for part in range(plan.listing.parts):
-            receipt = read_receipt(folder, part)
+        for receipt in folder.each(partial(read_receipt, folder), range(plan.listing.parts)):
             if receipt is not None:
                 yield receipt
 
@@ -133,7 +139,7 @@ def content_faults(folder: Folder, manifest: Manifest, plan: Plan, progress: Cal
             yield from _statistics_from_shards(folder, manifest)
             return
         yield from _manifest_numbers(manifest, settings, selected)
-        view = plan_view(plan, settings, selected, receipts_record(folder, plan.listing.parts).sha256)
+        view = plan_view(plan, settings, selected, manifest.files[RECEIPTS].sha256)
         if view != read_view(folder, manifest.view.name):
             yield Fault(f"shards/{manifest.view.name}/view.json", "is not what the settings and the raw parts give")
             return
@@ -178,21 +184,22 @@ def _shard_contents(
     folder: Folder, manifest: Manifest, plan: Plan, view: ViewPlan, order: Folder, progress: Callable[[str], None]
 ) -> Iterator[Fault]:
     for split, layout in view.layouts.items():
-        dataset = Dataset(folder, manifest, split)
+        reader = Dataset(folder, manifest, split).reader
         for number in range(layout.shards):
             progress(f"shard {number + 1} of {layout.shards} of {split}")
             first, count = layout.rows_of(number)
             right = shard_content(folder, plan, view, split, number, order)
             here = slice(first, first + count)
+            facts = reader.facts(number)
             same = (
-                np.array_equal(np.asarray(dataset.latents[here]), right.latents)
-                and np.array_equal(dataset.labels[here], right.labels)
-                and np.array_equal(dataset.rows[here], right.rows)
-                and np.array_equal(dataset.mirrored[here], right.mirrored)
+                np.array_equal(np.asarray(reader.latents[here]), right.latents)
+                and np.array_equal(facts.labels, right.labels)
+                and np.array_equal(facts.rows, right.rows)
+                and np.array_equal(facts.mirrored, right.mirrored)
             )
-            if same and right.log_variances is not None and dataset.log_variances is not None:
-                same = np.array_equal(np.asarray(dataset.log_variances[here]), right.log_variances)
-            dataset.close()  # and with it what was read of the shard
+            if same and right.log_variances is not None and reader.log_variances is not None:
+                same = np.array_equal(np.asarray(reader.log_variances[here]), right.log_variances)
+            reader.close()
             if not same:
                 name = manifest.splits[split].shards[number].path
                 yield Fault(name, "does not hold what the raw parts give, in order", split=split, shard=number)

@@ -4,7 +4,9 @@
 holds the entries at permutation[s*S : (s+1)*S], so every shard is a fair sample of the whole.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +17,7 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import load_array, raw_name
 from lvae.manifests.plan import Encoding, Plan
-from lvae.manifests.remote_rows import RemoteRows
+from lvae.manifests.remote_rows import WantedRows, read_rows
 from lvae.manifests.rows import UNLABELLED, RowReader
 from lvae.manifests.seeds import permute
 from lvae.manifests.selection import ENTRY, OFFSETS, RAW_HASHES, Selected, Selection, entries_file
@@ -23,6 +25,7 @@ from lvae.manifests.shards import ShardContent, SplitLayout, codec
 from lvae.manifests.statistics import Kind, Normalization
 from lvae.manifests.storage import FileRecord, Folder
 
+WINDOW_ENTRIES = 1 << 19  # of the order, mapped at a time: 11 MB
 NORMALIZE_ROWS = 256  # latents whose float64 copy is held at a time
 
 
@@ -160,26 +163,43 @@ class RawLatents:
         latents = np.empty((len(indices), channels, height, width), dtype)
         log_variances = np.empty_like(latents) if moments else None
         order = np.argsort(indices, kind="stable")
-        ascending = indices[order]
-        bounds = np.searchsorted(ascending, self._offsets)
-        for part in np.flatnonzero(np.diff(bounds)):
-            raw = self._part(int(part))
-            for start in range(bounds[part], bounds[part + 1], NORMALIZE_ROWS):
-                stop = min(start + NORMALIZE_ROWS, bounds[part + 1])
-                block = raw[ascending[start:stop] - self._offsets[part]]
-                if log_variances is not None:
-                    log_variances[order[start:stop]] = normalization.normalize_log_variances(block[:, channels:], dtype)
-                    block = block[:, :channels]
-                latents[order[start:stop]] = block if dtype == "uint8" else normalization.normalize(block, dtype)
+        start = 0
+        for block in self._blocks(indices[order]):
+            here = order[start : start + len(block)]
+            start += len(block)
+            if log_variances is not None:
+                log_variances[here] = normalization.normalize_log_variances(block[:, channels:], dtype)
+                block = block[:, :channels]
+            latents[here] = block if dtype == "uint8" else normalization.normalize(block, dtype)
         return latents, log_variances
 
-    def _part(self, part: int) -> "NDArray[Any] | RemoteRows":
-        name = raw_name(part, bytes(self._hashes[part]).decode())
-        count = int(self._offsets[part + 1] - self._offsets[part])
-        raw = RemoteRows(self._folder, name) if self._folder.remote else load_array(self._folder.local(name), True)
-        if raw.shape != (count, *self._encoding.raw_shape):
+    def _blocks(self, ascending: NDArray[np.int64]) -> Iterator[NDArray[Any]]:
+        """Raw latents in this order, NORMALIZE_ROWS at most at a time."""
+        bounds = np.searchsorted(ascending, self._offsets)
+        parts = np.flatnonzero(np.diff(bounds)).tolist()
+        rows = (ascending[bounds[part] : bounds[part + 1]] - self._offsets[part] for part in parts)
+        if self._folder.remote:
+            wanted = (WantedRows(self._name(part), self._count(part), of) for part, of in zip(parts, rows, strict=True))
+            for block in read_rows(self._folder, wanted, self._encoding.raw_shape, self._encoding.raw_dtype):
+                for start in range(0, len(block), NORMALIZE_ROWS):
+                    yield block[start : start + NORMALIZE_ROWS]
+            return
+        for part, of in zip(parts, rows, strict=True):
+            raw = self._mapped(part)
+            for start in range(0, len(of), NORMALIZE_ROWS):
+                yield raw[of[start : start + NORMALIZE_ROWS]]
+
+    def _name(self, part: int) -> str:
+        return raw_name(part, bytes(self._hashes[part]).decode())
+
+    def _count(self, part: int) -> int:
+        return int(self._offsets[part + 1] - self._offsets[part])
+
+    def _mapped(self, part: int) -> NDArray[Any]:
+        raw = load_array(self._folder.local(self._name(part)), True)
+        if raw.shape != (self._count(part), *self._encoding.raw_shape):
             raise LvaeError(
-                f"{self._folder.place(name)}: holds an array of shape {raw.shape}. "
+                f"{self._folder.place(self._name(part))}: holds an array of shape {raw.shape}. "
                 "Run 'lvae encode' again to make it anew."
             )
         return raw
@@ -192,13 +212,29 @@ def shard_content(
     order = order or folder
     layout = view.layouts[split]
     first, count = layout.rows_of(number)
-    entries = np.memmap(order.local(entries_file(split)), ENTRY, "r", shape=(layout.count,))
-    chosen = entries[permute(np.arange(first, first + count), layout.count, view.settings.seed, f"order/{split}")]
+    positions = permute(np.arange(first, first + count), layout.count, view.settings.seed, f"order/{split}")
+    chosen = _entries(order.local(entries_file(split)), positions)
     raw = RawLatents(folder, plan.encoded(), order)
     latents, log_variances = raw.normalized(chosen["raw"], view.normalization, layout.dtype)
     keys = _keys(folder, plan, chosen["row"]) if layout.json_width else []
     labels, rows, mirrored = (np.ascontiguousarray(chosen[name]) for name in ("label", "row", "mirrored"))
     return ShardContent(latents, log_variances, labels, rows, mirrored, keys)
+
+
+def _entries(path: Path, positions: NDArray[np.int64]) -> NDArray[np.void]:
+    """The entries at these positions, in this order. The file is mapped a window at a time."""
+    chosen = np.empty(len(positions), ENTRY)
+    order = np.argsort(positions)
+    ascending = positions[order]
+    start = 0
+    while start < len(order):
+        first = ascending[start] // WINDOW_ENTRIES * WINDOW_ENTRIES
+        stop = int(np.searchsorted(ascending, first + WINDOW_ENTRIES))
+        size = min(WINDOW_ENTRIES, path.stat().st_size // ENTRY.itemsize - first)
+        window = np.memmap(path, ENTRY, "r", first * ENTRY.itemsize, (size,))
+        chosen[order[start:stop]] = window[ascending[start:stop] - first]
+        start = stop
+    return chosen
 
 
 def _keys(folder: Folder, plan: Plan, rows: NDArray[np.int64]) -> list[str]:

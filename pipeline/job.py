@@ -1,5 +1,6 @@
 """The whole encoding job in its order: plan, parts, fold, view, manifest, verification."""
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,8 +68,8 @@ def encode(
             say(f"{dataset}: is finished and whole; there is nothing to do")
             return Result(manifest, 0, 0)
         made = _encode_parts(folder, plan, engine, tuple(devices))
-        write_rejected(folder, receipts(folder, plan))
-        _check_rejected(folder, plan, max_rejected)
+        rejected = write_rejected(folder, receipts(folder, plan))
+        _check_rejected(folder, plan, rejected, max_rejected)
         result, shards = write_view_of(folder, plan, settings, engine)
         for name in [*orphans(folder), *beyond(folder, plan)]:
             folder.remove(name)
@@ -165,15 +166,26 @@ def _encode_parts(folder: Folder, plan: Plan, engine: runners.Engine, devices: t
     if not pending:
         return 0
     made, images = len(pending), plan.listing.images
-    with Bar("encoding", images, "images", images - sum(sizes[part] for part in pending)) as bar:
+    left = sum(sizes[part] for part in pending)
+    with Bar("encoding", images, "images", images - left) as bar:
 
         def watch(reports: list[progress.Report], waiting: list[int]) -> None:
-            named = {f"part {part}" for part in waiting}
-            under_way = sum(report.done for report in reports if report.kind == "working" and report.task in named)
-            bar.at(images - sum(sizes[part] for part in waiting) + under_way)
+            nonlocal pending, left
+            if waiting is not pending:  # most of the time nothing has changed, and there may be a million
+                pending, left = waiting, sum(sizes[part] for part in waiting)
+            working = {report.task: report.done for report in reports if report.kind == "working"}
+            under_way = sum(done for task, done in working.items() if _is_waiting(task, waiting))
+            bar.at(images - left + under_way)
 
         runners.run(folder, tasks, engine, watch, say)
     return made
+
+
+def _is_waiting(task: str, waiting: list[int]) -> bool:
+    """Whether a worker's task is one of these parts, which ascend."""
+    part = int(task.removeprefix("part "))
+    place = bisect.bisect_left(waiting, part)
+    return place < len(waiting) and waiting[place] == part
 
 
 def _describe_part(plan: Plan, part: int) -> str:
@@ -192,9 +204,8 @@ def rejection_bound(text: str, images: int) -> float:
     return value * images / 100 if text.endswith("%") else value
 
 
-def _check_rejected(folder: Folder, plan: Plan, max_rejected: str | None) -> None:
+def _check_rejected(folder: Folder, plan: Plan, rejected: int, max_rejected: str | None) -> None:
     images = plan.listing.images
-    rejected = sum(len(receipt.rejected) for receipt in receipts(folder, plan))
     if rejected == images:
         raise LvaeError(f"{folder}: none of {images} images could be used; {folder}/rejected.jsonl says why.")
     if rejected:

@@ -2,7 +2,8 @@
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from lvae.manifests.plan import Plan
 from lvae.manifests.rows import UNLABELLED, ImageRow, RowReader
 from lvae.manifests.storage import Folder
 from lvae.pipeline.scanning import Scan
+
+BESIDE_LABEL = [attrgetter(field.name) for field in fields(ImageRow) if field.name != "label"]
 
 
 class Match:
@@ -64,7 +67,7 @@ class Match:
         self._check_labels()
 
     def _compare(self, number: int, before: ImageRow, now: ImageRow) -> None:
-        if replace(before, label=0) != replace(now, label=0):
+        if before != now and any(of(before) != of(now) for of in BESIDE_LABEL):
             raise LvaeError(f"{now.key} has changed")
         if self._compare_labels[number]:
             self._labels.setdefault((number, before.label, now.label), now.key)

@@ -1,6 +1,7 @@
 """What an encoding job costs beside the work itself, in turns with bare processes that do only that.
 
-    python tests/benchmarks/pipeline_overhead.py [--cases pixels,pixels-f2,taesd,kl-f8,view] [--rounds 3] [--record]
+    python tests/benchmarks/pipeline_overhead.py [--cases pixels,pixels-f2,taesd,kl-f8,parts,view] [--rounds 3]
+        [--record]
 
 Pictures are JPEGs of 500 x 375 of drawn scenes with grain. The first half of a job ends with the last raw part. Each
 round runs a small and a large job: their difference is what the additional pictures cost, and what is left of the small
@@ -8,6 +9,7 @@ one is the fixed start. The bare processes, one thread each and as many as worke
 
 - pixels: open and crop to 64 px. Bar: 0.9 times their rate.
 - networks: forward passes of batches of the same size, 256 px. Bar: 1.05 times their time (the job also opens them).
+- parts: the driver's CPU time and the clock's for 10^4 parts of four pictures. Bar: 2 % of the job of real parts.
 - view: seconds for a latent 4x32x32 in the second half, and what share that is of TAESD's time for it. Bar: 5 %.
 
 CPU seconds are those of all processes of the job, as /proc has them a few times a second.
@@ -44,6 +46,7 @@ SMALL_LARGE = {  # pictures of the two jobs
     "taesd": (128, 512),
     "kl-f8": (32, 96),
 }
+MANY_PARTS, PARTS_AT_FIRST, IN_A_PART = 10_000, 2_000, 4
 PARTS = 4  # of a worker in the small job, so that no worker waits for the last one
 VIEW_SMALL_LARGE = (5_000, 25_000)
 LATENTS = '{"kind": "tiny", "latent_channels": 4, "width": 1, "blocks": 1}'  # 4x32x32 of 256 px, for next to nothing
@@ -66,11 +69,16 @@ def fill(folder: Path, count: int) -> None:
 
 @dataclass(frozen=True)
 class Taken:
-    """Seconds of the clock and of processors until the last raw part was there, and the clock's until all was."""
+    """Seconds of the clock and of processors until the last raw part was there, and the clock's until all was.
+
+    driver, driver_whole: CPU seconds of the command's own process, until the last raw part and in all.
+    """
 
     first_half: float
     cpu: float
     whole: float
+    driver: float = 0.0
+    driver_whole: float = 0.0
 
 
 def job(source: str, dataset: Path, arguments: list[str], workers: int) -> Taken:
@@ -78,9 +86,10 @@ def job(source: str, dataset: Path, arguments: list[str], workers: int) -> Taken
     start = time.time()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     spent: dict[int, float] = {}
-    parts = 0.0
+    driver_whole = 0.0
     while process.poll() is None:
         time.sleep(0.2)
+        driver_whole = max(driver_whole, cpu_seconds(process.pid))
         if (dataset / "shards").exists():
             continue
         for pid in descendants(process.pid):
@@ -89,7 +98,7 @@ def job(source: str, dataset: Path, arguments: list[str], workers: int) -> Taken
         raise SystemExit(process.stderr.read().decode() if process.stderr else "failed")
     whole = time.time() - start
     parts = max(path.stat().st_mtime for path in (dataset / "raw").glob("part-*.json")) - start
-    return Taken(parts, sum(spent.values()), whole)
+    return Taken(parts, sum(spent.values()), whole, spent[process.pid], driver_whole)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -209,9 +218,29 @@ def view(root: Path, rounds: int, workers: int) -> str:
     return f"Writing and verifying a view: {1e6 * statistics.median(found):.0f} µs a latent 4x32x32."
 
 
+def many_parts(root: Path, workers: int) -> str:
+    """Driver and clock of 10^4 parts of a few pictures each, without the start: the most that a part can cost."""
+    taken = []
+    for parts in (PARTS_AT_FIRST, MANY_PARTS):
+        source = root / f"parts-{parts}"
+        source.mkdir()
+        fill(source, parts * IN_A_PART)
+        arguments = ["--autoencoder", "pixels", "--size", str(PIXELS_PX), "--part-size", str(IN_A_PART)]
+        taken.append(job(str(source), root / f"dataset-{parts}", arguments, workers))
+        print("parts", taken[-1], flush=True)
+    few, many = taken
+    clock, driver = many.first_half - few.first_half, many.driver - few.driver
+    rest = many.driver_whole - many.driver - (few.driver_whole - few.driver)
+    more = MANY_PARTS - PARTS_AT_FIRST
+    return (
+        f"{more:,} parts of {IN_A_PART} pictures more: {clock:.0f} s until the last raw part, the driver's CPU "
+        f"{driver:.1f} s, {driver / clock:.1%}; after that {rest:.1f} s, {1000 * rest / more:.1f} ms a part."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default=f"{','.join(SMALL_LARGE)},view")
+    parser.add_argument("--cases", default=f"{','.join(SMALL_LARGE)},parts,view")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=cores())
     parser.add_argument("--record", action="store_true", help="write pipeline_overhead.md")
@@ -224,9 +253,11 @@ def main() -> None:
     lines += ["|" + "---|" * 8]
     with tempfile.TemporaryDirectory() as folder:
         cases = options.cases.split(",")
-        lines += [compare(what, Path(folder), options.rounds, options.workers) for what in cases if what != "view"]
+        lines += [compare(what, Path(folder), options.rounds, options.workers) for what in cases if what in SMALL_LARGE]
         if "view" in cases:
             lines += ["", view(Path(folder), options.rounds, options.workers)]
+        if "parts" in cases:
+            lines += ["", many_parts(Path(folder), options.workers)]
     lines += ["", f"Load at the end: {os.getloadavg()[0]:.1f}."]
     print("\n".join(lines))
     if options.record:

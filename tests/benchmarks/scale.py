@@ -1,27 +1,35 @@
 """A job without its network: rows listed, parts written, folded, shuffled into shards and verified, at growing sizes.
 
     nice python tests/benchmarks/scale.py [--rows 10000,100000,1000000] [--record]
+    nice python tests/benchmarks/scale.py --rows 10000000 --record      # one more line; 3 GB of disk, half an hour
     python tests/benchmarks/scale.py --simulate DATASET       # from the timings of a job that was run
 
 Latents are 4x2x2. The null encoder stands in for reading, cropping and the network: it writes each part's raw latents,
 noise by the part's number, and its receipt, as a worker does. All else is the command's: `lvae scan` lists the
 rows, and the same `lvae encode` that goes on with any job folds, selects, writes the shards and verifies deep.
-Driver: the command's process; the peak of all is that of its processes together (PSS).
+Driver: the command's process; the peak of all is that of its processes together (PSS). `--record` puts the lines into
+the table of scale.md, in place of those of as many rows, and draws docs/scale.png from the whole table.
 """
 
 import argparse
 import heapq
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import log10
 from pathlib import Path
 
 import numpy as np
 from encode_memory import descendants, pss_bytes
 from machine import describe
+from PIL import Image
+from pipeline_overhead import cpu_seconds
 
+from lvae.evaluate.charts import Chart, Line, drawn
 from lvae.manifests.parts import write_part
 from lvae.manifests.plan import read_plan
 from lvae.manifests.rows import RowReader
@@ -33,30 +41,60 @@ from lvae.pipeline.scanning import ScanOptions
 RECORD = Path(__file__).with_suffix(".md")
 NULL = '{"kind": "tiny", "latent_channels": 4, "width": 4, "blocks": 1, "multipliers": [1, 1]}'  # f = 2, never run
 SIZE = 4
+PLOT = Path(__file__).parents[2] / "docs" / "scale.png"
 PART_SIZE = 4096
+NAMES = (
+    "rows",
+    "parts",
+    "scan, s",
+    "parts, s",
+    "fold, shards, verify, s",
+    "all, s",
+    "microseconds a row",
+    "driver's CPU, s",
+)
+NAMES += ("driver's own, MiB", "driver's mapped, MiB", "all processes, MiB", "machine")
+HEAD = f"| {' | '.join(NAMES)} |\n" + "|---" * len(NAMES) + "|"
 SETTINGS = ("--autoencoder", NULL, "--weights", "random:0", "--size", str(SIZE), "--shard-size", "65536")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one command: seconds, peak of the driver's resident memory and of all processes' together, in bytes."""
+    """Of one command: seconds, the driver's CPU seconds, and peaks in bytes.
+
+    own, mapped: what the driver has allocated, and the pages of files in its address space (the cache's, which it may
+    lose at any time). together: of all processes, both kinds.
+    """
 
     seconds: float
-    driver: int
+    cpu: float
+    own: int
+    mapped: int
     together: int
 
 
 def run(*arguments: str) -> Cost:
     command = [sys.executable, "-m", "lvae", *arguments]
-    start, driver, together = time.monotonic(), 0, 0
+    start, cpu, own, mapped, together = time.monotonic(), 0.0, 0, 0, 0
     job = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while job.poll() is None:
-        driver = max(driver, pss_bytes({job.pid}))
+        cpu = max(cpu, cpu_seconds(job.pid))
+        now_own, now_mapped = own_and_mapped(job.pid)
+        own, mapped = max(own, now_own), max(mapped, now_mapped)
         together = max(together, pss_bytes(descendants(job.pid)))
         time.sleep(0.1)
     if job.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {job.returncode}")
-    return Cost(time.monotonic() - start, driver, together)
+    return Cost(time.monotonic() - start, cpu, own, mapped, together)
+
+
+def own_and_mapped(pid: int) -> tuple[int, int]:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    found = {line.partition(":")[0]: int(line.split()[1]) << 10 for line in lines if line.endswith("kB")}
+    return found.get("Pss_Anon", 0), found.get("Pss_File", 0)
 
 
 def write_parts(dataset: Path, source: str) -> float:
@@ -80,10 +118,13 @@ def measure(rows: int, dataset: Path) -> str:
     parts = write_parts(dataset, source)
     rest = run("encode", source, str(dataset), *SETTINGS, "--workers", "1")
     total = scan.seconds + parts + rest.seconds
-    together = max(scan.together, rest.together) / 2**20
+    own, mapped, together = (
+        max(getattr(scan, name), getattr(rest, name)) / 2**20 for name in ("own", "mapped", "together")
+    )
     return (
         f"| {rows:,} | {-(-rows // PART_SIZE):,} | {scan.seconds:.1f} | {parts:.1f} | {rest.seconds:.1f} | "
-        f"{total:.1f} | {total / rows * 1e6:.1f} | {max(scan.driver, rest.driver) / 2**20:.0f} | {together:.0f} |"
+        f"{total:.1f} | {total / rows * 1e6:.1f} | {scan.cpu + rest.cpu:.1f} | "
+        f"{own:.0f} | {mapped:.0f} | {together:.0f} |"
     )
 
 
@@ -121,17 +162,52 @@ def main() -> None:
     if options.simulate is not None:
         print("\n".join(simulate(options.simulate)))
         return
-    lines = [f"{describe()}, one worker", ""]
-    names = ("rows", "parts", "scan, s", "parts, s", "fold, shards, verify, s", "all, s", "microseconds a row")
-    names += ("driver, MiB", "all processes, MiB")
-    lines += [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-    print("\n".join(lines), flush=True)
+    print(f"{describe()}, one worker, load {os.getloadavg()[0]:.1f}\n\n{HEAD}", flush=True)
+    lines = []
     for rows in map(int, options.rows.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             lines.append(measure(rows, Path(folder) / "dataset"))
         print(lines[-1], flush=True)
-    if options.record:
-        RECORD.write_text("# A job without its network\n\n`" + " ".join(sys.argv) + "`\n\n" + "\n".join(lines) + "\n")
+        if options.record:
+            record(lines)
+
+
+def record(lines: list[str]) -> None:
+    """Into the table, where there is one; and the plot."""
+    before, head, after = RECORD.read_text().partition(HEAD)
+    table, gap, rest = after.partition("\n\n")
+    said = f"{describe()}, one worker, load {os.getloadavg()[0]:.1f}"
+    kept = {rows_of(line): f"{line}" for line in table.split("\n") if line}
+    kept |= {rows_of(line): f"{line} {said} |" for line in lines}
+    table = "\n".join(kept[rows] for rows in sorted(kept))
+    RECORD.write_text(f"{before}{head}\n{table}{gap}{rest}")
+    draw([line.split("|")[1:] for _, line in sorted(kept.items())])
+
+
+def rows_of(line: str) -> int:
+    return int(line.split("|")[1].replace(",", ""))
+
+
+def draw(table: list[list[str]]) -> None:
+    """Three charts beside each other, over the decimal logarithm of the rows."""
+
+    def curve(name: str, column: int, scale: Callable[[float], float] = float) -> Line:
+        return Line(name, tuple((log10(int(r[0].replace(",", ""))), scale(float(r[column])), 0.0) for r in table))
+
+    charts = [
+        Chart("seconds, log10", "log10 of rows", (curve("all", NAMES.index("all, s"), log10),)),
+        Chart(
+            "driver, MiB",
+            "log10 of rows",
+            tuple(curve(name, NAMES.index(f"driver's {name}, MiB")) for name in ("own", "mapped")),
+        ),
+        Chart("all processes, MiB", "log10 of rows", (curve("", NAMES.index("all processes, MiB")),)),
+    ]
+    pictures = [drawn(chart) for chart in charts]
+    canvas = Image.new("RGB", (sum(one.width for one in pictures), pictures[0].height))
+    for number, picture in enumerate(pictures):
+        canvas.paste(picture, (number * picture.width, 0))
+    canvas.save(PLOT, optimize=True)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,12 @@ def assert_reads(reader: SplitReader, layout: SplitLayout, content: ShardContent
     for found, wanted in expected:
         assert found.dtype == wanted.dtype and found.shape == wanted.shape
         np.testing.assert_array_equal(np.asarray(found), wanted)
+    for shard in range(layout.shards):
+        first, count = layout.rows_of(shard)
+        for name in ("labels", "rows", "mirrored"):
+            found, wanted = getattr(reader.facts(shard), name), getattr(content, name)[first : first + count]
+            assert found.dtype == wanted.dtype
+            np.testing.assert_array_equal(found, wanted)
     order = np.random.default_rng(0).integers(0, layout.count, 50)
     latents, labels = reader.read(order)
     assert latents.dtype == content.latents.dtype and labels.dtype == np.int32

@@ -13,6 +13,7 @@ from lvae.manifests.parts import (
     finished,
     moments_of_raw,
     orphans,
+    raw_bytes,
     raw_name,
     read_raw,
     read_receipt,
@@ -201,6 +202,13 @@ def test_a_raw_file_that_is_not_the_receipts_array_is_refused(example: Example) 
 
 
 # --- receipts as one -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("contents", [Contents(), Contents(store="moments"), Contents(pixels=True)], ids=str)
+def test_raw_files_have_the_size_that_is_expected_of_them(tmp_path: Path, contents: Contents) -> None:
+    example = encode(tmp_path, contents)
+    for receipt in receipts(example.folder, example.plan):
+        assert receipt.raw.bytes == raw_bytes(example.plan.encoded(), receipt.latents)
 
 
 def test_receipts_are_recorded_as_one(tmp_path: Path) -> None:

@@ -79,6 +79,12 @@ def test_equal_records_have_equal_bytes(value: Outer) -> None:
     assert records.dumps(again) == data and records.sha256_of(again) == records.sha256_of(value)
 
 
+@given(outers, texts)
+def test_the_hash_beside_a_field_is_that_of_the_record_without_it(value: Outer, text: str) -> None:
+    data = records.dumps({**records.plain(value), "self": text})
+    assert records.sha256_beside(data, "self") == records.sha256_of(value)
+
+
 def test_bytes_do_not_depend_on_the_order_of_names() -> None:
     assert records.dumps({"b": 1, "a": 2}) == records.dumps({"a": 2, "b": 1}) == b'{\n "a": 2,\n "b": 1\n}\n'
 

@@ -9,17 +9,19 @@ import fsspec
 import numpy as np
 import pytest
 from dataset_examples import build
+from numpy.typing import NDArray
 
-from lvae.manifests import storage_remote
+from lvae.manifests import remote_rows, storage_remote
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.regeneration import regenerated
-from lvae.manifests.remote_rows import RemoteRows
+from lvae.manifests.remote_rows import WantedRows, read_rows
 from lvae.manifests.storage import Folder, folder_at
 from lvae.manifests.storage_remote import RemoteFolder
 from lvae.manifests.verification import verify
 
 URL = "memory://bucket/dataset"
+NAMES = ("part.npy", "other.npy")
 
 
 @pytest.fixture
@@ -89,18 +91,51 @@ def test_what_is_removed_is_gone_and_what_is_not_there_is_no_error(empty: Remote
     assert (empty.size("b"), empty.read_if_there("b"), empty.exists("b")) == (None, None, False)
 
 
-def test_rows_come_without_the_rest_of_the_file(empty: RemoteFolder) -> None:
+def test_rows_come_without_the_rest_of_the_file(empty: RemoteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     array = np.random.default_rng(0).standard_normal((500, 4, 8, 8), np.float32)
     data = io.BytesIO()
     np.lib.format.write_array(data, array, version=(1, 0))
     empty.write("part.npy", data.getvalue())
-    rows = RemoteRows(empty, "part.npy")
-    assert (rows.shape, rows.dtype) == (array.shape, array.dtype)
+    empty.write("other.npy", data.getvalue())
+
+    def read(*wanted: list[int]) -> NDArray[np.float32]:
+        files = [WantedRows(name, 500, np.array(rows)) for name, rows in zip(NAMES, wanted, strict=False)]
+        return np.concatenate(list(read_rows(empty, files, array.shape[1:], array.dtype)))
+
     for wanted in ([0], [499], [3, 3, 4], [0, 100, 200, 499], list(range(500))):
-        np.testing.assert_array_equal(rows[np.array(wanted)], array[wanted])
+        np.testing.assert_array_equal(read(wanted), array[wanted])
+        np.testing.assert_array_equal(read(wanted, [7]), array[[*wanted, 7]])
+    monkeypatch.setattr(remote_rows, "WINDOW_BYTES", 1)
+    np.testing.assert_array_equal(read([1, 499], [7]), array[[1, 499, 7]])
     empty.write("part.npy", data.getvalue()[:-1])
     with pytest.raises(LvaeError, match="is cut short"):
-        rows[np.array([499])]
+        read([499])
+
+
+def test_s3_keeps_a_connection_for_every_piece_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = {"max_pool_connections": storage_remote.PIECES_AT_ONCE}
+    assert storage_remote._settings("s3://bucket/dataset") == {"config_kwargs": wanted}
+    assert storage_remote._settings(URL) == {}
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"max_pool_connections": 5}})
+    assert storage_remote._settings("s3://bucket/dataset") == {"config_kwargs": {"max_pool_connections": 5}}
+
+
+def test_only_the_pieces_that_failed_are_asked_for_again(empty: RemoteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty.write("a", b"0123456789")
+    monkeypatch.setattr(storage_remote, "DELAYS", (0.001, 0.001))
+    asked: list[int] = []
+    cat_file = empty._files.cat_file
+
+    def cat(path: str, start: int, stop: int) -> bytes:
+        asked.append(start)
+        if start == 4 and asked.count(4) < 3:
+            raise OSError("503")
+        return bytes(cat_file(path, start, stop))
+
+    monkeypatch.setattr(empty._files, "cat_file", cat)
+    assert empty.read_pieces([("a", 0, 2), ("a", 4, 6), ("a", 8, 10)]) == [b"01", b"45", b"89"]
+    assert asked == [0, 4, 8, 4, 4]
+    assert empty.read_pieces([]) == []
 
 
 def test_many_looks_come_in_order(empty: RemoteFolder) -> None:

@@ -22,16 +22,19 @@ from dataset_examples import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lvae.manifests import views
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import receipt_name
 from lvae.manifests.plan import Origin
 from lvae.manifests.shards import codec
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage import Folder
+from lvae.manifests.storage_remote import RemoteFolder
 from lvae.manifests.views import (
     ViewSettings,
     finished_shard,
     read_view,
+    shard_content,
     shard_receipt_name,
     view_file,
     view_id,
@@ -118,6 +121,29 @@ def test_parts_and_rejections_of_any_size_are_gathered(
 def test_more_than_a_block_of_one_part_is_normalized(tmp_path: Path) -> None:
     contents = Contents(images=350, part_size=400, rejected=frozenset())
     assert_complete(build(tmp_path, contents, shard_size=8192))
+
+
+def test_an_order_read_in_windows_gives_the_same_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a = build(tmp_path / "a", split={"val": "10"})
+    monkeypatch.setattr(views, "WINDOW_ENTRIES", 7)
+    b = build(tmp_path / "b", split={"val": "10"})
+    assert files_of(a.root) == files_of(b.root)
+
+
+@pytest.mark.parametrize("contents", [Contents(), Contents(store="moments"), Contents(pixels=True)], ids=str)
+def test_shards_gathered_from_a_store_are_those_of_this_machine(tmp_path: Path, contents: Contents) -> None:
+    here = encode(tmp_path / "here", contents)
+    there = RemoteFolder("memory://bucket/views")
+    there._files.put(str(here.root), "/bucket/views", recursive=True)
+    _, view = planned(here, here.settings)
+    for split, number in pending_shards(here.folder, view):
+        near = shard_content(here.folder, here.plan, view, split, number)
+        far = shard_content(there, here.plan, view, split, number, order=here.folder)
+        np.testing.assert_array_equal(near.latents, far.latents)
+        assert (near.log_variances is None) == (far.log_variances is None)
+        if near.log_variances is not None and far.log_variances is not None:
+            np.testing.assert_array_equal(near.log_variances, far.log_variances)
+    there._files.rm("/bucket", recursive=True)
 
 
 def test_the_order_is_shuffled_and_decided_by_the_seed(tmp_path: Path) -> None:
