@@ -1,6 +1,5 @@
 """An .npz written array after array as their pieces come, so that none of them is ever whole in memory."""
 
-import io
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lvae.manifests.parts import array_header
 
 
 @dataclass(frozen=True)
@@ -33,16 +34,9 @@ def write_streamed(out: Path, arrays: Mapping[str, StreamedArray]) -> None:
             for name, array in arrays.items():
                 clockless = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
                 with archive.open(clockless, "w", force_zip64=True) as member:
-                    member.write(_header(array))
+                    member.write(array_header(array.shape, array.dtype))
                     for piece in array.pieces():
                         member.write(np.ascontiguousarray(piece, array.dtype).data)
         unfinished.replace(out)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _header(array: StreamedArray) -> bytes:
-    buffer = io.BytesIO()
-    description = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
-    np.lib.format.write_array_header_1_0(buffer, description)
-    return buffer.getvalue()
