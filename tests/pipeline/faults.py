@@ -46,6 +46,10 @@ def worker_processes(command: int) -> list[int]:
     return workers or submissions
 
 
+def children(parent: int) -> list[int]:
+    return [pid for pid, process in _processes().items() if process.parent == parent]
+
+
 @dataclass(frozen=True)
 class _Process:
     parent: int
