@@ -218,6 +218,7 @@ class _Job:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                start_new_session=True,
             )
         try:
             while self._waiting and self._until(self._waiting[0][0]):
