@@ -57,7 +57,7 @@ test-xla: .venv-xla/installed
 # Workers get the wheel alone, never the source tree.
 .venv-cluster/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-cluster
-	.venv-cluster/bin/python -m pip install --quiet --prefer-binary -c constraints.txt '.[dask,s3,test]' 'moto[server]>=5'
+	.venv-cluster/bin/python -m pip install --quiet --prefer-binary -c constraints.txt '.[dask,s3,test]' 'moto[s3]>=5' flask flask-cors
 	touch $@
 
 .venv-cluster/wheel: .venv-cluster/installed
