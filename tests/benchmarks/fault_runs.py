@@ -27,8 +27,10 @@ ENGINES = ("in-process", "dask")
 
 @dataclass
 class Results:
-    """Seeds still to be run, outcomes, and what failed, by engine."""
+    """Seeds still to be run, outcomes, and what failed, by engine. record: rewritten after every seed."""
 
+    heading: list[str]
+    record: Path | None
     deadline: float
     seeds: dict[str, Iterator[int]]
     outcomes: list[Outcome] = field(default_factory=list)
@@ -38,6 +40,16 @@ class Results:
     def next_seed(self, engine: str) -> int | None:
         with self.lock:
             return next(self.seeds[engine], None) if time.monotonic() < self.deadline else None
+
+    def add(self, outcome: Outcome | None, failure: str = "") -> None:
+        with self.lock:
+            if outcome is None:
+                self.failures.append(failure)
+            else:
+                self.outcomes.append(outcome)
+            print(outcome or failure, file=sys.stderr, flush=True)
+            if self.record is not None:
+                self.record.write_text("\n".join([*self.heading, *tables(self)]).rstrip() + "\n")
 
 
 @contextmanager
@@ -54,15 +66,9 @@ def lane(name: str, root: Path, world: World, results: Results) -> None:
         while (seed := results.next_seed(name)) is not None:
             engine.mend(stopped=True)
             try:
-                outcome = run(engine, seed, world, root)
+                results.add(run(engine, seed, world, root))
             except AssertionError as error:
-                with results.lock:
-                    results.failures.append(f"{name}, seed {seed}: {error}")
-                print(results.failures[-1], file=sys.stderr, flush=True)
-                continue
-            with results.lock:
-                results.outcomes.append(outcome)
-            print(outcome, file=sys.stderr, flush=True)
+                results.add(None, f"{name}, seed {seed}: {error}")
 
 
 def tables(results: Results) -> list[str]:
@@ -102,12 +108,15 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write the tables to fault_runs.md")
     options = parser.parse_args()
     seeds = int(os.environ.get("LVAE_FAULT_SEEDS", "100"))
-    machine, load = describe(), os.getloadavg()[0]
+    words = " ".join(["python -m tests.benchmarks.fault_runs", *sys.argv[1:]])
+    heading = ["# Random faults", "", f"`LVAE_FAULT_SEEDS={seeds} {words}`", ""]
+    heading += [f"{describe()}; load before the start {os.getloadavg()[0]:.1f}", ""]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         world = World.make(root)
         deadline = time.monotonic() + 60 * options.minutes
-        results = Results(deadline, {engine: iter(range(seeds)) for engine in ENGINES})
+        record = RECORD if options.record else None
+        results = Results(heading, record, deadline, {engine: iter(range(seeds)) for engine in ENGINES})
         lanes = []
         for number in range(options.lanes):
             for engine in ENGINES:
@@ -117,12 +126,7 @@ def main() -> None:
             thread.start()
         for thread in lanes:
             thread.join()
-    heading = f"{machine}; load before the start {load:.1f}, with it {os.getloadavg()[0]:.1f}"
-    words = " ".join(["python -m tests.benchmarks.fault_runs", *sys.argv[1:]])
-    lines = ["# Random faults", "", f"`LVAE_FAULT_SEEDS={seeds} {words}`", "", heading, "", *tables(results)]
-    print("\n".join(lines))
-    if options.record:
-        RECORD.write_text("\n".join(lines).rstrip() + "\n")
+    print("\n".join([*heading, *tables(results)]))
 
 
 if __name__ == "__main__":
