@@ -83,6 +83,11 @@ def wait_for(what: str, condition: Callable[[], T], seconds: float = 60.0) -> T:
     raise AssertionError(f"waited {seconds} s for {what}")
 
 
+def busy() -> float:
+    """How many times as long everything takes as on an idle machine."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def receipts(dataset: Path) -> dict[str, int]:
     """Receipt -> time of its last change, in nanoseconds."""
     return {path.name: path.stat().st_mtime_ns for path in (dataset / "raw").glob("part-*.json")}

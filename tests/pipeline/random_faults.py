@@ -35,7 +35,7 @@ from lvae.manifests.views import read_view
 from lvae.pipeline.submission import Submission
 from tests.conftest import SMALL_KL, lvae
 from tests.pipeline.cluster import Dask
-from tests.pipeline.faults import children, contents, receipts, worker_processes
+from tests.pipeline.faults import busy, children, contents, receipts, worker_processes
 
 PICTURES, PART_SIZE, PARTS, SHARDS = 96, 6, 16, 2
 DISK_MIB = 100
@@ -353,7 +353,7 @@ class _Job:
             if state != self._state:
                 self._state, self._changed_at = state, now
             self._quiet = max(self._quiet, now - self._changed_at)
-            assert now - self._changed_at < HANG_SECONDS * _busy(), f"hangs: {self.story()}"
+            assert now - self._changed_at < HANG_SECONDS * busy(), f"hangs: {self.story()}"
             if now >= end or condition():
                 return True
             time.sleep(0.05)
@@ -366,11 +366,6 @@ class _Job:
         seconds = time.monotonic() - self._begin
         words = tuple(self._last_words[:-1])
         return Outcome(self._engine.name, seed, tuple(self._met), tuple(self._codes), seconds, self._quiet, words)
-
-
-def _busy() -> float:
-    """How much longer everything takes than on an idle machine."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _signal(pid: int, number: int) -> None:
