@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -157,10 +158,9 @@ def failing_writes(root: Path) -> dict[str, str]:
 
 
 @contextmanager
-def disk(root: Path) -> Iterator[bool]:
-    """root/disk, empty; a small file system, or just a folder where none can be mounted. Says which."""
-    place = root / "disk"
-    place.mkdir()
+def disk(place: Path) -> Iterator[bool]:
+    """A folder of its own: a small file system, or a plain one where none can be mounted. Says which."""
+    place.mkdir(parents=True)
     options = ["-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(place)]
     small = subprocess.run(["mount", *options], capture_output=True).returncode == 0
     try:
@@ -168,7 +168,7 @@ def disk(root: Path) -> Iterator[bool]:
     finally:
         if small:
             subprocess.run(["umount", "-l", str(place)], check=True)
-        shutil.rmtree(place)
+        shutil.rmtree(place, ignore_errors=True)  # executions that nobody waits for may still write
 
 
 def run(engine: Engine, seed: int, world: World, root: Path) -> Outcome:
@@ -176,26 +176,26 @@ def run(engine: Engine, seed: int, world: World, root: Path) -> Outcome:
 
     root: where the engine's workers were told that writes may fail.
     """
-    with disk(root) as small:
-        job = _Job(engine, world, root, random.Random(f"{engine.name} {seed}"), small)
+    place = root / "disk" / f"{seed}-{uuid.uuid4().hex[:8]}"
+    with disk(place) as small:
+        job = _Job(engine, world, root, place, random.Random(f"{engine.name} {seed}"), small)
         try:
             job.to_its_end()
         finally:
             job.clear_up()
-        dataset = root / "disk/out"
-        found = contents(dataset)
+        found = contents(place / "out")
         differing = sorted(name for name in found | world.right if found.get(name) != world.right.get(name))
         assert not differing, f"{job.story()}: other bytes in {differing}"
-        lvae("verify", "--deep", dataset)
+        lvae("verify", "--deep", place / "out")
     return job.outcome(seed)
 
 
 class _Job:
     """The command, again and again, and the faults that are still to meet it."""
 
-    def __init__(self, engine: Engine, world: World, root: Path, draw: random.Random, small: bool):
-        self._engine, self._world, self._root, self._draw, self._small = engine, world, root, draw, small
-        self._dataset = root / "disk/out"
+    def __init__(self, engine: Engine, world: World, root: Path, place: Path, draw: random.Random, small: bool):
+        self._engine, self._world, self._root, self._draw = engine, world, root, draw
+        self._dataset, self._filler = place / "out", place / "filler"
         possible = [fault for fault in FAULTS if small or fault != "full disk"]
         moments = sorted(draw.uniform(-0.3, 1.4) for _ in range(draw.choice((1, 2, 2, 3))))
         self._waiting = [(moment, draw.choice(possible)) for moment in moments]
@@ -268,7 +268,7 @@ class _Job:
                     self._go_on()
                     self._watch(0.1)
             case "full":
-                with suppress(OSError), (self._root / "disk/filler").open("wb", buffering=0) as filler:
+                with suppress(OSError), self._filler.open("wb", buffering=0) as filler:
                     while True:
                         filler.write(bytes(1 << 12))
                 self._watch(self._draw.uniform(1, 15))
@@ -332,7 +332,7 @@ class _Job:
     def _restore(self) -> None:
         """What a person would, before giving the command again."""
         write_switch(self._root).unlink(missing_ok=True)
-        (self._root / "disk/filler").unlink(missing_ok=True)
+        self._filler.unlink(missing_ok=True)
         if self._process.poll() is not None:
             self._engine.mend(stopped=True)
             self._go_on()
