@@ -137,7 +137,7 @@ class World:
         """Or what was made there before."""
         if not (root / "pictures").exists():
             write_scenes(root / "pictures", PICTURES, 64, 5)
-            lvae(*command(root / "pictures", root / "right", ("--workers", "1")))
+            lvae(*command(root / "pictures", root / "right", ("--workers", "1")), patience=240 * busy())
         assert len(Dataset.open(root / "right").labels) == PICTURES
         assert len(receipts(root / "right")) == PARTS
         return cls(root / "pictures", contents(root / "right"))
@@ -186,7 +186,7 @@ def run(engine: Engine, seed: int, world: World, root: Path) -> Outcome:
         found = contents(place / "out")
         differing = sorted(name for name in found | world.right if found.get(name) != world.right.get(name))
         assert not differing, f"{job.story()}: other bytes in {differing}"
-        lvae("verify", "--deep", place / "out")
+        lvae("verify", "--deep", place / "out", patience=240 * busy())
     return job.outcome(seed)
 
 
