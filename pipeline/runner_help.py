@@ -4,7 +4,7 @@ from lvae.manifests.errors import LvaeError
 
 COMMON = """\
 Workers need the same wheel of this package as the command, and nothing else of yours. SOURCE and DATASET must mean the
-same to all of them: URLs (s3://..., gs://...; extras s3, gcs), or paths of a file system that all mount, with
+same to all of them: URLs (s3://..., gs://...; extras s3, gcp), or paths of a file system that all mount, with
 --shared-path. The same command again goes on, from any machine; 'lvae watch DATASET' follows it from any other.
 """
 

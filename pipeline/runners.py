@@ -265,7 +265,8 @@ def _watch(
 ) -> str:
     """Until the submission ends, has to be ended, or has nothing left to do; says how, in a few words.
 
-    Workers on this machine are seen as processes; those elsewhere tell how much they have computed.
+    Workers on this machine are seen as processes; those elsewhere tell how much they have computed. Until one of them
+    does, what the submission computes counts: a busy machine may take minutes to load Beam.
     """
     group = ProcessGroup(process.pid)
     who = "process" if engine.in_process else "worker"
@@ -282,15 +283,16 @@ def _watch(
         if batch.isdisjoint(pending):
             return "all done"
         state = ([(report.kind, report.task, report.done) for report in reports], len(pending))
-        if engine.in_process:
+        seen_here = engine.in_process or not reports
+        if seen_here:
             group.look()
-        cpu = group.cpu_seconds if engine.in_process else sum(report.cpu_seconds for report in reports)
+        cpu = group.cpu_seconds if seen_here else sum(report.cpu_seconds for report in reports)
         if state != seen_state or cpu - seen_cpu >= CPU_SECONDS * _share_of_cores():
             seen_state, seen_cpu, seen_at = state, cpu, now
         patience = STALLED_SECONDS if engine.in_process or reports else clusters.starting_seconds(engine.runner)
         if now - seen_at >= patience:
             return f"no {who} got anywhere for {patience:.0f} s"
-        lost_at = (lost_at or now) if group.lost_a_worker else None
+        lost_at = (lost_at or now) if engine.in_process and group.lost_a_worker else None
         if lost_at is not None and now - lost_at >= LOST_WORKER_SECONDS:
             return "a worker process died"
     code = process.returncode

@@ -23,10 +23,12 @@ SMALL_KL = (
 )
 
 
-def lvae(*arguments: str | Path, check: int | None = 0, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `lvae` in a process of its own; the exit code must be `check`."""
+def lvae(
+    *arguments: str | Path, check: int | None = 0, cwd: Path | None = None, patience: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """Run `lvae` in a process of its own; the exit code must be `check`. patience: in seconds."""
     command = [sys.executable, "-m", "lvae", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=patience)
     if check is not None:
         assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

@@ -62,10 +62,11 @@ class Processes:
 
 
 class Dask(Processes):
-    """A scheduler and two workers of one thread."""
+    """A scheduler and two workers of one thread. more: their environment, beside that of the tests."""
 
-    def __init__(self, root: Path, workers: int = 2):
+    def __init__(self, root: Path, workers: int = 2, **more: str):
         super().__init__(root)
+        self._more = more
         self.port = free_port()
         self.workers: list[subprocess.Popen[bytes]] = []
         self.start_scheduler()
@@ -87,11 +88,12 @@ class Dask(Processes):
 
     def add_worker(self, **more: str) -> "subprocess.Popen[bytes]":
         options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--local-directory", str(self.root))
-        self.workers.append(self.start("-m", "dask", "worker", self.address, *options, **more))
+        environment = self._more | more
+        self.workers.append(self.start("-m", "dask", "worker", self.address, *options, **environment))
         return self.workers[-1]
 
-    def mend(self) -> None:
-        """Everything that was killed or stopped, anew."""
+    def mend(self, stopped: bool = True) -> None:
+        """Everything that was killed, and what was stopped too, anew."""
         if self.scheduler.poll() is not None:
             for worker in self.workers:  # they leave with their scheduler, sooner or later
                 worker.kill()
@@ -99,7 +101,7 @@ class Dask(Processes):
             self.start_scheduler()
         alive = []
         for worker in self.workers:
-            if worker.poll() is None and _is_stopped(worker.pid):
+            if stopped and worker.poll() is None and _is_stopped(worker.pid):
                 worker.kill()
                 worker.wait()
             if worker.poll() is None:
@@ -114,8 +116,8 @@ def _is_stopped(pid: int) -> bool:
 
 
 @contextmanager
-def dask(root: Path, workers: int = 2) -> Iterator[Dask]:
-    cluster = Dask(root, workers)
+def dask(root: Path, workers: int = 2, **more: str) -> Iterator[Dask]:
+    cluster = Dask(root, workers, **more)
     try:
         yield cluster
     finally:

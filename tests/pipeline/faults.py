@@ -46,6 +46,10 @@ def worker_processes(command: int) -> list[int]:
     return workers or submissions
 
 
+def children(parent: int) -> list[int]:
+    return [pid for pid, process in _processes().items() if process.parent == parent]
+
+
 @dataclass(frozen=True)
 class _Process:
     parent: int
@@ -77,6 +81,11 @@ def wait_for(what: str, condition: Callable[[], T], seconds: float = 60.0) -> T:
             return answer
         time.sleep(0.02)
     raise AssertionError(f"waited {seconds} s for {what}")
+
+
+def busy() -> float:
+    """How many times as long everything takes as on an idle machine."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def receipts(dataset: Path) -> dict[str, int]:

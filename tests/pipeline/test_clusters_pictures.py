@@ -14,7 +14,7 @@ from tests.conftest import SMALL_KL, lvae
 from tests.pipeline.cluster import Dask, Portable, dask, portable
 from tests.pipeline.faults import start, wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.xdist_group("pictures")]
 pytest.importorskip("distributed")
 
 PATIENCE = 240  # seconds: other work may go on beside the tests

@@ -19,7 +19,7 @@ from tests.conftest import SMALL_KL
 from tests.pipeline.cluster import Processes, dask, free_port, listens
 from tests.pipeline.faults import contents, wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.xdist_group("s3")]
 pytest.importorskip("s3fs")
 pytest.importorskip("moto")
 pytest.importorskip("distributed")

@@ -1,0 +1,52 @@
+"""Random faults by seed, in-process and on Dask; random_faults.py says which. LVAE_FAULT_SEEDS: how many seeds."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.cluster import dask
+from tests.pipeline.random_faults import InProcess, OnDask, World, failing_writes, run
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+
+SEEDS = range(int(os.environ.get("LVAE_FAULT_SEEDS", "10")))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> World:
+    """One for all processes of these tests."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own if worker_id == "master" else own.parent) / "random-faults"
+    root.mkdir(exist_ok=True)
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return World.make(root)
+
+
+@pytest.fixture(scope="module")
+def on_dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OnDask, Path]]:
+    """And the folder whose disk its workers may fail to write to."""
+    pytest.importorskip("distributed")
+    root = tmp_path_factory.mktemp("dask")
+    with dask(root / "cluster", **failing_writes(root)) as cluster:
+        yield OnDask(cluster), root
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_in_process_whatever_happens_the_bytes_are_those_of_an_undisturbed_run(
+    seed: int, world: World, tmp_path: Path
+) -> None:
+    run(InProcess(), seed, world, tmp_path)
+
+
+@pytest.mark.xdist_group("random faults on dask")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_on_dask_whatever_happens_the_bytes_are_those_of_an_undisturbed_run(
+    seed: int, world: World, on_dask: tuple[OnDask, Path]
+) -> None:
+    engine, root = on_dask
+    engine.mend(stopped=True)
+    run(engine, seed, world, root)
