@@ -8,6 +8,7 @@ many lanes, a lane its own cluster and its own small disk; all run at once.
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -98,7 +99,7 @@ def tables(results: Results) -> list[str]:
 
 def shortened(line: str) -> str:
     """What a command said last, if it was an error; without the places of this run."""
-    return line.rpartition("/out: ")[2][:160].replace("|", "/") if line.startswith("lvae: ") else ""
+    return re.sub(r"^lvae: \S*/out\S* ", "", line)[:160].replace("|", "/") if line.startswith("lvae: ") else ""
 
 
 def main() -> None:
