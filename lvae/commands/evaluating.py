@@ -79,7 +79,7 @@ PARTS = shared.several(
 @click.option("--split", default="train", show_default=True, help="Of a dataset.")
 @click.option("--indices", metavar="0,5,7-20", help="Positions [all].")
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
-@click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Changes memory and speed.")
+@click.option("--batch", type=click.IntRange(1), help="Changes memory and speed [16; not for workers].")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
@@ -108,7 +108,7 @@ def decode(
     shared_path: bool,
     parts: str | None,
     part_size: int | None,
-    batch: int,
+    batch: int | None,
     device: str,
     beside: tuple[str, ...],
     columns: int | None,
@@ -130,9 +130,11 @@ def decode(
 
     work = picture_jobs.Work(workers, beam_options, shared_path, parts, part_size)
     if not work.is_asked_for:
-        evaluating.run_decode(latents, out, batch=batch, device=device, beside=beside, columns=columns, **asked)
+        evaluating.run_decode(latents, out, batch=batch or 16, device=device, beside=beside, columns=columns, **asked)
     elif beside or columns:
         raise LvaeError("--beside and --columns are for a grid, which several workers do not make.")
+    elif batch is not None:
+        raise LvaeError("--batch: workers take 32 pictures at a time. Leave it out; --part-size is theirs to set.")
     else:
         picture_jobs.run(latents, out, picture_jobs.decoding_request(latents, out, **asked), device, work)
 

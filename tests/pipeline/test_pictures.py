@@ -170,6 +170,8 @@ def test_what_workers_cannot_do_is_said_at_once(dataset: Path, network: Path, tm
     assert "a grid is not made by several workers" in grid
     alone = lvae("decode", dataset, tmp_path / "a.npz", "--parts", tmp_path / "p", check=1).stderr
     assert "--parts, --part-size and --shared-path are for workers" in alone
+    batch = lvae("decode", dataset, tmp_path / "a.npz", "--workers", "1", "--batch", "8", check=1).stderr
+    assert "workers take 32 pictures at a time" in batch
     source = lvae(
         "features", dataset.parent / "scenes", tmp_path / "f.npz", "--features", network, "--workers", "1", check=1
     ).stderr
