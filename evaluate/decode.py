@@ -12,7 +12,7 @@ from PIL import Image
 
 from lvae.encode.autoencoder import Autoencoder, load, load_file
 from lvae.evaluate.figures import png
-from lvae.evaluate.streamed_npz import StreamedArray, write_streamed
+from lvae.evaluate.streamed_npz import StreamedArray, whole, write_streamed
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.plan import AutoencoderRecord
@@ -132,17 +132,19 @@ def write_npz(
     pictures: Iterator[Decoded], out: Path, count: int, size: int, labels: bool, progress: Callable[[int], None]
 ) -> int:
     """`arr_0` uint8 (N, H, W, 3) and, with labels, `arr_1` int64 (N,), streamed into the archive as they come."""
-    found: list[NDArray[np.int32]] = []
+    found = np.empty(count, np.int64)  # at once: small arrays between the pictures' would keep their memory in pieces
 
     def pixels() -> Iterator[NDArray[np.uint8]]:
+        done = 0
         for some in pictures:
             yield some.pixels
-            found.append(some.labels)
+            found[done : done + len(some.labels)] = some.labels
+            done += len(some.labels)
             progress(len(some.positions))
 
     arrays = {"arr_0": StreamedArray((count, size, size, 3), np.dtype(np.uint8), pixels)}
     if labels:
-        arrays["arr_1"] = StreamedArray((count,), np.dtype(np.int64), lambda: found)
+        arrays["arr_1"] = whole(found)
     write_streamed(out, arrays)
     return count
 

@@ -38,7 +38,6 @@ from lvae.evaluate.score_table import Scores
 from lvae.evaluate.source_stacks import open_source_stack
 from lvae.evaluate.stacks import ImageStack, chosen_positions, decoded_stack, open_stack
 from lvae.manifests import records
-from lvae.manifests.allocator import keep_freed_memory
 from lvae.manifests.dataset import MANIFEST, Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage import folder_at
@@ -92,7 +91,6 @@ def run_decode(
     if kind == "grid" and len(positions) > decoding.GRID_LIMIT:
         raise LvaeError(f"{len(positions)} pictures are too many for one grid. Give --limit or --indices.")
     network = decoding.load_decoder(dataset, weights)
-    keep_freed_memory()
     pictures = decoding.decoded(dataset, network, positions, batch, choose_device(device), precision, rounding)
     with Bar("decoding", len(positions), "pictures") as bar:
         if kind == "npz":

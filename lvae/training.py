@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from lvae.manifests import records
+from lvae.manifests.allocator import keep_freed_memory
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.locks import writing
@@ -80,6 +81,8 @@ def _show(config: RunConfig, device: Device) -> None:
 def _train(
     dataset: str, run: Path, config: RunConfig, device: Device, options: dict[str, Any], init: Checkpoint | None
 ) -> bool:
+    if device.kind == "cpu":
+        keep_freed_memory()
     if device.local_rank == 0:
         local_copy(dataset, options["cache"], say)
     device.barrier()

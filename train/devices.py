@@ -31,7 +31,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lvae.manifests.allocator import keep_freed_memory
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 from lvae.train.counted import counted_normal, key_of
@@ -88,7 +87,6 @@ def open_device(
         raise LvaeError("--precision tf32: only GPUs have it. Choose float32 or bfloat16.")
     if threads is not None:
         torch.set_num_threads(threads)
-    keep_freed_memory()
     return Device(precision, compiled, ranks)
 
 
