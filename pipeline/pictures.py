@@ -17,7 +17,7 @@ from lvae.pipeline import progress, runners
 from lvae.pipeline.console import Bar, say
 from lvae.pipeline.submission import Submission
 
-PART_BYTES = 64 << 20  # of pixels, about: what a worker holds, and what its loss costs
+PART_BYTES = 16 << 20  # of pixels, about: what a worker holds, and what its loss costs
 LEAST, MOST = 32, 512  # pictures a part; a multiple of what a network takes at once, so that parts change no bit
 GIVEN = "given"
 

@@ -64,7 +64,7 @@ def sample(run: Path, samples: Path, device: str, precision: Any, batch: int, as
 
 PARTS = shared.several(
     click.option("--parts", metavar="FOLDER|URL", help="Where workers leave their parts [OUT.parts]."),
-    click.option("--part-size", type=click.IntRange(1), help="Pictures in a part [some 64 MiB of them]."),
+    click.option("--part-size", type=click.IntRange(1), help="Pictures in a part [some 16 MiB of them]."),
     click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths."),
 )
 
