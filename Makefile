@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
-CLUSTER_JOBS ?= 3  # much of what they do is waiting
+CLUSTER_JOBS ?= 2
 CLUSTER_TESTS := tests/pipeline/test_random_faults.py tests/pipeline/test_clusters.py tests/pipeline/test_clusters_pictures.py tests/pipeline/test_s3.py
 
 .PHONY: demo test lint types pytest slow faults life fuzz .venv-cluster/wheel test-xla test-cluster faults-cluster bench clean
