@@ -1,7 +1,8 @@
 """glibc keeping the memory that it was given, for work that asks for the same tens of megabytes again and again.
 
-By default a tensor above 32 MiB is mapped when it is made and unmapped when it goes, so that its pages are faulted in
-anew each time: a fifth of an encoding, and more of a training step (encode/README.md, train/README.md).
+By default what is freed at the top of the heap goes back to the kernel, and a tensor above 32 MiB is mapped when it is
+made and unmapped when it goes. Either way its pages are faulted in anew each time: a fifth of an encoding, and more of
+a training step where faults are dear (encode/README.md, train/README.md).
 """
 
 import ctypes
