@@ -38,6 +38,7 @@ from lvae.evaluate.score_table import Scores
 from lvae.evaluate.source_stacks import open_source_stack
 from lvae.evaluate.stacks import ImageStack, chosen_positions, decoded_stack, open_stack
 from lvae.manifests import records
+from lvae.manifests.allocator import keep_freed_memory
 from lvae.manifests.dataset import MANIFEST, Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage import folder_at
@@ -50,6 +51,8 @@ def run_sample(
     run: Path, out: Path, options: SampleOptions, device: str, precision: Precision, batch: int, as_json: bool
 ) -> None:
     opened = open_device(device, precision)
+    if opened.kind == "cpu":
+        keep_freed_memory()
     try:
         plan = prepare(run, options, precision).plan
         if opened.is_main:

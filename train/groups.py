@@ -71,11 +71,13 @@ class StochasticGroup(nn.Module):
         label: Tensor | None,
         choose: Callable[[Gaussian], Tensor],
         guidance: tuple[float, float] | None = None,
+        guided_later: bool = False,
     ) -> tuple[Tensor, Gaussian, Tensor]:
         """The generating pass: the next state, the prior and the z that `choose` takes, knowing it.
 
         guidance: weights of mean and variance. State and label then hold two paths, first the conditional half, then
-        the unconditional one; each keeps its residual, and the z of the guided prior joins both.
+        the unconditional one; each keeps its residual, and the z of the guided prior joins both. Where no later group
+        is guided the unconditional path ends here, and the next state is the conditional one alone.
         """
         prior, residual = self.prior(state, label)
         if prior is None:
@@ -83,8 +85,10 @@ class StochasticGroup(nn.Module):
         elif guidance is not None:
             prior = guided(*prior.halves(), *guidance)
         z = choose(prior)
-        both = z if guidance is None else torch.cat([z, z])
-        return self.join(state, both, residual, label), prior, z
+        joining = torch.cat([z, z]) if guided_later else z
+        rows = len(joining)
+        told = None if label is None else label[:rows]
+        return self.join(state[:rows], joining, residual[:rows], told), prior, z
 
     @property
     def penalized(self) -> list[RegularizedConvolution]:

@@ -287,14 +287,14 @@ class HierarchicalVAE(nn.Module):
         for layer, extent in self._layers(size):
             if isinstance(layer, StochasticGroup):
                 group = len(used)
-                if weights[group] is None:  # from here on, the conditional path is enough
-                    state, label = state[:count], None if label is None else label[:count]
-                state, prior, value = layer.generate(state, label, choices[group], weights[group])
+                later = group + 1 < len(weights) and weights[group + 1] is not None
+                state, prior, value = layer.generate(state, label, choices[group], weights[group], later)
+                label = None if label is None else label[: len(state)]
                 priors.append(prior)
                 used.append(value)
             else:
                 state = layer(state, extent) if isinstance(layer, Upsample) else layer(state)
-        return Decoded(*self._observed(state[:count]), priors, used)
+        return Decoded(*self._observed(state), priors, used)
 
     @torch.no_grad()
     def sample(

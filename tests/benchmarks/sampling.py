@@ -4,7 +4,7 @@
         [--device cpu] [--precision float32] [--record]
 
 The published sampler always carries the conditional and the unconditional path, each by calls of its own, guided or
-not. It is written here over the same weights. A denoiser of equal cost is one whose single pass takes what our
+not. It is written here over the same weights; both keep freed memory, as `lvae sample` does. A denoiser of equal cost is one whose single pass takes what our
 generator's takes: 50 passes of the unguided (guided: twice as many) generator, in the same latents. All in turns.
 """
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from train_step import flops_of, peak_flops
 
 from lvae.encode.autoencoder import load
+from lvae.manifests.allocator import keep_freed_memory
 from lvae.train.devices import Device, Precision, open_device
 from lvae.train.gaussians import guided
 from lvae.train.groups import StochasticGroup
@@ -117,6 +118,8 @@ def main() -> None:
     options = parser.parse_args()
     precision: Precision = options.precision
     device = open_device(options.device, precision, threads=options.threads)
+    if device.kind == "cpu":
+        keep_freed_memory()
     peak = peak_flops(device)
     lines = [
         f"{describe()}, torch {torch.__version__}, {device}; matrix products reach {peak / 1e9:.0f} GFLOP/s",
