@@ -4,8 +4,9 @@
         [--device cpu] [--precision float32] [--record]
 
 The published sampler always carries the conditional and the unconditional path, each by calls of its own, guided or
-not. It is written here over the same weights; both keep freed memory, as `lvae sample` does. A denoiser of equal cost is one whose single pass takes what our
-generator's takes: 50 passes of the unguided (guided: twice as many) generator, in the same latents. All in turns.
+not. It is written here over the same weights; both keep freed memory, as `lvae sample` does. A denoiser of equal cost
+is one whose single pass takes what our generator's takes: 50 passes of the unguided (guided: twice as many) generator,
+in the same latents. All in turns.
 """
 
 import argparse
