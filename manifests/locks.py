@@ -13,7 +13,8 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvae.manifests.errors import LvaeError
@@ -46,26 +47,45 @@ def writing(folder: Folder) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Folder) -> Iterator[None]:
+    """A folder that was made for the lock, and got nothing else before an error, goes again with it."""
     path = folder.local(LOCK)
+    made = not path.parent.exists()
+    descriptor = _lock_file(folder, path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise LvaeError(
-            f"{folder}: cannot be written to ({error.strerror}). Name a folder that you may write to."
-        ) from error
-    try:
+        yield
+    except BaseException:
+        if made and list(path.parent.iterdir()) == [path]:
+            path.unlink()
+            with suppress(OSError):  # somebody has just put something there
+                path.parent.rmdir()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _lock_file(folder: Folder, path: Path) -> int:
+    """The open descriptor of a file that this process has locked, and that is still the one of this name."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise LvaeError(
+                f"{folder}: cannot be written to ({error.strerror}). Name a folder that you may write to."
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            os.close(descriptor)
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise LvaeError(f"{path}: this file system cannot lock files ({error.strerror}).") from error
             raise LvaeError(
                 f"{folder}: another lvae command is writing here. Wait for it to end, or stop it."
             ) from error
-        yield
-    finally:
-        os.close(descriptor)
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)  # its holder removed it between our two calls
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from lvae.manifests.dataset import (
     read_manifest,
 )
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.order import Selected
 from lvae.manifests.parts import Receipt, beyond, orphans, receipts_record
 from lvae.manifests.plan import Plan, read_plan_if_whole
-from lvae.manifests.selection import Selected
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage import TEMPORARY, FileRecord, Folder
 from lvae.manifests.views import (

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from lvae.manifests.dataset import Manifest, read_manifest
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.order import regenerate
 from lvae.manifests.parts import receipts
 from lvae.manifests.plan import read_plan
-from lvae.manifests.selection import regenerate
 from lvae.manifests.shard_statistics import moments_from_shards, shard_tolerance
 from lvae.manifests.statistics import ChannelMoments, scalar_moments
 from lvae.manifests.storage import folder_at

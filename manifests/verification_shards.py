@@ -10,11 +10,11 @@ from lvae.manifests import records
 from lvae.manifests.dataset import MANIFEST, Dataset, FileEntry, Manifest, Shard, view_settings
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.faults import Fault, without_advice
+from lvae.manifests.order import Selected, select
 from lvae.manifests.parts import RECEIPTS, Receipt, read_receipt
 from lvae.manifests.plan import Plan
 from lvae.manifests.publish import REJECTED, statistics_record
 from lvae.manifests.rows import ListingHash, RowReader
-from lvae.manifests.selection import Selected, select
 from lvae.manifests.shard_statistics import blocks, moments_from_shards, shard_tolerance
 from lvae.manifests.shards import SplitLayout, SplitReader, codec
 from lvae.manifests.statistics import Normalization

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.order import ENTRY, OFFSETS, RAW_HASHES, Selected, entries_file
 from lvae.manifests.parts import load_array, raw_name
 from lvae.manifests.plan import Encoding, Plan
 from lvae.manifests.remote_rows import WantedRows, read_rows
 from lvae.manifests.rows import UNLABELLED, RowReader
 from lvae.manifests.seeds import permute
-from lvae.manifests.selection import ENTRY, OFFSETS, RAW_HASHES, Selected, Selection, entries_file
+from lvae.manifests.selection import Selection
 from lvae.manifests.shards import ShardContent, SplitLayout, codec
 from lvae.manifests.statistics import Kind, Normalization
 from lvae.manifests.storage import FileRecord, Folder

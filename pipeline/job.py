@@ -1,6 +1,5 @@
 """The whole encoding job in its order: plan, parts, fold, view, manifest, verification."""
 
-import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -165,27 +164,10 @@ def _encode_parts(folder: Folder, plan: Plan, engine: runners.Engine, devices: t
     pending = runners.Pending(folder, tasks).look()
     if not pending:
         return 0
-    made, images = len(pending), plan.listing.images
-    left = sum(sizes[part] for part in pending)
-    with Bar("encoding", images, "images", images - left) as bar:
-
-        def watch(reports: list[progress.Report], waiting: list[int]) -> None:
-            nonlocal pending, left
-            if waiting is not pending:  # most of the time nothing has changed, and there may be a million
-                pending, left = waiting, sum(sizes[part] for part in waiting)
-            working = {report.task: report.done for report in reports if report.kind == "working"}
-            under_way = sum(done for task, done in working.items() if _is_waiting(task, waiting))
-            bar.at(images - left + under_way)
-
-        runners.run(folder, tasks, engine, watch, say)
+    made, parts_done = len(pending), progress.PartsDone(sizes, pending)
+    with Bar("encoding", sum(sizes), "images", parts_done.now([], pending)) as bar:
+        runners.run(folder, tasks, engine, lambda reports, waiting: bar.at(parts_done.now(reports, waiting)), say)
     return made
-
-
-def _is_waiting(task: str, waiting: list[int]) -> bool:
-    """Whether a worker's task is one of these parts, which ascend."""
-    part = int(task.removeprefix("part "))
-    place = bisect.bisect_left(waiting, part)
-    return place < len(waiting) and waiting[place] == part
 
 
 def _describe_part(plan: Plan, part: int) -> str:

@@ -46,6 +46,7 @@ def make(
     dataset = Dataset.open(source, request.split)
     if request.of == "originals" and dataset.manifest.origin == "samples":
         raise LvaeError(f"{source}: samples have no originals. Leave --originals out.")
+    _check(dataset, request)
     folder = folder_at(parts)
     with writing(folder):
         plan = _plan(folder, dataset, request)
@@ -64,13 +65,23 @@ def make(
     return plan.count
 
 
-def _plan(folder: Folder, dataset: Dataset, request: PicturesRequest) -> PicturesPlan:
-    count = len(dataset) if request.positions is None else len(request.positions)
-    if not count:
+def _check(dataset: Dataset, request: PicturesRequest) -> None:
+    """What is refused before anything is written."""
+    if not _count(dataset, request):
         raise LvaeError(f"{dataset.folder}: holds no latents, so there is nothing to make.")
-    size = dataset.manifest.image.size
     if request.part_size is not None and request.part_size % LEAST:
         raise LvaeError(f"--part-size {request.part_size}: write a multiple of {LEAST}, what is computed at once.")
+    for file in (request.weights, request.network):
+        if file is not None and not file.is_file():
+            raise LvaeError(f"{file}: there is no file of this name.")
+
+
+def _count(dataset: Dataset, request: PicturesRequest) -> int:
+    return len(dataset) if request.positions is None else len(request.positions)
+
+
+def _plan(folder: Folder, dataset: Dataset, request: PicturesRequest) -> PicturesPlan:
+    size = dataset.manifest.image.size
     fitting = min(max(PART_BYTES // (size * size * 3) // LEAST * LEAST, LEAST), MOST)
     return PicturesPlan(
         format="latent-vae-pictures",
@@ -80,7 +91,7 @@ def _plan(folder: Folder, dataset: Dataset, request: PicturesRequest) -> Picture
         split=request.split,
         of=request.of,
         positions=request.positions,
-        count=count,
+        count=_count(dataset, request),
         part_size=request.part_size or fitting,
         kind=request.kind,
         round=request.round,
@@ -115,12 +126,6 @@ def _make_parts(folder: Folder, plan: PicturesPlan, engine: runners.Engine, devi
     pending = runners.Pending(folder, tasks).look()
     if not pending:
         return
-    what = "features" if plan.kind == "features" else "decoding"
-    with Bar(what, plan.count, "pictures", plan.count - sum(sizes[part] for part in pending)) as bar:
-
-        def watch(reports: list[progress.Report], waiting: list[int]) -> None:
-            named = {f"part {part}" for part in waiting}
-            under_way = sum(report.done for report in reports if report.kind == "working" and report.task in named)
-            bar.at(plan.count - sum(sizes[part] for part in waiting) + under_way)
-
-        runners.run(folder, tasks, engine, watch, say)
+    what, parts_done = "features" if plan.kind == "features" else "decoding", progress.PartsDone(sizes, pending)
+    with Bar(what, plan.count, "pictures", parts_done.now([], pending)) as bar:
+        runners.run(folder, tasks, engine, lambda reports, waiting: bar.at(parts_done.now(reports, waiting)), say)

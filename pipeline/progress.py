@@ -4,11 +4,13 @@ It is advice, never truth: a part is finished when its receipt says so. Where wo
 the files are simply not seen, and progress moves by whole parts.
 """
 
+import bisect
 import json
 import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
@@ -110,3 +112,29 @@ def reports(folder: Folder, attempt: str | None = None) -> list[Report]:
 def forget(folder: Folder) -> None:
     """Before a submission: what earlier workers said no longer counts."""
     folder.remove(PROGRESS)
+
+
+class PartsDone:
+    """How many items of a job's parts are done, told from the parts that wait and from what workers say.
+
+    sizes: of all parts, in items. waiting: the numbers of those without a receipt, ascending. A worker's task is
+    "part N".
+    """
+
+    def __init__(self, sizes: Sequence[int], waiting: list[int]):
+        self._sizes, self._all = sizes, sum(sizes)
+        self._waiting, self._left = waiting, self._items_of(waiting)
+
+    def now(self, found: list[Report], waiting: list[int]) -> int:
+        if waiting is not self._waiting:  # most of the time nothing has changed, and there may be a million
+            self._waiting, self._left = waiting, self._items_of(waiting)
+        working = {report.task: report.done for report in found if report.kind == "working"}
+        return self._all - self._left + sum(done for task, done in working.items() if self._is_waiting(task))
+
+    def _items_of(self, waiting: list[int]) -> int:
+        return sum(self._sizes[part] for part in waiting)
+
+    def _is_waiting(self, task: str) -> bool:
+        part = int(task.removeprefix("part "))
+        place = bisect.bisect_left(self._waiting, part)
+        return place < len(self._waiting) and self._waiting[place] == part

@@ -8,10 +8,12 @@ from lvae.manifests.copying import DUPLICATE, repeated_keys, take_listing, take_
 from lvae.manifests.dataset import MANIFEST, Manifest, read_manifest, view_settings
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.locks import writing
+from lvae.manifests.order import select
 from lvae.manifests.parts import beyond, orphans, receipts
 from lvae.manifests.plan import Plan, erasing, read_plan, write_plan
 from lvae.manifests.publish import write_rejected
-from lvae.manifests.selection import Selection, left_out, select
+from lvae.manifests.selected_rows import left_out
+from lvae.manifests.selection import Selection
 from lvae.manifests.storage import Folder, folder_at
 from lvae.manifests.views import ViewSettings
 from lvae.manifests.wording import counted

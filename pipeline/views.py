@@ -7,10 +7,11 @@ from typing import Any
 from lvae.manifests import records
 from lvae.manifests.dataset import Manifest, view_settings
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.order import select
 from lvae.manifests.parts import finished, receipts, receipts_record
 from lvae.manifests.plan import Plan
 from lvae.manifests.publish import describe, swap
-from lvae.manifests.selection import resolve_selection, select
+from lvae.manifests.selection import resolve_selection
 from lvae.manifests.shards import codec
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage import Folder

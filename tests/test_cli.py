@@ -62,6 +62,7 @@ def test_bad_input_gets_one_line(scenes: Path, empty: Path, tmp_path: Path) -> N
     out = tmp_path / "out"
     assert "no such file" in one_line("encode", tmp_path / "nowhere", out, *PIXELS)
     assert "no images" in one_line("encode", empty, out, *PIXELS)
+    assert not out.exists()
     assert "multiple of its downsampling factor, 8" in one_line(
         "encode", scenes, out, "--autoencoder", "kl-f8", "--weights", "random:0", "--size", "100"
     )

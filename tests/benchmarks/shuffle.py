@@ -26,9 +26,9 @@ import numpy as np
 from machine import describe
 from pipeline_overhead import cpu_seconds
 
+from lvae.manifests.order import ENTRY, OFFSETS, RAW_HASHES, entries_file
 from lvae.manifests.plan import AutoencoderRecord, Encoding, ImageSettings, Origin, Plan
 from lvae.manifests.rows import Listing, Segment
-from lvae.manifests.selection import ENTRY, OFFSETS, RAW_HASHES, entries_file
 from lvae.manifests.shards import SplitLayout
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage import Folder, folder_at

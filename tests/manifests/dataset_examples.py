@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset, Manifest, dump_manifest, read_manifest
+from lvae.manifests.order import Selected, select
 from lvae.manifests.parts import (
     Receipt,
     Rejection,
@@ -29,7 +30,7 @@ from lvae.manifests.parts import (
 from lvae.manifests.plan import AutoencoderRecord, Encoding, ImageSettings, Origin, Plan, write_plan
 from lvae.manifests.publish import describe, swap, write_rejected
 from lvae.manifests.rows import ImageRow, Listing, Segment, write_rows
-from lvae.manifests.selection import Selected, Selection, resolve_selection, select
+from lvae.manifests.selection import Selection, resolve_selection
 from lvae.manifests.shards import codec
 from lvae.manifests.storage import Folder
 from lvae.manifests.verification import verify

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lvae.manifests import erasure
 from lvae.manifests.parts import finished, moments_of_raw, orphans, read_raw, read_receipt, receipts
 from lvae.manifests.plan import Erased, Plan, erasing, read_plan, write_plan
-from lvae.manifests.selection import left_out
+from lvae.manifests.selected_rows import left_out
 
 
 def erased(example: Example, rows: set[int]) -> Plan:

@@ -61,6 +61,32 @@ def test_a_lock_is_free_again_afterwards_and_after_an_error(tmp_path: Path) -> N
         pass
 
 
+def test_a_folder_made_for_nothing_goes_and_others_stay(tmp_path: Path) -> None:
+    there, used = tmp_path / "there", tmp_path / "used"
+    there.mkdir()
+    for root in (tmp_path / "made", there, used):
+        with pytest.raises(ZeroDivisionError), writing(Folder(root)):
+            if root == used:
+                (root / "file").write_bytes(b"kept")
+            raise ZeroDivisionError
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there", "used"]
+    assert (used / "file").read_bytes() == b"kept"
+
+
+def test_a_lock_file_that_is_taken_away_before_it_is_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opens_and_loses(path: Path, *more: int) -> int:
+        monkeypatch.undo()
+        descriptor = os.open(path, *more)
+        path.unlink()
+        return descriptor
+
+    monkeypatch.setattr(os, "open", opens_and_loses)
+    with writing(Folder(tmp_path)), pytest.raises(LvaeError, match=REFUSED), writing(Folder(tmp_path)):
+        pass
+
+
 def test_a_refused_one_does_not_free_the_lock(tmp_path: Path) -> None:
     with holder(tmp_path):
         for _ in range(2):

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.order import ENTRY, Selected, entries_file, regenerate, select
 from lvae.manifests.parts import receipts
 from lvae.manifests.rows import ImageRow
-from lvae.manifests.selection import ENTRY, Selected, entries_file, key_hash, regenerate, resolve_selection, select
+from lvae.manifests.selection import key_hash, resolve_selection
 from lvae.manifests.statistics import ChannelMoments
 
 

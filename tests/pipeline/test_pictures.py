@@ -117,6 +117,15 @@ def test_other_settings_over_parts_that_were_begun_are_refused(dataset: Path, tm
     assert "was made with round nearest, but this command says truncate" in told
 
 
+def test_what_is_refused_leaves_nothing_behind(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.npz"
+    told = lvae("decode", dataset, out, "--workers", "1", "--part-size", "33", check=1).stderr
+    assert "--part-size 33: write a multiple of 32" in told
+    told = lvae("decode", dataset, out, "--workers", "1", "--weights", tmp_path / "none.safetensors", check=1).stderr
+    assert "none.safetensors: there is no file of this name." in told
+    assert not list(tmp_path.iterdir())
+
+
 def test_png_files_are_those_of_one_process(dataset: Path, tmp_path: Path) -> None:
     for name, more in (("one", ()), ("many", ("--workers", "1"))):
         lvae("decode", dataset, tmp_path / name, "--indices", "3,1,40-75", *more)
