@@ -9,7 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from lvae.pipeline.progress import Sparing
+
 CANCEL_SECONDS = 10.0  # for a submission to take its job off an engine elsewhere
+LOOKS, AT_LEAST_EVERY = 0.005, 10.0  # of a core's time, for looking at a machine's processes; seconds
 
 
 @contextmanager
@@ -44,10 +47,14 @@ class ProcessGroup:
         self._group = group
         self._workers: set[int] = set()
         self._spent: dict[int, float] = {}
+        self._sparing = Sparing(LOOKS, AT_LEAST_EVERY)
         self.lost_a_worker = False  # whether a worker process that was there is gone
 
     def look(self) -> None:
-        found = self._processes()
+        if not self._sparing.due:
+            return
+        with self._sparing:
+            found = self._processes()
         self._spent |= {pid: seconds for pid, (seconds, _) in found.items()}
         there = {pid for pid, (_, worker) in found.items() if worker}
         self._workers |= there

@@ -6,6 +6,7 @@ the files are simply not seen, and progress moves by whole parts.
 
 import bisect
 import json
+import math
 import os
 import socket
 import threading
@@ -112,6 +113,30 @@ def reports(folder: Folder, attempt: str | None = None) -> list[Report]:
 def forget(folder: Folder) -> None:
     """Before a submission: what earlier workers said no longer counts."""
     folder.remove(PROGRESS)
+
+
+class Sparing:
+    """Whether something is due again that may take no more than a share of a core's time: the workers need every core.
+
+    Entered, it measures what that something takes. longest: seconds after which it is due in any case.
+    """
+
+    def __init__(self, share: float, longest: float = math.inf):
+        self._share, self._longest = share, longest
+        self._next, self._start = 0.0, 0.0
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() >= self._next
+
+    def __enter__(self) -> None:
+        self._start = time.process_time()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        taken = time.process_time() - self._start
+        self._next = time.monotonic() + min((1 / self._share - 1) * taken, self._longest)
 
 
 class PartsDone:

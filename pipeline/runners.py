@@ -44,6 +44,7 @@ REMOTE_POLL_SECONDS = 3.0  # where a look is some requests to an object store
 LOST_WORKER_SECONDS = 6.0  # a worker process is gone, and the submission has not ended by itself
 STALLED_SECONDS = 60.0  # no process of the submission has got anywhere
 CPU_SECONDS = 3.0  # of computing that count as getting somewhere; idle waiting stays below that in a stall
+GLANCES = 0.01  # of a core's time, at most, for asking which tasks have their receipts meanwhile
 FULL_BYTES = 1 << 20  # a disk with less than this is full: what failed, failed for that
 FRUITLESS_SUBMISSIONS = 3  # in a row, without a new receipt
 DEATHS_ALONE = 2  # of a task that runs with nothing beside it
@@ -128,7 +129,7 @@ class Pending:
     def __init__(self, folder: Folder, tasks: Tasks):
         self._folder, self._tasks = folder, tasks
         self.numbers = list(tasks.numbers)
-        self._next_look = 0.0
+        self._sparing = progress.Sparing(GLANCES)
 
     def look(self) -> list[int]:
         found = self._folder.each(self._tasks.finished, self.numbers)
@@ -136,11 +137,10 @@ class Pending:
         return self.numbers
 
     def glance(self) -> list[int]:
-        """The same, but at most a sixtieth of a core's time is spent looking: the workers need every core."""
-        if time.monotonic() >= self._next_look:
-            start = time.process_time()
-            self.look()
-            self._next_look = time.monotonic() + 59 * (time.process_time() - start)
+        """The same, but only now and then."""
+        if self._sparing.due:
+            with self._sparing:
+                self.look()
         return self.numbers
 
 

@@ -1,7 +1,7 @@
 """A job without its network: rows listed, parts written, folded, shuffled into shards and verified, at growing sizes.
 
-    nice python tests/benchmarks/scale.py [--rows 10000,100000,1000000] [--record]
-    nice python tests/benchmarks/scale.py --rows 10000000 --record      # one more line; 3 GB of disk, half an hour
+    python tests/benchmarks/scale.py [--rows 10000,100000,1000000] [--record]
+    python tests/benchmarks/scale.py --rows 10000000 --record      # one more line; 3 GB of disk, ten minutes
     python tests/benchmarks/scale.py --simulate DATASET       # from the timings of a job that was run
 
 Latents are 4x2x2. The null encoder stands in for reading, cropping and the network: it writes each part's raw latents,
@@ -189,19 +189,16 @@ def rows_of(line: str) -> int:
 
 
 def draw(table: list[list[str]]) -> None:
-    """Three charts beside each other, over the decimal logarithm of the rows."""
+    """Two charts beside each other, over the decimal logarithm of the rows."""
 
-    def curve(name: str, column: int, scale: Callable[[float], float] = float) -> Line:
-        return Line(name, tuple((log10(int(r[0].replace(",", ""))), scale(float(r[column])), 0.0) for r in table))
+    def curve(name: str, column: str, scale: Callable[[float], float] = float) -> Line:
+        found = NAMES.index(column)
+        return Line(name, tuple((log10(int(r[0].replace(",", ""))), scale(float(r[found])), 0.0) for r in table))
 
+    processes = ("driver's own", "driver's mapped", "all processes")
     charts = [
-        Chart("seconds, log10", "log10 of rows", (curve("all", NAMES.index("all, s"), log10),)),
-        Chart(
-            "driver, MiB",
-            "log10 of rows",
-            tuple(curve(name, NAMES.index(f"driver's {name}, MiB")) for name in ("own", "mapped")),
-        ),
-        Chart("all processes, MiB", "log10 of rows", (curve("", NAMES.index("all processes, MiB")),)),
+        Chart("log10 of seconds", "log10 of rows", (curve("all", "all, s", log10),)),
+        Chart("memory, MiB", "log10 of rows", tuple(curve(one, f"{one}, MiB") for one in processes), ("nothing", 0.0)),
     ]
     pictures = [drawn(chart) for chart in charts]
     canvas = Image.new("RGB", (sum(one.width for one in pictures), pictures[0].height))
