@@ -10,8 +10,8 @@ COPY constraints.txt dist/*.whl ./
 RUN if [ "$TORCH" = cuda ]; then sed -i '/^torch==/d' constraints.txt; fi \
     && for wheel in ./*.whl; do pip install --prefer-binary -c constraints.txt "${wheel}[dask,s3,gcp]"; done \
     && rm -f ./*.whl \
-    && useradd --create-home worker
-USER worker
+    && useradd --create-home --uid 1000 worker
+USER 1000
 WORKDIR /home/worker
 ENTRYPOINT []
 CMD ["lvae", "--help"]

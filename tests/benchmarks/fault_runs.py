@@ -1,6 +1,7 @@
 """Random faults by seed, as many as fit into a time: how many jobs end by themselves, and how many by another command.
 
-    LVAE_FAULT_SEEDS=100 .venv-cluster/bin/python -m tests.benchmarks.fault_runs [--minutes 25] [--lanes 2] [--record]
+    LVAE_FAULT_SEEDS=100 .venv-cluster/bin/python -m tests.benchmarks.fault_runs [--work encoding] [--minutes 25]
+        [--lanes 2] [--record]
 
 In the environment and after the installation of `make test-cluster`, which runs the first ten seeds. Each engine has so
 many lanes, a lane its own cluster and its own small disk; all run at once.
@@ -20,9 +21,12 @@ from pathlib import Path
 
 from tests.benchmarks.machine import describe
 from tests.pipeline.cluster import dask
-from tests.pipeline.random_faults import Engine, InProcess, OnDask, Outcome, World, failing_writes, run
+from tests.pipeline.random_faults import WORKS, Engine, InProcess, OnDask, Outcome, Work, World, failing_writes, run
 
-RECORD = Path(__file__).with_suffix(".md")
+RECORDS = {
+    "encoding": Path(__file__).with_suffix(".md"),
+    "decoding": Path(__file__).with_name("fault_runs_decoding.md"),
+}
 ENGINES = ("in-process", "dask")
 
 
@@ -62,12 +66,12 @@ def engine_of(name: str, root: Path) -> Iterator[Engine]:
         yield OnDask(cluster)
 
 
-def lane(name: str, root: Path, world: World, results: Results) -> None:
+def lane(name: str, root: Path, work: Work, results: Results) -> None:
     with engine_of(name, root) as engine:
         while (seed := results.next_seed(name)) is not None:
             engine.mend(stopped=True)
             try:
-                results.add(run(engine, seed, world, root))
+                results.add(run(engine, seed, work, root))
             except AssertionError as error:
                 results.add(None, f"{name}, seed {seed}: {error}")
 
@@ -99,30 +103,35 @@ def tables(results: Results) -> list[str]:
 
 def shortened(line: str) -> str:
     """What a command said last, if it was an error; without the places of this run."""
-    return re.sub(r"^lvae: \S*/out\S* ", "", line)[:160].replace("|", "/") if line.startswith("lvae: ") else ""
+    return (
+        re.sub(r"^lvae: \S*/(out|images\.npz)\S* ", "", line)[:160].replace("|", "/")
+        if line.startswith("lvae: ")
+        else ""
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", choices=list(WORKS), default="encoding")
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--lanes", type=int, default=2, help="runs of each engine at once")
-    parser.add_argument("--record", action="store_true", help="write the tables to fault_runs.md")
+    parser.add_argument("--record", action="store_true", help="write the tables to the work's .md")
     options = parser.parse_args()
     seeds = int(os.environ.get("LVAE_FAULT_SEEDS", "100"))
     words = " ".join(["python -m tests.benchmarks.fault_runs", *sys.argv[1:]])
-    heading = ["# Random faults", "", f"`LVAE_FAULT_SEEDS={seeds} {words}`", ""]
+    heading = [f"# Random faults: {options.work}", "", f"`LVAE_FAULT_SEEDS={seeds} {words}`", ""]
     heading += [f"{describe()}; load before the start {os.getloadavg()[0]:.1f}", ""]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        world = World.make(root)
+        work = WORKS[options.work](World.make(root))
         deadline = time.monotonic() + 60 * options.minutes
-        record = RECORD if options.record else None
+        record = RECORDS[options.work] if options.record else None
         results = Results(heading, record, deadline, {engine: iter(range(seeds)) for engine in ENGINES})
         lanes = []
         for number in range(options.lanes):
             for engine in ENGINES:
                 (own := root / f"{engine}-{number}").mkdir()
-                lanes.append(threading.Thread(target=lane, args=(engine, own, world, results)))
+                lanes.append(threading.Thread(target=lane, args=(engine, own, work, results)))
         for thread in lanes:
             thread.start()
         for thread in lanes:

@@ -1,4 +1,4 @@
-"""Faults drawn by seed, at random moments of an encoding job; then the same command until it ends by itself.
+"""Faults drawn by seed, at random moments of a job; then the same command until it ends by itself.
 
 | fault | in-process, 2 workers | Dask, 2 workers |
 |---|---|---|
@@ -30,6 +30,7 @@ from typing import Protocol
 from lvae.encode.scenes import write_scenes
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
+from lvae.manifests.pictures import read_pictures_plan
 from lvae.manifests.plan import read_plan_if_whole
 from lvae.manifests.storage import Folder
 from lvae.manifests.views import read_view
@@ -39,6 +40,7 @@ from tests.pipeline.cluster import Dask
 from tests.pipeline.faults import busy, children, contents, receipts, worker_processes
 
 PICTURES, PART_SIZE, PARTS, SHARDS = 96, 6, 16, 2
+DECODED, DECODED_PART = 256, 32
 DISK_MIB = 100
 HANG_SECONDS = 120.0  # 60 s without progress end a submission; to take it off an engine and ask its workers, some 35 s
 FAILING_WRITES = Path(__file__).parent / "failing_writes"
@@ -117,6 +119,7 @@ class Outcome:
     which neither a receipt nor a submission appeared or ended. last_words: of the commands that failed."""
 
     engine: str
+    work: str
     seed: int
     faults: tuple[str, ...]
     codes: tuple[int, ...]
@@ -127,24 +130,106 @@ class Outcome:
 
 @dataclass(frozen=True)
 class World:
-    """pictures: the source. right: name -> sha256 of every file of an undisturbed run."""
+    """pictures: a source. right: name -> sha256 of every file of its dataset. latents: another dataset. images: the
+    archive of its pictures. All from undisturbed runs."""
 
     pictures: Path
     right: dict[str, str]
+    latents: Path
+    images: Path
 
     @classmethod
     def make(cls, root: Path) -> "World":
         """Or what was made there before."""
-        if not (root / "pictures").exists():
-            write_scenes(root / "pictures", PICTURES, 64, 5)
-            lvae(*command(root / "pictures", root / "right", ("--workers", "1")), patience=240 * busy())
-        assert len(Dataset.open(root / "right").labels) == PICTURES
-        assert len(receipts(root / "right")) == PARTS
-        return cls(root / "pictures", contents(root / "right"))
+        pictures, right, latents, images = (root / name for name in ("pictures", "right", "latents", "images.npz"))
+        if not images.exists():
+            write_scenes(pictures, PICTURES, 64, 5)
+            patience = 240 * busy()
+            lvae("encode", pictures, right, *SETTINGS, *NETWORK, "--workers", "1", patience=patience)
+            size = ("--size", "64", "--workers", "1")
+            lvae("encode", f"synthetic:{DECODED}?size=64", latents, *size, *NETWORK, patience=patience)
+            lvae("decode", latents, images, patience=patience)
+        assert len(Dataset.open(right).labels) == PICTURES
+        assert len(Dataset.open(latents).labels) == DECODED
+        assert len(receipts(right)) == PARTS
+        return cls(pictures, contents(right), latents, images)
 
 
-def command(pictures: Path, dataset: Path, engine: tuple[str, ...]) -> tuple[str | Path, ...]:
-    return ("encode", pictures, dataset, *SETTINGS, *NETWORK, *engine)
+class Work(Protocol):
+    """A job in the folder `place`."""
+
+    name: str
+
+    def command(self, place: Path) -> tuple[str | Path, ...]: ...
+    def progress(self, place: Path) -> float:
+        """From 0 to 1 by parts, on to 2 by what they become."""
+
+    def submission(self, place: Path, options: tuple[str, ...], attempt: str) -> Submission | None:
+        """What the command has submitted, or will; None where that cannot be told yet."""
+
+    def check(self, place: Path, story: str) -> None:
+        """AssertionError where the result is not that of an undisturbed run."""
+
+
+class Encoding:
+    name = "encoding"
+
+    def __init__(self, world: World):
+        self._world = world
+
+    def command(self, place: Path) -> tuple[str | Path, ...]:
+        return ("encode", self._world.pictures, place / "out", *SETTINGS, *NETWORK)
+
+    def progress(self, place: Path) -> float:
+        shards = len(list((place / "out").glob("shards/*/shard-*.json")))
+        return len(receipts(place / "out")) / PARTS + shards / SHARDS
+
+    def submission(self, place: Path, options: tuple[str, ...], attempt: str) -> Submission | None:
+        folder = Folder(place / "out")
+        plan = read_plan_if_whole(folder)
+        if plan is None:
+            return None
+        views = [path.parent.name for path in folder.local("").glob("shards/*/view.json")]
+        layouts = read_view(folder, views[0]).layouts.items() if views else ()
+        shards = tuple((split, number) for split, layout in layouts for number in range(layout.shards))
+        parts = () if shards else tuple(range(plan.listing.parts))
+        return Submission(folder.address, parts, shards, "".join(views), ("cpu",), options, attempt, watched=False)
+
+    def check(self, place: Path, story: str) -> None:
+        right, found = self._world.right, contents(place / "out")
+        differing = sorted(name for name in found | right if found.get(name) != right.get(name))
+        assert not differing, f"{story}: other bytes in {differing}"
+        lvae("verify", "--deep", place / "out", patience=240 * busy())
+
+
+class Decoding:
+    name = "decoding"
+
+    def __init__(self, world: World):
+        self._world = world
+
+    def command(self, place: Path) -> tuple[str | Path, ...]:
+        job = ("--part-size", str(DECODED_PART), "--shared-path")
+        return ("decode", self._world.latents, place / "images.npz", *job)
+
+    def progress(self, place: Path) -> float:
+        done = len(list((place / "images.npz.parts" / "parts").glob("part-*.json"))) * DECODED_PART / DECODED
+        return 2.0 if (place / "images.npz").exists() else done
+
+    def submission(self, place: Path, options: tuple[str, ...], attempt: str) -> Submission | None:
+        folder = Folder(place / "images.npz.parts")
+        plan = read_pictures_plan(folder)
+        if plan is None:
+            return None
+        pictures = tuple(range(plan.parts))
+        return Submission(folder.address, (), (), "", ("cpu",), options, attempt, watched=False, pictures=pictures)
+
+    def check(self, place: Path, story: str) -> None:
+        same = (place / "images.npz").read_bytes() == self._world.images.read_bytes()
+        assert same, f"{story}: other bytes"
+
+
+WORKS: dict[str, Callable[[World], Work]] = {"encoding": Encoding, "decoding": Decoding}
 
 
 def write_switch(root: Path) -> Path:
@@ -171,31 +256,29 @@ def disk(place: Path) -> Iterator[bool]:
         shutil.rmtree(place, ignore_errors=True)  # executions that nobody waits for may still write
 
 
-def run(engine: Engine, seed: int, world: World, root: Path) -> Outcome:
+def run(engine: Engine, seed: int, work: Work, root: Path) -> Outcome:
     """Hurt the job, give the command until it ends by itself, compare; AssertionError where anything is wrong.
 
     root: where the engine's workers were told that writes may fail.
     """
     place = root / "disk" / f"{seed}-{uuid.uuid4().hex[:8]}"
+    named = engine.name if work.name == "encoding" else f"{engine.name} {work.name}"
     with disk(place) as small:
-        job = _Job(engine, world, root, place, random.Random(f"{engine.name} {seed}"), small)
+        job = _Job(engine, work, root, place, random.Random(f"{named} {seed}"), small)
         try:
             job.to_its_end()
         finally:
             job.clear_up()
-        found = contents(place / "out")
-        differing = sorted(name for name in found | world.right if found.get(name) != world.right.get(name))
-        assert not differing, f"{job.story()}: other bytes in {differing}"
-        lvae("verify", "--deep", place / "out", patience=240 * busy())
+        work.check(place, job.story())
     return job.outcome(seed)
 
 
 class _Job:
     """The command, again and again, and the faults that are still to meet it."""
 
-    def __init__(self, engine: Engine, world: World, root: Path, place: Path, draw: random.Random, small: bool):
-        self._engine, self._world, self._root, self._draw = engine, world, root, draw
-        self._dataset, self._filler = place / "out", place / "filler"
+    def __init__(self, engine: Engine, work: Work, root: Path, place: Path, draw: random.Random, small: bool):
+        self._engine, self._work, self._root, self._draw = engine, work, root, draw
+        self._place, self._filler = place, place / "filler"
         possible = [fault for fault in FAULTS if small or fault != "full disk"]
         moments = sorted(draw.uniform(-0.3, 1.4) for _ in range(draw.choice((1, 2, 2, 3))))
         self._waiting = [(moment, draw.choice(possible)) for moment in moments]
@@ -210,7 +293,7 @@ class _Job:
             self._once()
 
     def _once(self) -> None:
-        arguments = command(self._world.pictures, self._dataset, self._engine.options())
+        arguments = (*self._work.command(self._place), *self._engine.options())
         log = self._root / f"{len(self._codes)}.log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -244,9 +327,7 @@ class _Job:
         return self._watch(self._draw.uniform(0, 0.5))
 
     def _progress(self) -> float:
-        """From 0 to 1 by parts, on to 2 by shards."""
-        shards = len(list(self._dataset.glob("shards/*/shard-*.json")))
-        return len(receipts(self._dataset)) / PARTS + shards / SHARDS
+        return self._work.progress(self._place)
 
     def _hurt(self, fault: str) -> None:
         what, _, who = fault.partition(" ")
@@ -293,26 +374,11 @@ class _Job:
         }[who]
 
     def _submit_again(self) -> None:
-        """What the command has submitted, or will: to the engine, behind the command's back."""
-        folder = Folder(self._dataset)
-        plan = read_plan_if_whole(folder)
-        if plan is None:
-            return
-        views = [path.parent.name for path in self._dataset.glob("shards/*/view.json")]
-        layouts = read_view(folder, views[0]).layouts.items() if views else ()
-        shards = tuple((split, number) for split, layout in layouts for number in range(layout.shards))
-        parts = () if shards else tuple(range(plan.listing.parts))
+        """To the engine, behind the command's back."""
         attempt = f"double-{len(self._doubles)}"
-        submission = Submission(
-            dataset=folder.address,
-            parts=parts,
-            shards=shards,
-            view="".join(views),
-            devices=("cpu",),
-            options=self._engine.submission_options(),
-            attempt=attempt,
-            watched=False,
-        )
+        submission = self._work.submission(self._place, self._engine.submission_options(), attempt)
+        if submission is None:
+            return
         spec = self._root / f"{attempt}.json"
         spec.write_bytes(records.dumps(submission))
         with (self._root / f"{attempt}.log").open("wb") as output:
@@ -365,7 +431,8 @@ class _Job:
     def outcome(self, seed: int) -> Outcome:
         seconds = time.monotonic() - self._begin
         words = tuple(self._last_words[:-1])
-        return Outcome(self._engine.name, seed, tuple(self._met), tuple(self._codes), seconds, self._quiet, words)
+        engine, work = self._engine.name, self._work.name
+        return Outcome(engine, work, seed, tuple(self._met), tuple(self._codes), seconds, self._quiet, words)
 
 
 def _signal(pid: int, number: int) -> None:

@@ -1,4 +1,7 @@
-"""Random faults by seed, in-process and on Dask; random_faults.py says which. LVAE_FAULT_SEEDS: how many seeds."""
+"""Random faults by seed, in-process and on Dask; random_faults.py says which.
+
+LVAE_FAULT_SEEDS: how many seeds of encoding; of decoding a third.
+"""
 
 import fcntl
 import os
@@ -8,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.cluster import dask
-from tests.pipeline.random_faults import InProcess, OnDask, World, failing_writes, run
+from tests.pipeline.random_faults import WORKS, InProcess, OnDask, World, failing_writes, run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 SEEDS = range(int(os.environ.get("LVAE_FAULT_SEEDS", "10")))
+JOBS = [("encoding", seed) for seed in SEEDS] + [("decoding", seed) for seed in SEEDS[: -(-len(SEEDS) // 3)]]
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +39,18 @@ def on_dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OnDask, 
         yield OnDask(cluster), root
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("work", "seed"), JOBS)
 def test_in_process_whatever_happens_the_bytes_are_those_of_an_undisturbed_run(
-    seed: int, world: World, tmp_path: Path
+    work: str, seed: int, world: World, tmp_path: Path
 ) -> None:
-    run(InProcess(), seed, world, tmp_path)
+    run(InProcess(), seed, WORKS[work](world), tmp_path)
 
 
 @pytest.mark.xdist_group("random faults on dask")
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("work", "seed"), JOBS)
 def test_on_dask_whatever_happens_the_bytes_are_those_of_an_undisturbed_run(
-    seed: int, world: World, on_dask: tuple[OnDask, Path]
+    work: str, seed: int, world: World, on_dask: tuple[OnDask, Path]
 ) -> None:
     engine, root = on_dask
     engine.mend(stopped=True)
-    run(engine, seed, world, root)
+    run(engine, seed, WORKS[work](world), root)
