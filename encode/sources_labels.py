@@ -10,7 +10,6 @@ A label is a number, or a class name; names become classes in sorted order. One 
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +64,7 @@ def apply_labels(rows: Iterable[ImageRow], labels: Labels, counts: dict[str, int
             unlabelled += 1
         else:
             met.add(row.key)
-        yield replace(row, label=label)
+        yield row._replace(label=label)
     if counts is not None:
         counts[names.UNLABELLED_IMAGES] = unlabelled
     if len(met) < len(labels.by_key):

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage import Folder
 
 PARTS_PER_FILE = 1024
+HASHED_AT_ONCE = 1024  # rows
 UNLABELLED = -1
 
 SCHEMA = pa.schema(
@@ -34,8 +36,7 @@ class DamagedRowsError(LvaeError):
     """rows/*.parquet cannot be read; listing the source again makes them anew."""
 
 
-@dataclass(frozen=True)
-class ImageRow:
+class ImageRow(NamedTuple):
     """One image of a source.
 
     key: what names the image to a person, relative to the source, with forward slashes; unique within it.
@@ -230,9 +231,12 @@ class ListingHash:
         self._sha256 = hashlib.sha256()
 
     def update(self, rows: Iterable[ImageRow]) -> None:
-        for row in rows:
-            fields = (row.key, row.container, str(row.offset), str(row.length), row.member, str(row.label))
-            self._sha256.update(("\0".join(fields) + "\1").encode("utf-8", "surrogateescape"))
+        for batch in _batches(rows, HASHED_AT_ONCE):
+            text = "".join(
+                f"{key}\0{container}\0{offset}\0{length}\0{member}\0{label}\1"
+                for key, container, offset, length, member, label in batch
+            )
+            self._sha256.update(text.encode("utf-8", "surrogateescape"))
 
     def hexdigest(self) -> str:
         return self._sha256.hexdigest()
@@ -250,8 +254,7 @@ def _batches(rows: Iterable[ImageRow], size: int) -> Iterator[list[ImageRow]]:
 
 
 def _table(rows: list[ImageRow]) -> pa.Table:
-    columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
-    return pa.table(columns, schema=SCHEMA)
+    return pa.table(dict(zip(SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True)), schema=SCHEMA)
 
 
 class RowReader:
@@ -305,7 +308,7 @@ class RowReader:
     def part(self, part: int) -> list[ImageRow]:
         """The rows of one part as they were scanned."""
         table = self.listed(part)
-        return [ImageRow(*values) for values in zip(*(table[name].to_pylist() for name in SCHEMA.names), strict=True)]
+        return list(map(ImageRow._make, zip(*(table[name].to_pylist() for name in SCHEMA.names), strict=True)))
 
     def segment(self, number: int) -> Iterator[ImageRow]:
         """The rows of one segment as they were scanned, in order."""

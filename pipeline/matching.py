@@ -2,8 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import fields
-from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +11,6 @@ from lvae.manifests.plan import Plan
 from lvae.manifests.rows import UNLABELLED, ImageRow, RowReader
 from lvae.manifests.storage import Folder
 from lvae.pipeline.scanning import Scan
-
-BESIDE_LABEL = [attrgetter(field.name) for field in fields(ImageRow) if field.name != "label"]
 
 
 class Match:
@@ -67,7 +63,7 @@ class Match:
         self._check_labels()
 
     def _compare(self, number: int, before: ImageRow, now: ImageRow) -> None:
-        if before != now and any(of(before) != of(now) for of in BESIDE_LABEL):
+        if before != now and before != now._replace(label=before.label):
             raise LvaeError(f"{now.key} has changed")
         if self._compare_labels[number]:
             self._labels.setdefault((number, before.label, now.label), now.key)

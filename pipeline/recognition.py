@@ -203,6 +203,6 @@ def _relabelled(rows: Iterator[ImageRow], found: Scan, segment: Segment) -> Iter
         if row.label == UNLABELLED or names is None or segment.classes is None or names == segment.classes:
             yield row
         elif names[row.label] in segment.classes:
-            yield replace(row, label=segment.classes.index(names[row.label]))
+            yield row._replace(label=segment.classes.index(names[row.label]))
         else:
             raise LvaeError(f"{row.key} is of a new class, {names[row.label]}")

@@ -8,7 +8,6 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]
@@ -150,7 +149,7 @@ def test_what_is_gone_is_not_waited_for(server: Server) -> None:
     source, rows = listed(f"{server.url}/tree/")
     before = len(server.requests)
     reader = open_reader(source.kind, source.location)
-    gone = replace(rows[0], key="cat/gone.png")
+    gone = rows[0]._replace(key="cat/gone.png")
     with pytest.raises(FileNotFoundError):
         reader.read(gone)
     with pytest.raises(LvaeError, match="cannot be read any more"):
