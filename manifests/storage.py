@@ -183,6 +183,10 @@ class Folder:
         try:
             with path.open("xb") as file:
                 yield Unfinished(self, path, file)
+        except OSError as error:
+            if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                error.filename = str(self)  # write() does not say where it failed
+            raise
         finally:
             path.unlink(missing_ok=True)
 

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -60,7 +59,7 @@ def test_what_is_written_is_read(rows: list[ImageRow], part_size: int) -> None:
 
 def test_keys_of_any_language_are_kept(tmp_path: Path) -> None:
     keys = ["猫/ü.png", "a b/🐈.jpg", "n\u0303.png", "ñ.png", 'quote".png', "tab\t.png", "x" * 5000]
-    rows = [replace(ROWS[0], key=key, member=key, container=key) for key in keys]
+    rows = [ROWS[0]._replace(key=key, member=key, container=key) for key in keys]
     write_rows(Folder(tmp_path), rows, 3)
     assert list(reader_of(tmp_path, 7, 3).segment(0)) == rows
 
@@ -123,7 +122,7 @@ def test_the_hash_of_a_listing_covers_every_field(change: dict[str, object]) -> 
         digest.update(rows)
         return digest.hexdigest()
 
-    assert hashed(ROWS) != hashed([*ROWS[:50], replace(ROWS[50], **change), *ROWS[51:]])  # type: ignore[arg-type]
+    assert hashed(ROWS) != hashed([*ROWS[:50], ROWS[50]._replace(**change), *ROWS[51:]])  # type: ignore[arg-type]
     assert hashed(ROWS) != hashed(ROWS[:-1]) and hashed(ROWS) != hashed([ROWS[1], ROWS[0], *ROWS[2:]])
 
 
@@ -228,7 +227,7 @@ def test_labels_are_those_of_the_whole_dataset_and_rows_keep_their_own(tmp_path:
     labels = [[0, 1, -1], [0, 1, 1], [-1]]
     written: list[Segment] = []
     for classes, numbers in zip(names, labels, strict=True):
-        rows = [replace(ROWS[0], key=f"{len(written)}/{index}", label=label) for index, label in enumerate(numbers)]
+        rows = [ROWS[0]._replace(key=f"{len(written)}/{index}", label=label) for index, label in enumerate(numbers)]
         write_rows(Folder(tmp_path), rows, 5, first_file=len(written))
         written.append(Segment("folder", len(rows), "", 5, classes))
     reader = RowReader(Folder(tmp_path), Listing(tuple(written)))

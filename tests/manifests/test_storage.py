@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import signal
@@ -182,3 +183,10 @@ def test_arrays_are_hashed_as_their_bytes(tmp_path: Path) -> None:
 
 def test_free_space_is_told_for_folders_that_are_not_there_yet(tmp_path: Path) -> None:
     assert Folder(tmp_path / "a" / "b").free_bytes() > 0
+
+
+def test_a_full_disk_is_told_with_the_folder(tmp_path: Path) -> None:
+    """What write() raises has no name."""
+    with pytest.raises(OSError, match="No space") as caught, Folder(tmp_path).writer():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(tmp_path)
