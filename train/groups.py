@@ -85,10 +85,12 @@ class StochasticGroup(nn.Module):
         elif guidance is not None:
             prior = guided(*prior.halves(), *guidance)
         z = choose(prior)
-        joining = torch.cat([z, z]) if guided_later else z
-        rows = len(joining)
-        told = None if label is None else label[:rows]
-        return self.join(state[:rows], joining, residual[:rows], told), prior, z
+        if guided_later:
+            return self.join(state, torch.cat([z, z]), residual, label), prior, z
+        if guidance is not None:
+            count = len(z)
+            state, residual, label = state[:count], residual[:count], None if label is None else label[:count]
+        return self.join(state, z, residual, label), prior, z
 
     @property
     def penalized(self) -> list[RegularizedConvolution]:

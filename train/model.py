@@ -289,7 +289,8 @@ class HierarchicalVAE(nn.Module):
                 group = len(used)
                 later = group + 1 < len(weights) and weights[group + 1] is not None
                 state, prior, value = layer.generate(state, label, choices[group], weights[group], later)
-                label = None if label is None else label[: len(state)]
+                if weights[group] is not None and not later:  # from here on there is one path
+                    label = None if label is None else label[:count]
                 priors.append(prior)
                 used.append(value)
             else:
