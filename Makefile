@@ -64,7 +64,7 @@ test-xla: .venv-xla/installed
 	rm -rf build
 	.venv-cluster/bin/python -m pip install --quiet --no-deps --force-reinstall .
 
-# Ten seeds of random faults on each of two engines; LVAE_FAULT_SEEDS=100, for a hundred.
+# With random faults, ten seeds of encoding and two of decoding on each of two engines; LVAE_FAULT_SEEDS=100, for more.
 test-cluster: .venv-cluster/wheel
 	.venv-cluster/bin/python -m pytest -n $(CLUSTER_JOBS) --dist loadgroup -m "cluster and not slow" $(CLUSTER_TESTS)
 
