@@ -2,7 +2,7 @@
 
     python tests/benchmarks/scale.py [--rows 10000,100000,1000000] [--record]
     python tests/benchmarks/scale.py --rows 10000000 --record      # one more line; 3 GB of disk, ten minutes
-    python tests/benchmarks/scale.py --simulate DATASET       # from the timings of a job that was run
+    python tests/benchmarks/scale.py --simulate DATASET --by 2    # from the timings of a job that two workers ran
 
 Latents are 4x2x2. The null encoder stands in for reading, cropping and the network: it writes each part's raw latents,
 noise by the part's number, and its receipt, as a worker does. All else is the command's: `lvae scan` lists the
@@ -128,14 +128,18 @@ def measure(rows: int, dataset: Path) -> str:
     )
 
 
-def simulate(dataset: Path) -> list[str]:
-    """What so many workers would make of parts that take as long as those of a real job took. A simulation."""
+def simulate(dataset: Path, by: int) -> list[str]:
+    """How busy the workers of a real job were, and, a simulation, what more would make of parts that take as long."""
     folder = Folder(dataset)
     plan = read_plan(folder)
     assert plan is not None
     timings = [timing for part in range(plan.listing.parts) if (timing := read_timing(folder, part)) is not None]
     measured = np.array([timing.seconds for timing in timings])
+    took = max(timing.ended for timing in timings) - min(timing.ended - timing.seconds for timing in timings)
     lines = [
+        f"Workers: {by}, busy for {measured.sum() / by / took:.3f} of the {took:.1f} s from the first part's start to "
+        f"the last one's end. Simulated from these parts:",
+        "",
         f"{len(measured)} parts measured: median {np.median(measured):.2f} s, "
         f"99 % below {np.quantile(measured, 0.99):.2f} s, longest {measured.max():.2f} s.",
         "",
@@ -157,10 +161,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="10000,100000,1000000")
     parser.add_argument("--simulate", type=Path, metavar="DATASET")
+    parser.add_argument("--by", type=int, default=1, metavar="WORKERS", help="how many ran the job of DATASET")
     parser.add_argument("--record", action="store_true", help="write the table to scale.md")
     options = parser.parse_args()
     if options.simulate is not None:
-        print("\n".join(simulate(options.simulate)))
+        print("\n".join(simulate(options.simulate, options.by)))
         return
     print(f"{describe()}, one worker, load {os.getloadavg()[0]:.1f}\n\n{HEAD}", flush=True)
     lines = []
