@@ -12,7 +12,6 @@ import tracemalloc
 import zipfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -854,7 +853,7 @@ def test_labels_of_a_file_replace_those_of_the_source(tmp_path: Path) -> None:
     source = open_source(str(fill(tmp_path, ["cat/1.png", "dog/2.png"])))
     before = list(source.rows())
     rows = list(apply_labels(source.rows(), Labels(None, {"dog/2.png": 7}), source.counts))
-    assert rows == [replace(before[0], label=-1), replace(before[1], label=7)]
+    assert rows == [before[0]._replace(label=-1), before[1]._replace(label=7)]
     assert source.counts["unlabelled"] == 1
 
 
