@@ -32,7 +32,8 @@ class Group(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE or (error.filename is None and error.errno is None):
                 raise
-            advice = " Free some, then run the same command again." if error.errno == errno.ENOSPC else ""
+            full = (errno.ENOSPC, errno.EDQUOT)
+            advice = " Free some, then run the same command again." if error.errno in full else ""
             self._end(context, f"lvae: {error.filename or 'a file'}: {error.strerror}.{advice}", 1, error)
 
     @staticmethod

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage import TEMPORARY, Folder
 
 if TYPE_CHECKING:
     from lvae.manifests.storage_remote import RemoteFolder
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
+ATTEMPTS = 100  # at a lock file that others remove at the same moment
 BEAT_SECONDS = 5.0  # between two writes of a lease
 LEASE_SECONDS = 25.0  # without one, after which a lease is nobody's
 SETTLING_SECONDS = 1.0  # after taking over: of two who did so at once, the last one stays
@@ -47,28 +48,39 @@ def writing(folder: Folder) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Folder) -> Iterator[None]:
-    """A folder that was made for the lock, and got nothing else before an error, goes again with it."""
+    """Folders that were made for the lock, and got nothing else before an error, go again with it."""
     path = folder.local(LOCK)
-    made = not path.parent.exists()
+    made = [one for one in (path.parent, *path.parent.parents) if not one.exists()]
     descriptor = _lock_file(folder, path)
     try:
         yield
     except BaseException:
-        if made and list(path.parent.iterdir()) == [path]:
-            path.unlink()
-            with suppress(OSError):  # somebody has just put something there
-                path.parent.rmdir()
+        with suppress(OSError):  # somebody has just put something there, or taken everything away
+            _remove_empty(made)
         raise
     finally:
         os.close(descriptor)
 
 
+def _remove_empty(made: list[Path]) -> None:
+    """A folder with nothing but a lock, and the folders above it, the innermost first. OSError where there is more."""
+    if not made or {one.name for one in made[0].iterdir()} - {LOCK, TEMPORARY}:
+        return
+    if (made[0] / TEMPORARY).exists():
+        (made[0] / TEMPORARY).rmdir()
+    (made[0] / LOCK).unlink()
+    for folder in made:
+        folder.rmdir()
+
+
 def _lock_file(folder: Folder, path: Path) -> int:
     """The open descriptor of a file that this process has locked, and that is still the one of this name."""
-    while True:
+    for _ in range(ATTEMPTS):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            continue  # its last holder removed the folder between our two calls
         except OSError as error:
             raise LvaeError(
                 f"{folder}: cannot be written to ({error.strerror}). Name a folder that you may write to."
@@ -86,6 +98,7 @@ def _lock_file(folder: Folder, path: Path) -> int:
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         os.close(descriptor)  # its holder removed it between our two calls
+    raise LvaeError(f"{path}: vanishes as often as it is made. See what else removes files there.")
 
 
 @contextmanager

@@ -225,7 +225,7 @@ def write_rows(folder: Folder, rows: Iterable[ImageRow], part_size: int, first_f
 
 
 class ListingHash:
-    """The hash of a listing, row by row."""
+    """The hash of a listing's rows, whatever their batches."""
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()

@@ -24,7 +24,19 @@ U = TypeVar("U")
 
 TEMPORARY = ".tmp"
 CHUNK_BYTES = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT)
 REMOVALS = 8  # tries at a folder in which workers elsewhere, whose job has ended, still leave files
+
+
+@contextmanager
+def full_disk_named(place: object) -> Iterator[None]:
+    """Say where no space is left: what write() raises does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in FULL:
+            error.filename = str(place)
+        raise
 
 
 @dataclass(frozen=True)
@@ -181,12 +193,8 @@ class Folder:
         path = self.local(TEMPORARY) / uuid.uuid4().hex
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with path.open("xb") as file:
+            with full_disk_named(self), path.open("xb") as file:
                 yield Unfinished(self, path, file)
-        except OSError as error:
-            if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                error.filename = str(self)  # write() does not say where it failed
-            raise
         finally:
             path.unlink(missing_ok=True)
 

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import CHUNK_BYTES, FileRecord, Folder, Unfinished
+from lvae.manifests.storage import CHUNK_BYTES, FileRecord, Folder, Unfinished, full_disk_named
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class RemoteFolder(Folder):
     def writer(self) -> Iterator[Unfinished]:
         path = self.root / f"unfinished-{uuid.uuid4().hex}"
         try:
-            with path.open("xb") as file:
+            with full_disk_named(self.root), path.open("xb") as file:
                 yield _Unfinished(self, path, file)
         finally:
             path.unlink(missing_ok=True)

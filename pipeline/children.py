@@ -12,7 +12,7 @@ from typing import IO
 from lvae.pipeline.progress import Sparing
 
 CANCEL_SECONDS = 10.0  # for a submission to take its job off an engine elsewhere
-LOOKS, AT_LEAST_EVERY = 0.005, 10.0  # of a core's time, for looking at a machine's processes; seconds
+LOOKS, AT_LEAST_EVERY = 0.005, 2.0  # of a core's time, for looking at a machine's processes; seconds
 
 
 @contextmanager

@@ -72,6 +72,8 @@ def _check(dataset: Dataset, request: PicturesRequest) -> None:
     if request.part_size is not None and request.part_size % LEAST:
         raise LvaeError(f"--part-size {request.part_size}: write a multiple of {LEAST}, what is computed at once.")
     for file in (request.weights, request.network):
+        if file is not None and file.is_dir():
+            raise LvaeError(f"{file}: a folder; workers take one file. 'lvae autoencoder convert' makes one of it.")
         if file is not None and not file.is_file():
             raise LvaeError(f"{file}: there is no file of this name.")
 

@@ -160,6 +160,9 @@ class PartsDone:
         return sum(self._sizes[part] for part in waiting)
 
     def _is_waiting(self, task: str) -> bool:
-        part = int(task.removeprefix("part "))
+        number = task.removeprefix("part ")
+        if not number.isdecimal():
+            return False
+        part = int(number)
         place = bisect.bisect_left(self._waiting, part)
         return place < len(self._waiting) and self._waiting[place] == part

@@ -3,7 +3,6 @@
 Elements are part numbers and shard numbers; what comes out is a receipt, a few hundred bytes as JSON.
 """
 
-import errno
 import fcntl
 import os
 import tempfile
@@ -25,7 +24,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts import finished
 from lvae.manifests.pictures import PicturesPlan, finished_pictures, read_pictures_plan
 from lvae.manifests.plan import Plan, read_plan
-from lvae.manifests.storage import Folder, folder_at
+from lvae.manifests.storage import FULL, Folder, folder_at
 from lvae.manifests.timings import Timing, write_timing
 from lvae.manifests.views import read_view, write_shard
 from lvae.pipeline.progress import Reporter
@@ -155,7 +154,7 @@ def _failures(reporter: Reporter) -> Iterator[None]:
         reporter.failed("user", str(error))
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             reporter.failed("user", "no space left on the disk. Free some, then run the same command again to go on.")
         else:
             reporter.failed("storage", f"{type(error).__name__}: {error}")

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +104,46 @@ def test_what_a_killed_holder_left_is_no_lock(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_bytes(b"left behind")
     with writing(Folder(tmp_path)):
         pass
+
+
+def test_all_folders_made_for_nothing_go_again(tmp_path: Path) -> None:
+    dataset = tmp_path / "a/b/c"
+    with pytest.raises(LvaeError, match="refused"), writing(Folder(dataset)):
+        (dataset / ".tmp").mkdir()  # as a file that was begun leaves it
+        raise LvaeError("refused")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["plan.json", ".tmp/half"])
+def test_folders_with_something_in_them_stay(tmp_path: Path, name: str) -> None:
+    kept = tmp_path / "a/b" / name
+    with pytest.raises(LvaeError, match="refused"), writing(Folder(tmp_path / "a/b")):
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_bytes(b"kept")
+        raise LvaeError("refused")
+    assert kept.read_bytes() == b"kept"
+
+
+def test_a_folder_that_somebody_removed_hides_no_error(tmp_path: Path) -> None:
+    with pytest.raises(LvaeError, match="the reason"), writing(Folder(tmp_path / "a")):
+        shutil.rmtree(tmp_path / "a")
+        raise LvaeError("the reason")
+
+
+def test_a_folder_that_goes_while_the_lock_is_taken_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another command does that made it for nothing."""
+    opened, going = os.open, iter([True, True, False])
+
+    def after_somebody_removed_it(path: Path, *arguments: int) -> int:
+        if next(going, False):
+            path.parent.rmdir()
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", after_somebody_removed_it)
+    with writing(Folder(tmp_path / "a")):
+        assert (tmp_path / "a" / LOCK).exists()
 
 
 def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) -> None:

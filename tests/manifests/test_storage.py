@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage import FileRecord, Folder, HashingFile
+from lvae.manifests.storage_remote import RemoteFolder
 
 
 def test_a_file_is_written_and_recorded(tmp_path: Path) -> None:
@@ -185,8 +186,11 @@ def test_free_space_is_told_for_folders_that_are_not_there_yet(tmp_path: Path) -
     assert Folder(tmp_path / "a" / "b").free_bytes() > 0
 
 
-def test_a_full_disk_is_told_with_the_folder(tmp_path: Path) -> None:
-    """What write() raises has no name."""
-    with pytest.raises(OSError, match="No space") as caught, Folder(tmp_path).writer():
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert caught.value.filename == str(tmp_path)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_with_the_folder(tmp_path: Path, code: int) -> None:
+    """What write() raises has no name. Of a store, the disk is this machine's, where files are made."""
+    store = RemoteFolder("memory://bucket/full")
+    for folder, place in ((Folder(tmp_path), tmp_path), (store, store.root)):
+        with pytest.raises(OSError, match=os.strerror(code)) as caught, folder.writer():
+            raise OSError(code, os.strerror(code))
+        assert caught.value.filename == str(place)
