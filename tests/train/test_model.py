@@ -227,9 +227,14 @@ def test_labels_reach_posterior_and_prior_but_dropped_ones_only_the_posterior() 
 
 def batches_seen(model: HierarchicalVAE, **guidance: float | list[float]) -> list[int]:
     """How many states each prior was asked about, while two images are sampled."""
+    return batches_through(model, "prior_block", **guidance)
+
+
+def batches_through(model: HierarchicalVAE, block: str, **guidance: float | list[float]) -> list[int]:
+    """The same of another block of each group."""
     seen: list[int] = []
     hooks = [
-        module.prior_block.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+        getattr(module, block).register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
         for module in model.modules()
         if isinstance(module, StochasticGroup)
     ]
@@ -251,6 +256,8 @@ def test_without_guidance_the_unconditional_path_never_runs() -> None:
 def test_the_unconditional_path_ends_with_the_last_guided_group() -> None:
     seen = batches_seen(lively(CONDITIONAL), guidance_mean=[0, 1.5, 0, 0])
     assert seen == [4] * (2 + 2) + [2] * (3 + 1)
+    joined = batches_through(lively(CONDITIONAL), "shared_block", guidance_mean=[0, 1.5, 0, 0])
+    assert joined == [4] * 3 + [2] * (1 + 3 + 1), "what joins z of the last guided group to the state is one path's"
 
 
 def test_mean_guidance_skips_one_by_one_groups_in_the_papers_setting() -> None:

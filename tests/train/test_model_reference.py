@@ -84,7 +84,7 @@ def test_outputs_rates_losses_and_gradients_equal_the_reference(name: str, atten
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-@pytest.mark.parametrize("kind", ["unguided", "one weight", "per resolution"])
+@pytest.mark.parametrize("kind", ["unguided", "one weight", "per resolution", "the lower half"])
 def test_samples_equal_the_reference(name: str, kind: str) -> None:
     config = replace(EXAMPLES[name], attention="published")
     model = lively(config)
@@ -93,6 +93,7 @@ def test_samples_equal_the_reference(name: str, kind: str) -> None:
         "unguided": ([0.0] * levels, [0.0] * levels, 0.8),
         "one weight": ([1.5] * levels, [2.0] * levels, 1.0),
         "per resolution": ([0.0, *[1.5] * (levels - 1)], [0.0] * (levels - 1) + [1.0], 0.9),
+        "the lower half": ([1.5] * (levels // 2) + [0.0] * (levels - levels // 2), [0.0] * levels, 1.0),
     }[kind]
     x, labels = batch(config)
     low = low_resolution(asdict(config), x)
