@@ -119,7 +119,6 @@ class Outcome:
     which neither a receipt nor a submission appeared or ended. last_words: of the commands that failed."""
 
     engine: str
-    work: str
     seed: int
     faults: tuple[str, ...]
     codes: tuple[int, ...]
@@ -213,8 +212,12 @@ class Decoding:
         return ("decode", self._world.latents, place / "images.npz", *job)
 
     def progress(self, place: Path) -> float:
+        if (place / "images.npz").exists():
+            return 2.0
         done = len(list((place / "images.npz.parts" / "parts").glob("part-*.json"))) * DECODED_PART / DECODED
-        return 2.0 if (place / "images.npz").exists() else done
+        with suppress(FileNotFoundError):  # not begun, or has just got its name
+            done += (place / ".images.npz.unfinished").stat().st_size / self._world.images.stat().st_size
+        return done
 
     def submission(self, place: Path, options: tuple[str, ...], attempt: str) -> Submission | None:
         folder = Folder(place / "images.npz.parts")
@@ -431,8 +434,7 @@ class _Job:
     def outcome(self, seed: int) -> Outcome:
         seconds = time.monotonic() - self._begin
         words = tuple(self._last_words[:-1])
-        engine, work = self._engine.name, self._work.name
-        return Outcome(engine, work, seed, tuple(self._met), tuple(self._codes), seconds, self._quiet, words)
+        return Outcome(self._engine.name, seed, tuple(self._met), tuple(self._codes), seconds, self._quiet, words)
 
 
 def _signal(pid: int, number: int) -> None:
