@@ -1,13 +1,16 @@
 """The small world: labelled little pictures by seed, for demonstrations and tests that need no download.
 
 Eight things that a person tells apart at once, each with its own colours, place, size, light and grain. Picture i is
-a function of (seed, i) and of the size alone; its class is i modulo 8. Drawn at four times the size and reduced.
+a function of (seed, i), of the size and of whether it is night there; its class is i modulo 8. Drawn at four times the
+size and reduced. By day no class is far from a Gaussian; a share of nights makes every class two things in one.
 """
 
 import io
 import os
+from bisect import bisect_left
 from collections.abc import Callable
 from math import cos, pi, sin
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 
@@ -22,13 +25,23 @@ OVERSAMPLING = 4
 LARGEST_SIZE = 1024
 LARGEST_COUNT = 10_000_000
 UNFINISHED = ".unfinished"
+MOONLIGHT = np.array([0.75, 0.85, 1.15], np.float32)  # of red, green and blue
+DARKNESS = (0.08, 0.2)  # how much of the light is left at night
+GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly however many there are
 
 
-def write_scenes(folder: Path, count: int, size: int, seed: int, progress: Callable[[int], None] | None = None) -> None:
+def write_scenes(
+    folder: Path,
+    count: int,
+    size: int,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+    night: float = 0,
+) -> None:
     """Write `count` PNGs of size x size into folders by class; `progress` is told of each one that is there.
 
-    Pictures that are there already are left alone, so a run that was cut short goes on. Raises LvaeError where the
-    folder holds anything else, or pictures of another size.
+    night: the share of pictures at night, 0 to 1. Pictures that are there already are left alone, so a run that was cut
+    short goes on. Raises LvaeError where the folder holds anything else, or pictures of another size, seed or share.
     """
     if not 8 <= size <= LARGEST_SIZE or not 0 < count <= LARGEST_COUNT:
         raise LvaeError(
@@ -36,25 +49,40 @@ def write_scenes(folder: Path, count: int, size: int, seed: int, progress: Calla
         )
     width = len(str(LARGEST_COUNT - 1))
     wanted = {f"{CLASSES[i % len(CLASSES)]}/{i:0{width}}.png": i for i in range(count)}
-    _check_folder(folder, wanted, size, seed)
+    _check_folder(folder, wanted, size, seed, night)
     for name in CLASSES[:count]:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, index in wanted.items():
         path = folder / name
         if not path.exists():
             unfinished = path.with_suffix(UNFINISHED)
-            unfinished.write_bytes(_png(scene(seed, index, size)))
+            unfinished.write_bytes(_png(scene(seed, index, size, night)))
             unfinished.replace(path)
         if progress is not None:
             progress(1)
 
 
-def scene(seed: int, index: int, size: int) -> Image.Image:
-    """Picture `index`: RGB, size x size."""
+def scene(seed: int, index: int, size: int, night: float = 0) -> Image.Image:
+    """Picture `index`: RGB, size x size. With a larger share of nights, what was night before is so still."""
     random = Random(derive(seed, "scene", index))
     brush = Brush(size * OVERSAMPLING, random)
     MOTIFS[CLASSES[index % len(CLASSES)]](brush)
-    return _lit(brush.image.reduce(OVERSAMPLING), random, derive(seed, "grain", index))
+    by_day = _lit(brush.image.reduce(OVERSAMPLING), random, derive(seed, "grain", index))
+    hour, darkness = _hour(seed, index)
+    return by_day if hour >= night else _dimmed(by_day, darkness)
+
+
+def _hour(seed: int, index: int) -> tuple[float, float]:
+    """(0..1, below the share of nights it is one; how dark it would be). Hours of a class are spread evenly."""
+    number, of_class = divmod(index, len(CLASSES))
+    hour = (Random(derive(seed, "first hour", of_class)).random() + number * GOLDEN) % 1
+    least, most = DARKNESS
+    return hour, least + (most - least) * Random(derive(seed, "darkness", index)).random()
+
+
+def _dimmed(image: Image.Image, darkness: float) -> Image.Image:
+    dim = np.asarray(image, np.float32) * (darkness * MOONLIGHT)
+    return Image.fromarray(dim.round().clip(0, 255).astype(np.uint8))
 
 
 def _lit(image: Image.Image, random: Random, grain_seed: int) -> Image.Image:
@@ -76,8 +104,9 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _check_folder(folder: Path, wanted: dict[str, int], size: int, seed: int) -> None:
-    """Nothing but our own pictures may be in the way; the first and the last of them tell whose they are."""
+def _check_folder(folder: Path, wanted: dict[str, int], size: int, seed: int, night: float) -> None:
+    """Nothing but our own pictures may be in the way. The first and the last of them tell whose they are, and those
+    whose hours are next to the share of nights whether it is the same."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -89,6 +118,11 @@ def _check_folder(folder: Path, wanted: dict[str, int], size: int, seed: int) ->
     strange = [name for name in there if name not in wanted and not name.endswith(UNFINISHED)]
     if strange:
         raise LvaeError(f"{folder}: holds {min(strange)}, which is not of this world. Name a new or empty folder.")
-    for index, name in {*ours[:1], *ours[-1:]}:
-        if (folder / name).read_bytes() != _png(scene(seed, index, size)):
-            raise LvaeError(f"{folder}: holds pictures of another size or seed. Name a new or empty folder.")
+    by_hour = sorted((_hour(seed, index)[0], index, name) for index, name in ours)
+    dawn = bisect_left(by_hour, night, key=itemgetter(0))
+    telling = {*ours[:1], *ours[-1:], *(picture[1:] for picture in by_hour[max(0, dawn - 1) : dawn + 1])}
+    for index, name in telling:
+        if (folder / name).read_bytes() != _png(scene(seed, index, size, night)):
+            raise LvaeError(
+                f"{folder}: holds pictures of another size, seed or share of nights. Name a new or empty folder."
+            )

@@ -20,12 +20,6 @@ from lvae.manifests.selection import Selection, key_hash
 from lvae.manifests.storage import Folder
 
 
-def _hashes(keys: Iterable[str], purpose: str) -> NDArray[np.uint64]:
-    """64 bits a key, independent between purposes."""
-    digests = b"".join(hashlib.sha256(f"{purpose}/{key}".encode()).digest()[:8] for key in keys)
-    return np.frombuffer(digests, "<u8")
-
-
 @dataclass(frozen=True)
 class PartRows:
     """The stored images of a part that pass the filters of classes and keys."""
@@ -165,3 +159,9 @@ def sides_of(keys: list[str], splits: tuple[tuple[str, np.uint64], ...]) -> NDAr
         return np.zeros(len(keys), np.int64)
     bounds = np.array([bound for _, bound in splits], np.uint64)
     return np.searchsorted(bounds, _hashes(keys, "split"), side="left")
+
+
+def _hashes(keys: Iterable[str], purpose: str) -> NDArray[np.uint64]:
+    """64 bits a key, independent between purposes."""
+    digests = b"".join(hashlib.sha256(f"{purpose}/{key}".encode()).digest()[:8] for key in keys)
+    return np.frombuffer(digests, "<u8")

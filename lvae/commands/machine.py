@@ -13,13 +13,14 @@ from lvae.manifests.wording import counted
 @click.option("--count", type=click.IntRange(1), default=2000, show_default=True, help="Pictures.")
 @click.option("--size", type=click.IntRange(8, 1024), default=64, show_default=True, help="Side in pixels.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Picture i is a function of (seed, i).")
-def scenes(out: Path, count: int, size: int, seed: int) -> None:
+@click.option("--night", type=click.FloatRange(0, 1), default=0, show_default=True, help="Share of dark pictures.")
+def scenes(out: Path, count: int, size: int, seed: int, night: float) -> None:
     """Draw the small world: labelled little pictures in class folders, to try everything without a download."""
     from lvae.encode.scenes import write_scenes
     from lvae.pipeline.console import Bar
 
     with Bar("drawing", count, "pictures") as bar:
-        write_scenes(out, count, size, seed, bar.advance)
+        write_scenes(out, count, size, seed, bar.advance, night)
     click.echo(f"{out}: {counted(count, 'picture')} of {size} px")
 
 
@@ -31,7 +32,7 @@ def scenes(out: Path, count: int, size: int, seed: int) -> None:
     type=click.FloatRange(0, min_open=True),
     default=10.0,
     show_default=True,
-    help="What it may take on two slow cores: 300 updates for each.",
+    help="What it may take on two cores: 400 updates for each.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core].")
 def demo(out: Path, images: Path | None, minutes: float, workers: int | None) -> None:

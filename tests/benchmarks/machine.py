@@ -8,7 +8,8 @@ from pathlib import Path
 def describe() -> str:
     """One line."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    dirty = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    changed = ["git", "status", "--porcelain", "--", ".", ":!tests/benchmarks/*.md", ":!docs/*.png"]  # not by a record
+    dirty = subprocess.run(changed, capture_output=True, text=True, check=True).stdout
     return f"{processor()}, {platform.system()}, Python {platform.python_version()}, commit {commit.stdout.strip()}" + (
         " with changes" if dirty else ""
     )

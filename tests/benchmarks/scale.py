@@ -129,15 +129,23 @@ def measure(rows: int, dataset: Path) -> str:
 
 
 def simulate(dataset: Path, by: int) -> list[str]:
-    """How busy the workers of a real job were, and, a simulation, what more would make of parts that take as long."""
+    """How busy the workers of a real job were, and, a simulation, what more would make of parts that take as long.
+
+    Of a job that ran at once, on one machine: breaks and clocks that differ would count as idle.
+    """
     folder = Folder(dataset)
     plan = read_plan(folder)
     assert plan is not None
     timings = [timing for part in range(plan.listing.parts) if (timing := read_timing(folder, part)) is not None]
+    if not timings:
+        raise SystemExit(f"{dataset}: no part has timings.")
     measured = np.array([timing.seconds for timing in timings])
     took = max(timing.ended for timing in timings) - min(timing.ended - timing.seconds for timing in timings)
+    busy = measured.sum() / by / took
+    if busy > 1:
+        raise SystemExit(f"{dataset}: {by} busy for {busy:.2f} of the time? Say with --by how many it had.")
     lines = [
-        f"Workers: {by}, busy for {measured.sum() / by / took:.3f} of the {took:.1f} s from the first part's start to "
+        f"Workers: {by}, busy for {busy:.3f} of the {took:.1f} s from the first part's start to "
         f"the last one's end. Simulated from these parts:",
         "",
         f"{len(measured)} parts measured: median {np.median(measured):.2f} s, "
@@ -152,8 +160,8 @@ def simulate(dataset: Path, by: int) -> list[str]:
             ends = [0.0] * workers
             for seconds in durations:
                 heapq.heapreplace(ends, ends[0] + seconds)
-            busy = durations.sum() / (workers * max(ends))
-            lines.append(f"| {workers:,} | {workers * each:,} | {each} | {max(ends):.1f} | {busy:.3f} |")
+            share = durations.sum() / (workers * max(ends))
+            lines.append(f"| {workers:,} | {workers * each:,} | {each} | {max(ends):.1f} | {share:.3f} |")
     return lines
 
 
@@ -161,9 +169,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="10000,100000,1000000")
     parser.add_argument("--simulate", type=Path, metavar="DATASET")
-    parser.add_argument("--by", type=int, default=1, metavar="WORKERS", help="how many ran the job of DATASET")
+    parser.add_argument("--by", type=int, metavar="WORKERS", help="how many ran the job of DATASET")
     parser.add_argument("--record", action="store_true", help="write the table to scale.md")
     options = parser.parse_args()
+    if (options.simulate is None) != (options.by is None):
+        parser.error("--simulate and --by belong together")
     if options.simulate is not None:
         print("\n".join(simulate(options.simulate, options.by)))
         return

@@ -57,8 +57,27 @@ def test_a_second_run_goes_on_where_the_first_stopped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("size", "seed"), [(24, 0), (16, 1)])
 def test_pictures_of_another_world_are_not_mixed_in(tmp_path: Path, size: int, seed: int) -> None:
     write_scenes(tmp_path, 8, 16, seed=0)
-    with pytest.raises(LvaeError, match="another size or seed"):
+    with pytest.raises(LvaeError, match="another size, seed or share of nights"):
         write_scenes(tmp_path, 8, size, seed)
+
+
+def test_nights_are_dark_and_as_many_as_asked_for(tmp_path: Path) -> None:
+    by_day = [np.asarray(scene(0, i, 16), float).mean() for i in range(200)]
+    some = [np.asarray(scene(0, i, 16, night=0.2), float).mean() for i in range(200)]
+    dark = np.array([one < 0.4 * day for one, day in zip(some, by_day, strict=True)])
+    assert 0.12 < dark.mean() < 0.28
+    assert all(one == day for one, day, night in zip(some, by_day, dark, strict=True) if not night)
+    assert all(np.asarray(scene(0, i, 16, night=1), float).mean() < 0.4 * by_day[i] for i in range(50))
+
+
+@pytest.mark.parametrize(("there", "wanted"), [(0, 0.2), (0.2, 0), (0.2, 0.25), (0.25, 0.2), (1, 0.9)])
+def test_worlds_of_other_nights_are_not_mixed(tmp_path: Path, there: float, wanted: float) -> None:
+    write_scenes(tmp_path, 64, 8, seed=0, night=there)
+    before = hashes(tmp_path)
+    with pytest.raises(LvaeError, match="share of nights"):
+        write_scenes(tmp_path, 64, 8, seed=0, night=wanted)
+    write_scenes(tmp_path, 64, 8, seed=0, night=there)
+    assert hashes(tmp_path) == before
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
