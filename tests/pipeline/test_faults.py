@@ -87,7 +87,11 @@ def test_workers_that_stop_without_dying_are_given_up_after_a_minute(
 def test_a_second_command_on_the_same_dataset_is_refused(world: Path, tmp_path: Path) -> None:
     job = start(*command(world, tmp_path / "out"))
     wait_for("the lock", lambda: (tmp_path / "out/plan.json").exists())
-    second = lvae(*command(world, tmp_path / "out"), check=1)
+    job.send_signal(signal.SIGSTOP)  # on a busy machine it might end before the second command gets as far as the lock
+    try:
+        second = lvae(*command(world, tmp_path / "out"), check=1)
+    finally:
+        job.send_signal(signal.SIGCONT)
     assert second.stderr.count("\n") == 1
     assert "another lvae command is writing here" in second.stderr
     assert job.communicate(timeout=120) and job.returncode == 0
