@@ -3,13 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
+DEMO_MINUTES ?= 10
 CLUSTER_JOBS ?= 2
 CLUSTER_TESTS := tests/pipeline/test_random_faults.py tests/pipeline/test_clusters.py tests/pipeline/test_clusters_pictures.py tests/pipeline/test_s3.py
 
 .PHONY: demo test lint types pytest slow faults life fuzz .venv-cluster/wheel test-xla test-cluster faults-cluster bench clean
 
 demo: .venv/installed
-	$(BIN)/lvae demo $(DEMO)
+	$(BIN)/lvae demo $(DEMO) --minutes $(DEMO_MINUTES)
 
 test: lint types pytest
 
