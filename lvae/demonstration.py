@@ -10,7 +10,7 @@ import click
 from lvae.manifests.dataset import Dataset
 
 PICTURES, SIZE = 1000, 32
-UPDATES_A_MINUTE = 400  # with AVX-512 ten minutes then hold everything on two cores; without it, fifteen
+UPDATES_A_MINUTE = 400  # for two fast cores; an EPYC without AVX-512 made five a second, and needs longer
 SEEDS = (0, 1, 2)
 SCORED = 5000  # samples of each seed; of 500, kernel distances are noise
 NIGHT = 0.2  # by day alone a Gaussian a class is as near as real pictures are, and no model can be told from it
