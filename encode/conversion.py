@@ -14,7 +14,7 @@ from lvae.encode.weights_names import to_diffusers
 from lvae.encode.weights_safetensors import save_state
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.records import dumps
-from lvae.manifests.storage import TEMPORARY, FileRecord, Folder
+from lvae.manifests.storage.folder import TEMPORARY, FileRecord, Folder
 
 SUFFIX = ".safetensors"
 Layout = Literal["compvis", "diffusers"]

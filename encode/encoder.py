@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from lvae.encode import pixels as rgb
 from lvae.manifests.allocator import KEEPING
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import Encoding
+from lvae.manifests.messages import counted
+from lvae.manifests.parts.plan import Encoding
 from lvae.manifests.seeds import derive
-from lvae.manifests.storage import Folder
-from lvae.manifests.wording import counted
+from lvae.manifests.storage.folder import Folder
 
 if TYPE_CHECKING:
     import torch

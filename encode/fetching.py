@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from lvae.encode.conversion import Conversion, convert
 from lvae.encode.published import DEFAULT, PUBLISHED, Published, cache_folder, fetched, in_hub_cache
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.locks import writing
 from lvae.manifests.records import dumps
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.locks import writing
 
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 20

@@ -39,8 +39,8 @@ from lvae.encode.perceptual import Lpips
 from lvae.encode.weights import save_safetensors
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.locks import writing
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.locks import writing
 from lvae.train.checkpoints import Checkpoint, Checkpoints
 from lvae.train.devices import Device, open_device
 

@@ -21,9 +21,9 @@ from lvae.encode.part import read_bytes
 from lvae.encode.sources import Reader, open_reader, open_source
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import ImageRow
+from lvae.manifests.parts.rows import ImageRow
 from lvae.manifests.seeds import derive, permute
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 
 PIXELS, INDEX = "pictures.bin", "pictures.json"
 LARGEST_CACHE = 16 << 30  # bytes of reduced pictures; a fair sample is taken of sources that need more

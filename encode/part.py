@@ -15,10 +15,10 @@ from lvae.encode.encoder import Encoder
 from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.sources import Reader
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import Receipt, Rejection, finished, write_part
-from lvae.manifests.plan import ImageSettings, Plan
-from lvae.manifests.rows import ImageRow, RowReader
-from lvae.manifests.storage import Folder
+from lvae.manifests.parts.plan import ImageSettings, Plan
+from lvae.manifests.parts.receipts import Receipt, Rejection, finished, write_part
+from lvae.manifests.parts.rows import ImageRow, RowReader
+from lvae.manifests.storage.folder import Folder
 
 READ_DELAYS = (0.5, 2.0, 8.0)  # seconds before each further try at bytes that could not be read
 

@@ -30,7 +30,7 @@ from lvae.encode.sources_synthetic import PREFIX, SyntheticReader, SyntheticSour
 from lvae.encode.sources_tar import TarSource, refuse_compressed
 from lvae.encode.sources_zip import ZipReader, ZipSource
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import ImageRow
+from lvae.manifests.parts.rows import ImageRow
 
 __all__ = ["Labels", "Reader", "Source", "apply_labels", "open_reader", "open_source", "read_labels"]
 

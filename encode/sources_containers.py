@@ -8,7 +8,7 @@ from lvae.encode import sources_places as places
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources_names import MAX_MEMBER_BYTES
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import ImageRow
+from lvae.manifests.parts.rows import ImageRow
 
 KEPT_OPEN = 16
 PIECE_BYTES = 64 << 20  # one read of the system's is at most 2 GiB

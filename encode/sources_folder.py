@@ -22,7 +22,7 @@ from lvae.encode.images import ImageRejected, is_image
 from lvae.encode.sources_notes import Notes
 from lvae.encode.sources_remote import Entry
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import UNLABELLED, ImageRow
+from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 Found = tuple[str, int, str | int]  # key, length in bytes, what changes when the file does
 

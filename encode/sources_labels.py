@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from lvae.encode import sources_names as names
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import UNLABELLED, ImageRow
+from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 KEY_COLUMNS = ("key", "file_name", "filename", "file", "path", "image", "name", "id")
 LABEL_COLUMNS = ("label", "class", "category", "target", "class_id", "class_name", "label_id")

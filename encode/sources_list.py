@@ -23,8 +23,8 @@ from lvae.encode.sources_labels import KEY_COLUMNS, LABEL_COLUMNS, is_number
 from lvae.encode.sources_notes import Notes
 from lvae.encode.sources_remote import Status
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import UNLABELLED, ImageRow
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
+from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 ENDINGS = (".csv", ".jsonl", ".txt")
 PATH_COLUMNS = (*KEY_COLUMNS, "url", "image_path", "filepath")

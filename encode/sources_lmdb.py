@@ -16,7 +16,7 @@ from lvae.encode import sources_places as places
 from lvae.encode.images import is_image
 from lvae.encode.sources_notes import Notes
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import UNLABELLED, ImageRow
+from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 DATA = "data.mdb"
 MAGIC = b"\xde\xc0\xef\xbe"

@@ -14,8 +14,8 @@ from lvae.encode import sources_places as places
 from lvae.encode.sources_notes import Notes
 from lvae.encode.sources_tar import Member, is_image_member, members, opened
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import ImageRow
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
+from lvae.manifests.parts.rows import ImageRow
 
 BESIDE = "images beside the class tars"
 

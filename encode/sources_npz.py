@@ -24,7 +24,7 @@ from lvae.encode.sources_notes import Notes
 from lvae.encode.sources_npy_header import INTEGER, MAGIC, Array, read_header
 from lvae.encode.sources_zip import DAMAGE, data_offset, open_archive
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import UNLABELLED, ImageRow
+from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 IMAGES = ("arr_0", "images")
 LABELS = ("arr_1", "labels")

@@ -23,7 +23,7 @@ from lvae.encode.sources_forward import Forwards
 from lvae.encode.sources_notes import Notes
 from lvae.encode.sources_patterns import base_of
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import UNLABELLED, ImageRow
+from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 IMAGE_COLUMNS = ("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "pixel_values", "bytes")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "cls", "fine_label")

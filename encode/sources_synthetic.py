@@ -13,7 +13,7 @@ import numpy as np
 from lvae.encode.sources_names import MAX_LABEL
 from lvae.encode.sources_notes import Notes
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import ImageRow
+from lvae.manifests.parts.rows import ImageRow
 from lvae.manifests.seeds import derive
 
 PREFIX = "synthetic:"

@@ -24,7 +24,7 @@ from lvae.encode.images import is_image
 from lvae.encode.sources_notes import Notes
 from lvae.encode.sources_patterns import base_of, is_pattern
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import UNLABELLED, ImageRow
+from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 BLOCK = tarfile.BLOCKSIZE
 MAX_LABEL_BYTES = 1 << 20  # of a .cls or .json

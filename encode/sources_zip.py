@@ -20,7 +20,7 @@ from lvae.encode.sources_containers import Containers
 from lvae.encode.sources_notes import Notes
 from lvae.encode.sources_remote import patiently
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import UNLABELLED, ImageRow
+from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE.TXT, 4.3.7
 LOCAL_MAGIC = b"PK\x03\x04"

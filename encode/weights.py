@@ -1,6 +1,6 @@
 """Weights of autoencoders: any file or folder they come in, told apart by content. No file's code is ever run.
 
-The formats are in manifests/weights_files.py, folders in weights_folder.py, the names of tensors in weights_names.py.
+The formats are in manifests/tensors/open.py, folders in weights_folder.py, the names of tensors in weights_names.py.
 """
 
 import math
@@ -26,9 +26,9 @@ from lvae.encode.weights_names import (
 )
 from lvae.encode.weights_safetensors import save_safetensors
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.weights_files import Stored, open_tensors
-from lvae.manifests.weights_stored import read_all
-from lvae.manifests.wording import printable
+from lvae.manifests.messages import printable
+from lvae.manifests.tensors.lazy_tensor import read_all
+from lvae.manifests.tensors.open import Stored, open_tensors
 
 __all__ = [
     "Contents",

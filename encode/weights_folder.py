@@ -8,7 +8,7 @@ from typing import Any
 
 from lvae.encode.architectures import LdmSpec, PixelsSpec, Spec, shown
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.weights_files import SUFFIXES
+from lvae.manifests.tensors.open import SUFFIXES
 
 CLASSES = {"AutoencoderKL": "kl", "VQModel": "vq", "AutoencoderTiny": "tiny"}
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -12,7 +12,7 @@ from torch import Tensor
 from lvae.encode.architectures import MAX_PATCH
 from lvae.encode.recognition import Shaped
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.wording import printable
+from lvae.manifests.messages import printable
 
 T = TypeVar("T", bound=Shaped)
 

@@ -18,9 +18,9 @@ from lvae.evaluate.decode import decoded, load_decoder
 from lvae.evaluate.figures import Captioned
 from lvae.manifests.dataset import MANIFEST, Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import ImageSettings
-from lvae.manifests.rows import UNLABELLED, ImageRow
-from lvae.manifests.storage import folder_at
+from lvae.manifests.parts.plan import ImageSettings
+from lvae.manifests.parts.rows import UNLABELLED, ImageRow
+from lvae.manifests.storage.folder import folder_at
 
 SPARE = 8  # more pictures than wanted are looked up, for some may turn out to be broken
 

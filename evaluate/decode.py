@@ -15,7 +15,7 @@ from lvae.evaluate.figures import png
 from lvae.evaluate.streamed_npz import StreamedArray, whole, write_streamed
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import AutoencoderRecord
+from lvae.manifests.parts.plan import AutoencoderRecord
 
 Rounding = Literal["nearest", "truncate"]
 GRID_LIMIT = 1024  # pictures that still make a grid a person can look at

@@ -14,8 +14,8 @@ from lvae.evaluate.decode import Decoded
 from lvae.evaluate.figures import Captioned
 from lvae.evaluate.grids import Block, Row, by_class, class_name, grid, sequence
 from lvae.manifests.dataset import Dataset
-from lvae.manifests.rows import UNLABELLED
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
+from lvae.manifests.parts.rows import UNLABELLED
 
 COLUMNS, COLUMNS_BESIDE = 8, 4
 

@@ -15,9 +15,9 @@ from lvae.encode.untrained import is_untrained
 from lvae.evaluate.figures import COLOURS, Captioned, Series, bar_chart, density_chart, pair_grid, png, stacked
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import Receipt, read_raw, read_receipt
-from lvae.manifests.plan import Plan, read_plan
-from lvae.manifests.rows import RowReader
+from lvae.manifests.parts.plan import Plan, read_plan
+from lvae.manifests.parts.receipts import Receipt, read_raw, read_receipt
+from lvae.manifests.parts.rows import RowReader
 from lvae.manifests.seeds import permute
 
 BINS = 81

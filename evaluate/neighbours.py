@@ -19,9 +19,9 @@ from lvae.evaluate.queries import Queries
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import read_plan
+from lvae.manifests.messages import counted
+from lvae.manifests.parts.plan import read_plan
 from lvae.manifests.seeds import permute
-from lvae.manifests.wording import counted
 
 READ_ROWS = 1024
 LARGE = 96  # pixels of a side: captions need room

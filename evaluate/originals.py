@@ -11,8 +11,8 @@ from lvae.encode.sources import Reader, open_reader
 from lvae.evaluate.decode import decoded
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import Plan, read_plan
-from lvae.manifests.rows import ImageRow, RowReader
+from lvae.manifests.parts.plan import Plan, read_plan
+from lvae.manifests.parts.rows import ImageRow, RowReader
 
 BATCH = 32
 Pixels = NDArray[np.uint8]

@@ -22,14 +22,14 @@ from lvae.evaluate.reference_files import write_reference_of_features
 from lvae.evaluate.stacks import BATCH
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.pictures import (
+from lvae.manifests.parts.decoded_parts import (
     PictureReceipt,
     PicturesPlan,
     finished_pictures,
     picture_parts,
     write_picture_part,
 )
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 
 Progress = Callable[[int], None]
 

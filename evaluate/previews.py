@@ -10,7 +10,7 @@ from PIL import Image
 from lvae.evaluate.figures import PAPER, png
 from lvae.evaluate.inspection import decode, load_autoencoder
 from lvae.manifests.dataset import Dataset
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 
 DEVIATIONS = 3.0  # of a normalized latent: black to white
 SIDE, GAP, COLUMNS = 96, 4, 8

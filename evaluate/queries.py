@@ -11,8 +11,8 @@ from lvae.evaluate import settings_in_words
 from lvae.evaluate.sample import SampleOptions, draw, prepare
 from lvae.manifests.dataset import MANIFEST, Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import AutoencoderRecord
-from lvae.manifests.storage import Folder
+from lvae.manifests.parts.plan import AutoencoderRecord
+from lvae.manifests.storage.folder import Folder
 from lvae.train.devices import Device
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from lvae.manifests import records
 from lvae.manifests.dataset import WRITTEN_BY
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 
 
 def remembered(folder: Folder, name: str, key: object, make: Callable[[], Any]) -> Any:

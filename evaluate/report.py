@@ -15,7 +15,7 @@ from lvae.evaluate.report_page import Head, Line, key_figures, page, pictures
 from lvae.evaluate.report_subject import COLUMNS, Subject, sample_shots
 from lvae.evaluate.sweep_figures import metric_title, setting_in_words
 from lvae.manifests.dataset import VERSION
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
 from lvae.train.devices import Device
 from lvae.train.estimates import estimate
 

@@ -38,8 +38,8 @@ from lvae.evaluate.sweep_figures import lower_is_better, metric_title, setting_i
 from lvae.manifests import records
 from lvae.manifests.dataset import WRITTEN_BY, Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import Folder
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
+from lvae.manifests.storage.folder import Folder
 from lvae.train.devices import Device
 from lvae.train.runs import CONFIG
 

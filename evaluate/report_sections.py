@@ -35,7 +35,7 @@ from lvae.evaluate.sweep import Setting
 from lvae.evaluate.sweep_figures import setting_in_words, sweep_charts
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
 from lvae.train.estimates import estimate
 
 

@@ -19,7 +19,7 @@ from lvae.evaluate.sweep_figures import setting_in_words
 from lvae.evaluate.sweep_scoring import LatentScoring
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 from lvae.train.devices import Device
 from lvae.train.metrics import read_metrics
 from lvae.train.runs import RunConfig, latest_checkpoint, read_run

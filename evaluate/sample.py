@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from lvae.evaluate.sampling_choices import Convention, guidance_weights, labels_of, numbers
-from lvae.manifests import samples
 from lvae.manifests.dataset import WRITTEN_BY, Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.publishing import samples
 from lvae.manifests.seeds import derive
-from lvae.manifests.selection import TRAIN
 from lvae.manifests.statistics import Normalization
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.views.selection import TRAIN
 from lvae.train.devices import Device
 from lvae.train.model import HierarchicalVAE
 from lvae.train.noise import draw_noise

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from lvae.manifests import records
-from lvae.manifests.samples import SAMPLES, SamplesPlan
-from lvae.manifests.storage import Folder
+from lvae.manifests.publishing.samples import SAMPLES, SamplesPlan
+from lvae.manifests.storage.folder import Folder
 
 
 def weight(values: Sequence[float]) -> str:

@@ -14,7 +14,7 @@ from lvae.encode.part import read_bytes
 from lvae.encode.sources import Reader, open_reader, open_source
 from lvae.evaluate.stacks import BATCH, ImageStack, chosen_positions
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import ImageRow
+from lvae.manifests.parts.rows import ImageRow
 
 LOSSY = ((b"\xff\xd8\xff", 0), (b"WEBP", 8))  # JPEG, WebP: by what they begin with, whatever they are called
 

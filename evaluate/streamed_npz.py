@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lvae.manifests.parts import array_header
+from lvae.manifests.parts.receipts import array_header
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from lvae.evaluate.score_table import Figures
 from lvae.manifests import records
 from lvae.manifests.dataset import WRITTEN_BY, Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import first_difference
-from lvae.manifests.storage import Folder
+from lvae.manifests.parts.plan import first_difference
+from lvae.manifests.storage.folder import Folder
 from lvae.train.config import ModelConfig
 from lvae.train.devices import Device
 

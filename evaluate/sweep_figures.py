@@ -16,7 +16,7 @@ from lvae.evaluate.grids import Block, Row, class_name, grid
 from lvae.evaluate.inspection import decode
 from lvae.evaluate.sweep import Setting, SweepRecord, samples_at
 from lvae.manifests.dataset import Dataset
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
 
 TITLES = {
     "latent_frechet_distance": "Fréchet distance between latents",

@@ -45,7 +45,7 @@ def ready(
 
 def examine(engine: "Engine", dataset: str, source: str | None) -> None:
     """Whether an engine on other machines is there and fit, before anything is begun."""
-    from lvae.manifests.storage import folder_at
+    from lvae.manifests.storage.folder import folder_at
     from lvae.pipeline import clusters
     from lvae.pipeline.console import say
 

@@ -41,7 +41,7 @@ from lvae.manifests import records
 from lvae.manifests.allocator import keep_freed_memory
 from lvae.manifests.dataset import MANIFEST, Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import folder_at
+from lvae.manifests.storage.folder import folder_at
 from lvae.options import print_json
 from lvae.pipeline.console import Bar, say
 from lvae.train.devices import Precision, open_device

@@ -18,7 +18,7 @@ from lvae.encode.weights_safetensors import save_state
 from lvae.manifests import records
 from lvae.manifests.dataset import WRITTEN_BY
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import TEMPORARY, Folder
+from lvae.manifests.storage.folder import TEMPORARY, Folder
 from lvae.pipeline.console import say
 from lvae.train.model import HierarchicalVAE
 from lvae.train.published import model_of, published_state

@@ -21,9 +21,9 @@ from lvae.exporting import Exported, read_exported
 from lvae.manifests import records
 from lvae.manifests.dataset import WRITTEN_BY, Statistics
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import UNKNOWN, AutoencoderRecord, ImageSettings
+from lvae.manifests.parts.plan import UNKNOWN, AutoencoderRecord, ImageSettings
 from lvae.manifests.statistics import Normalization
-from lvae.manifests.storage import TEMPORARY, Folder
+from lvae.manifests.storage.folder import TEMPORARY, Folder
 from lvae.pipeline.console import Bar, say
 from lvae.train.checkpoints import Checkpoints
 from lvae.train.config import ModelConfig, TrainConfig

@@ -20,7 +20,7 @@ from lvae.evaluate.subjects import Studio, Subject, from_dataset, from_files, op
 from lvae.manifests import records
 from lvae.manifests.dataset import MANIFEST
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import folder_at
+from lvae.manifests.storage.folder import folder_at
 from lvae.options import print_json
 from lvae.pipeline.console import Bar, say
 from lvae.train.checkpoints import Checkpoints

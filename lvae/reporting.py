@@ -23,7 +23,7 @@ from lvae.evaluating import Pictures, image_stack, is_dataset
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
 from lvae.options import print_json
 from lvae.pipeline.console import Bar, say
 from lvae.train.devices import Precision, open_device

@@ -12,8 +12,8 @@ from lvae.manifests import records
 from lvae.manifests.allocator import keep_freed_memory
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.locks import writing
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.locks import writing
 from lvae.pipeline.console import Bar, say
 from lvae.train.checkpoints import Checkpoint
 from lvae.train.devices import Device, open_device

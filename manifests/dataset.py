@@ -15,14 +15,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.latent_pairs import Pair, latent_pairs
-from lvae.manifests.parts import read_raw, read_receipt
-from lvae.manifests.plan import AutoencoderRecord, Encoding, ImageSettings, read_plan_if_whole
-from lvae.manifests.selection import TRAIN, Selection
-from lvae.manifests.shards import ArrayLike, SplitReader, codec
+from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings, read_plan_if_whole
+from lvae.manifests.parts.receipts import read_raw, read_receipt
+from lvae.manifests.shards.layout import ArrayLike, SplitReader, codec
+from lvae.manifests.shards.torch_dataset import Pair, latent_pairs
 from lvae.manifests.statistics import PIXEL_VALUES, Normalization
-from lvae.manifests.storage import Folder, folder_at
-from lvae.manifests.views import ViewSettings, read_view
+from lvae.manifests.storage.folder import Folder, folder_at
+from lvae.manifests.views.selection import TRAIN, Selection
+from lvae.manifests.views.view import ViewSettings, read_view
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset as TorchDataset

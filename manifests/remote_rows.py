@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import array_header
-from lvae.manifests.storage import Folder
+from lvae.manifests.parts.receipts import array_header
+from lvae.manifests.storage.folder import Folder
 
 GAP_BYTES = 64 << 10  # between two rows, that cost less to read along than another request
 WINDOW_BYTES = 64 << 20  # asked for at the same time, and then held

@@ -1,7 +1,7 @@
 """A dataset in a few lines, for a person."""
 
 from lvae.manifests.dataset import Manifest
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
 
 
 def summary(name: str, manifest: Manifest) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 from distributed import Client
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import TEMPORARY, folder_at
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
+from lvae.manifests.storage.folder import TEMPORARY, folder_at
 from lvae.pipeline.workers import Answer, Question, answer, package
 
 CONNECT_SECONDS = 8.0

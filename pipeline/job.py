@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lvae.manifests import erasure
 from lvae.manifests.dataset import Manifest, read_manifest, view_settings
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.faults import Fault
-from lvae.manifests.locks import writing
+from lvae.manifests.messages import counted
 from lvae.manifests.option_names import option_of, value_of
-from lvae.manifests.parts import beyond, finished, orphans, receipt_name, receipts
-from lvae.manifests.plan import PLAN, Plan, first_difference, read_plan_if_whole, write_plan
-from lvae.manifests.publish import drop_raw, write_rejected
-from lvae.manifests.storage import Folder, folder_at
-from lvae.manifests.verification import mend_command, verify
-from lvae.manifests.views import ViewSettings, shard_receipt_name
-from lvae.manifests.wording import counted
+from lvae.manifests.parts import erasure
+from lvae.manifests.parts.plan import PLAN, Plan, first_difference, read_plan_if_whole, write_plan
+from lvae.manifests.parts.receipts import beyond, finished, orphans, receipt_name, receipts
+from lvae.manifests.publishing.publish import drop_raw, write_rejected
+from lvae.manifests.storage.folder import Folder, folder_at
+from lvae.manifests.storage.locks import writing
+from lvae.manifests.verify.verify import mend_command, verify
+from lvae.manifests.views.view import ViewSettings, shard_receipt_name
 from lvae.pipeline import progress, runners
 from lvae.pipeline.console import Bar, say
 from lvae.pipeline.planning import EncodeOptions, prepare

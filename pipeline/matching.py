@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import Plan
-from lvae.manifests.rows import UNLABELLED, ImageRow, RowReader
-from lvae.manifests.storage import Folder
+from lvae.manifests.parts.plan import Plan
+from lvae.manifests.parts.rows import UNLABELLED, ImageRow, RowReader
+from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.scanning import Scan
 
 

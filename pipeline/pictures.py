@@ -9,10 +9,10 @@ from typing import Literal
 from lvae.evaluate.picture_parts import assemble
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.locks import LOCK, writing
-from lvae.manifests.pictures import PARTS, PLAN, Kind, PicturesPlan, begin, finished_pictures
-from lvae.manifests.selection import TRAIN
-from lvae.manifests.storage import CHUNK_BYTES, FileRecord, Folder, folder_at
+from lvae.manifests.parts.decoded_parts import PARTS, PLAN, Kind, PicturesPlan, begin, finished_pictures
+from lvae.manifests.storage.folder import CHUNK_BYTES, FileRecord, Folder, folder_at
+from lvae.manifests.storage.locks import LOCK, writing
+from lvae.manifests.views.selection import TRAIN
 from lvae.pipeline import progress, runners
 from lvae.pipeline.console import Bar, say
 from lvae.pipeline.submission import Submission

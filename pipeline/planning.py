@@ -12,8 +12,7 @@ from lvae.encode.published import DEFAULT, shipped_or_fetched
 from lvae.encode.weights import save_safetensors
 from lvae.manifests.dataset import MANIFEST, read_manifest_if_whole
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import RAW
-from lvae.manifests.plan import (
+from lvae.manifests.parts.plan import (
     AutoencoderRecord,
     Encoding,
     ImageSettings,
@@ -24,7 +23,8 @@ from lvae.manifests.plan import (
     refuse_change,
     write_plan,
 )
-from lvae.manifests.storage import Folder
+from lvae.manifests.parts.receipts import RAW
+from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.recognition import append, inherited_limit, recognize
 from lvae.pipeline.scanning import DEFAULT_PART_SIZE, ScanOptions, scan
 

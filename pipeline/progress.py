@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import TEMPORARY, Folder
+from lvae.manifests.storage.folder import TEMPORARY, Folder
 
 PROGRESS = f"{TEMPORARY}/progress"
 INTERVAL = 0.5  # seconds between two reports of a worker

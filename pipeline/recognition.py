@@ -7,21 +7,13 @@ from dataclasses import replace
 from lvae.encode.part import content_sha256
 from lvae.encode.sources import open_reader
 from lvae.encode.sources_places import SEEN_RANGE, resolved
-from lvae.manifests.copying import has_labels
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import Receipt, fits, read_receipt
-from lvae.manifests.plan import Plan
-from lvae.manifests.rows import (
-    UNLABELLED,
-    DamagedRowsError,
-    ImageRow,
-    Listing,
-    RowReader,
-    Segment,
-    write_rows,
-)
-from lvae.manifests.storage import Folder
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
+from lvae.manifests.parts.copying import has_labels
+from lvae.manifests.parts.plan import Plan
+from lvae.manifests.parts.receipts import Receipt, fits, read_receipt
+from lvae.manifests.parts.rows import UNLABELLED, DamagedRowsError, ImageRow, Listing, RowReader, Segment, write_rows
+from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.matching import Match
 from lvae.pipeline.scanning import Scan, ScanOptions, origin, remember, remembered, tell
 

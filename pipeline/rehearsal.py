@@ -12,13 +12,13 @@ from lvae.encode.part import open_row
 from lvae.encode.sources import open_reader
 from lvae.manifests import records
 from lvae.manifests.dataset import read_manifest_if_whole
-from lvae.manifests.parts import finished
-from lvae.manifests.plan import Encoding, Plan, read_plan, refuse_change
-from lvae.manifests.rows import ImageRow, Listing, RowReader, Segment
-from lvae.manifests.storage import Folder, folder_at
-from lvae.manifests.storage_remote import ENDLESS
-from lvae.manifests.views import ViewSettings
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
+from lvae.manifests.parts.plan import Encoding, Plan, read_plan, refuse_change
+from lvae.manifests.parts.receipts import finished
+from lvae.manifests.parts.rows import ImageRow, Listing, RowReader, Segment
+from lvae.manifests.storage.folder import Folder, folder_at
+from lvae.manifests.storage.object_store import ENDLESS
+from lvae.manifests.views.view import ViewSettings
 from lvae.pipeline.console import duration, say
 from lvae.pipeline.job import settings_for
 from lvae.pipeline.matching import Match

@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lvae.manifests import erasure
-from lvae.manifests.copying import DUPLICATE, repeated_keys, take_listing, take_parts, united
 from lvae.manifests.dataset import MANIFEST, Manifest, read_manifest, view_settings
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.locks import writing
-from lvae.manifests.order import select
-from lvae.manifests.parts import beyond, orphans, receipts
-from lvae.manifests.plan import Plan, erasing, read_plan, write_plan
-from lvae.manifests.publish import write_rejected
-from lvae.manifests.selected_rows import left_out
-from lvae.manifests.selection import Selection
-from lvae.manifests.storage import Folder, folder_at
-from lvae.manifests.views import ViewSettings
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
+from lvae.manifests.parts import erasure
+from lvae.manifests.parts.copying import DUPLICATE, repeated_keys, take_listing, take_parts, united
+from lvae.manifests.parts.plan import Plan, erasing, read_plan, write_plan
+from lvae.manifests.parts.receipts import beyond, orphans, receipts
+from lvae.manifests.publishing.publish import write_rejected
+from lvae.manifests.storage.folder import Folder, folder_at
+from lvae.manifests.storage.locks import writing
+from lvae.manifests.views.order import select
+from lvae.manifests.views.selected_rows import left_out
+from lvae.manifests.views.selection import Selection
+from lvae.manifests.views.view import ViewSettings
 from lvae.pipeline import runners
 from lvae.pipeline.console import Bar, say
 from lvae.pipeline.job import Result, finish_erasing, refuse_faults

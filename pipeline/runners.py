@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 from lvae.pipeline import clusters, progress
 from lvae.pipeline.children import ProcessGroup, child, last_line
 from lvae.pipeline.console import say

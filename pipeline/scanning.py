@@ -9,10 +9,10 @@ from lvae.encode.sources import Source, apply_labels, open_source, read_labels
 from lvae.encode.sources_places import SEEN_RANGE
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import Origin, Plan
-from lvae.manifests.rows import ImageRow, Listing, Segment, write_rows
-from lvae.manifests.storage import Folder
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
+from lvae.manifests.parts.plan import Origin, Plan
+from lvae.manifests.parts.rows import ImageRow, Listing, Segment, write_rows
+from lvae.manifests.storage.folder import Folder
 
 SEEN = "timings/source.json"
 DEFAULT_PART_SIZE = 512

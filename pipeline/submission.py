@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.pictures import read_pictures_plan
-from lvae.manifests.plan import read_plan
-from lvae.manifests.storage import folder_at
+from lvae.manifests.parts.decoded_parts import read_pictures_plan
+from lvae.manifests.parts.plan import read_plan
+from lvae.manifests.storage.folder import folder_at
 
 if TYPE_CHECKING:
     from lvae.pipeline.transforms import Job

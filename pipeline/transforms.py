@@ -21,12 +21,12 @@ from apache_beam.metrics import Metrics
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import finished
-from lvae.manifests.pictures import PicturesPlan, finished_pictures, read_pictures_plan
-from lvae.manifests.plan import Plan, read_plan
-from lvae.manifests.storage import FULL, Folder, folder_at
-from lvae.manifests.timings import Timing, write_timing
-from lvae.manifests.views import read_view, write_shard
+from lvae.manifests.parts.decoded_parts import PicturesPlan, finished_pictures, read_pictures_plan
+from lvae.manifests.parts.plan import Plan, read_plan
+from lvae.manifests.parts.receipts import finished
+from lvae.manifests.parts.timings import Timing, write_timing
+from lvae.manifests.storage.folder import FULL, Folder, folder_at
+from lvae.manifests.views.view import read_view, write_shard
 from lvae.pipeline.progress import Reporter
 from lvae.pipeline.workers import other_package
 

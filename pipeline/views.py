@@ -7,16 +7,16 @@ from typing import Any
 from lvae.manifests import records
 from lvae.manifests.dataset import Manifest, view_settings
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.order import select
-from lvae.manifests.parts import finished, receipts, receipts_record
-from lvae.manifests.plan import Plan
-from lvae.manifests.publish import describe, swap
-from lvae.manifests.selection import resolve_selection
-from lvae.manifests.shards import codec
+from lvae.manifests.messages import counted
+from lvae.manifests.parts.plan import Plan
+from lvae.manifests.parts.receipts import finished, receipts, receipts_record
+from lvae.manifests.publishing.publish import describe, swap
+from lvae.manifests.shards.layout import codec
 from lvae.manifests.statistics import Normalization
-from lvae.manifests.storage import Folder
-from lvae.manifests.views import ViewPlan, ViewSettings, finished_shard, plan_view, read_view, write_view
-from lvae.manifests.wording import counted
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.views.order import select
+from lvae.manifests.views.selection import resolve_selection
+from lvae.manifests.views.view import ViewPlan, ViewSettings, finished_shard, plan_view, read_view, write_view
 from lvae.pipeline import runners
 from lvae.pipeline.console import Bar, say
 from lvae.pipeline.submission import Submission

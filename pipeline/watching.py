@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from lvae.manifests.dataset import read_manifest_if_whole
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import receipt_name
-from lvae.manifests.plan import Plan, read_plan
-from lvae.manifests.storage import Folder, folder_at
-from lvae.manifests.timings import Timing, images_per_second, read_timing
-from lvae.manifests.views import ViewPlan, finished_shard, read_view
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
+from lvae.manifests.parts.plan import Plan, read_plan
+from lvae.manifests.parts.receipts import receipt_name
+from lvae.manifests.parts.timings import Timing, images_per_second, read_timing
+from lvae.manifests.storage.folder import Folder, folder_at
+from lvae.manifests.views.view import ViewPlan, finished_shard, read_view
 from lvae.pipeline import progress
 from lvae.pipeline.console import Bar, duration, say
 

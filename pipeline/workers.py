@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from lvae.manifests.storage import folder_at
+from lvae.manifests.storage.folder import folder_at
 
 FOLDERS = ("manifests", "encode", "evaluate", "pipeline")  # whose code workers run
 LIBRARIES = ("torch", "numpy", "pillow")  # which have a say in the last bits of latents

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lvae.encode.scenes import write_scenes
-from lvae.manifests.storage import Folder
-from lvae.manifests.verification import verify
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.verify.verify import verify
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "datasets.md").read_text()
 STORIES = TEXT.split("\n## Stories\n", 1)[1].split("\n## ", 1)[0]

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import Folder, flush_folder
+from lvae.manifests.storage.folder import Folder, flush_folder
 
 CHECKSUMS, STATE = "checksums.json", "state.json"
 NAME = re.compile(r"step-(\d{8,})")

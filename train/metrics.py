@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lvae.manifests import records
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 from lvae.train.runs import METRICS, TENSORBOARD
 
 

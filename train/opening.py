@@ -8,7 +8,7 @@ import numpy as np
 
 from lvae.manifests.dataset import MANIFEST, Dataset, FileEntry, read_manifest
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import Folder, folder_at
+from lvae.manifests.storage.folder import Folder, folder_at
 from lvae.train.config import ModelConfig
 
 CHECKED_BYTES = 64 << 30  # of shards are read and checked at the start, about a minute; of larger ones only the sizes

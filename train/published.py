@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import printable
 from lvae.manifests.seeds import derive
-from lvae.manifests.weights_stored import StoredTensor, check_proportion
-from lvae.manifests.wording import printable
+from lvae.manifests.tensors.lazy_tensor import StoredTensor, check_proportion
 from lvae.train.config import ModelConfig
 from lvae.train.layers import RegularizedConvolution
 from lvae.train.model import HierarchicalVAE

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.weights_files import open_tree
-from lvae.manifests.weights_stored import StoredTensor
-from lvae.manifests.wording import printable
+from lvae.manifests.messages import printable
+from lvae.manifests.tensors.lazy_tensor import StoredTensor
+from lvae.manifests.tensors.open import open_tree
 from lvae.train.published_flax import torch_names
 
 VAE, AUTOENCODER = "vae.", "dae."

@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import Tensor
 
-from lvae.manifests.weights_stored import StoredTensor
+from lvae.manifests.tensors.lazy_tensor import StoredTensor
 
 BLOCK = ("conv1", "conv2", "dense1", "dense2")
 ENCODER_LAYER = re.compile(r"encoder/EncoderLevel_(\d{1,4})/layer_list_(\d{1,4})")

@@ -8,9 +8,9 @@ from typing import Any, Literal, Self
 from lvae.manifests import records
 from lvae.manifests.dataset import WRITTEN_BY, Dataset, Manifest, Statistics
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import AutoencoderRecord, ImageSettings
+from lvae.manifests.parts.plan import AutoencoderRecord, ImageSettings
 from lvae.manifests.statistics import Normalization
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 from lvae.train.checkpoints import Checkpoint, Checkpoints
 from lvae.train.config import ModelConfig, TrainConfig, check_together
 from lvae.train.model import HierarchicalVAE

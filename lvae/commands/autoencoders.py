@@ -140,7 +140,7 @@ def _fit_config(options: dict[str, Any]) -> "FitConfig":
 def _sha256(files: str | None) -> str | None:
     """Of the files' own hashes, since what they hold decides the result."""
     from lvae.manifests.records import sha256_of
-    from lvae.manifests.storage import Folder
+    from lvae.manifests.storage.folder import Folder
 
     if files is None:
         return None

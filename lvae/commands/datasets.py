@@ -9,7 +9,7 @@ from lvae import options as shared
 from lvae.commands.encoding import print_dataset
 from lvae.encode import presets
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
 
 
 @click.command(short_help="Statistics made anew.", epilog=f"\b\nPresets\n{presets.table()}")
@@ -23,7 +23,7 @@ def stats(dataset: str, by_class: bool, check: bool, preset: str | None, as_json
 
     From the raw latents where they are kept: exact. From the shards otherwise: within the rounding of their dtype.
     """
-    from lvae.manifests.regeneration import regenerated
+    from lvae.manifests.verify.recompute import regenerated
 
     constants = presets.paper_constants(preset) if preset is not None else None
     found = regenerated(dataset)
@@ -101,11 +101,11 @@ def _is_run(path: str) -> bool:
 def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> None:
     """Check DATASET against its manifest; name every fault and the command that mends it."""
     from lvae.manifests.dataset import unfinished_append
-    from lvae.manifests.plan import read_plan_if_whole
+    from lvae.manifests.parts.plan import read_plan_if_whole
     from lvae.manifests.records import plain
-    from lvae.manifests.storage import folder_at
-    from lvae.manifests.verification import mend_command
-    from lvae.manifests.verification import verify as find_faults
+    from lvae.manifests.storage.folder import folder_at
+    from lvae.manifests.verify.verify import mend_command
+    from lvae.manifests.verify.verify import verify as find_faults
 
     folder = folder_at(dataset)
     faults = find_faults(folder, deep)
@@ -130,7 +130,7 @@ def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> N
 @shared.JSON
 def clean(dataset: str, raw: bool, dry_run: bool, as_json: bool) -> None:
     """Remove from DATASET what no longer belongs to it: unfinished files, orphans, old views."""
-    from lvae.manifests.cleaning import clean as remove
+    from lvae.manifests.publishing.cleaning import clean as remove
 
     cleaned = remove(dataset, raw, dry_run)
     if as_json:

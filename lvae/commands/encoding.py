@@ -8,7 +8,7 @@ import click
 from lvae import engines
 from lvae import options as shared
 from lvae.encode import presets
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
 
 if TYPE_CHECKING:
     from lvae.manifests.dataset import Manifest
@@ -30,9 +30,9 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
 
     'lvae encode' scans by itself; scanning first lets you look at what was found, and set the part size.
     """
-    from lvae.manifests.locks import writing
     from lvae.manifests.records import plain
-    from lvae.manifests.storage import folder_at
+    from lvae.manifests.storage.folder import folder_at
+    from lvae.manifests.storage.locks import writing
     from lvae.pipeline.console import say
     from lvae.pipeline.planning import scan_only
     from lvae.pipeline.scanning import refuse_overlap

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from lvae import options as shared
-from lvae.manifests.wording import counted
+from lvae.manifests.messages import counted
 
 
 @click.command(short_help="Draw the small world.")

@@ -22,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lvae.manifests import shards_webdataset, shards_zarr
-from lvae.manifests.shards import ShardContent, SplitLayout, SplitReader, codec
-from lvae.manifests.storage import Folder
-from lvae.manifests.tar_frames import file_bytes as tar_bytes
+from lvae.manifests.shards import webdataset_format as shards_webdataset
+from lvae.manifests.shards import zarr_format as shards_zarr
+from lvae.manifests.shards.layout import ShardContent, SplitLayout, SplitReader, codec
+from lvae.manifests.shards.tar_template import file_bytes as tar_bytes
+from lvae.manifests.storage.folder import Folder
 
 SHAPE = (4, 32, 32)
 BATCH = 256

@@ -30,11 +30,11 @@ from PIL import Image
 from pipeline_overhead import cpu_seconds
 
 from lvae.evaluate.charts import Chart, Line, drawn
-from lvae.manifests.parts import write_part
-from lvae.manifests.plan import read_plan
-from lvae.manifests.rows import RowReader
-from lvae.manifests.storage import Folder
-from lvae.manifests.timings import read_timing
+from lvae.manifests.parts.plan import read_plan
+from lvae.manifests.parts.receipts import write_part
+from lvae.manifests.parts.rows import RowReader
+from lvae.manifests.parts.timings import read_timing
+from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.planning import EncodeOptions, prepare
 from lvae.pipeline.scanning import ScanOptions
 

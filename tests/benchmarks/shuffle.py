@@ -26,13 +26,13 @@ import numpy as np
 from machine import describe
 from pipeline_overhead import cpu_seconds
 
-from lvae.manifests.order import ENTRY, OFFSETS, RAW_HASHES, entries_file
-from lvae.manifests.plan import AutoencoderRecord, Encoding, ImageSettings, Origin, Plan
-from lvae.manifests.rows import Listing, Segment
-from lvae.manifests.shards import SplitLayout
+from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings, Origin, Plan
+from lvae.manifests.parts.rows import Listing, Segment
+from lvae.manifests.shards.layout import SplitLayout
 from lvae.manifests.statistics import Normalization
-from lvae.manifests.storage import Folder, folder_at
-from lvae.manifests.views import ViewPlan, ViewSettings, shard_content
+from lvae.manifests.storage.folder import Folder, folder_at
+from lvae.manifests.views.order import ENTRY, OFFSETS, RAW_HASHES, entries_file
+from lvae.manifests.views.view import ViewPlan, ViewSettings, shard_content
 
 PART_SIZE = 512
 SHAPE = (4, 32, 32)

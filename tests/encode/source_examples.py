@@ -17,7 +17,7 @@ from PIL import Image
 from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.sources import Source, open_reader, open_source
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import ImageRow
+from lvae.manifests.parts.rows import ImageRow
 
 
 @cache

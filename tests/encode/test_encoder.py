@@ -11,7 +11,7 @@ from lvae.encode.architectures import TinySpec
 from lvae.encode.encoder import Encoder, choose_device, device_among, devices_among
 from lvae.encode.tiny import TinyAutoencoder
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import AutoencoderRecord, Encoding, ImageSettings
+from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings
 
 PIXELS = np.zeros((4, 16, 16, 3), np.uint8)
 

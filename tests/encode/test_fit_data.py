@@ -11,7 +11,7 @@ from PIL import Image
 from lvae.encode.fit_config import FitConfig
 from lvae.encode.fit_data import PIXELS, Pictures, choose, held_out, prepare
 from lvae.encode.scenes import write_scenes
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 
 TINY = {"kind": "tiny", "latent_channels": 3, "width": 8, "blocks": 1, "multipliers": [1, 2], "patch": 2}
 

@@ -24,7 +24,7 @@ from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.sources import Source, apply_labels, open_reader, open_source, read_labels
 from lvae.encode.sources_labels import Labels
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import UNLABELLED, ImageRow
+from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 SHARED = Path(os.environ.get("LVAE_SHARED_DATA", Path(__file__).parents[2] / "../shared/data"))
 

@@ -14,7 +14,7 @@ from lvae.encode.autoencoder import load
 from lvae.encode.encoder import Encoder
 from lvae.encode.winograd import WinogradConvolution, transforms, use_winograd
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import AutoencoderRecord, Encoding, ImageSettings
+from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings
 
 torch.set_num_threads(1)
 

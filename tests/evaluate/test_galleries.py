@@ -15,7 +15,7 @@ from lvae.evaluate.galleries import layout
 from lvae.evaluate.grids import Block, Row, grid
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import ImageSettings
+from lvae.manifests.parts.plan import ImageSettings
 from tests.evaluate import run_examples
 
 NAMES = ("cat", "dog", "fish")

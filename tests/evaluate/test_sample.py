@@ -10,10 +10,10 @@ from click.testing import CliRunner, Result
 
 from lvae.cli import main
 from lvae.evaluate.sampling_choices import guidance_weights, labels_of
-from lvae.manifests import samples as storage
 from lvae.manifests.dataset import Dataset
-from lvae.manifests.storage import Folder
-from lvae.manifests.verification import verify
+from lvae.manifests.publishing import samples as storage
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.verify.verify import verify
 from lvae.train.groups import StochasticGroup
 from tests.evaluate import run_examples
 from tests.evaluate.run_examples import latents, model_config

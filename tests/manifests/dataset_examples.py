@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset, Manifest, dump_manifest, read_manifest
-from lvae.manifests.order import Selected, select
-from lvae.manifests.parts import (
+from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings, Origin, Plan, write_plan
+from lvae.manifests.parts.receipts import (
     Receipt,
     Rejection,
     raw_name,
@@ -27,14 +27,14 @@ from lvae.manifests.parts import (
     receipts_record,
     write_part,
 )
-from lvae.manifests.plan import AutoencoderRecord, Encoding, ImageSettings, Origin, Plan, write_plan
-from lvae.manifests.publish import describe, swap, write_rejected
-from lvae.manifests.rows import ImageRow, Listing, Segment, write_rows
-from lvae.manifests.selection import Selection, resolve_selection
-from lvae.manifests.shards import codec
-from lvae.manifests.storage import Folder
-from lvae.manifests.verification import verify
-from lvae.manifests.views import (
+from lvae.manifests.parts.rows import ImageRow, Listing, Segment, write_rows
+from lvae.manifests.publishing.publish import describe, swap, write_rejected
+from lvae.manifests.shards.layout import codec
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.verify.verify import verify
+from lvae.manifests.views.order import Selected, select
+from lvae.manifests.views.selection import Selection, resolve_selection
+from lvae.manifests.views.view import (
     ShardReceipt,
     ViewPlan,
     ViewSettings,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from dataset_examples import Example, build, encode, files_of, problems, shard
 
-from lvae.manifests.cleaning import clean
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.locks import writing
+from lvae.manifests.publishing.cleaning import clean
+from lvae.manifests.storage.locks import writing
 
 
 @pytest.fixture

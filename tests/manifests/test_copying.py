@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from dataset_examples import build, encode, files_of
 
-from lvae.manifests.copying import repeated_keys, take, take_listing, take_parts, united
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import receipts
-from lvae.manifests.plan import erasing
-from lvae.manifests.storage import Folder
+from lvae.manifests.parts.copying import repeated_keys, take, take_listing, take_parts, united
+from lvae.manifests.parts.plan import erasing
+from lvae.manifests.parts.receipts import receipts
+from lvae.manifests.storage.folder import Folder
 
 
 def test_a_file_is_linked_where_that_can_be_and_copied_where_not(

@@ -15,8 +15,8 @@ from dataset_examples import CLASSES, Contents, Example, build, encode, files_of
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset, read_manifest
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.publish import drop_raw
-from lvae.manifests.storage import Folder
+from lvae.manifests.publishing.publish import drop_raw
+from lvae.manifests.storage.folder import Folder
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from dataset_examples import Contents, Example, encode, files_of, planned, setti
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvae.manifests import erasure
-from lvae.manifests.parts import finished, moments_of_raw, orphans, read_raw, read_receipt, receipts
-from lvae.manifests.plan import Erased, Plan, erasing, read_plan, write_plan
-from lvae.manifests.selected_rows import left_out
+from lvae.manifests.parts import erasure
+from lvae.manifests.parts.plan import Erased, Plan, erasing, read_plan, write_plan
+from lvae.manifests.parts.receipts import finished, moments_of_raw, orphans, read_raw, read_receipt, receipts
+from lvae.manifests.views.selected_rows import left_out
 
 
 def erased(example: Example, rows: set[int]) -> Plan:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lvae.manifests.halves import BLOCK, cast, widen
+from lvae.manifests.shards.float16 import BLOCK, cast, widen
 
 EVERY_HALF = np.arange(65536, dtype=np.uint16).view(np.float16)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from lvae.manifests import locks
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.locks import LOCK, writing
-from lvae.manifests.storage import Folder
-from lvae.manifests.storage_remote import RemoteFolder
+from lvae.manifests.storage import locks
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.locks import LOCK, writing
+from lvae.manifests.storage.object_store import RemoteFolder
 
 HOLD = """
 import sys, time

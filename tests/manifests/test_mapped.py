@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.mapped import Rows, ShardedArray, map_file, positions
+from lvae.manifests.shards.mapped_array import Rows, ShardedArray, map_file, positions
 
 VALUES = np.arange(11 * 2 * 3, dtype=np.float32).reshape(11, 2, 3)
 EVERY_SECOND_LINE = np.repeat(VALUES, 2, axis=0)  # rows at a stride of two

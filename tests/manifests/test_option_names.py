@@ -6,8 +6,8 @@ from click.testing import CliRunner
 
 from lvae.cli import main
 from lvae.manifests.option_names import OPTIONS, option_of, value_of
-from lvae.manifests.selection import Selection
-from lvae.manifests.views import ViewSettings
+from lvae.manifests.views.selection import Selection
+from lvae.manifests.views.view import ViewSettings
 
 
 def test_every_option_named_is_one_of_encode_or_shard() -> None:

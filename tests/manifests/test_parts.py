@@ -9,7 +9,8 @@ import pytest
 from dataset_examples import Contents, Example, encode, encoding_of, files_of, raw_of, write_raw
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import (
+from lvae.manifests.parts.plan import Origin, Plan
+from lvae.manifests.parts.receipts import (
     finished,
     moments_of_raw,
     orphans,
@@ -21,10 +22,9 @@ from lvae.manifests.parts import (
     receipts,
     receipts_record,
 )
-from lvae.manifests.plan import Origin, Plan
-from lvae.manifests.rows import Listing
+from lvae.manifests.parts.rows import Listing
 from lvae.manifests.statistics import ChannelMoments
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 
 
 def unfinished_parts(folder: Folder, plan: Plan) -> list[int]:

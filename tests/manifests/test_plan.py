@@ -7,7 +7,7 @@ from dataset_examples import Contents, flip, plan_of
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.plan import (
+from lvae.manifests.parts.plan import (
     Origin,
     Plan,
     first_difference,
@@ -16,8 +16,8 @@ from lvae.manifests.plan import (
     refuse_change,
     write_plan,
 )
-from lvae.manifests.rows import Listing
-from lvae.manifests.storage import Folder
+from lvae.manifests.parts.rows import Listing
+from lvae.manifests.storage.folder import Folder
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import pytest
 from dataset_examples import Contents, build, encode, resign
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.publish import drop_raw
-from lvae.manifests.regeneration import regenerated
+from lvae.manifests.publishing.publish import drop_raw
 from lvae.manifests.statistics import ChannelMoments
+from lvae.manifests.verify.recompute import regenerated
 
 KINDS: dict[str, tuple[Contents, dict[str, Any]]] = {
     "channel": (Contents(), {}),

@@ -8,9 +8,9 @@ from dataset_examples import Contents, files_of, flip, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvae.manifests import rows as rows_module
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.rows import (
+from lvae.manifests.parts import rows as rows_module
+from lvae.manifests.parts.rows import (
     SCHEMA,
     UNLABELLED,
     DamagedRowsError,
@@ -22,7 +22,7 @@ from lvae.manifests.rows import (
     rows_file,
     write_rows,
 )
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 image_rows = st.builds(

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.order import ENTRY, Selected, entries_file, regenerate, select
-from lvae.manifests.parts import receipts
-from lvae.manifests.rows import ImageRow
-from lvae.manifests.selection import key_hash, resolve_selection
+from lvae.manifests.parts.receipts import receipts
+from lvae.manifests.parts.rows import ImageRow
 from lvae.manifests.statistics import ChannelMoments
+from lvae.manifests.views.order import ENTRY, Selected, entries_file, regenerate, select
+from lvae.manifests.views.selection import key_hash, resolve_selection
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from shard_examples import (
 )
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.shards import ShardContent, SplitLayout, codec
-from lvae.manifests.storage import Folder
+from lvae.manifests.shards.layout import ShardContent, SplitLayout, codec
+from lvae.manifests.storage.folder import Folder
 
 formats = pytest.mark.parametrize("name", ["zarr", "webdataset"])
 

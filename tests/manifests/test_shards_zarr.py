@@ -9,8 +9,8 @@ from shard_examples import assert_reads, content_of, faults, files_of, layout_of
 from zarr.codecs import BytesCodec, ZstdCodec
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.shards import ShardContent, SplitLayout
-from lvae.manifests.shards_zarr import StockRows
+from lvae.manifests.shards.layout import ShardContent, SplitLayout
+from lvae.manifests.shards.zarr_format import StockRows
 
 GROUP = "shards/v/train.zarr"
 ARRAYS = ["latents", "log_variances", "labels", "rows", "mirrored"]
@@ -149,7 +149,7 @@ def test_a_damaged_index_is_named(example: tuple[Path, SplitLayout, ShardContent
 
 
 def test_an_index_that_points_outside_is_refused(example: tuple[Path, SplitLayout, ShardContent]) -> None:
-    from lvae.manifests.shards_zarr import _crc32c
+    from lvae.manifests.shards.zarr_format import _crc32c
 
     root, layout, _ = example
     path = root / GROUP / "latents/c/0/0/0/0"

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import FileRecord, Folder, HashingFile
-from lvae.manifests.storage_remote import RemoteFolder
+from lvae.manifests.storage.folder import FileRecord, Folder, HashingFile
+from lvae.manifests.storage.object_store import RemoteFolder
 
 
 def test_a_file_is_written_and_recorded(tmp_path: Path) -> None:

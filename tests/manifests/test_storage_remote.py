@@ -11,14 +11,15 @@ import pytest
 from dataset_examples import build
 from numpy.typing import NDArray
 
-from lvae.manifests import remote_rows, storage_remote
+from lvae.manifests import remote_rows
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.regeneration import regenerated
 from lvae.manifests.remote_rows import WantedRows, read_rows
-from lvae.manifests.storage import Folder, folder_at
-from lvae.manifests.storage_remote import RemoteFolder
-from lvae.manifests.verification import verify
+from lvae.manifests.storage import object_store as storage_remote
+from lvae.manifests.storage.folder import Folder, folder_at
+from lvae.manifests.storage.object_store import RemoteFolder
+from lvae.manifests.verify.recompute import regenerated
+from lvae.manifests.verify.verify import verify
 
 URL = "memory://bucket/dataset"
 NAMES = ("part.npy", "other.npy")

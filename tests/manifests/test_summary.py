@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dataset_examples import Contents, build
 
-from lvae.manifests.cleaning import Cleaned
+from lvae.manifests.publishing.cleaning import Cleaned
 from lvae.manifests.summary import summary
 
 

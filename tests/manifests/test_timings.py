@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvae.manifests.storage import Folder
-from lvae.manifests.timings import Timing, images_per_second, read_timing, timing_name, write_timing
+from lvae.manifests.parts.timings import Timing, images_per_second, read_timing, timing_name, write_timing
+from lvae.manifests.storage.folder import Folder
 
 
 def test_a_timing_is_read_as_it_was_written(tmp_path: Path) -> None:

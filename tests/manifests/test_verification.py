@@ -24,11 +24,11 @@ from dataset_examples import (
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.faults import Fault
-from lvae.manifests.parts import read_receipt, receipt_name
-from lvae.manifests.plan import Origin, write_plan
-from lvae.manifests.publish import drop_raw
-from lvae.manifests.storage import Folder
-from lvae.manifests.verification import mend_command, verify
+from lvae.manifests.parts.plan import Origin, write_plan
+from lvae.manifests.parts.receipts import read_receipt, receipt_name
+from lvae.manifests.publishing.publish import drop_raw
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.verify.verify import mend_command, verify
 
 WHOLE: dict[str, tuple[Contents, dict[str, Any]]] = {
     "zarr": (Contents(), {}),

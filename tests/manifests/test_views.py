@@ -22,15 +22,15 @@ from dataset_examples import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvae.manifests import views
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import receipt_name
-from lvae.manifests.plan import Origin
-from lvae.manifests.shards import codec
+from lvae.manifests.parts.plan import Origin
+from lvae.manifests.parts.receipts import receipt_name
+from lvae.manifests.shards.layout import codec
 from lvae.manifests.statistics import ChannelMoments
-from lvae.manifests.storage import Folder
-from lvae.manifests.storage_remote import RemoteFolder
-from lvae.manifests.views import (
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.object_store import RemoteFolder
+from lvae.manifests.views import view as views
+from lvae.manifests.views.view import (
     ViewSettings,
     finished_shard,
     read_view,

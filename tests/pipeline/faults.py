@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from lvae.manifests.storage import TEMPORARY
+from lvae.manifests.storage.folder import TEMPORARY
 from lvae.pipeline.progress import PROGRESS
 
 T = TypeVar("T")

@@ -30,10 +30,10 @@ from typing import Protocol
 from lvae.encode.scenes import write_scenes
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
-from lvae.manifests.pictures import read_pictures_plan
-from lvae.manifests.plan import read_plan_if_whole
-from lvae.manifests.storage import Folder
-from lvae.manifests.views import read_view
+from lvae.manifests.parts.decoded_parts import read_pictures_plan
+from lvae.manifests.parts.plan import read_plan_if_whole
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.views.view import read_view
 from lvae.pipeline.submission import Submission
 from tests.conftest import SMALL_KL, lvae
 from tests.pipeline.cluster import Dask

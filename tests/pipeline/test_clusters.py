@@ -13,7 +13,7 @@ import pytest
 
 from lvae.encode.scenes import write_scenes
 from lvae.manifests import records
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.planning import EncodeOptions, prepare
 from lvae.pipeline.scanning import ScanOptions
 from lvae.pipeline.submission import Submission

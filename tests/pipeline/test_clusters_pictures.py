@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lvae.encode.scenes import write_scenes
-from lvae.manifests.pictures import PARTS
+from lvae.manifests.parts.decoded_parts import PARTS
 from tests.conftest import SMALL_KL, lvae
 from tests.pipeline.cluster import Dask, Portable, dask, portable
 from tests.pipeline.faults import start, wait_for

@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from lvae.manifests.dataset import Dataset
-from lvae.manifests.storage import Folder
-from lvae.manifests.verification import verify
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.verify.verify import verify
 from tests.conftest import SMALL_KL, lvae
 from tests.pipeline.faults import contents, start
 

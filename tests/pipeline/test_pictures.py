@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 from lvae.cli import main
 from lvae.encode.scenes import write_scenes
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.pictures import PARTS, PLAN, finished_pictures, read_pictures_plan, write_picture_part
-from lvae.manifests.storage import Folder
+from lvae.manifests.parts.decoded_parts import PARTS, PLAN, finished_pictures, read_pictures_plan, write_picture_part
+from lvae.manifests.storage.folder import Folder
 from tests.conftest import SMALL_KL
 from tests.pipeline.faults import kill, start, wait_for
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 from lvae.pipeline import clusters, runners
 from lvae.pipeline.submission import Submission
 

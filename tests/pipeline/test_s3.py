@@ -14,7 +14,7 @@ import pytest
 
 from lvae.encode.scenes import write_scenes
 from lvae.manifests.dataset import MANIFEST
-from lvae.manifests.storage import TEMPORARY
+from lvae.manifests.storage.folder import TEMPORARY
 from tests.conftest import SMALL_KL
 from tests.pipeline.cluster import Processes, dask, free_port, listens
 from tests.pipeline.faults import contents, wait_for

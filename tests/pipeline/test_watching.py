@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from lvae.cli import main
-from lvae.manifests.locks import writing
-from lvae.manifests.parts import receipt_name
-from lvae.manifests.storage import Folder
-from lvae.manifests.timings import Timing, read_timing, write_timing
+from lvae.manifests.parts.receipts import receipt_name
+from lvae.manifests.parts.timings import Timing, read_timing, write_timing
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.locks import writing
 from lvae.pipeline.progress import Reporter
 from lvae.pipeline.watching import Observer, State
 from tests.conftest import lvae

@@ -14,9 +14,9 @@ from lvae.encode.part import encode_part
 from lvae.encode.sources import open_reader
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts import read_raw
-from lvae.manifests.plan import read_plan
-from lvae.manifests.storage import Folder
+from lvae.manifests.parts.plan import read_plan
+from lvae.manifests.parts.receipts import read_raw
+from lvae.manifests.storage.folder import Folder
 from lvae.pipeline import transforms
 from lvae.pipeline.progress import reports
 from lvae.pipeline.transforms import EncodePart, Job

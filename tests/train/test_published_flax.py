@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.weights_msgpack import CHUNKED
+from lvae.manifests.tensors.flax_files import CHUNKED
 from lvae.train.model import HierarchicalVAE
 from lvae.train.presets import PRESETS
 from lvae.train.published import load_published

@@ -1,0 +1,231 @@
+"""plan.json: the settings that decide a dataset's bytes, and where its images came from."""
+
+import bisect
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from lvae.manifests import records
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.option_names import option_of, value_of
+from lvae.manifests.parts.rows import Listing
+from lvae.manifests.storage.folder import Folder
+
+PLAN = "plan.json"
+Store = Literal["mode", "sample", "moments"]
+Precision = Literal["float32", "winograd", "bfloat16", "tf32"]
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How a picture becomes the network's input. `resample` names the filters that the crop uses."""
+
+    size: int
+    crop: str
+    resample: str
+    mirrored: bool
+    input_range: tuple[float, float]
+
+    @property
+    def orientations(self) -> int:
+        return 2 if self.mirrored else 1
+
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class AutoencoderRecord:
+    """Which network gave the latents. `architecture` is enough to build it; the weights' hash is its fingerprint.
+
+    Of a model that was imported without its first stage the weights are "unknown", and perhaps the architecture, {}.
+    """
+
+    name: str
+    architecture: dict[str, Any]
+    weights_sha256: str | None
+    downsampling_factor: int
+    latent_channels: int
+    store: Store
+
+    @property
+    def pixels(self) -> bool:
+        """Whether the latents are RGB itself, kept as bytes."""
+        return self.weights_sha256 is None
+
+    @property
+    def weights_unknown(self) -> bool:
+        return self.weights_sha256 == UNKNOWN
+
+    @property
+    def weights_file(self) -> str | None:
+        return None if self.weights_sha256 is None else f"weights/{self.weights_sha256}.safetensors"
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Everything beside the listing that decides the bytes of the raw parts."""
+
+    image: ImageSettings
+    autoencoder: AutoencoderRecord
+    seed: int
+    batch: int
+    precision: Precision
+    threads: int
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one latent."""
+        side = self.image.size // self.autoencoder.downsampling_factor
+        return self.autoencoder.latent_channels, side, side
+
+    @property
+    def raw_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one entry of a raw part: with `moments`, mean then log-variance."""
+        channels, height, width = self.latent_shape
+        return channels * (2 if self.autoencoder.store == "moments" else 1), height, width
+
+    @property
+    def raw_dtype(self) -> str:
+        return "uint8" if self.autoencoder.pixels else "float32"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How to find the images of a segment again; it decides nothing beside the listing."""
+
+    source: str
+    limit: int | None
+    labels_from: Literal["source", "file"]
+
+
+@dataclass(frozen=True)
+class Erased:
+    """Rows first <= row < stop whose latents were removed for good, and why."""
+
+    first: int
+    stop: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings of a dataset. `encoding` is None after `lvae scan`, until `lvae encode` fills it in.
+
+    origins: one a segment of the listing. erased: in row order; an encoding of these rows stores nothing.
+    """
+
+    format: Literal["latent-vae-plan"]
+    version: Literal[1]
+    origins: tuple[Origin, ...]
+    listing: Listing
+    erased: tuple[Erased, ...]
+    encoding: Encoding | None
+
+    @property
+    def sha256(self) -> str:
+        """Over the deciding settings, without the SOURCE: the same images elsewhere make the same dataset."""
+        return records.sha256_of({"listing": self.listing, "encoding": self.encoding})
+
+    @cached_property
+    def encoding_sha256(self) -> str:
+        """What receipts repeat of it."""
+        return records.sha256_of(self.encoding)
+
+    def encoded(self) -> Encoding:
+        """The encoding's settings, which are there as soon as a part is."""
+        if self.encoding is None:
+            raise LvaeError("this dataset has only been scanned. Run 'lvae encode' on it.")
+        return self.encoding
+
+    def before_append(self, plan_sha256: str) -> "Plan | None":
+        """The plan that has this hash: this one, or what it was before segments were appended. None where neither."""
+        for segments in range(len(self.listing.segments), 0, -1):
+            listing = Listing(self.listing.segments[:segments])
+            erased = tuple(one for one in self.erased if one.first < listing.images)
+            earlier = replace(self, origins=self.origins[:segments], listing=listing, erased=erased)
+            if earlier.sha256 == plan_sha256:
+                return earlier
+        return None
+
+    def erased_rows(self, part: int) -> dict[int, str]:
+        """The rows of a part whose latents were removed for good, each with its reason."""
+        place = self.listing.place(part)
+        stop = place.first_row + place.rows
+        found: dict[int, str] = {}
+        for one in self.erased[bisect.bisect_right(self._erased_stops, place.first_row) :]:
+            if one.first >= stop:
+                break
+            found |= dict.fromkeys(range(max(one.first, place.first_row), min(one.stop, stop)), one.reason)
+        return found
+
+    @cached_property
+    def _erased_stops(self) -> list[int]:
+        return [one.stop for one in self.erased]
+
+
+def erasing(plan: Plan, rows: Iterable[int], reason: str) -> Plan:
+    """The plan with more rows erased; those that are erased already keep their reason."""
+    before = {row: one.reason for one in plan.erased for row in range(one.first, one.stop)}
+    reasons = dict.fromkeys(rows, reason) | before
+    erased: list[Erased] = []
+    for row in sorted(reasons):
+        if erased and erased[-1].stop == row and erased[-1].reason == reasons[row]:
+            erased[-1] = replace(erased[-1], stop=row + 1)
+        else:
+            erased.append(Erased(row, row + 1, reasons[row]))
+    return replace(plan, erased=tuple(erased))
+
+
+def read_plan(folder: Folder) -> Plan | None:
+    """The plan of a folder, None where it has none; LvaeError where it is damaged."""
+    data = folder.read_if_there(PLAN)
+    if data is None:
+        return None
+    where = folder.place(PLAN)
+    content = records.loads(data, where)
+    if not isinstance(content, dict):
+        raise LvaeError(f"{where}: is not a plan.")
+    claimed = content.pop("self_sha256", None)
+    plan = records.from_plain(Plan, content, where)
+    if claimed != records.sha256_of(plan):
+        raise LvaeError(
+            f"{where}: has been changed or damaged. Remove it and run the first 'lvae encode' command again."
+        )
+    return plan
+
+
+def read_plan_if_whole(folder: Folder) -> Plan | None:
+    """The plan, None also where it is damaged: for advice that should not fail."""
+    try:
+        return read_plan(folder)
+    except LvaeError:
+        return None
+
+
+def write_plan(folder: Folder, plan: Plan) -> None:
+    folder.write(PLAN, records.dumps({**records.plain(plan), "self_sha256": records.sha256_of(plan)}))
+
+
+def first_difference(old: object, new: object, prefix: str = "") -> tuple[str, Any, Any] | None:
+    """The first setting in which two records differ, as (dotted name, old value, new value)."""
+    a, b = records.plain(old), records.plain(new)
+    if isinstance(a, dict) and isinstance(b, dict):
+        for name in sorted({*a, *b}):
+            found = first_difference(a.get(name), b.get(name), f"{prefix}.{name}" if prefix else name)
+            if found:
+                return found
+        return None
+    return None if a == b else (prefix, a, b)
+
+
+def refuse_change(folder: Folder, old: object, new: object) -> None:
+    """LvaeError naming the first setting that differs from what the dataset was made with."""
+    difference = first_difference(old, new)
+    if difference:
+        name, before, now = difference
+        raise LvaeError(
+            f"{folder}: was made with {option_of(name)} {value_of(before)}, but this command says {value_of(now)}. "
+            "Give the same settings, or name another folder."
+        )

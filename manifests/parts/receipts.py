@@ -1,0 +1,261 @@
+"""Parts: a run of images in source order, encoded together; one raw file and one receipt each.
+
+The receipt is written last and names the raw file by its checksum, so any two attempts at a part, even at the same
+time on unlike machines, leave numbers and bytes that belong together: those of the receipt that was written last.
+"""
+
+import hashlib
+import io
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvae.manifests import records
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.plan import Encoding, Plan
+from lvae.manifests.statistics import ChannelMoments, MomentsRecord
+from lvae.manifests.storage.folder import FileRecord, Folder
+
+RAW = "raw"
+RECEIPTS = "raw/part-*.json"  # how the manifest names the receipts, which are hashed as one
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An image that could not be used. `row` counts over the whole dataset."""
+
+    row: int
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of one part. A function of images, weights and settings alone: no clock, host or attempt in it.
+
+    encoding_sha256, listing_sha256: of the settings, and of the segment that the part's rows belong to: what appending
+        to a dataset or merging it leaves as it was.
+    content_sha256: over the bytes of the part's images as they were read, so that changed images are noticed; None
+        where images have been erased since.
+    moments: of the part's latents; None where there are none. moments_by_class: the same by label, as the segment
+        numbers its classes.
+    """
+
+    format: Literal["latent-vae-receipt"]
+    version: Literal[1]
+    encoding_sha256: str
+    listing_sha256: str
+    part: int
+    first_row: int
+    rows: int
+    rejected: tuple[Rejection, ...]
+    latents: int
+    raw: FileRecord
+    content_sha256: str | None
+    moments: MomentsRecord | None
+    moments_by_class: dict[str, MomentsRecord]
+
+
+def receipt_name(part: int) -> str:
+    return f"{RAW}/part-{part:06d}.json"
+
+
+def raw_name(part: int, sha256: str) -> str:
+    return f"{RAW}/part-{part:06d}.{sha256[:8]}.npy"
+
+
+def write_part(
+    folder: Folder,
+    plan: Plan,
+    part: int,
+    raw: NDArray[Any],
+    labels: NDArray[np.int32],
+    rejected: Iterable[Rejection],
+    content_sha256: str | None,
+) -> Receipt:
+    """Store a part's raw latents (n, C, h, w) with a label each, then the receipt. Only then is the part finished."""
+    place = plan.listing.place(part)
+    data = np.ascontiguousarray(raw)
+    record = _write_array(folder, part, data)
+    receipt = Receipt(
+        format="latent-vae-receipt",
+        version=1,
+        encoding_sha256=plan.encoding_sha256,
+        listing_sha256=plan.listing.segments[place.segment].sha256,
+        part=part,
+        first_row=place.first_row,
+        rows=place.rows,
+        rejected=tuple(rejected),
+        latents=len(data),
+        raw=record,
+        content_sha256=content_sha256,
+        moments=_moments(plan.encoded(), data),
+        moments_by_class={
+            str(label): moments
+            for label in np.unique(labels)
+            if (moments := _moments(plan.encoded(), data[labels == label])) is not None
+        },
+    )
+    write_receipt(folder, receipt)
+    if folder.size(record.path) is None:  # swept as an orphan between the two writes, by a command that outran us
+        _write_array(folder, part, data)
+    return receipt
+
+
+def write_receipt(folder: Folder, receipt: Receipt) -> None:
+    folder.write(receipt_name(receipt.part), dump_receipt(receipt))
+
+
+def _write_array(folder: Folder, part: int, data: NDArray[Any]) -> FileRecord:
+    with folder.writer() as unfinished:
+        unfinished.file.write(array_header(data.shape, data.dtype))
+        if data.size:
+            unfinished.file.write(data.data)
+        return unfinished.commit(raw_name(part, unfinished.file.sha256))
+
+
+def array_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """What an .npy file begins with."""
+    header = io.BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    return header.getvalue()
+
+
+def raw_bytes(encoding: Encoding, latents: int) -> int:
+    """The size of a raw file."""
+    shape, dtype = (latents, *encoding.raw_shape), np.dtype(encoding.raw_dtype)
+    return len(array_header(shape, dtype)) + math.prod(shape) * dtype.itemsize
+
+
+def _moments(encoding: Encoding, raw: NDArray[Any]) -> MomentsRecord | None:
+    return moments_of_raw(encoding, raw).to_record() if len(raw) else None
+
+
+def moments_of_raw(encoding: Encoding, raw: NDArray[Any]) -> ChannelMoments:
+    """Channel moments of entries of a raw part, whatever was stored."""
+    if encoding.autoencoder.store == "moments":
+        channels = encoding.autoencoder.latent_channels
+        return ChannelMoments.of_posterior(raw[:, :channels], raw[:, channels:])
+    return ChannelMoments.of(raw)
+
+
+def dump_receipt(receipt: Receipt) -> bytes:
+    return records.dumps({**records.plain(receipt), "self_sha256": records.sha256_of(receipt)})
+
+
+def read_receipt(folder: Folder, part: int) -> Receipt | None:
+    """The receipt of a part, None where there is none; LvaeError where it is damaged or another part's."""
+    data = folder.read_if_there(receipt_name(part))
+    if data is None:
+        return None
+    where = folder.place(receipt_name(part))
+    content = records.loads(data, where)
+    claimed = content.pop("self_sha256", None) if isinstance(content, dict) else None
+    receipt = records.from_plain(Receipt, content, where)
+    as_written = claimed == records.sha256_beside(data, "self_sha256")
+    if not as_written and claimed != records.sha256_of(receipt):
+        raise LvaeError(f"{where}: has been changed or damaged.")
+    if receipt.part != part or receipt.raw.path != raw_name(part, receipt.raw.sha256):
+        raise LvaeError(f"{where}: is the receipt of another part.")
+    return receipt
+
+
+def fits(receipt: Receipt, plan: Plan, part: int) -> bool:
+    """Whether a receipt is of this part of this plan, apart from what is to be erased."""
+    place = plan.listing.place(part)
+    return (
+        receipt.encoding_sha256 == plan.encoding_sha256
+        and receipt.listing_sha256 == plan.listing.segments[place.segment].sha256
+        and (receipt.part, receipt.first_row, receipt.rows) == (part, place.first_row, place.rows)
+    )
+
+
+def to_erase(receipt: Receipt, plan: Plan) -> dict[int, str]:
+    """The rows that a part still holds and should not, each with its reason."""
+    erased = plan.erased_rows(receipt.part)
+    for rejection in receipt.rejected if erased else ():
+        erased.pop(rejection.row, None)
+    return erased
+
+
+def finished(folder: Folder, plan: Plan, part: int) -> Receipt | None:
+    """The receipt of a part that need not be encoded again: it fits the plan, and its raw file has the right size.
+
+    The bytes themselves are checked by `lvae verify --deep`.
+    """
+    try:
+        receipt = read_receipt(folder, part)
+    except LvaeError:
+        return None  # a damaged receipt is no receipt: the part is encoded again
+    if receipt is None or not fits(receipt, plan, part) or to_erase(receipt, plan):
+        return None
+    return receipt if folder.size(receipt.raw.path) == receipt.raw.bytes else None
+
+
+def receipts(folder: Folder, plan: Plan) -> Iterator[Receipt]:
+    """The receipts of all parts, in part order; LvaeError at the first that is missing."""
+    for part, receipt in enumerate(folder.each(partial(finished, folder, plan), range(plan.listing.parts))):
+        if receipt is None:
+            raise LvaeError(f"{folder}: part {part} is not finished or damaged. Run 'lvae encode' again to go on.")
+        yield receipt
+
+
+def receipts_record(folder: Folder, parts: int) -> FileRecord:
+    """All receipts as one file: their bytes together, and the hash of their sorted hashes."""
+    hashes, total = [], 0
+    for record in folder.each(folder.record, map(receipt_name, range(parts))):
+        hashes.append(record.sha256)
+        total += record.bytes
+    return FileRecord(RECEIPTS, total, hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest())
+
+
+def read_raw(folder: Folder, receipt: Receipt, encoding: Encoding) -> NDArray[Any]:
+    """The raw latents of a part as they lie on disk, mapped: (n, C, h, w)."""
+    path = folder.local(receipt.raw.path)
+    raw = load_array(path, mapped=receipt.latents > 0)
+    if raw.shape != (receipt.latents, *encoding.raw_shape) or raw.dtype != encoding.raw_dtype:
+        raise LvaeError(f"{path}: holds {raw.dtype} {raw.shape}. Run 'lvae encode' again to make it anew.")
+    return raw
+
+
+def load_array(path: Path, mapped: bool) -> NDArray[Any]:
+    """An .npy file and nothing else that numpy.load would take: no archive, no pickle. Nothing can be mapped."""
+    try:
+        if mapped:
+            return np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, OverflowError, EOFError) as error:
+        raise LvaeError(f"{path}: cannot be read ({error}). Run 'lvae encode' again to make it anew.") from error
+
+
+def orphans(folder: Folder) -> Iterator[str]:
+    """Raw files that no receipt names: what attempts left behind that were overtaken or killed."""
+    names = [name for name in folder.names(RAW) if name.endswith(".npy") and name.startswith(f"{RAW}/part-")]
+    for name, orphan in zip(names, folder.each(partial(_is_orphan, folder), names), strict=True):
+        if orphan:
+            yield name
+
+
+def _is_orphan(folder: Folder, name: str) -> bool:
+    number = name.removeprefix(f"{RAW}/part-").split(".")[0]
+    try:
+        receipt = read_receipt(folder, int(number)) if number.isdigit() else None
+    except LvaeError:
+        return False  # while its receipt cannot be read, nobody knows
+    return receipt is None or receipt.raw.path != name
+
+
+def beyond(folder: Folder, plan: Plan) -> Iterator[str]:
+    """Receipts and raw files of parts that the plan does not have: left by another plan that lay here before."""
+    for name in folder.names(RAW):
+        number = name.removeprefix(f"{RAW}/part-").split(".")[0]
+        if name.startswith(f"{RAW}/part-") and (not number.isdigit() or int(number) >= plan.listing.parts):
+            yield name

@@ -1,0 +1,186 @@
+"""From finished parts and shards to a dataset: the manifest, swapped in last."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+from lvae.manifests import records
+from lvae.manifests.dataset import (
+    MANIFEST,
+    WRITTEN_BY,
+    Counts,
+    FileEntry,
+    Manifest,
+    Shard,
+    Source,
+    Split,
+    Statistics,
+    View,
+    dump_manifest,
+    read_manifest,
+)
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.plan import Plan, read_plan_if_whole
+from lvae.manifests.parts.receipts import Receipt, beyond, orphans, receipts_record
+from lvae.manifests.statistics import ChannelMoments
+from lvae.manifests.storage.folder import TEMPORARY, FileRecord, Folder
+from lvae.manifests.views.order import Selected
+from lvae.manifests.views.view import (
+    ShardReceipt,
+    ViewPlan,
+    ViewSettings,
+    finished_shard,
+    shard_receipt_name,
+    view_file,
+    view_id,
+)
+
+REJECTED = "rejected.jsonl"
+
+
+def write_rejected(folder: Folder, parts: Iterable[Receipt]) -> int:
+    """Every image that could not be used, in row order; says how many. The file is there even when there is none."""
+    written = 0
+
+    def lines() -> Iterator[bytes]:
+        nonlocal written
+        for receipt in parts:
+            yield from map(records.line, receipt.rejected)
+            written += len(receipt.rejected)
+
+    folder.write(REJECTED, lines())
+    return written
+
+
+def statistics_record(moments: ChannelMoments, latents: int) -> Statistics:
+    """What the manifest says of moments over raw latents."""
+    return Statistics(
+        over="selected rows, all splits",
+        count=latents,
+        mean=tuple(map(float, moments.mean)),
+        std=tuple(map(float, moments.std)),
+        min=tuple(map(float, moments.minimum)),
+        max=tuple(map(float, moments.maximum)),
+        computed_from="raw",
+    )
+
+
+def describe(
+    folder: Folder, plan: Plan, settings: ViewSettings, selected: Selected, view: ViewPlan, metadata: Iterable[str]
+) -> Manifest:
+    """The manifest of a dataset whose parts and shards are all there.
+
+    metadata: names of the view's files beside its shards.
+    """
+    encoding, rejected, latents = plan.encoded(), selected.rejected, selected.latents
+    _check_total(folder, plan.listing.images - rejected, encoding.image.orientations, latents)
+    shards = {split: list(_shards(folder, view, split)) for split in view.layouts}
+    files = {record.path: FileEntry(record.bytes, record.sha256) for record in _files(folder, plan, view, metadata)}
+    for receipts_ in shards.values():
+        for shard in receipts_:
+            files |= {file.path: FileEntry(file.bytes, file.sha256) for file in shard.files}
+    return Manifest(
+        format="latent-vae-dataset",
+        version=1,
+        written_by=WRITTEN_BY,
+        origin="images",
+        source=Source(plan.listing.kind, plan.listing.images, plan.listing.sha256),
+        image=encoding.image,
+        autoencoder=encoding.autoencoder,
+        classes=selected.classes,
+        id=view_id(plan, settings, selected, view.normalization),
+        counts=Counts(plan.listing.images, rejected, latents, sum(selected.counts.values())),
+        raw="kept",
+        view=View(
+            view.name,
+            settings.seed,
+            settings.selection,
+            settings.dtype,
+            settings.format,
+            encoding.latent_shape,
+            settings.shard_size,
+        ),
+        statistics=statistics_record(selected.moments, sum(selected.counts.values())),
+        normalization=view.normalization,
+        splits={
+            split: Split(view.layouts[split].count, tuple(_shard(shard) for shard in shards[split]))
+            for split in view.layouts
+        },
+        plan_sha256=plan.sha256,
+        files=files,
+    )
+
+
+def _check_total(folder: Folder, used: int, orientations: int, latents: int) -> None:
+    if latents != used * orientations:
+        raise LvaeError(
+            f"{folder}: {used} images in {orientations} orientations gave {latents} latents; please report it."
+        )
+
+
+def _shard(receipt: ShardReceipt) -> Shard:
+    latents = receipt.files[0]
+    return Shard(latents.path, receipt.count, latents.bytes, latents.sha256)
+
+
+def _shards(folder: Folder, view: ViewPlan, split: str) -> Iterator[ShardReceipt]:
+    found = folder.each(partial(finished_shard, folder, view, split), range(view.layouts[split].shards))
+    for number, receipt in enumerate(found):
+        if receipt is None:
+            raise LvaeError(f"{folder}: shard {number} of {split} is not finished. Run 'lvae encode' again to go on.")
+        yield receipt
+
+
+def _files(folder: Folder, plan: Plan, view: ViewPlan, metadata: Iterable[str]) -> Iterator[FileRecord]:
+    """Every file of the dataset beside the manifest, plan.json and what the shards' receipts name."""
+    names = [*plan.listing.files, REJECTED, view_file(view.name), *metadata]
+    if plan.encoded().autoencoder.weights_file is not None:
+        names.append(str(plan.encoded().autoencoder.weights_file))
+    for split, layout in view.layouts.items():
+        names += [shard_receipt_name(view.name, split, number) for number in range(layout.shards)]
+    yield from folder.each(folder.record, names)
+    yield receipts_record(folder, plan.listing.parts)
+
+
+def swap(folder: Folder, manifest: Manifest, keep_old: bool = False) -> None:
+    """Make a view the dataset's own: the manifest in one step, then the old view goes (unless it is kept)."""
+    data = dump_manifest(manifest)
+    if folder.read_if_there(MANIFEST) != data:
+        folder.write(MANIFEST, data)
+    if not keep_old:
+        for name in unused_views(folder, manifest):
+            folder.remove(f"shards/{name}")
+
+
+def unused_views(folder: Folder, manifest: Manifest) -> list[str]:
+    """Folders under shards/ that the manifest does not name."""
+    found = {name.split("/")[1] for name in folder.names("shards")} | folder.subfolders("shards")
+    return sorted(found - {manifest.view.name})
+
+
+def drop_raw(folder: Folder) -> None:
+    """Remove the raw parts of a dataset; receipts stay, and the manifest says so first."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise LvaeError(f"{folder}: is not finished. Run 'lvae encode' first.")
+    if manifest.raw == "kept":
+        folder.write(MANIFEST, dump_manifest(_without_raw(manifest)))
+    for name in folder.names("raw"):
+        if name.startswith("raw/part-") and name.endswith(".npy"):
+            folder.remove(name)
+
+
+def _without_raw(manifest: Manifest) -> Manifest:
+    return records.from_plain(Manifest, {**records.plain(manifest), "raw": "dropped"}, MANIFEST)
+
+
+def leftovers(folder: Folder, manifest: Manifest) -> list[str]:
+    """What no longer belongs to a finished dataset: unfinished files, orphaned raw files, old views, other plans'."""
+    names = {*folder.names(TEMPORARY), *orphans(folder)}
+    for view in unused_views(folder, manifest):
+        names |= set(folder.names(f"shards/{view}"))
+    plan = read_plan_if_whole(folder)
+    if plan is not None and plan.before_append(manifest.plan_sha256) is not None:
+        weights = plan.encoded().autoencoder.weights_file
+        needed = {*plan.listing.files, *([weights] if weights is not None else [])}
+        names |= {*beyond(folder, plan)} | ({*folder.names("rows"), *folder.names("weights")} - needed)
+    return sorted(names)

@@ -1,0 +1,249 @@
+"""The one layer through which a dataset's files are written: whole or not at all.
+
+A name is relative to the folder and uses forward slashes. On a local disk a file is written under .tmp/, flushed to
+the disk, then renamed; on an object store it is put under its final name in one request (storage_remote.py). Nothing
+else creates, renames or removes a file of a dataset.
+"""
+
+import errno
+import hashlib
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from lvae.manifests.errors import LvaeError
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+TEMPORARY = ".tmp"
+CHUNK_BYTES = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REMOVALS = 8  # tries at a folder in which workers elsewhere, whose job has ended, still leave files
+
+
+@contextmanager
+def full_disk_named(place: object) -> Iterator[None]:
+    """Say where no space is left: what write() raises does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in FULL:
+            error.filename = str(place)
+        raise
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A finished file: its name in the folder, its size and the hash of its bytes."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class HashingFile(io.RawIOBase):
+    """A file being written: counts and hashes what passes through."""
+
+    def __init__(self, file: IO[bytes]):
+        super().__init__()
+        self._file = file
+        self._sha256 = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._file.write(view)
+        self._sha256.update(view)
+        self.bytes += len(view)
+        return len(view)
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.bytes
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256.hexdigest()
+
+
+class Unfinished:
+    """What `Folder.writer` hands out: write to `file`, then `commit` under a name (or drop it by doing nothing)."""
+
+    def __init__(self, folder: "Folder", path: Path, file: IO[bytes]):
+        self._folder, self._path, self._raw = folder, path, file
+        self.file = HashingFile(file)
+
+    def commit(self, name: str) -> FileRecord:
+        self._raw.flush()
+        os.fsync(self._raw.fileno())
+        target = self._folder.local(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._path.replace(target)
+        flush_folder(target.parent)
+        return FileRecord(name, self.file.bytes, self.file.sha256)
+
+
+def folder_at(root: str | Path) -> "Folder":
+    """A folder on this machine, or on whatever fsspec knows (`s3://`, `gs://`, `memory://`...)."""
+    if "://" not in str(root):
+        return Folder(root)
+    from lvae.manifests.storage.object_store import RemoteFolder
+
+    return RemoteFolder(str(root))
+
+
+class Folder:
+    """A dataset's folder on a local disk.
+
+    root: where its files lie, or of a folder elsewhere, those that had to be fetched.
+    """
+
+    remote = False
+
+    def __init__(self, root: str | Path):
+        if "://" in str(root):
+            raise LvaeError(f"{root}: this is written to a file system alone. Name a local path, then copy it there.")
+        self.root = Path(root)
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    @property
+    def address(self) -> str:
+        """What names the same folder in any process that sees this file system."""
+        return str(self.root.absolute())
+
+    def place(self, name: str) -> str:
+        """Where a file lies, for a person."""
+        return f"{self}/{name}"
+
+    def local(self, name: str) -> Path:
+        """The path of a file of this folder, which need not exist."""
+        return self.root / name
+
+    def exists(self, name: str) -> bool:
+        return self.local(name).exists()
+
+    def size(self, name: str) -> int | None:
+        """In bytes, or None where there is no such file."""
+        try:
+            return self.local(name).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def read(self, name: str) -> bytes:
+        return self.local(name).read_bytes()
+
+    def read_if_there(self, name: str) -> bytes | None:
+        try:
+            return self.read(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def read_pieces(self, pieces: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Bytes from start to stop of files; on an object store many pieces at a time."""
+        found = []
+        for name, start, stop in pieces:
+            with self.local(name).open("rb") as file:
+                found.append(os.pread(file.fileno(), stop - start, start))
+        return found
+
+    def sha256(self, name: str) -> str:
+        digest = hashlib.sha256()
+        with self.local(name).open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def record(self, name: str) -> FileRecord:
+        """Size and hash of a file that is there already."""
+        size = self.size(name)
+        if size is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.place(name))
+        return FileRecord(name, size, self.sha256(name))
+
+    def each(self, look: Callable[[T], U], things: Iterable[T]) -> Iterator[U]:
+        """look(thing) for every thing, in order; on an object store many at a time."""
+        return map(look, things)
+
+    def names(self, under: str = "") -> Iterator[str]:
+        """Every file below, in sorted order. What vanishes meanwhile is not there."""
+        below = (Path(top, name) for top, _, names in os.walk(self.local(under)) for name in names)
+        for path in sorted(below):
+            if path.is_file():
+                yield path.relative_to(self.root).as_posix()
+
+    def subfolders(self, under: str) -> set[str]:
+        """The folders right below, empty ones too; none on an object store, which knows no folders."""
+        path = self.root / under
+        return set() if self.remote or not path.is_dir() else {one.name for one in path.iterdir() if one.is_dir()}
+
+    @contextmanager
+    def writer(self) -> Iterator[Unfinished]:
+        """A file that appears under its name when it is committed, and leaves nothing behind otherwise."""
+        path = self.local(TEMPORARY) / uuid.uuid4().hex
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with full_disk_named(self), path.open("xb") as file:
+                yield Unfinished(self, path, file)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def write(self, name: str, data: bytes | Iterable[bytes]) -> FileRecord:
+        with self.writer() as unfinished:
+            for piece in [data] if isinstance(data, bytes) else data:
+                unfinished.file.write(piece)
+            return unfinished.commit(name)
+
+    def copy(self, source: "Folder", name: str, new_name: str) -> FileRecord:
+        """A file of another folder under a name in this one."""
+        with self.writer() as unfinished, source.local(name).open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                unfinished.file.write(chunk)
+            return unfinished.commit(new_name)
+
+    def remove(self, name: str) -> None:
+        """A file or a whole folder; one that is not there is no error."""
+        path = self.local(name)
+        for left in reversed(range(REMOVALS)):
+            if not path.is_dir() or path.is_symlink():
+                path.unlink(missing_ok=True)
+                return
+            with suppress(FileNotFoundError):
+                try:
+                    shutil.rmtree(path)
+                except OSError as error:
+                    if error.errno != errno.ENOTEMPTY or not left:
+                        raise
+
+    def sweep(self) -> None:
+        """Remove what killed writers left under .tmp/. For the one holder of the dataset's lock."""
+        self.remove(TEMPORARY)
+
+    def free_bytes(self) -> int:
+        """Free space where this folder lies or will lie."""
+        path = self.root.absolute()
+        while not path.exists():
+            path = path.parent
+        return shutil.disk_usage(path).free
+
+
+def flush_folder(path: Path) -> None:
+    """Make renames survive a power cut; file systems that cannot flush a folder say so and are left alone."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

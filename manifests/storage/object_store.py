@@ -1,0 +1,258 @@
+"""A dataset on an object store: what has to be a file is fetched to this machine, what is written goes up whole.
+
+A file is written here first and then put under its name in one request (of several pieces where the store's library
+cuts files of 100 MiB and more; they appear together too). Nothing is renamed there, and nothing that decides a byte
+depends on a listing. Credentials and endpoints are those of the environment, as fsspec's packages read them.
+"""
+
+import errno
+import hashlib
+import logging
+import os
+import random
+import shutil
+import tempfile
+import threading
+import time
+import uuid
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.folder import CHUNK_BYTES, FileRecord, Folder, Unfinished, full_disk_named
+
+logger = logging.getLogger(__name__)
+
+DELAYS = (0.5, 2.0, 8.0)  # seconds before each further try, give or take a half
+FETCHED_BYTES = 4 << 30  # kept on this machine, about: what was fetched first goes first
+FETCHED_FILES = 16  # the latest, which are never removed: their paths may be in use
+AT_ONCE = 16  # requests under way: each takes tens of milliseconds, whatever its size
+PIECES_AT_ONCE = 64  # the same of pieces of files
+ENDLESS = 1 << 62  # free bytes, as far as anybody can tell
+REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError")
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class RemoteFolder(Folder):
+    """A folder at a URL. Threads may share one."""
+
+    remote = True
+
+    def __init__(self, url: str):
+        try:
+            self._files, self._path = fsspec.core.url_to_fs(url, use_listings_cache=False, **_settings(url))
+        except ImportError as error:
+            raise LvaeError(f"{url}: {error}.") from error
+        except ValueError as error:
+            raise LvaeError(f"{url}: {error}. Name a path or a URL that fsspec knows.") from error
+        self._url = url.rstrip("/")
+        fetched = tempfile.mkdtemp(prefix="lvae-")
+        weakref.finalize(self, shutil.rmtree, fetched, ignore_errors=True)
+        self._fetching = threading.Lock()
+        self._fetched: deque[tuple[Path, int]] = deque()
+        super().__init__(fetched)
+
+    def __str__(self) -> str:
+        return self._url
+
+    @property
+    def address(self) -> str:
+        return self._url
+
+    def _remote(self, name: str) -> str:
+        return f"{self._path.rstrip('/')}/{name}"
+
+    def _asked(self, name: str, call: Callable[..., T], *arguments: Any, **more: Any) -> T:
+        """What the store says, after a few patient tries. FileNotFoundError at once; LvaeError where it refuses."""
+        for delay in (*DELAYS, None):
+            try:
+                return call(*arguments, **more)
+            except (FileNotFoundError, FileExistsError):
+                raise
+            except Exception as error:  # every store's library has classes of its own
+                if isinstance(error, PermissionError) or type(error).__name__ in REFUSALS:
+                    raise LvaeError(
+                        f"{self.place(name)}: the store refuses ({_first_line(error)}). Check the credentials in the "
+                        "environment, and what they permit."
+                    ) from error
+                if isinstance(error, TypeError | AttributeError | NameError | AssertionError):
+                    raise  # a bug, not the storage
+                if delay is None:
+                    raise OSError(errno.EIO, _first_line(error), self.place(name)) from error
+                logger.info("%s: %s; tried again in %s s", self.place(name), error, delay)
+                time.sleep(delay * random.uniform(0.5, 1.5))
+        raise AssertionError("unreachable")
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    def local(self, name: str) -> Path:
+        """The path of a file of this folder on this machine, fetched if it is on the store."""
+        path = self.root / name
+        with self._fetching:
+            if not path.exists():
+                self._fetch(name, path)
+        return path
+
+    def _fetch(self, name: str, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        try:
+            self._asked(name, self._files.get_file, self._remote(name), str(unfinished))
+        except (FileNotFoundError, IsADirectoryError):
+            unfinished.unlink(missing_ok=True)
+            return
+        if unfinished.is_file():
+            unfinished.replace(path)
+            self._fetched.append((path, path.stat().st_size))
+        while len(self._fetched) > FETCHED_FILES and sum(size for _, size in self._fetched) > FETCHED_BYTES:
+            self._fetched.popleft()[0].unlink(missing_ok=True)  # whoever has mapped it keeps it
+
+    def _forget(self, name: str) -> None:
+        (self.root / name).unlink(missing_ok=True)
+
+    def exists(self, name: str) -> bool:
+        return bool(self._asked(name, self._files.exists, self._remote(name)))
+
+    def size(self, name: str) -> int | None:
+        try:
+            found = self._asked(name, self._files.info, self._remote(name))
+        except FileNotFoundError:
+            return None
+        return int(found["size"]) if found["type"] == "file" else None
+
+    def read(self, name: str) -> bytes:
+        return bytes(self._asked(name, self._files.cat_file, self._remote(name)))
+
+    def read_pieces(self, pieces: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        found: list[bytes | None] = [None] * len(pieces)
+
+        def ask() -> None:
+            """For what is not there yet."""
+            waiting = [number for number, data in enumerate(found) if data is None]
+            names, starts, stops = zip(*(pieces[number] for number in waiting), strict=True)
+            paths = [self._remote(name) for name in names]
+            answers = self._files.cat_ranges(paths, list(starts), list(stops), on_error="return", **at_once)
+            failure = None
+            for number, answer in zip(waiting, answers, strict=True):
+                if isinstance(answer, BaseException):
+                    failure = failure or answer
+                else:
+                    found[number] = bytes(answer)
+            if failure is not None:
+                raise failure
+
+        at_once = {"batch_size": PIECES_AT_ONCE} if self._files.async_impl else {}
+        if pieces:
+            self._asked(pieces[0][0], ask)
+        return [data for data in found if data is not None]
+
+    def sha256(self, name: str) -> str:
+        digest = hashlib.sha256()
+        with self._asked(name, self._files.open, self._remote(name), "rb") as file:
+            while chunk := self._asked(name, file.read, CHUNK_BYTES * 8):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def names(self, under: str = "") -> Iterator[str]:
+        prefix = self._remote("")
+        try:
+            found = self._asked(under, self._files.find, self._remote(under).rstrip("/"))
+        except FileNotFoundError:
+            return
+        for path in sorted(found):
+            yield path.removeprefix(prefix)
+
+    def each(self, look: Callable[[T], U], things: Iterable[T]) -> Iterator[U]:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            waiting: deque[Future[U]] = deque()
+            for thing in things:
+                waiting.append(pool.submit(look, thing))
+                if len(waiting) > 2 * AT_ONCE:
+                    yield waiting.popleft().result()
+            for one in waiting:
+                yield one.result()
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def writer(self) -> Iterator[Unfinished]:
+        path = self.root / f"unfinished-{uuid.uuid4().hex}"
+        try:
+            with full_disk_named(self.root), path.open("xb") as file:
+                yield _Unfinished(self, path, file)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def put(self, path: Path, name: str) -> None:
+        """A file of this machine under a name on the store, in one step."""
+        try:
+            self._asked(name, self._files.put_file, str(path), self._remote(name))
+        except FileNotFoundError as error:
+            raise self._no_bucket(error) from error
+        self._forget(name)
+
+    def _no_bucket(self, error: FileNotFoundError) -> LvaeError:
+        return LvaeError(f"{self}: cannot be written to ({_first_line(error)}). Name a bucket that is there.")
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file that must not be there yet; False where it is."""
+        try:
+            self._asked(name, self._files.pipe_file, self._remote(name), data, mode="create")
+        except FileExistsError:
+            return False
+        except FileNotFoundError as error:
+            raise self._no_bucket(error) from error
+        return True
+
+    def remove(self, name: str) -> None:
+        path = self.root / name
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        if self.size(name) is not None:
+            self._asked(name, self._files.rm_file, self._remote(name))
+            return
+        below = [self._remote(one) for one in self.names(name)]
+        if below:
+            self._asked(name, self._files.rm, below)
+
+    def copy(self, source: Folder, name: str, new_name: str) -> FileRecord:
+        record = source.record(name)
+        self.put(source.local(name), new_name)
+        return FileRecord(new_name, record.bytes, record.sha256)
+
+    def free_bytes(self) -> int:
+        return ENDLESS
+
+
+class _Unfinished(Unfinished):
+    """A file that goes to the store when it is committed."""
+
+    def __init__(self, folder: RemoteFolder, path: Path, file: Any):
+        super().__init__(folder, path, file)
+        self._store = folder
+
+    def commit(self, name: str) -> FileRecord:
+        self._raw.flush()
+        self._store.put(self._path, name)
+        return FileRecord(name, self.file.bytes, self.file.sha256)
+
+
+def _settings(url: str) -> dict[str, Any]:
+    """S3's library keeps ten connections, unless the user's configuration of fsspec or this says otherwise."""
+    if not url.startswith(("s3://", "s3a://")):
+        return {}
+    given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+    return {"config_kwargs": {"max_pool_connections": PIECES_AT_ONCE} | given}
+
+
+def _first_line(error: BaseException) -> str:
+    text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno and not error.args[1:] else str(error)
+    return (text or type(error).__name__).splitlines()[0]
