@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lvae.encode import weights as weight_files
-from lvae.encode.architectures import KNOWN, LdmSpec, PixelsSpec, Spec, TinySpec, name_of, parse_spec, shown
-from lvae.encode.published import PUBLISHED, architecture_of, shipped_or_fetched
-from lvae.encode.recognition import recognize
+from lvae.encode.catalogue.architectures import KNOWN, LdmSpec, PixelsSpec, Spec, TinySpec, name_of, parse_spec, shown
+from lvae.encode.catalogue.published import PUBLISHED, architecture_of, shipped_or_fetched
+from lvae.encode.catalogue.recognize import recognize
+from lvae.encode.weights import read as weight_files
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 
@@ -191,9 +191,9 @@ def _wanting(name_or_spec: object, name: str) -> str:
 
 def _on_meta(spec: Spec) -> Autoencoder:
     """The network without memory for its weights."""
-    from lvae.encode.ldm import KLAutoencoder, VQAutoencoder  # these files import the class above
-    from lvae.encode.pixels import PixelsAutoencoder
-    from lvae.encode.tiny import TinyAutoencoder
+    from lvae.encode.networks.ldm import KLAutoencoder, VQAutoencoder
+    from lvae.encode.networks.rgb import PixelsAutoencoder
+    from lvae.encode.networks.tiny import TinyAutoencoder
 
     network: Autoencoder
     with torch.device("meta"):

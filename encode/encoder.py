@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lvae.encode import pixels as rgb
+from lvae.encode.networks import rgb
 from lvae.manifests.allocator import KEEPING
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
@@ -135,7 +135,7 @@ class Encoder:
         with _memory(self._device, 0):
             self._network = self._network.to(device=self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self._encoding.precision == "winograd":
-            from lvae.encode.winograd import use_winograd
+            from lvae.encode.networks.winograd import use_winograd
 
             use_winograd(self._network.get_submodule("encoder"))
         if self._device != "cpu":

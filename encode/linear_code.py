@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lvae.encode.fidelity import Pixels
+from lvae.encode.quality.fidelity import Pixels
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lvae.encode.crops import crop
 from lvae.encode.encoder import Encoder
 from lvae.encode.images import ImageRejected, open_image
-from lvae.encode.sources import Reader
+from lvae.encode.sources.open import Reader
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import ImageSettings, Plan
 from lvae.manifests.parts.receipts import Receipt, Rejection, finished, write_part

@@ -1,6 +1,6 @@
 """What every kind of source notes beside its rows: `counts`, `warnings` and `seen` of `sources.Source`."""
 
-from lvae.encode.sources_places import Seen
+from lvae.encode.files.locations import Seen
 
 
 class Notes:

@@ -6,7 +6,7 @@ import re
 import struct
 from typing import IO, NamedTuple
 
-from lvae.encode.sources_places import Watched
+from lvae.encode.files.locations import Watched
 from lvae.manifests.errors import LvaeError
 
 MAGIC = b"\x93NUMPY"

@@ -13,7 +13,7 @@ from PIL import Image
 from lvae.encode.crops import crop
 from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.part import read_bytes
-from lvae.encode.sources import open_reader, open_source
+from lvae.encode.sources.open import open_reader, open_source
 from lvae.evaluate.decode import decoded, load_decoder
 from lvae.evaluate.figures import Captioned
 from lvae.manifests.dataset import MANIFEST, Dataset

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from lvae.encode import weights as weight_files
+from lvae.encode.weights import read as weight_files
 from lvae.manifests.errors import LvaeError
 
 Mode = Literal["adm", "clean", "pytorch-fid"]

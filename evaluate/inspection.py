@@ -10,7 +10,7 @@ from PIL import Image
 from lvae.encode.autoencoder import Autoencoder, load
 from lvae.encode.encoder import weights_in
 from lvae.encode.part import open_row
-from lvae.encode.sources import open_reader
+from lvae.encode.sources.open import open_reader
 from lvae.encode.untrained import is_untrained
 from lvae.evaluate.figures import COLOURS, Captioned, Series, bar_chart, density_chart, pair_grid, png, stacked
 from lvae.manifests.dataset import Dataset

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from lvae.encode.autoencoder import Autoencoder
 from lvae.encode.part import open_row
-from lvae.encode.sources import Reader, open_reader
+from lvae.encode.sources.open import Reader, open_reader
 from lvae.evaluate.decode import decoded
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError

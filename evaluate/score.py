@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.encode.autoencoder import Autoencoder
-from lvae.encode.fidelity import psnr, ssim
+from lvae.encode.quality.fidelity import psnr, ssim
 from lvae.evaluate import metrics
 from lvae.evaluate.baselines import channel_noise, gaussian_samples
 from lvae.evaluate.features import StoredFeatures

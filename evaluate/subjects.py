@@ -12,7 +12,7 @@ from torch import Tensor
 from lvae.encode.autoencoder import Autoencoder
 from lvae.encode.crops import crop
 from lvae.encode.images import ImageRejected, open_image
-from lvae.encode.pixels import PixelsAutoencoder
+from lvae.encode.networks.rgb import PixelsAutoencoder
 from lvae.evaluate.decode import find_decoder, to_uint8
 from lvae.evaluate.manipulate import Code, encode
 from lvae.evaluate.previews import false_colours

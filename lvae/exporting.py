@@ -13,7 +13,7 @@ import click
 import torch
 from torch import Tensor
 
-from lvae.encode.weights import read_tensors
+from lvae.encode.weights.read import read_tensors
 from lvae.encode.weights_safetensors import save_state
 from lvae.manifests import records
 from lvae.manifests.dataset import WRITTEN_BY

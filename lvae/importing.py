@@ -8,12 +8,12 @@ import click
 import numpy as np
 from torch import Tensor
 
-from lvae.encode import weights as weight_files
 from lvae.encode.autoencoder import Autoencoder, build, load, load_file, of_contents
+from lvae.encode.catalogue.presets import PRESETS as ENCODING_PRESETS
+from lvae.encode.catalogue.published import shipped_or_fetched
 from lvae.encode.crops import CROPS
 from lvae.encode.encoder import choose_device
-from lvae.encode.presets import PRESETS as ENCODING_PRESETS
-from lvae.encode.published import shipped_or_fetched
+from lvae.encode.weights import read as weight_files
 from lvae.evaluate.published_scores import SAMPLES, check_imported, how_to_score
 from lvae.evaluate.rates import measure
 from lvae.evaluate.subjects import Studio, open_dataset

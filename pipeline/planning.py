@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lvae.encode.autoencoder import RANDOM, Autoencoder, build, load, load_file
+from lvae.encode.catalogue.presets import about_classes
+from lvae.encode.catalogue.published import DEFAULT, shipped_or_fetched
 from lvae.encode.crops import CROPS
 from lvae.encode.encoder import choose_batch, choose_device, choose_part_size, weights_in
-from lvae.encode.presets import about_classes
-from lvae.encode.published import DEFAULT, shipped_or_fetched
-from lvae.encode.weights import save_safetensors
+from lvae.encode.weights.read import save_safetensors
 from lvae.manifests.dataset import MANIFEST, read_manifest_if_whole
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import (

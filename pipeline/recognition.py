@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from lvae.encode.files.locations import SEEN_RANGE, resolved
 from lvae.encode.part import content_sha256
-from lvae.encode.sources import open_reader
-from lvae.encode.sources_places import SEEN_RANGE, resolved
+from lvae.encode.sources.open import open_reader
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.copying import has_labels

@@ -9,7 +9,7 @@ from typing import Any
 from lvae.encode.autoencoder import Autoencoder
 from lvae.encode.encoder import Encoder, choose_device
 from lvae.encode.part import open_row
-from lvae.encode.sources import open_reader
+from lvae.encode.sources.open import open_reader
 from lvae.manifests import records
 from lvae.manifests.dataset import read_manifest_if_whole
 from lvae.manifests.messages import counted

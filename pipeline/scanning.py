@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvae.encode.sources import Source, apply_labels, open_source, read_labels
-from lvae.encode.sources_places import SEEN_RANGE
+from lvae.encode.files.locations import SEEN_RANGE
+from lvae.encode.sources.open import Source, apply_labels, open_source, read_labels
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted

@@ -32,7 +32,7 @@ from lvae.pipeline.workers import other_package
 
 if TYPE_CHECKING:
     from lvae.encode.encoder import Encoder
-    from lvae.encode.sources import Reader
+    from lvae.encode.sources.open import Reader
     from lvae.evaluate.picture_parts import PictureMaker
 
 T = TypeVar("T")
@@ -222,7 +222,7 @@ def _maker(folder: str, plan_sha256: str, devices: tuple[str, ...]) -> "PictureM
 
 @lru_cache(maxsize=1)
 def _reader(kind: str, location: str, plan_sha256: str) -> "Reader":
-    from lvae.encode.sources import open_reader
+    from lvae.encode.sources.open import open_reader
 
     return open_reader(kind, location)
 

@@ -12,7 +12,7 @@ import pytest
 # wait for one another most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from lvae.encode.scenes import write_scenes
+from lvae.encode.scenes.make import write_scenes
 
 # A shell starts what it puts into the background with interrupts ignored, and processes hand that down.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from lvae.cli import main
-from lvae.encode.presets import ALIASES, PRESETS
-from lvae.encode.scenes import write_scenes
+from lvae.encode.catalogue.presets import ALIASES, PRESETS
+from lvae.encode.scenes.make import write_scenes
 from lvae.manifests.dataset import Dataset
 from tests.conftest import lvae
 

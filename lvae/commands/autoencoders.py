@@ -13,9 +13,9 @@ from lvae.manifests.errors import LvaeError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lvae.encode.fidelity import Pixels
-    from lvae.encode.fit import Fitted
-    from lvae.encode.fit_config import FitConfig
+    from lvae.encode.quality.fidelity import Pixels
+    from lvae.encode.training.config import FitConfig
+    from lvae.encode.training.fit import Fitted
     from lvae.pipeline.console import Bar
 
 GRID_PICTURES = 16  # on one page
@@ -91,8 +91,8 @@ def fit(source: str, out: Path, **options: Any) -> None:
                                                       "latent_channels": 4}' --contrast-weight 1
     lvae encode photos latents --weights stage/autoencoder.safetensors
     """
-    from lvae.encode.fit import Cadence, Watcher
-    from lvae.encode.fit import fit as fit_autoencoder
+    from lvae.encode.training.fit import Cadence, Watcher
+    from lvae.encode.training.fit import fit as fit_autoencoder
     from lvae.manifests.records import plain
     from lvae.pipeline.console import Bar, say
 
@@ -123,8 +123,8 @@ def fit(source: str, out: Path, **options: Any) -> None:
 def _fit_config(options: dict[str, Any]) -> "FitConfig":
     from dataclasses import asdict, fields
 
-    from lvae.encode.architectures import parse_spec
-    from lvae.encode.fit_config import FitConfig
+    from lvae.encode.catalogue.architectures import parse_spec
+    from lvae.encode.training.config import FitConfig
 
     given = {field.name: options[field.name] for field in fields(FitConfig) if field.name in options}
     size, sides = options["size"], options["shorter_side"]
@@ -174,7 +174,7 @@ def _counter(bar: "Bar") -> Callable[[int, int], None]:
 
 def draw_pairs(pairs: "Sequence[tuple[Pixels, Pixels]]", title: str) -> bytes:
     """A PNG of originals beside reconstructions, with the error of each."""
-    from lvae.encode.fidelity import psnr
+    from lvae.encode.quality.fidelity import psnr
     from lvae.evaluate.figures import Captioned, pair_grid, png
 
     shown = [(Captioned(one, "original"), Captioned(other, f"{psnr(one, other):.1f} dB")) for one, other in pairs]
@@ -221,9 +221,9 @@ def convert(
           as ENCODER,DECODER
     OUT   a file in CompVis' layout, or with --layout diffusers a folder with config.json
     """
-    from lvae.encode.architectures import parse_spec
-    from lvae.encode.conversion import convert as convert_weights
-    from lvae.encode.recognition import summary
+    from lvae.encode.catalogue.architectures import parse_spec
+    from lvae.encode.catalogue.recognize import summary
+    from lvae.encode.zoo.convert import convert as convert_weights
     from lvae.manifests.records import plain
 
     conversion = convert_weights(file, out, demanded, layout, dtype)
@@ -244,7 +244,7 @@ def list_(as_json: bool) -> None:
 
     A name in this list may be given to 'lvae encode --autoencoder'; weights that are here are found by themselves.
     """
-    from lvae.encode.listing import entries, table
+    from lvae.encode.zoo.list import entries, table
 
     found = entries()
     if as_json:
@@ -264,7 +264,7 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
     on; what Hugging Face's tools have in their cache is taken from there. The size is checked, the sha256 where one is
     published or the hub announces one, and every tensor's name and shape. Nothing in the file is ever executed.
     """
-    from lvae.encode.fetching import fetch as fetch_weights
+    from lvae.encode.zoo.fetch import fetch as fetch_weights
     from lvae.manifests.records import plain
     from lvae.pipeline.console import Bar
 
@@ -303,9 +303,9 @@ def score(name_or_path: str, images: str, **options: Any) -> None:
     the same size. Detail kept is the power above a quarter of a cycle a pixel relative to the originals. Each latent
     channel's mean, std, excess kurtosis and what the PSNR falls to without it.
     """
-    from lvae.encode.fit_data import choose
-    from lvae.encode.scoring import open_autoencoder
-    from lvae.encode.scoring import score as score_autoencoder
+    from lvae.encode.quality.score import open_autoencoder
+    from lvae.encode.quality.score import score as score_autoencoder
+    from lvae.encode.training.data import choose
     from lvae.manifests.records import plain
     from lvae.pipeline.console import Bar
 

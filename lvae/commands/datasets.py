@@ -7,7 +7,7 @@ import click
 
 from lvae import options as shared
 from lvae.commands.encoding import print_dataset
-from lvae.encode import presets
+from lvae.encode.catalogue import presets
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 

@@ -7,7 +7,7 @@ import click
 
 from lvae import engines
 from lvae import options as shared
-from lvae.encode import presets
+from lvae.encode.catalogue import presets
 from lvae.manifests.messages import counted
 
 if TYPE_CHECKING:

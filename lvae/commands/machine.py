@@ -16,7 +16,7 @@ from lvae.manifests.messages import counted
 @click.option("--night", type=click.FloatRange(0, 1), default=0, show_default=True, help="Share of dark pictures.")
 def scenes(out: Path, count: int, size: int, seed: int, night: float) -> None:
     """Draw the small world: labelled little pictures in class folders, to try everything without a download."""
-    from lvae.encode.scenes import write_scenes
+    from lvae.encode.scenes.make import write_scenes
     from lvae.pipeline.console import Bar
 
     with Bar("drawing", count, "pictures") as bar:

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from machine import describe
 
-from lvae.encode.architectures import parse_spec
 from lvae.encode.autoencoder import build, load_file
-from lvae.encode.fidelity import Pixels
-from lvae.encode.fit import Cadence, Training, Watcher, fit
-from lvae.encode.fit_config import FitConfig
-from lvae.encode.fit_data import choose
-from lvae.encode.published import OURS
-from lvae.encode.scoring import Score, score
+from lvae.encode.catalogue.architectures import parse_spec
+from lvae.encode.catalogue.published import OURS
+from lvae.encode.quality.fidelity import Pixels
+from lvae.encode.quality.score import Score, score
+from lvae.encode.training.config import FitConfig
+from lvae.encode.training.data import choose
+from lvae.encode.training.fit import Cadence, Training, Watcher, fit
 from lvae.manifests.records import plain
 from lvae.train.devices import open_device
 

@@ -33,7 +33,7 @@ from machine import describe
 from PIL import Image
 
 from lvae.encode.encoder import choose_batch, keep_memory
-from lvae.encode.scenes import scene
+from lvae.encode.scenes.make import scene
 from lvae.pipeline.runners import cores
 
 RECORD = Path(__file__).with_suffix(".md")

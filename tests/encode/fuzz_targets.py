@@ -22,12 +22,13 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from lvae.encode import crops, images, part, sources_npz
+from lvae.encode import crops, images, part
 from lvae.encode.autoencoder import load, load_file
 from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.part import read_bytes
-from lvae.encode.sources import apply_labels, open_reader, open_source, read_labels
-from lvae.encode.weights import save_safetensors, to_diffusers
+from lvae.encode.sources import npz as sources_npz
+from lvae.encode.sources.open import apply_labels, open_reader, open_source, read_labels
+from lvae.encode.weights.read import save_safetensors, to_diffusers
 
 Run = Callable[[bytes], object]
 
@@ -446,7 +447,7 @@ def specs() -> list[bytes]:
 
 
 def build_spec(folder: Path) -> Run:
-    from lvae.encode.architectures import parse_spec
+    from lvae.encode.catalogue.architectures import parse_spec
 
     def run(data: bytes) -> None:
         path = folder / "spec.json"

@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from lvae.encode.autoencoder import build, load
-from lvae.encode.conversion import Conversion
-from lvae.encode.fidelity import psnr, to_images, to_pixels
-from lvae.encode.fit_data import choose
-from lvae.encode.published import DEFAULT, OURS
-from lvae.encode.scenes import scene
-from lvae.encode.scoring import score
+from lvae.encode.catalogue.published import DEFAULT, OURS
+from lvae.encode.quality.fidelity import psnr, to_images, to_pixels
+from lvae.encode.quality.score import score
+from lvae.encode.scenes.make import scene
+from lvae.encode.training.data import choose
+from lvae.encode.zoo.convert import Conversion
 from lvae.manifests import records
 from tests.conftest import lvae
 

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save
 
 from lvae.encode.autoencoder import load
-from lvae.encode.fetching import fetch
-from lvae.encode.published import fetched, shipped_or_fetched
+from lvae.encode.catalogue.published import fetched, shipped_or_fetched
+from lvae.encode.zoo.fetch import fetch
 from lvae.manifests.errors import LvaeError
 from tests.conftest import lvae
 

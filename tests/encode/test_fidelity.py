@@ -7,9 +7,9 @@ import pytest
 from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter
 
-from lvae.encode.fidelity import Pixels, detail_kept, fine_detail, psnr, ssim, to_images, to_pixels
 from lvae.encode.linear_code import LinearCode
-from lvae.encode.scenes import scene
+from lvae.encode.quality.fidelity import Pixels, detail_kept, fine_detail, psnr, ssim, to_images, to_pixels
+from lvae.encode.scenes.make import scene
 
 
 def picture(number: int, size: int = 64) -> Pixels:

@@ -16,9 +16,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lvae.encode.autoencoder import load, load_file
-from lvae.encode.fit import Cadence, Fitted, Watcher, fit
-from lvae.encode.fit_config import FitConfig
-from lvae.encode.scenes import write_scenes
+from lvae.encode.scenes.make import write_scenes
+from lvae.encode.training.config import FitConfig
+from lvae.encode.training.fit import Cadence, Fitted, Watcher, fit
 from lvae.manifests.errors import LvaeError
 from lvae.train.checkpoints import Checkpoints
 

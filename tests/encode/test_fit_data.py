@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lvae.encode.fit_config import FitConfig
-from lvae.encode.fit_data import PIXELS, Pictures, choose, held_out, prepare
-from lvae.encode.scenes import write_scenes
+from lvae.encode.scenes.make import write_scenes
+from lvae.encode.training.config import FitConfig
+from lvae.encode.training.data import PIXELS, Pictures, choose, held_out, prepare
 from lvae.manifests.storage.folder import Folder
 
 TINY = {"kind": "tiny", "latent_channels": 3, "width": 8, "blocks": 1, "multipliers": [1, 2], "patch": 2}

@@ -13,7 +13,7 @@ from source_examples import listed, png, refused
 
 from lvae.encode.images import ImageRejected
 from lvae.encode.part import read_bytes
-from lvae.encode.sources import open_reader
+from lvae.encode.sources.open import open_reader
 from lvae.manifests.errors import LvaeError
 
 

@@ -544,7 +544,7 @@ def test_threads_open_alike() -> None:
 
 def test_torch_is_not_imported() -> None:
     script = (
-        "import sys, lvae.encode.images, lvae.encode.crops, lvae.encode.sources, lvae.encode.scenes;"
+        "import sys, lvae.encode.images, lvae.encode.crops, lvae.encode.sources.open, lvae.encode.scenes.make;"
         "sys.exit('torch' in sys.modules or 'apache_beam' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

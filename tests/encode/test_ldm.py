@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lvae.encode import ldm
 from lvae.encode.autoencoder import Autoencoder, LdmSpec, build, load
-from lvae.encode.ldm import Codebook, VQAutoencoder
-from lvae.encode.weights import to_diffusers
+from lvae.encode.networks import ldm
+from lvae.encode.networks.ldm import Codebook, VQAutoencoder
+from lvae.encode.weights.read import to_diffusers
 from lvae.manifests.errors import LvaeError
 
 diffusers = pytest.importorskip("diffusers")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from lvae.encode.autoencoder import build, load
-from lvae.encode.pixels import PixelsAutoencoder, reduce
+from lvae.encode.networks.rgb import PixelsAutoencoder, reduce
 from lvae.manifests.errors import LvaeError
 
 torch.set_num_threads(1)

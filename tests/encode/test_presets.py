@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvae.encode.architectures import KNOWN, LdmSpec, PixelsSpec, parse_spec
-from lvae.encode.crops import CROPS
-from lvae.encode.presets import (
+from lvae.encode.catalogue.architectures import KNOWN, LdmSpec, PixelsSpec, parse_spec
+from lvae.encode.catalogue.presets import (
     ALIASES,
     PRESETS,
     about_classes,
@@ -20,6 +19,7 @@ from lvae.encode.presets import (
     paper_constants,
     table,
 )
+from lvae.encode.crops import CROPS
 from lvae.manifests.errors import LvaeError
 
 MODEL_PRESETS = [
@@ -128,5 +128,5 @@ def test_the_table_has_every_name() -> None:
 
 
 def test_presets_need_neither_torch_nor_numpy() -> None:
-    code = "import sys, lvae.encode.presets; print({'torch', 'numpy', 'PIL'} & set(sys.modules))"
+    code = "import sys, lvae.encode.catalogue.presets; print({'torch', 'numpy', 'PIL'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvae.encode.architectures import KNOWN, LdmSpec, TinySpec
 from lvae.encode.autoencoder import build
-from lvae.encode.recognition import recognize, summary
+from lvae.encode.catalogue.architectures import KNOWN, LdmSpec, TinySpec
+from lvae.encode.catalogue.recognize import recognize, summary
 from lvae.manifests.errors import LvaeError
 
 NETWORKS = [name for name, spec in KNOWN.items() if spec.kind != "pixels"]
@@ -92,5 +92,5 @@ def test_architectures_are_summed_up_for_people() -> None:
 
 
 def test_recognizing_needs_no_torch() -> None:
-    code = "import sys, lvae.encode.recognition; assert not {'torch', 'numpy'} & set(sys.modules)"
+    code = "import sys, lvae.encode.catalogue.recognize; assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

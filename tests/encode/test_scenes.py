@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lvae.encode.scenes import scene, write_scenes
-from lvae.encode.scenes_drawing import CLASSES
-from lvae.encode.sources import open_source
+from lvae.encode.scenes.drawing import CLASSES
+from lvae.encode.scenes.make import scene, write_scenes
+from lvae.encode.sources.open import open_source
 from lvae.manifests.errors import LvaeError
 
 

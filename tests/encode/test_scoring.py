@@ -10,13 +10,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from lvae.cli import main
-from lvae.encode.architectures import KNOWN
 from lvae.encode.autoencoder import build
-from lvae.encode.fit_data import choose, held_out
-from lvae.encode.published import DEFAULT, PUBLISHED
-from lvae.encode.scenes import write_scenes
-from lvae.encode.scoring import score
-from lvae.encode.weights import save_safetensors
+from lvae.encode.catalogue.architectures import KNOWN
+from lvae.encode.catalogue.published import DEFAULT, PUBLISHED
+from lvae.encode.quality.score import score
+from lvae.encode.scenes.make import write_scenes
+from lvae.encode.training.data import choose, held_out
+from lvae.encode.weights.read import save_safetensors
 from lvae.manifests.errors import LvaeError
 
 torch.set_num_threads(1)

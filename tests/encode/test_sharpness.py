@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from lvae.encode.contrast import contrast_difference
-from lvae.encode.discriminator import adaptive_weight, build_discriminator, hinge
-from lvae.encode.fidelity import fine_detail, to_images, to_pixels
-from lvae.encode.perceptual import WIDTHS, Lpips
-from lvae.encode.scenes import scene
+from lvae.encode.quality.fidelity import fine_detail, to_images, to_pixels
+from lvae.encode.scenes.make import scene
+from lvae.encode.training.lpips import WIDTHS, Lpips
+from lvae.encode.training.sharpness import adaptive_weight, build_discriminator, hinge
 from lvae.manifests.errors import LvaeError
 
 torch.set_num_threads(1)

@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lvae.encode import sources_names, sources_zip
 from lvae.encode.images import ImageRejected, open_image
-from lvae.encode.sources import Source, apply_labels, open_reader, open_source, read_labels
-from lvae.encode.sources_labels import Labels
+from lvae.encode.sources import naming as sources_names
+from lvae.encode.sources import zip as sources_zip
+from lvae.encode.sources.labels import Labels
+from lvae.encode.sources.open import Source, apply_labels, open_reader, open_source, read_labels
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
@@ -144,7 +145,7 @@ def test_order_does_not_depend_on_the_locale(tmp_path: Path) -> None:
     keys = [row.key for row in listed(tmp_path)[1]]
     assert keys == ["10.png", "9.png", "B.png", "a/x.png", "a-.png", "a.png", "Ä.png", "花.png"]
     script = (
-        "import sys; from lvae.encode.sources import open_source;"
+        "import sys; from lvae.encode.sources.open import open_source;"
         "print(ascii([row.key for row in open_source(sys.argv[1]).rows()]))"
     )
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "1"}

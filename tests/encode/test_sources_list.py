@@ -7,7 +7,7 @@ import pytest
 from source_examples import contents, labels_of, listed, png, refused, survives
 
 from lvae.encode.images import open_image
-from lvae.encode.sources import open_reader
+from lvae.encode.sources.open import open_reader
 from lvae.manifests.errors import LvaeError
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_examples import contents, listed, png, refused, survives
 
-from lvae.encode.sources import open_reader
+from lvae.encode.sources.open import open_reader
 
 lmdb = pytest.importorskip("lmdb")
 PAGE = 4096

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from source_examples import contents, listed, refused, survives
 
 from lvae.encode.images import ImageRejected, open_image
-from lvae.encode.sources import open_reader
+from lvae.encode.sources.open import open_reader
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (11, 5, 7, 3), np.uint8)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from source_examples import contents, listed, png, refused, survives
 
 from lvae.encode.images import ImageRejected
-from lvae.encode.sources import open_reader
+from lvae.encode.sources.open import open_reader
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 

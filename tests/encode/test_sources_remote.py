@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 from source_examples import Server, contents, listed, png, refused, serving
 
-from lvae.encode import part, sources_remote
+from lvae.encode import part
+from lvae.encode.files import remote as sources_remote
 from lvae.encode.part import read_bytes
-from lvae.encode.sources import open_reader, open_source
+from lvae.encode.sources.open import open_reader, open_source
 from lvae.manifests.errors import LvaeError
 
 pytest.importorskip("aiohttp")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from source_examples import contents, listed, png, refused
 
-from lvae.encode import sources_remote
-from lvae.encode.sources import open_reader
+from lvae.encode.files import remote as sources_remote
+from lvae.encode.sources.open import open_reader
 
 pytestmark = pytest.mark.slow  # its packages are heavy
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from source_examples import contents, labels_of, listed, png, refused, survives
 
-from lvae.encode.sources_nested import class_of
-from lvae.encode.sources_tar import Member
+from lvae.encode.sources.nested_tar import class_of
+from lvae.encode.sources.tar import Member
 
 PICTURES = {
     f"{folder}/{number}.png": png(10 * number + len(folder)) for folder in ("cat", "dog é") for number in range(5)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lvae.encode.autoencoder import Autoencoder, LdmSpec, build, load
-from lvae.encode.weights import from_diffusers, save_safetensors, to_diffusers
+from lvae.encode.weights.read import from_diffusers, save_safetensors, to_diffusers
 from lvae.manifests.errors import LvaeError
 
 torch.set_num_threads(1)

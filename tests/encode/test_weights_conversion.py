@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from safetensors.torch import load_file as load_tensors
 
 from lvae.commands.autoencoders import COMMANDS, autoencoder
-from lvae.encode.architectures import KNOWN, LdmSpec, parse_spec
 from lvae.encode.autoencoder import Autoencoder, build, load, load_file
-from lvae.encode.conversion import convert
-from lvae.encode.weights_folder import describe_for_diffusers
-from lvae.encode.weights_names import from_diffusers, to_diffusers
+from lvae.encode.catalogue.architectures import KNOWN, LdmSpec, parse_spec
+from lvae.encode.weights.folder import describe_for_diffusers
+from lvae.encode.weights.names import from_diffusers, to_diffusers
+from lvae.encode.zoo.convert import convert
 from lvae.manifests.errors import LvaeError
 
 torch.set_num_threads(1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lvae.encode.autoencoder import Autoencoder, load, load_file
-from lvae.encode.weights import read
+from lvae.encode.weights.read import read
 from lvae.manifests.errors import LvaeError
 
 torch.set_num_threads(1)

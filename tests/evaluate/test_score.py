@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from lvae.cli import main
-from lvae.encode.scenes import write_scenes
+from lvae.encode.scenes.make import write_scenes
 from lvae.evaluate.baselines import gaussian_samples
 from lvae.evaluate.inception import InceptionFID
 from lvae.evaluate.score_table import compared, several

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from lvae.encode.scenes import write_scenes
+from lvae.encode.scenes.make import write_scenes
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.parts.decoded_parts import read_pictures_plan

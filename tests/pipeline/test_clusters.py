@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lvae.encode.scenes import write_scenes
+from lvae.encode.scenes.make import write_scenes
 from lvae.manifests import records
 from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.planning import EncodeOptions, prepare

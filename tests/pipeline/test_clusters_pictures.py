@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lvae.encode.scenes import write_scenes
+from lvae.encode.scenes.make import write_scenes
 from lvae.manifests.parts.decoded_parts import PARTS
 from tests.conftest import SMALL_KL, lvae
 from tests.pipeline.cluster import Dask, Portable, dask, portable

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lvae.encode.scenes import write_scenes
+from lvae.encode.scenes.make import write_scenes
 from lvae.manifests.dataset import Dataset
 from tests.conftest import SMALL_KL, lvae
 from tests.pipeline.faults import contents

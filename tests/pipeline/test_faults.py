@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lvae.encode.scenes import write_scenes
+from lvae.encode.scenes.make import write_scenes
 from tests.conftest import SMALL_KL, lvae
 from tests.pipeline.faults import contents, kill, processes_at, receipts, start, wait_for, worker_processes
 

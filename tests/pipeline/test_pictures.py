@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from lvae.cli import main
-from lvae.encode.scenes import write_scenes
+from lvae.encode.scenes.make import write_scenes
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.decoded_parts import PARTS, PLAN, finished_pictures, read_pictures_plan, write_picture_part
 from lvae.manifests.storage.folder import Folder

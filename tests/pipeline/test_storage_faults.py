@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lvae.encode.scenes import write_scenes
+from lvae.encode.scenes.make import write_scenes
 from tests.conftest import lvae
 from tests.pipeline.bad_storage import STALL_SECONDS, Storage, bad_storage
 from tests.pipeline.faults import contents

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lvae.encode.part import encode_part
-from lvae.encode.sources import open_reader
+from lvae.encode.sources.open import open_reader
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import read_plan
@@ -70,7 +70,7 @@ def test_a_worker_that_sees_another_plan_refuses(dataset: Path, monkeypatch: pyt
 
 def test_other_weights_under_the_same_name_are_refused(dataset: Path) -> None:
     from lvae.encode.autoencoder import load
-    from lvae.encode.weights import save_safetensors
+    from lvae.encode.weights.read import save_safetensors
 
     before = forget_part(dataset, 0)
     weights = next((dataset / "weights").glob("*.safetensors"))

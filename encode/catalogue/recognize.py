@@ -1,0 +1,115 @@
+"""Which architecture weights are of, told by the names and shapes of their tensors. Nothing here needs torch."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from lvae.encode.catalogue.architectures import LdmSpec, Spec, TinySpec, name_of
+from lvae.manifests.errors import LvaeError
+
+
+class Shaped(Protocol):
+    """A tensor, or what stands for one that is not read yet."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def recognize(tensors: Mapping[str, Shaped], source: str = "these weights") -> Spec:
+    """The architecture that tensors under canonical names (see weights_names.py) come from.
+
+    Only the shapes that tell architectures apart are looked at; `load_state` demands every one.
+    """
+    shapes = _Shapes(tensors, source)
+    try:
+        if "encoder.layers.0.weight" in tensors:
+            return _tiny(shapes)
+        return _ldm(shapes)
+    except LvaeError as error:
+        message = str(error)
+        raise LvaeError(message if message.startswith(source) else f"{source}: {message}") from None
+
+
+def summary(spec: Spec) -> str:
+    """An architecture in a few words, for people: its name, or what it is built of."""
+    name = name_of(spec)
+    if name != "custom":
+        return name
+    if isinstance(spec, LdmSpec):
+        levels = ", ".join(str(spec.width * multiplier) for multiplier in spec.multipliers)
+        return f"a {spec.kind} autoencoder of {levels} channels with {spec.latent_channels} latent channels"
+    if isinstance(spec, TinySpec):
+        widths = ", ".join(map(str, dict.fromkeys(spec.widths)))
+        return f"a tiny autoencoder of {widths} channels with {spec.latent_channels} latent channels"
+    return f"pixels, reduced by {spec.factor}"
+
+
+class _Shapes:
+    """Shapes by name; what is missing or has another number of sides is reported."""
+
+    def __init__(self, tensors: Mapping[str, Shaped], source: str):
+        self._tensors, self._source = tensors, source
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def side(self, name: str, axis: int, sides: int = 4) -> int:
+        """The length of one side of a tensor, by default of a convolution's (outputs, inputs, height, width)."""
+        if name not in self:
+            raise LvaeError(f"{self._source}: {name} is missing, which every autoencoder known here has.")
+        shape = tuple(self._tensors[name].shape)
+        if len(shape) != sides:
+            raise LvaeError(f"{self._source}: {name} has shape {shape} instead of {sides} sides.")
+        return shape[axis]
+
+    def count(self, pattern: str, first: int = 0) -> int:
+        """How many of `pattern` with 0, 1, 2, ... in place of the star there are, without a gap."""
+        number = first
+        while pattern.replace("*", str(number)) in self:
+            number += 1
+        return number - first
+
+
+def _ldm(shapes: _Shapes) -> LdmSpec:
+    for name in ("quant_conv.weight", "post_quant_conv.weight"):
+        if name not in shapes:
+            raise LvaeError(
+                f"{name} is missing: autoencoders without quantization layers (SD3, FLUX) are not supported."
+            )
+    width = shapes.side("encoder.conv_in.weight", 0)
+    levels = range(shapes.count("encoder.down.*.block.0.conv1.weight"))
+    widths = [shapes.side(f"encoder.down.{i}.block.0.conv1.weight", 0) for i in levels]
+    codebook = "quantize.embedding.weight"
+    return LdmSpec(
+        kind="vq" if codebook in shapes else "kl",
+        width=width,
+        multipliers=tuple(_multipliers(widths, width)),
+        latent_channels=shapes.side("decoder.conv_in.weight", 1),
+        blocks=shapes.count("encoder.down.0.block.*.conv1.weight"),
+        attention_levels=tuple(i for i in levels if f"encoder.down.{i}.attn.0.q.weight" in shapes),
+        middle_attention="encoder.mid.attn_1.q.weight" in shapes,
+        codes=shapes.side(codebook, 0, sides=2) if codebook in shapes else 0,
+    )
+
+
+def _multipliers(widths: Iterable[int], width: int) -> Iterable[int]:
+    for level, channels in enumerate(widths):
+        if width < 1 or channels % width:
+            raise LvaeError(f"level {level} has {channels} channels, no multiple of the first layer's {width}.")
+        yield channels // width
+
+
+def _tiny(shapes: _Shapes) -> TinySpec:
+    first, seen = (shapes.side("encoder.layers.0.weight", axis) for axis in (0, 1))
+    widths, blocks, at = [first], 0, 2  # 0: convolution, 1: block, then per level a halving and its blocks
+    while f"encoder.layers.{at + 1}.conv.0.weight" in shapes:
+        widths.append(shapes.side(f"encoder.layers.{at}.weight", 0))
+        blocks = shapes.count("encoder.layers.*.conv.0.weight", first=at + 1)
+        at += 1 + blocks
+    return TinySpec(
+        latent_channels=shapes.side("decoder.layers.0.weight", 1),
+        width=first,
+        blocks=max(1, blocks),
+        multipliers=tuple(_multipliers(widths, first)),
+        patch=max(1, math.isqrt(seen // 3)),
+    )

@@ -1,0 +1,221 @@
+"""Pictures in numpy arrays: .npy, or `arr_0` or `images` of an .npz, uint8 (N, H, W, 3), (N, H, W, 1) or (N, H, W).
+
+Labels are `arr_1` or `labels` of the .npz, N whole numbers; a .npy has none. Keys are the pictures' numbers. Pictures
+are handed out as PNM files, which lose nothing. Arrays in a .npy, or stored in an .npz (numpy.savez), are read in
+place. A compressed one (numpy.savez_compressed) can only be inflated from its start: every worker does so about once,
+holding 64 MiB of it at a time.
+"""
+
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import closing
+from typing import IO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvae.encode.files import locations as places
+from lvae.encode.images import MAX_PIXELS, ImageRejected
+from lvae.encode.sources import naming as names
+from lvae.encode.sources.random_access import Containers
+from lvae.encode.sources.sequential import Forwards
+from lvae.encode.sources.zip import DAMAGE, data_offset, open_archive
+from lvae.encode.sources_notes import Notes
+from lvae.encode.sources_npy_header import INTEGER, MAGIC, Array, read_header
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.rows import UNLABELLED, ImageRow
+
+IMAGES = ("arr_0", "images")
+LABELS = ("arr_1", "labels")
+CHUNK = 1 << 20
+
+
+class Pictures(NamedTuple):
+    """An array of pictures: its member in the .npz ("" in a .npy), and where its numbers lie, or -1 (compressed)."""
+
+    member: str
+    images: int
+    height: int
+    width: int
+    channels: int
+    offset: int
+
+    @property
+    def header(self) -> bytes:
+        return b"P%d\n%d %d\n255\n" % (6 if self.channels == 3 else 5, self.width, self.height)
+
+    @property
+    def bytes(self) -> int:
+        """Of one picture, without a header."""
+        return self.height * self.width * self.channels
+
+
+class NpzSource(Notes):
+    """See the module."""
+
+    def __init__(self, location: str):
+        super().__init__()
+        self.location = places.resolved(location)
+        self.kind = kind_of(self.location)
+        self._largest = UNLABELLED
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return names.numbered_classes(self._largest)
+
+    def rows(self) -> Iterator[ImageRow]:
+        self.begin_again()
+        container = places.name_of(self.location)
+        try:
+            found = places.status(self.location)
+            self.seen.add(container, found.size, found.stamp)
+            with places.Watched(places.open_file(self.location)) as file:
+                pictures = look(file, self.location)
+                labels = None if self.kind == "npy" else _labels(file, self.location, pictures.images)
+        except OSError as error:
+            raise LvaeError(f"{self.location}: cannot be read ({places.why(error)}).") from error
+        if not pictures.images:
+            raise names.no_images(self.location, self.counts)
+        if pictures.offset < 0:
+            self.warnings.append(
+                f"{container} is compressed: every worker inflates it from the start. numpy.savez is read in place"
+            )
+        self._largest = UNLABELLED if labels is None else int(labels.max())
+        length = len(pictures.header) + pictures.bytes
+        for index in range(pictures.images):
+            label = UNLABELLED if labels is None else int(labels[index])
+            names.count_unlabelled(self.counts, label)
+            yield ImageRow(f"{index:06}", container, -1, length, str(index), label)
+        names.warn_of_unlabelled(self, f"have label -1 in {container}")
+
+
+class NpzReader:
+    """Reads what an NpzSource listed. The array is looked up once a process."""
+
+    def __init__(self, location: str):
+        self.location = places.resolved(location)
+        self._containers = Containers("", self.location)
+        self._stream = Forwards(self._inflated)
+        self._lock = threading.Lock()
+        self._pictures: Pictures | None = None
+
+    def __reduce__(self) -> tuple[type["NpzReader"], tuple[str]]:
+        return type(self), (self.location,)
+
+    def read(self, row: ImageRow) -> bytes:
+        with self._lock:
+            if self._pictures is None:
+                with places.Watched(places.open_file(self.location)) as file:
+                    self._pictures = look(file, self.location)
+            pictures = self._pictures
+        index, length = int(row.member), len(pictures.header) + pictures.bytes
+        if not 0 <= index < pictures.images or row.length != length:
+            raise LvaeError(f"{self.location}: not as it was when it was listed. Scan the source again.")
+        if pictures.offset >= 0:
+            offset = pictures.offset + index * pictures.bytes
+            return pictures.header + self._containers.read_at(row.container, offset, pictures.bytes)
+        try:
+            return pictures.header + (self._stream.read(pictures, index) or b"")
+        except (*DAMAGE, RuntimeError) as error:  # IndexError: it ends too early
+            raise ImageRejected("damaged in its .npz") from error
+
+    def close(self) -> None:
+        self._containers.close()
+        self._stream.close()
+
+    def _inflated(self, pictures: Pictures) -> Iterator[bytes]:
+        with (
+            places.Watched(places.open_file(self.location)) as file,
+            open_archive(file, self.location) as archive,
+            archive.open(pictures.member) as member,
+        ):
+            read_header(member, f"{self.location}: {pictures.member}")
+            for _ in range(pictures.images):
+                yield _exactly(member, pictures.bytes)
+
+
+def kind_of(location: str) -> str:
+    return "npy" if places.first_bytes(location, len(MAGIC)) == MAGIC else "npz"
+
+
+def look(file: places.Watched, location: str) -> Pictures:
+    """Where the pictures of an open file are, with everything checked that headers claim. Raises LvaeError."""
+    size = places.size_of(file)
+    file.seek(0)
+    if file.read(len(MAGIC)) == MAGIC:
+        file.seek(0)
+        array = read_header(file, location)
+        return _pictures(array, "", size, array.offset, location)
+    try:
+        with open_archive(file, location) as archive:
+            info = _member(archive, IMAGES, location)
+            where = f"{location}: {info.filename}"
+            with archive.open(info) as member:
+                array = read_header(member, where)
+            with closing(Containers("", location)) as containers:
+                offset = data_offset(containers, info, size, location)
+            return _pictures(array, info.filename, info.file_size, -1 if offset < 0 else offset + array.offset, where)
+    except (*DAMAGE, RuntimeError, MemoryError) as error:
+        raise LvaeError(f"{location}: not a whole .npz ({error}).") from error
+
+
+def _member(archive: zipfile.ZipFile, wanted: tuple[str, ...], location: str) -> zipfile.ZipInfo:
+    infos = {info.filename: info for info in archive.infolist()}
+    found = [infos[f"{name}.npy"] for name in wanted if f"{name}.npy" in infos]
+    if not found:
+        inside = ", ".join(sorted(repr(name.removesuffix(".npy")) for name in infos))
+        raise LvaeError(f"{location}: has no {' or '.join(wanted)}, but {inside or 'nothing':.200}.")
+    if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise LvaeError(f"{location}: {found[0].filename} is neither stored nor deflated. Save it with numpy.savez.")
+    return found[0]
+
+
+def _pictures(array: Array, member: str, file_bytes: int, offset: int, where: str) -> Pictures:
+    shape, shown = array.shape, "x".join(map(str, array.shape))
+    if array.dtype not in ("|u1", "u1", "<u1", ">u1", "=u1"):
+        raise LvaeError(f"{where}: holds {array.dtype!r:.40}. Pictures are uint8, 0 to 255: numpy's '|u1'.")
+    if len(shape) == 4 and shape[3] not in (1, 3) and shape[1] in (1, 3):
+        raise LvaeError(f"{where}: of shape {shown}, channels first. Save images.transpose(0, 2, 3, 1) instead.")
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
+        raise LvaeError(f"{where}: of shape {shown:.100}. Pictures are (N, H, W, 3), (N, H, W, 1) or (N, H, W).")
+    count, height, width = shape[:3]
+    if not 0 < height * width <= MAX_PIXELS:
+        raise LvaeError(f"{where}: of shape {shown:.100}. Pictures have 1 to {MAX_PIXELS} pixels.")
+    if file_bytes != array.offset + array.items:
+        raise LvaeError(f"{where}: damaged: {file_bytes} bytes, but its header promises {array.offset + array.items}.")
+    return Pictures(member, count, height, width, shape[3] if len(shape) == 4 else 1, offset)
+
+
+def _labels(file: places.Watched, location: str, count: int) -> NDArray[np.int64] | None:
+    """The labels beside the pictures of an .npz; None where there are none."""
+    file.seek(0)
+    try:
+        with open_archive(file, location) as archive:
+            if not any(f"{name}.npy" in archive.namelist() for name in LABELS):
+                return None
+            info = _member(archive, LABELS, location)
+            where = f"{location}: {info.filename}"
+            with archive.open(info) as member:
+                array = read_header(member, where)
+                if INTEGER.fullmatch(array.dtype) is None or array.shape not in ((count,), (count, 1)):
+                    shown = "x".join(map(str, array.shape))
+                    raise LvaeError(f"{where}: {array.dtype!r:.40} of shape {shown:.60}, not {count} whole numbers.")
+                dtype = np.dtype(array.dtype)
+                labels = np.frombuffer(_exactly(member, count * dtype.itemsize), dtype)
+    except (*DAMAGE, RuntimeError, MemoryError) as error:
+        raise LvaeError(f"{location}: not a whole .npz ({error}).") from error
+    if count and not (int(labels.min()) >= UNLABELLED and int(labels.max()) <= names.MAX_LABEL):
+        raise LvaeError(f"{where}: labels from {labels.min()} to {labels.max()}. They are -1 to {names.MAX_LABEL}.")
+    return labels.astype(np.int64)
+
+
+def _exactly(file: IO[bytes], count: int) -> bytes:
+    """So many bytes of a stream, however many its directory promised. Raises EOFError where it ends before."""
+    data = bytearray()
+    while len(data) < count:
+        piece = file.read(min(CHUNK, count - len(data)))
+        if not piece:
+            raise EOFError("it ends too early")
+        data += piece
+    return bytes(data)

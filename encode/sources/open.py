@@ -1,0 +1,199 @@
+"""Where images come from: a SOURCE is a folder, an archive, arrays, a list or seeded noise, told apart by looking.
+
+    source = open_source("photos/")
+    rows = list(source.rows())                           # what there is, in a stable order
+    reader = open_reader(source.kind, source.location)   # here or in another process
+    reader.read(rows[0])                                 # -> the bytes of a file, for images.open_image
+
+A broken image is listed like any other: it is rejected when it is opened. Only what is no image by its name (see
+sources_names.py) is not listed, but counted. A URL of fsspec stands wherever a path does; one of a folder ends in a
+slash.
+"""
+
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from typing import Protocol
+
+from lvae.encode.files import locations as places
+from lvae.encode.files.patterns import base_of, expand, is_pattern
+from lvae.encode.sources import naming as names
+from lvae.encode.sources.folder import FolderReader, FolderSource, holds_images
+from lvae.encode.sources.labels import Labels, apply_labels, read_labels
+from lvae.encode.sources.list import ENDINGS, ListReader, ListSource
+from lvae.encode.sources.lmdb import DATA, MAGIC, MAGIC_AT, LmdbSource
+from lvae.encode.sources.nested_tar import NestedTarSource, is_nested
+from lvae.encode.sources.npz import NpzReader, NpzSource
+from lvae.encode.sources.parquet import ParquetReader, ParquetSource
+from lvae.encode.sources.random_access import Containers
+from lvae.encode.sources.synthetic import PREFIX, SyntheticReader, SyntheticSource
+from lvae.encode.sources.tar import TarSource, refuse_compressed
+from lvae.encode.sources.zip import ZipReader, ZipSource
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.rows import ImageRow
+
+__all__ = ["Labels", "Reader", "Source", "apply_labels", "open_reader", "open_source", "read_labels"]
+
+KINDS = (
+    "a folder of images; a .zip; a .tar, a pattern or folder of tars, ImageNet's tar of tars; an LSUN lmdb folder; "
+    "a .parquet, a pattern or folder of them; a .npz or .npy; a .csv, .jsonl or .txt list; or synthetic:N"
+)
+ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+PARQUET_MAGIC = b"PAR1"
+NPY_MAGIC = b"\x93NUMPY"
+
+
+class Source(Protocol):
+    """What a SOURCE holds.
+
+    kind: "folder", "list", "lmdb", "npy", "npz", "parquet", "synthetic", "tar" or "zip".
+    location: the SOURCE as an absolute path or pattern, for `open_reader` and `open_source` elsewhere on this machine.
+    classes: their names, or None. Final once `rows()` is through, as are `counts` and `warnings`.
+    counts: what was found beside images, such as "hidden files", "not images", "unlabelled".
+    warnings: lines for a person.
+    seen: a hash over size and time (or ETag) of the files that the rows of the last `rows()` lie in, as far as it went
+        (a file counts before its first row is handed out): where it differs, the images need a closer look.
+    """
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def location(self) -> str: ...
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...
+    @property
+    def counts(self) -> dict[str, int]: ...
+    @property
+    def warnings(self) -> list[str]: ...
+    @property
+    def seen(self) -> places.Seen: ...
+
+    def rows(self) -> Iterator[ImageRow]:
+        """The images, in the same order every time. Raises LvaeError for what is damaged, and where there are none."""
+
+
+class Reader(Protocol):
+    """Hands out the bytes of listed images. Any number of threads may read; it can be pickled."""
+
+    def read(self, row: ImageRow) -> bytes:
+        """The bytes of one image's file.
+
+        Raises OSError where the storage fails (try again), ImageRejected where this one member is at fault, and
+        LvaeError where the source is not what it was when listed.
+        """
+
+    def close(self) -> None: ...
+
+
+def open_source(source: str) -> Source:
+    """Look what a SOURCE is. Nothing is listed yet. Raises LvaeError for what is none."""
+    if source.startswith(PREFIX):
+        return SyntheticSource(source)
+    location = places.resolved(source)
+    try:
+        if is_pattern(location):
+            return _pattern(location)
+        found = places.status(location) if not location.endswith("/") or not places.is_url(location) else None
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise LvaeError(f"{source}: no such file or folder. A source is {KINDS}.") from error
+    except OSError as error:
+        raise LvaeError(f"{source}: cannot be looked at ({places.why(error)}).") from error
+    if found is None or found.is_folder:
+        return _folder(f"{location.rstrip('/')}/" if places.is_url(location) else location)
+    return _file(location)
+
+
+def _pattern(location: str) -> Source:
+    files = expand(location)
+    if all(name.lower().endswith(".parquet") for name in files):
+        return ParquetSource(location, files)
+    for name in files:
+        _refuse_all_but_tars(places.join(base_of(location), name))
+    return TarSource(location, files)
+
+
+def _folder(location: str) -> Source:
+    try:
+        found = [name for name in places.names_in(location) if not names.is_hidden(name)]
+    except OSError as error:
+        raise LvaeError(f"{location}: the folder cannot be read ({places.why(error)}).") from error
+    if DATA in found:
+        return LmdbSource(location)
+    tars = [name for name in found if name.lower().endswith(".tar")]
+    tables = [name for name in found if name.lower().endswith(".parquet")]
+    if not (tars or tables) or holds_images(location):
+        return FolderSource(location)
+    if tars and tables:
+        raise LvaeError(f"{location}: holds tars and Parquet files. Name those meant by a pattern.")
+    return TarSource(location, tars) if tars else ParquetSource(location, tables)
+
+
+def _file(location: str) -> Source:
+    head, path = _first_bytes(location), places.plain_path(location).lower()
+    if head.startswith(NPY_MAGIC) or path.endswith((".npz", ".npy")):
+        return NpzSource(location)
+    if head.startswith(ZIP_MAGIC) or path.endswith(".zip"):
+        return ZipSource(location)
+    if head[MAGIC_AT:] == MAGIC:
+        return LmdbSource(location)
+    if head.startswith(PARQUET_MAGIC) or path.endswith(".parquet"):
+        return ParquetSource(location, [places.name_of(location)])
+    if path.endswith(ENDINGS):
+        return ListSource(location)
+    if not path.endswith(".tar") and _is_zip_with_a_preface(location):
+        return ZipSource(location)
+    _refuse_all_but_tars(location)
+    return NestedTarSource(location) if is_nested(location) else TarSource(location, [places.name_of(location)])
+
+
+def open_reader(kind: str, location: str) -> Reader:
+    """A reader of what a source of this kind and location listed."""
+    match kind:
+        case "folder":
+            return FolderReader(location)
+        case "tar" | "lmdb":
+            location = places.resolved(location)
+            one = not is_pattern(location) and not places.is_folder(location)
+            return Containers(base_of(location), location if one else None)
+        case "zip":
+            return ZipReader(location)
+        case "npz" | "npy":
+            return NpzReader(location)
+        case "parquet":
+            return ParquetReader(location)
+        case "list":
+            return ListReader(location)
+        case "synthetic":
+            return SyntheticReader(location)
+    raise LvaeError(f"source kind {kind!r} is none of folder, list, lmdb, npy, npz, parquet, synthetic, tar, zip.")
+
+
+def _is_zip_with_a_preface(location: str) -> bool:
+    try:
+        with places.open_file(location) as file:
+            return zipfile.is_zipfile(file)
+    except OSError as error:
+        raise LvaeError(f"{location}: cannot be read ({places.why(error)}).") from error
+
+
+def _refuse_all_but_tars(location: str) -> None:
+    head = _first_bytes(location)
+    refuse_compressed(location, head)
+    if places.plain_path(location).lower().endswith(".tar"):
+        return
+    try:
+        with places.open_file(location) as file:
+            is_tar = tarfile.is_tarfile(file)
+    except OSError as error:
+        raise LvaeError(f"{location}: cannot be read ({places.why(error)}).") from error
+    except (ValueError, OverflowError, MemoryError, RecursionError):
+        is_tar = False
+    if not is_tar:
+        raise LvaeError(f"{location}: not a source. A source is {KINDS}.")
+
+
+def _first_bytes(location: str) -> bytes:
+    try:
+        return places.first_bytes(location, MAGIC_AT + len(MAGIC))
+    except OSError as error:
+        raise LvaeError(f"{location}: cannot be read ({places.why(error)}).") from error

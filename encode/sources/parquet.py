@@ -1,0 +1,254 @@
+"""Parquet in the layout of Hugging Face's image column: a file, a folder of .parquet files, or a pattern.
+
+The pictures are a column of struct<bytes, path>, or of plain binary: the one called image (or img, jpg, png...), or the
+only one of such a type. A column label holds numbers, whose names stand in the schema's "huggingface" metadata if
+anywhere, or holds names. Keys are numbers of rows, after the file's name where there are several.
+
+Pictures are not read to be listed, so the rows' length is -1. A picture whose bytes are null (its path only) is
+rejected when it is read. Row groups are read forwards: a huge one is gone through again by every worker.
+"""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lvae.encode.files import locations as places
+from lvae.encode.files.patterns import base_of
+from lvae.encode.images import ImageRejected
+from lvae.encode.sources import naming as names
+from lvae.encode.sources.sequential import Forwards
+from lvae.encode.sources_notes import Notes
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.rows import UNLABELLED, ImageRow
+
+IMAGE_COLUMNS = ("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "pixel_values", "bytes")
+LABEL_COLUMNS = ("label", "labels", "class", "target", "cls", "fine_label")
+LABELS_AT_A_TIME = 65_536
+LARGE_GROUP = 20_000  # rows
+WHOLE_BYTES = 256 << 20  # of a row group, up to which its pictures are read at once
+MAX_NAME = 1000  # characters of a class
+FAULTS = (pa.ArrowException, OSError, MemoryError, ValueError, LookupError)
+
+
+class Columns(NamedTuple):
+    """What a file's schema says: the pictures' column, whether it is a struct, the label column, the classes' names."""
+
+    image: str
+    in_struct: bool
+    label: str | None
+    classes: tuple[str, ...] | None
+
+
+class ParquetSource(Notes):
+    """See the module. `classes` is final once `rows()` is through."""
+
+    kind = "parquet"
+
+    def __init__(self, location: str, files: list[str]):
+        """The files are named relative to the location's `base_of`."""
+        super().__init__()
+        self.location = places.resolved(location)
+        self._files = files
+        self._classes: tuple[str, ...] | None = None
+        self._largest = UNLABELLED
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return self._classes if self._classes is not None else names.numbered_classes(self._largest)
+
+    def rows(self) -> Iterator[ImageRow]:
+        self.begin_again()
+        self._classes, self._largest, images = self._names(), UNLABELLED, 0
+        numbers = {name: number for number, name in enumerate(self._classes or ())}
+        for name in self._files:
+            path = path_of(self.location, name)
+            with opened(path, self.seen, name) as file:
+                columns, row = columns_of(file, path), 0
+                for group in range(file.num_row_groups):
+                    self._warn_of_size(name, file.metadata.row_group(group).num_rows)
+                    for number, label in enumerate(_labels(file, group, columns.label, path)):
+                        key = f"{row:06}" if len(self._files) == 1 else f"{name}/{row:06}"
+                        chosen = self._label(label, columns, numbers, f"{path}: row {row}")
+                        names.count_unlabelled(self.counts, chosen)
+                        yield ImageRow(key, name, -1, -1, f"{group}:{number}", chosen)
+                        row += 1
+                images += row
+        if not images:
+            raise names.no_images(self.location, self.counts)
+        names.warn_of_unlabelled(self, "have no label, or -1")
+
+    def _names(self) -> tuple[str, ...] | None:
+        """The classes, which have to be the same in all files; gathered, where labels are names themselves."""
+        first: Columns | None = None
+        gathered: set[str] = set()
+        for name in self._files:
+            path = path_of(self.location, name)
+            with opened(path) as file:
+                columns = columns_of(file, path)
+                if first is not None and columns != first:
+                    raise LvaeError(f"{path}: has other columns or class names than {self._files[0]}.")
+                first = columns
+                if columns.label and _holds_names(file.schema_arrow.field(columns.label).type):
+                    for group in range(file.num_row_groups):
+                        gathered.update(label for label in _labels(file, group, columns.label, path) if label)
+                        if len(gathered) > names.MAX_LABEL or any(len(label) > MAX_NAME for label in gathered):
+                            raise LvaeError(f"{path}: {columns.label!r} has too many or too long values to be a class.")
+        return tuple(sorted(gathered)) or (first.classes if first else None)
+
+    def _label(self, label: Any, columns: Columns, numbers: dict[str, int], where: str) -> int:
+        if label is None or label == UNLABELLED or label == "":
+            return UNLABELLED
+        if isinstance(label, str):
+            return numbers[label]
+        number = names.checked_label(label, where, None)
+        if self._classes is not None and number >= len(self._classes):
+            raise LvaeError(
+                f"{where}: the label {number} is out of range: its schema names {len(self._classes)} classes."
+            )
+        self._largest = max(self._largest, number)
+        return number
+
+    def _warn_of_size(self, name: str, rows: int) -> None:
+        if rows > LARGE_GROUP and not self.warnings:
+            self.warnings.append(
+                f"{name} has {rows} rows in a row group, and a row group is read from its start: "
+                "write it again with row_group_size=1000"
+            )
+
+
+class ParquetReader:
+    """Reads what a ParquetSource listed, keeping the place in one row group."""
+
+    def __init__(self, location: str):
+        self.location = places.resolved(location)
+        self._groups = Forwards(self._pictures)
+
+    def __reduce__(self) -> tuple[type["ParquetReader"], tuple[str]]:
+        return type(self), (self.location,)
+
+    def read(self, row: ImageRow) -> bytes:
+        group, _, number = row.member.partition(":")
+        try:
+            data = self._groups.read((row.container, int(group)), int(number))
+        except IndexError as error:
+            raise LvaeError(f"{row.container}: shorter than when it was listed. Scan the source again.") from error
+        if data is None:
+            raise ImageRejected("a path instead of the picture's bytes, in its Parquet file")
+        if len(data) > names.MAX_MEMBER_BYTES:
+            raise ImageRejected(f"a file of more than {names.MAX_MEMBER_BYTES >> 20} MiB")
+        return data
+
+    def close(self) -> None:
+        self._groups.close()
+
+    def _pictures(self, stream: tuple[str, int]) -> Iterator[bytes | None]:
+        container, group = stream
+        path = path_of(self.location, container)
+        file = places.Watched(places.open_file(path))
+        try:
+            parquet = pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=False)
+            columns = columns_of(parquet, path)
+            column = f"{columns.image}.bytes" if columns.in_struct else columns.image
+            if parquet.metadata.row_group(group).total_byte_size > WHOLE_BYTES:
+                # else a row group's column is held whole, which a lying page cannot make larger
+                parquet = pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=False, buffer_size=places.BUFFER_BYTES)
+            # one at a time: a dictionary of one large picture can stand for any number of rows
+            for batch in parquet.iter_batches(1, [group], [column], use_threads=False):
+                for value in batch.column(0).to_pylist():
+                    yield value["bytes"] if isinstance(value, dict) else value
+        except FAULTS as error:
+            file.raise_fault()  # pyarrow calls its own faults OSError, too
+            raise ImageRejected("damaged in its Parquet file") from error
+        finally:
+            file.close()
+
+
+def path_of(location: str, container: str) -> str:
+    return location if places.name_of(location) == container else places.join(base_of(location), container)
+
+
+@contextmanager
+def opened(path: str, seen: places.Seen | None = None, name: str = "") -> Iterator[pq.ParquetFile]:
+    """A Parquet file to look at; everything that goes wrong with it meanwhile is an LvaeError."""
+    try:
+        if seen is not None:
+            found = places.status(path)
+            seen.add(name, found.size, found.stamp)
+        with places.Watched(places.open_file(path)) as file:
+            schema = pq.read_schema(pa.PythonFile(file, "r"))
+            text = [field.name for field in schema if _holds_names(field.type)]
+            yield pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=False, read_dictionary=text)
+    except FAULTS as error:
+        reason = places.why(error) if isinstance(error, OSError) else " ".join(str(error).split())[:200]
+        raise LvaeError(f"{path}: cannot be read as Parquet ({reason}).") from error
+
+
+def columns_of(file: pq.ParquetFile, path: str) -> Columns:
+    schema: pa.Schema = file.schema_arrow
+    found = [field.name for field in schema if _holds_pictures(field.type)]
+    known = [name for name in IMAGE_COLUMNS if name in found]
+    if not known and len(found) != 1:
+        raise LvaeError(
+            f"{path}: has no column of pictures called image, but {', '.join(found or schema.names) or 'nothing':.200}."
+            " Pictures are struct<bytes, path> or binary."
+        )
+    image = (known or found)[0]
+    if schema.names.count(image) > 1:
+        raise LvaeError(f"{path}: has two columns {image!r}.")
+    label = next((name for name in LABEL_COLUMNS if schema.names.count(name) == 1), None)
+    if label is not None and not (_holds_names(kind := schema.field(label).type) or pa.types.is_integer(kind)):
+        raise LvaeError(f"{path}: its column {label!r} holds {kind!s:.60}, neither whole numbers nor names.")
+    return Columns(image, pa.types.is_struct(schema.field(image).type), label, _class_names(schema, label, path))
+
+
+def _class_names(schema: pa.Schema, label: str | None, path: str) -> tuple[str, ...] | None:
+    """Those that the datasets library writes into the schema."""
+    text = (schema.metadata or {}).get(b"huggingface")
+    if text is None or label is None:
+        return None
+    found: Any = names.parse_json(text, f"{path}: its huggingface metadata")
+    for step in ("info", "features", label, "names"):
+        found = found.get(step) if isinstance(found, dict) else None
+    if found is None:
+        return None
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found) or len(set(found)) < len(found):
+        raise LvaeError(f"{path}: the class names in its huggingface metadata are not a list of different names.")
+    return tuple(found) or None
+
+
+def _labels(file: pq.ParquetFile, group: int, column: str | None, path: str) -> Iterator[Any]:
+    """The label of every row in a row group, None where there is none."""
+    rows = file.metadata.row_group(group).num_rows
+    if column is None:
+        yield from itertools.repeat(None, rows)
+        return
+    count = 0
+    for batch in file.iter_batches(LABELS_AT_A_TIME, [group], [column], use_threads=False):
+        values = batch.column(0)
+        count += len(values)
+        if isinstance(values, pa.DictionaryArray):  # never made into one string a row: a dictionary can be a bomb
+            texts = values.dictionary.to_pylist()
+            yield from (None if index is None else texts[index] for index in values.indices.to_pylist())
+        else:
+            yield from values.to_pylist()
+    if count != rows:
+        raise LvaeError(f"{path}: damaged: row group {group} has {count} labels for {rows} rows.")
+
+
+def _holds_names(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _holds_pictures(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
+    return _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

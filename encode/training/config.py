@@ -1,0 +1,89 @@
+"""What decides the result of training a first stage: one record, kept as JSON beside it. Nothing here needs torch."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lvae.encode.catalogue.architectures import PixelsSpec, parse_spec, shown
+from lvae.manifests.errors import LvaeError
+
+SMALLEST_SIZE, LARGEST_SIZE = 16, 1024
+LARGEST_STEPS = 100_000_000
+Precision = Literal["float32", "bfloat16", "tf32"]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """The settings of one run.
+
+    architecture: the network, as `build` takes it.
+    size: side of the square crops in pixels.
+    shorter_side: what a picture's shorter side is reduced to before a crop is taken, drawn between these two (pixels).
+    validation: share of the pictures, by a hash of their key, that are set aside to measure PSNR and SSIM on.
+    batch: crops an update sees. learning_rate: Adam's, after a linear warm-up of `warmup` updates; over the last
+        `decay` of all updates it falls to nothing along a cosine.
+    kl_weight: of the rate in nats a picture against the error summed over its elements, as LDM counts. codebook_weight:
+        of the codebook's loss (vq). latent_noise: what a deterministic latent is disturbed by, in its channel's
+        standard deviations.
+    sharpen_after: updates before the next two terms join.
+    contrast_weight: of the difference in local contrast (contrast.py). adversarial_weight: of the discriminator's
+        verdict, relative to the reconstruction's gradient (0: no discriminator), whose networks has
+        `discriminator_layers`.
+    perceptual_weight: of LPIPS, whose files have the hash `perceptual_sha256` (None: without it).
+    start_sha256: hash of the weights that it starts from (None: random ones).
+    ema: decay of the averaged weights, which are the ones that count.
+    """
+
+    architecture: dict[str, Any]
+    size: int = 64
+    shorter_side: tuple[int, int] = (96, 192)
+    only_classes: tuple[str, ...] | None = None
+    limit: int | None = None
+    validation: float = 0.05
+    steps: int = 20_000
+    batch: int = 16
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    decay: float = 0.5
+    kl_weight: float = 1e-6
+    codebook_weight: float = 1.0
+    latent_noise: float = 0.0
+    sharpen_after: int = 0
+    contrast_weight: float = 0.0
+    adversarial_weight: float = 0.0
+    discriminator_layers: int = 3
+    perceptual_weight: float = 1.0
+    perceptual_sha256: str | None = None
+    start_sha256: str | None = None
+    ema: float = 0.999
+    seed: int = 0
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        spec = parse_spec(self.architecture)
+        if isinstance(spec, PixelsSpec):
+            raise LvaeError("--autoencoder: pixels have nothing to learn. Choose a kl, vq or tiny autoencoder.")
+        low, high = self.shorter_side
+        _within("--size", self.size, SMALLEST_SIZE, LARGEST_SIZE)
+        _within("--shorter-side, the lower end", low, self.size, 16 * LARGEST_SIZE)
+        _within("--shorter-side, the upper end", high, low, 16 * LARGEST_SIZE)
+        _within("--validation", self.validation, 0, 0.5)
+        _within("--steps", self.steps, 1, LARGEST_STEPS)
+        _within("--batch", self.batch, 1, 65_536)
+        _within("--decay", self.decay, 0, 1)
+        _within("--ema", self.ema, 0, 0.999999)
+        _within("--learning-rate", self.learning_rate, 1e-9, 1)
+        for name in ("kl", "codebook", "contrast", "adversarial", "perceptual"):
+            _within(f"--{name}-weight", getattr(self, f"{name}_weight"), 0, 1e6)
+        _within("--latent-noise", self.latent_noise, 0, 10)
+        _within("--discriminator-layers", self.discriminator_layers, 1, 5)
+        least = 3 * 2**self.discriminator_layers  # for one verdict a picture
+        if self.adversarial_weight and self.size < least:
+            raise LvaeError(
+                f"--discriminator-layers {self.discriminator_layers}: needs crops of at least {least} pixels, not "
+                f"{self.size}. Take fewer layers, or a larger --size."
+            )
+
+
+def _within(option: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise LvaeError(f"{option} {shown(value)}: must lie between {least} and {most}.")

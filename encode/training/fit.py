@@ -1,0 +1,435 @@
+"""Training a first-stage autoencoder: the loop, what it writes, and how it goes on.
+
+    OUT/fit.json                 the settings; another command into the same folder is refused
+    OUT/pictures.bin, .json      the pictures, reduced (fit_data.py)
+    OUT/metrics.jsonl            a line every so many updates
+    OUT/checkpoints/             everything that decides what comes next, exactly
+    OUT/previews/                validation pictures beside their reconstructions
+    OUT/autoencoder.safetensors  the averaged weights, as of the last checkpoint; OUT/architecture.json
+
+Every draw is a function of (seed, position), so a run that was killed goes on to the same bits on the same CPU.
+"""
+
+import errno
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from lvae.encode.autoencoder import Autoencoder, load
+from lvae.encode.contrast import contrast_difference
+from lvae.encode.crops import crop
+from lvae.encode.encoder import choose_device
+from lvae.encode.networks.ldm import VQAutoencoder
+from lvae.encode.quality.fidelity import Pixels, psnr, ssim, to_images, to_pixels
+from lvae.encode.training.config import FitConfig
+from lvae.encode.training.data import PIXELS, PictureIndex, Pictures, prepare
+from lvae.encode.training.lpips import Lpips
+from lvae.encode.training.objective import last_layer, learning_rate, reconstruct
+from lvae.encode.training.sharpness import adaptive_weight, build_discriminator, hinge
+from lvae.encode.weights.read import save_safetensors
+from lvae.manifests import records
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.locks import writing
+from lvae.train.checkpoints import Checkpoint, Checkpoints
+from lvae.train.devices import Device, open_device
+
+SETTINGS, METRICS, CHECKPOINTS, PREVIEWS = "fit.json", "metrics.jsonl", "checkpoints", "previews"
+WEIGHTS, ARCHITECTURE = "autoencoder.safetensors", "architecture.json"
+BETAS, DISCRIMINATOR_BETAS = (0.9, 0.99), (0.5, 0.9)
+LARGEST_GRADIENT = 1.0  # longer ones are shortened
+VALIDATION_PICTURES = 64  # measured while training
+PREVIEW_PICTURES = 8
+
+T = TypeVar("T")
+Pair = tuple[Pixels, Pixels]  # an original and its reconstruction, (H, W, 3)
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """After how many updates something is done; these change no number of the result."""
+
+    log: int = 50
+    save: int = 500
+    validate: int = 1000
+
+    def __post_init__(self) -> None:
+        if min(self.log, self.save, self.validate) < 1 or self.save % self.log:
+            raise LvaeError(f"--save-every {self.save}: must be a multiple of --log-every {self.log}.")
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """How a run is shown: preparing and training tell (done, total), `say` a line, `draw` makes a PNG of pairs."""
+
+    preparing: Callable[[int, int], None]
+    training: Callable[[int, int], None]
+    say: Callable[[str], None]
+    draw: Callable[[Sequence[Pair], str], bytes]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What came out: where the weights are, and how the averaged ones do on the pictures set aside."""
+
+    weights: str
+    fingerprint: str
+    steps: int
+    parameters: int
+    train_pictures: int
+    validation_pictures: int
+    validation_size: int
+    psnr_db: float | None
+    ssim: float | None
+
+
+def fit(
+    source: str,
+    out: Path,
+    config: FitConfig,
+    watcher: Watcher,
+    cadence: Cadence = Cadence(),
+    device: str = "auto",
+    workers: int = 1,
+    perceptual: str | None = None,
+    start: str | None = None,
+) -> Fitted:
+    """Train a first stage on the pictures of a source, or go on where the same command was stopped.
+
+    perceptual: VGG's and LPIPS' weights as "VGG,LPIPS". start: weights to start from instead of random ones.
+    """
+    folder = Folder(out)
+    try:
+        with writing(folder):
+            folder.sweep()
+            _keep_settings(folder, config)
+            index = prepare(folder, source, config, watcher.preparing)
+            _tell(index, watcher)
+            lpips = None if perceptual is None else Lpips.read(perceptual)
+            opened = open_device(choose_device(device).split(":")[0], config.precision)
+            training = Training(config, opened, lpips, start)
+            _check_size(config, training.network)
+            return _Run(folder, config, cadence, watcher, index, training).go(workers)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise LvaeError(f"{out}: no space is left. Free some, then run the same command again.") from error
+
+
+def _keep_settings(folder: Folder, config: FitConfig) -> None:
+    there = folder.read_if_there(SETTINGS)
+    if there is None:
+        folder.write(SETTINGS, records.dumps(config))
+        return
+    old, new = records.plain(records.parse(FitConfig, there, str(folder.local(SETTINGS)))), records.plain(config)
+    for name, value in new.items():
+        if old[name] != value:
+            raise LvaeError(
+                f"{folder}: was begun with {name} {json.dumps(old[name])}, not {json.dumps(value)}. "
+                "Give the same settings to go on, or name another OUT."
+            )
+
+
+def _check_size(config: FitConfig, network: Autoencoder) -> None:
+    factor = network.downsampling_factor
+    if config.size % factor:
+        raise LvaeError(f"--size {config.size}: must be a multiple of the network's downsampling factor, {factor}.")
+
+
+def _tell(index: PictureIndex, watcher: Watcher) -> None:
+    watcher.say(f"{len(index.train)} pictures to train on, {len(index.validation)} set aside for validation")
+    for reason, count in sorted(index.left_out.items()):
+        watcher.say(f"left out: {count} ({reason})")
+    if index.grey == len(index.train) + len(index.validation):
+        watcher.say("every picture is grey: the autoencoder will not learn colours")
+
+
+class _Positions(Dataset[Tensor]):
+    """Crops by position, for loader processes."""
+
+    def __init__(self, pictures: Pictures):
+        self._pictures = pictures
+
+    def __getitem__(self, position: int) -> Tensor:
+        return torch.from_numpy(self._pictures.crop(position))
+
+
+class Training:
+    """The networks, their optimizers, and one update of them."""
+
+    def __init__(self, config: FitConfig, device: Device, lpips: Lpips | None, start: str | None):
+        self.config, self.device = config, device
+        network = load(config.architecture, start or f"random:{config.seed}")
+        if isinstance(network, VQAutoencoder) and start is None:
+            network.quantize.embedding.weight.div_(config.architecture["codes"])  # so that every entry is near
+        self.network = self._placed(network).train().requires_grad_(True)
+        self.average = self._placed(load(config.architecture, f"random:{config.seed}"))
+        self.average.load_state_dict(self.network.state_dict())
+        self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate, BETAS)
+        self.discriminator: nn.Sequential | None = None
+        if config.adversarial_weight:
+            self.discriminator = device.place(build_discriminator(config.discriminator_layers, config.seed))
+            self.discriminator_optimizer = torch.optim.Adam(
+                self.discriminator.parameters(), config.learning_rate, DISCRIMINATOR_BETAS
+            )
+        self.lpips = None if lpips is None else device.place(lpips)
+
+    def _placed(self, network: Autoencoder) -> Autoencoder:
+        return self.device.place(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def update(self, pixels: Tensor, step: int) -> dict[str, Tensor]:
+        """One update from uint8 crops (B, 3, size, size); what is logged of it, on the device."""
+        config = self.config
+        images = self.device.put(pixels).float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+        sharpening = step >= config.sharpen_after
+        adversary = self.discriminator if sharpening else None
+        found: dict[str, Tensor] = {}
+        with self.device.autocast():
+            decoded = reconstruct(self.network, images, partial(self._noise, step), config)
+        pictures = decoded.images.float()
+        found["l1"] = (pictures - images).abs().mean()
+        error = found["l1"]
+        if self.lpips is not None:
+            with self.device.autocast():
+                found["lpips"] = self.lpips(images, pictures).mean()
+            error = error + config.perceptual_weight * found["lpips"]
+        if config.contrast_weight and sharpening:
+            found["contrast"] = contrast_difference(images, pictures)
+            error = error + config.contrast_weight * found["contrast"]
+        found["bottleneck"] = decoded.bottleneck
+        loss = error + decoded.bottleneck
+        if adversary is not None:
+            adversary.requires_grad_(False)
+            with self.device.autocast():
+                verdict = -adversary(pictures).float().mean()
+            weight = adaptive_weight(error, verdict, last_layer(self.network))
+            found["adversarial"], found["adversarial_factor"] = verdict, weight
+            loss = loss + config.adversarial_weight * weight * verdict
+        found["loss"] = loss
+        found["gradient_norm"] = self._descend(loss, step)
+        if adversary is not None:
+            found["discriminator"] = self._judge(adversary, images, pictures.detach(), step)
+        return {name: value.detach() for name, value in found.items()}
+
+    def _noise(self, step: int, latents: Tensor) -> Tensor:
+        """Standard normal, of the shape of these latents: a function of (seed, position)."""
+        size = latents[0].numel()
+        return self.device.normals(self.config.seed, step * len(latents), len(latents), size).view(latents.shape)
+
+    def _descend(self, loss: Tensor, step: int) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, step)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), LARGEST_GRADIENT)
+        self.optimizer.step()
+        decay = min(self.config.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for averaged, weights in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                averaged.lerp_(weights, 1 - decay)
+        return norm
+
+    def _judge(self, adversary: nn.Sequential, images: Tensor, fakes: Tensor, step: int) -> Tensor:
+        adversary.requires_grad_(True)
+        with self.device.autocast():
+            loss = hinge(adversary(images).float(), adversary(fakes).float())
+        for group in self.discriminator_optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, step)
+        self.discriminator_optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.discriminator_optimizer.step()
+        return loss
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Everything that the next update depends on."""
+        groups = {
+            "model": dict(self.network.state_dict()),
+            "average": dict(self.average.state_dict()),
+            "optimizer": _adam_state(self.optimizer, self.network),
+        }
+        if self.discriminator is not None:
+            groups["discriminator"] = dict(self.discriminator.state_dict())
+            groups["discriminator_optimizer"] = _adam_state(self.discriminator_optimizer, self.discriminator)
+        return groups
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self.network.load_state_dict(checkpoint.read("model"))
+        self.average.load_state_dict(checkpoint.read("average"))
+        _restore_adam(self.optimizer, self.network, checkpoint.read("optimizer"))
+        if self.discriminator is not None:
+            self.discriminator.load_state_dict(checkpoint.read("discriminator"))
+            found = checkpoint.read("discriminator_optimizer")
+            _restore_adam(self.discriminator_optimizer, self.discriminator, found)
+
+    def reconstructions(self, pixels: Sequence[Pixels]) -> list[Pair]:
+        """Pictures (H, W, 3) beside what the averaged weights make of them."""
+        pairs = []
+        with torch.inference_mode(), self.device.autocast():
+            for one in pixels:
+                images = self.device.put(to_images(one[None]))
+                pairs.append((one, to_pixels(self.average.decode(self.average.encode(images)))[0]))
+        return pairs
+
+
+def _adam_state(optimizer: torch.optim.Adam, network: nn.Module) -> dict[str, Tensor]:
+    state = optimizer.state
+    return {
+        f"{name}.{key}": value
+        for name, parameter in network.named_parameters()
+        for key, value in state.get(parameter, {}).items()
+    }
+
+
+def _restore_adam(optimizer: torch.optim.Adam, network: nn.Module, found: dict[str, Tensor]) -> None:
+    for name, parameter in network.named_parameters():
+        own = {key: found[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{key}" in found}
+        for key, value in own.items():
+            own[key] = value if key == "step" else torch.empty_like(parameter).copy_(value)
+        if own:
+            optimizer.state[parameter] = own
+
+
+def _thinned(found: Sequence[T], most: int) -> Sequence[T]:
+    """Every so many of them, so that no more than `most` are left: of all classes, where classes follow each other."""
+    return found[:: max(1, -(-len(found) // most))]
+
+
+class _Run:
+    """The loop over updates, and what is written on the way."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        config: FitConfig,
+        cadence: Cadence,
+        watcher: Watcher,
+        index: PictureIndex,
+        training: Training,
+    ):
+        self._folder, self._config, self._cadence, self._watcher = folder, config, cadence, watcher
+        self._pictures = Pictures(folder.local(PIXELS), index, config)
+        self._training = training
+        self._checkpoints = Checkpoints(folder.local(CHECKPOINTS))
+        factor = training.network.downsampling_factor
+        self._validation_size = min(2 * config.size, config.shorter_side[1]) // factor * factor
+
+    def go(self, workers: int) -> Fitted:
+        first = self._resume()
+        self._watcher.training(first, self._config.steps)
+        steps, cadence = self._config.steps, self._cadence
+        logged: dict[str, list[Tensor]] = {}
+        began = time.monotonic()
+        scores = None
+        wrong = torch.tensor(0)  # the first update whose loss is not finite
+        for step, pixels in enumerate(self._batches(first, workers), start=first):
+            found = self._training.update(pixels, step)
+            for name, value in found.items():
+                logged.setdefault(name, []).append(value)
+            done = step + 1
+            wrong = torch.where(found["loss"].isfinite() | (wrong > 0), wrong.to(found["loss"].device), done)
+            if done % cadence.log == 0 or done == steps:
+                self._refuse_wrong(int(wrong))
+                seconds = time.monotonic() - began
+                self._log(done, {name: float(torch.stack(values).mean()) for name, values in logged.items()}, seconds)
+                logged, began = {}, time.monotonic()
+            if done % cadence.validate == 0 or done == steps:
+                scores = self._validate(done)
+            if done % cadence.save == 0 or done == steps:
+                self._save(done)
+            self._watcher.training(done, steps)
+        return self._fitted(scores or self._measure()[0])
+
+    def _batches(self, first: int, workers: int) -> Iterator[Tensor]:
+        batch = self._config.batch
+        loader = DataLoader(
+            _Positions(self._pictures),
+            batch_size=batch,
+            sampler=range(first * batch, self._config.steps * batch),
+            num_workers=workers if first < self._config.steps else 0,
+            multiprocessing_context="spawn" if workers and first < self._config.steps else None,
+            pin_memory=self._training.device.kind == "cuda",
+        )
+        return iter(loader)
+
+    def _resume(self) -> int:
+        """The number of updates already made. Lines of the log beyond them are dropped: they will come again."""
+        found = self._checkpoints.latest()
+        if found is None:
+            self._folder.remove(METRICS)
+            self._folder.write(ARCHITECTURE, records.dumps(self._config.architecture))
+            return 0
+        self._training.restore(found)
+        lines = (self._folder.read_if_there(METRICS) or b"").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= found.step]
+        self._folder.write(METRICS, b"".join(kept))
+        if found.step < self._config.steps:
+            self._watcher.say(f"going on after {found.step} updates")
+        return found.step
+
+    def _refuse_wrong(self, step: int) -> None:
+        if step:
+            last = self._checkpoints.steps()
+            kept = f"the checkpoint of update {last[-1]} is kept" if last else "there is no checkpoint yet"
+            raise LvaeError(
+                f"{self._folder}: the loss of update {step} is not finite; {kept}. "
+                "Begin anew elsewhere with a lower --learning-rate."
+            )
+
+    def _log(self, step: int, values: dict[str, float], seconds: float) -> None:
+        every = self._cadence.log
+        updates = step - (step - 1) // every * every
+        rate = {"images_per_second": round(updates * self._config.batch / seconds, 1)}
+        self._append({"step": step} | values | {"learning_rate": learning_rate(self._config, step - 1)} | rate)
+
+    def _append(self, values: dict[str, Any]) -> None:
+        with self._folder.local(METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def _validate(self, step: int) -> tuple[float, float] | None:
+        """Measure, and write down what was found; a preview of some pictures."""
+        scores, pairs = self._measure()
+        if scores is None:
+            return None
+        self._append({"step": step, "validation_psnr_db": scores[0], "validation_ssim": scores[1]})
+        title = f"After {step} updates: {scores[0]:.2f} dB, SSIM {scores[1]:.3f} at {self._validation_size} px"
+        drawn = self._watcher.draw(_thinned(pairs, PREVIEW_PICTURES), title)
+        self._folder.write(f"{PREVIEWS}/step-{step:08d}.png", drawn)
+        return scores
+
+    def _measure(self) -> tuple[tuple[float, float] | None, list[Pair]]:
+        """Mean PSNR and SSIM of the averaged weights on pictures set aside, and the pairs."""
+        chosen = _thinned(self._pictures.index.validation, VALIDATION_PICTURES)
+        if not chosen:
+            return None, []
+        shown = [Image.fromarray(self._pictures.read(one)) for one in chosen]
+        pairs = self._training.reconstructions([np.asarray(crop(one, self._validation_size, "adm")) for one in shown])
+        scores = float(np.mean([psnr(*pair) for pair in pairs])), float(np.mean([ssim(*pair) for pair in pairs]))
+        return scores, pairs
+
+    def _save(self, step: int) -> None:
+        self._checkpoints.save(step, self._training.state(), {"step": step})
+        self._folder.write(WEIGHTS, save_safetensors(self._training.average))
+
+    def _fitted(self, scores: tuple[float, float] | None) -> Fitted:
+        index, network = self._pictures.index, self._training.average
+        return Fitted(
+            weights=str(self._folder.local(WEIGHTS)),
+            fingerprint=network.fingerprint,
+            steps=self._config.steps,
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            train_pictures=len(index.train),
+            validation_pictures=len(_thinned(index.validation, VALIDATION_PICTURES)),
+            validation_size=self._validation_size,
+            psnr_db=scores and scores[0],
+            ssim=scores and scores[1],
+        )
