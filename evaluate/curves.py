@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 
 from lvae.evaluate.figures import COLOURS, FAINT, INK, PAPER, RULE, font, png, shortened, stacked, text_size
 from lvae.manifests.errors import LvaeError
-from lvae.train.metrics import read_metrics
-from lvae.train.runs import read_run
+from lvae.train.runs.metrics_log import read_metrics
+from lvae.train.runs.run import read_run
 
 CHART = (560, 300)
 POINTS = 1000  # a curve has no more: longer logs are averaged in groups

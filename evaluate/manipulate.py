@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lvae.manifests.errors import LvaeError
-from lvae.train.choices import Weights
 from lvae.train.config import ModelConfig
 from lvae.train.model import HierarchicalVAE
+from lvae.train.network.choices import Weights
 
 Space = Literal["z", "noise"]
 Path = Literal["linear", "spherical"]

@@ -13,7 +13,7 @@ from lvae.manifests.dataset import MANIFEST, Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import AutoencoderRecord
 from lvae.manifests.storage.folder import Folder
-from lvae.train.devices import Device
+from lvae.train.devices.device import Device
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from lvae.evaluate.subjects import Studio, latents_at
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
-from lvae.train.gaussians import divergence
 from lvae.train.losses import reconstruction
-from lvae.train.noise import draw_noise
+from lvae.train.network.gaussians import divergence
+from lvae.train.network.noise import draw_noise
 
 ACTIVE = 0.01  # variance over images of a unit's posterior mean, in std of its prior (Burda et al., 2016)
 BATCH = 16

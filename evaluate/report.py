@@ -16,8 +16,8 @@ from lvae.evaluate.report_subject import COLUMNS, Subject, sample_shots
 from lvae.evaluate.sweep_figures import metric_title, setting_in_words
 from lvae.manifests.dataset import VERSION
 from lvae.manifests.messages import counted
-from lvae.train.devices import Device
-from lvae.train.estimates import estimate
+from lvae.train.devices.device import Device
+from lvae.train.runs.estimates import estimate
 
 
 def write_report(subject: Subject, out: Path, device: Device) -> int:

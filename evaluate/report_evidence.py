@@ -40,8 +40,8 @@ from lvae.manifests.dataset import WRITTEN_BY, Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.storage.folder import Folder
-from lvae.train.devices import Device
-from lvae.train.runs import CONFIG
+from lvae.train.devices.device import Device
+from lvae.train.runs.run import CONFIG
 
 NEIGHBOUR_ROWS, NEIGHBOURS, RECONSTRUCTIONS = 8, 6, 8
 TIMED = 64  # samples drawn, and a quarter of them decoded, to measure the speed

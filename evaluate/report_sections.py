@@ -36,7 +36,7 @@ from lvae.evaluate.sweep_figures import setting_in_words, sweep_charts
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.messages import counted
-from lvae.train.estimates import estimate
+from lvae.train.runs.estimates import estimate
 
 
 def trained_on(subject: Subject) -> Section:

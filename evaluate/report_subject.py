@@ -20,9 +20,9 @@ from lvae.evaluate.sweep_scoring import LatentScoring
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder
-from lvae.train.devices import Device
-from lvae.train.metrics import read_metrics
-from lvae.train.runs import RunConfig, latest_checkpoint, read_run
+from lvae.train.devices.device import Device
+from lvae.train.runs.metrics_log import read_metrics
+from lvae.train.runs.run import RunConfig, latest_checkpoint, read_run
 
 MEANS, VARIANCES, TEMPERATURES = (0.0, 1.5), (0.0, 1.5, 3.0), (0.85, 0.7)
 UNGUIDED = Setting(0.0, 0.0, 1.0)

@@ -18,10 +18,10 @@ from lvae.manifests.seeds import derive
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.selection import TRAIN
-from lvae.train.devices import Device
+from lvae.train.devices.device import Device
 from lvae.train.model import HierarchicalVAE
-from lvae.train.noise import draw_noise
-from lvae.train.runs import latest_checkpoint, load_weights, read_run
+from lvae.train.network.noise import draw_noise
+from lvae.train.runs.run import latest_checkpoint, load_weights, read_run
 
 COUNT = 50_000  # what scores are usually computed from
 

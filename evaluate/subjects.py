@@ -20,10 +20,10 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 from lvae.manifests.statistics import PIXEL_VALUES
-from lvae.train.batches import clipped
+from lvae.train.data.batches import clipped
 from lvae.train.model import HierarchicalVAE
-from lvae.train.noise import draw_noise, noise_shapes
-from lvae.train.runs import RunConfig, load_model, read_run
+from lvae.train.network.noise import draw_noise, noise_shapes
+from lvae.train.runs.run import RunConfig, load_model, read_run
 
 UNLABELLED = -1
 

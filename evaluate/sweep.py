@@ -20,7 +20,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import first_difference
 from lvae.manifests.storage.folder import Folder
 from lvae.train.config import ModelConfig
-from lvae.train.devices import Device
+from lvae.train.devices.device import Device
 
 SWEEP = "sweep.json"
 MEANS, VARIANCES, TEMPERATURES = (0.0, 0.75, 1.5, 3.0), (0.0, 1.5, 3.0), (0.9, 0.8, 0.7)

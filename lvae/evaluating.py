@@ -44,7 +44,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import folder_at
 from lvae.options import print_json
 from lvae.pipeline.console import Bar, say
-from lvae.train.devices import Precision, open_device
+from lvae.train.devices.device import Precision, open_device
 
 
 def run_sample(

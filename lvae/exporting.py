@@ -22,8 +22,8 @@ from lvae.manifests.storage.folder import TEMPORARY, Folder
 from lvae.pipeline.console import say
 from lvae.train.model import HierarchicalVAE
 from lvae.train.published import model_of, published_state
-from lvae.train.published_files import AUTOENCODER, VAE, open_published
-from lvae.train.runs import RunConfig, latest_checkpoint, load_weights, read_run
+from lvae.train.published_weights.files import AUTOENCODER, VAE, open_published
+from lvae.train.runs.run import RunConfig, latest_checkpoint, load_weights, read_run
 
 FORMAT, MODEL, RECORD = "latent-vae-export", "model.safetensors", "model.json"
 Layout = Literal["lvae", "published"]

@@ -25,12 +25,12 @@ from lvae.manifests.parts.plan import UNKNOWN, AutoencoderRecord, ImageSettings
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import TEMPORARY, Folder
 from lvae.pipeline.console import Bar, say
-from lvae.train.checkpoints import Checkpoints
 from lvae.train.config import ModelConfig, TrainConfig
 from lvae.train.presets import NAMES, PRESETS, Preset, model_preset
 from lvae.train.published import model_of
-from lvae.train.published_files import PublishedFile, open_published
-from lvae.train.runs import CHECKPOINTS, DatasetRecord, RunConfig, read_run_if_there, write_run
+from lvae.train.published_weights.files import PublishedFile, open_published
+from lvae.train.runs.checkpoints import Checkpoints
+from lvae.train.runs.run import CHECKPOINTS, DatasetRecord, RunConfig, read_run_if_there, write_run
 
 OURS = {CHECKPOINTS, "weights", TEMPORARY}  # what an interrupted import leaves behind
 CLIP = 4.0  # of normalized latents: what the published trainer fed

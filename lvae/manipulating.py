@@ -23,9 +23,9 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import folder_at
 from lvae.options import print_json
 from lvae.pipeline.console import Bar, say
-from lvae.train.checkpoints import Checkpoints
-from lvae.train.metrics import read_metrics
-from lvae.train.runs import CHECKPOINTS, RunConfig, read_run
+from lvae.train.runs.checkpoints import Checkpoints
+from lvae.train.runs.metrics_log import read_metrics
+from lvae.train.runs.run import CHECKPOINTS, RunConfig, read_run
 
 MOST_PICTURES = 1024  # in one figure
 FIRST_IMAGES = "0-3"

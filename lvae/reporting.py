@@ -26,8 +26,8 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.options import print_json
 from lvae.pipeline.console import Bar, say
-from lvae.train.devices import Precision, open_device
-from lvae.train.runs import read_run
+from lvae.train.devices.device import Precision, open_device
+from lvae.train.runs.run import read_run
 
 SCORED = 1000  # samples of a setting, where they are scored
 

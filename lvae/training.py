@@ -15,15 +15,15 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.pipeline.console import Bar, say
-from lvae.train.checkpoints import Checkpoint
-from lvae.train.devices import Device, open_device
-from lvae.train.estimates import estimate
+from lvae.train.data.checks import check_fits, check_shards, local_copy
+from lvae.train.devices.device import Device, open_device
 from lvae.train.fit import check_batch, fit
-from lvae.train.opening import check_fits, check_shards, local_copy
+from lvae.train.loop.session import Intervals, Watching
 from lvae.train.presets import PRESETS
-from lvae.train.runs import RunConfig, copy_autoencoder, latest_checkpoint, read_run_if_there
-from lvae.train.session import Intervals, Watching
-from lvae.train.settings import resolved
+from lvae.train.runs.checkpoints import Checkpoint
+from lvae.train.runs.estimates import estimate
+from lvae.train.runs.resolve import resolved
+from lvae.train.runs.run import RunConfig, copy_autoencoder, latest_checkpoint, read_run_if_there
 
 SHORTHANDS = {
     "steps": "updates",

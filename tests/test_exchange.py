@@ -22,7 +22,7 @@ from lvae.train.config import ModelConfig
 from lvae.train.model import HierarchicalVAE
 from lvae.train.presets import PRESETS
 from lvae.train.published import published_state
-from lvae.train.runs import load_model, read_run
+from lvae.train.runs.run import load_model, read_run
 from tests.evaluate import run_examples
 from tests.train.flax_examples import flax_trees, packed, pickled
 from tests.train.model_examples import CONDITIONAL, PLAIN, UPSAMPLER, lively

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.train.batches import Batches, Placement, open_source
-from lvae.train.checkpoints import Checkpoints
-from lvae.train.devices import Device
+from lvae.train.data.batches import Batches, Placement, open_source
+from lvae.train.devices.device import Device
+from lvae.train.loop.session import Intervals, Session, Watching
+from lvae.train.loop.signals import StopSignals
+from lvae.train.loop.update import Updater
 from lvae.train.model import HierarchicalVAE
-from lvae.train.runs import CHECKPOINTS, RunConfig, difference, load_weights, read_run_if_there, write_run
-from lvae.train.session import Intervals, Session, Watching
-from lvae.train.stopping import StopSignals
-from lvae.train.update import Updater
+from lvae.train.runs.checkpoints import Checkpoints
+from lvae.train.runs.run import CHECKPOINTS, RunConfig, difference, load_weights, read_run_if_there, write_run
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lvae.manifests.errors import LvaeError
-from lvae.train.gaussians import full_precision
 from lvae.train.model import Output
+from lvae.train.network.gaussians import full_precision
 
 LOWER_PERCENT = 66.7  # of an image's rate: what the schedule's shares sum to
 

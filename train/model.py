@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
-from lvae.train.choices import Weights, choice, guidance, per_group
 from lvae.train.config import ModelConfig, attention_places
-from lvae.train.gaussians import Gaussian, rate
-from lvae.train.groups import StochasticGroup
-from lvae.train.layers import (
+from lvae.train.network.choices import Weights, choice, guidance, per_group
+from lvae.train.network.gaussians import Gaussian, rate
+from lvae.train.network.groups import StochasticGroup
+from lvae.train.network.layers import (
     Attention,
     Convolution,
     Dense,
@@ -30,7 +30,7 @@ from lvae.train.layers import (
     power_iteration,
     without_autocast,
 )
-from lvae.train.noise import draw_noise
+from lvae.train.network.noise import draw_noise
 
 
 class Output(NamedTuple):

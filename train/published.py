@@ -17,10 +17,10 @@ from lvae.manifests.messages import printable
 from lvae.manifests.seeds import derive
 from lvae.manifests.tensors.lazy_tensor import StoredTensor, check_proportion
 from lvae.train.config import ModelConfig
-from lvae.train.layers import RegularizedConvolution
 from lvae.train.model import HierarchicalVAE
-from lvae.train.published_files import VECTORS, PublishedFile, open_published
-from lvae.train.published_shapes import config_of
+from lvae.train.network.layers import RegularizedConvolution
+from lvae.train.published_weights.architecture import config_of
+from lvae.train.published_weights.files import VECTORS, PublishedFile, open_published
 
 
 def load_published(source: str | Path | Mapping[str, Any], config: ModelConfig | None = None) -> HierarchicalVAE:

@@ -41,8 +41,8 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
-from lvae.train.checkpoints import Checkpoint, Checkpoints
-from lvae.train.devices import Device, open_device
+from lvae.train.devices.device import Device, open_device
+from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
 
 SETTINGS, METRICS, CHECKPOINTS, PREVIEWS = "fit.json", "metrics.jsonl", "checkpoints", "previews"
 WEIGHTS, ARCHITECTURE = "autoencoder.safetensors", "architecture.json"

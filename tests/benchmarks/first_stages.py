@@ -28,7 +28,7 @@ from lvae.encode.training.config import FitConfig
 from lvae.encode.training.data import choose
 from lvae.encode.training.fit import Cadence, Training, Watcher, fit
 from lvae.manifests.records import plain
-from lvae.train.devices import open_device
+from lvae.train.devices.device import open_device
 
 RECORD = Path(__file__).with_suffix(".md")
 SHARE, SIZES = 0.1, (128, 256)

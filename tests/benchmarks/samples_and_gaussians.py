@@ -15,8 +15,8 @@ from lvae.evaluate.figures import png
 from lvae.evaluate.inspection import decode, load_autoencoder
 from lvae.evaluate.previews import picture_grid
 from lvae.manifests.dataset import Dataset
-from lvae.train.noise import draw_noise
-from lvae.train.runs import latest_checkpoint, load_model
+from lvae.train.network.noise import draw_noise
+from lvae.train.runs.run import latest_checkpoint, load_model
 
 EACH = 5
 

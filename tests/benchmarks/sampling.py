@@ -25,12 +25,12 @@ from train_step import flops_of, peak_flops
 
 from lvae.encode.autoencoder import load
 from lvae.manifests.allocator import keep_freed_memory
-from lvae.train.devices import Device, Precision, open_device
-from lvae.train.gaussians import guided
-from lvae.train.groups import StochasticGroup
-from lvae.train.layers import Upsample
+from lvae.train.devices.device import Device, Precision, open_device
 from lvae.train.model import HierarchicalVAE
-from lvae.train.noise import draw_noise
+from lvae.train.network.gaussians import guided
+from lvae.train.network.groups import StochasticGroup
+from lvae.train.network.layers import Upsample
+from lvae.train.network.noise import draw_noise
 from lvae.train.presets import model_preset
 
 RECORD = Path(__file__).with_suffix(".md")

@@ -24,13 +24,13 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from lvae.train.config import ModelConfig, TrainConfig
-from lvae.train.devices import Device, Precision, open_device
-from lvae.train.layers import RegularizedConvolution
+from lvae.train.devices.device import Device, Precision, open_device
+from lvae.train.loop.update import Batch, Updater
 from lvae.train.losses import loss, rate_schedule
 from lvae.train.model import HierarchicalVAE
-from lvae.train.noise import noise_shapes
+from lvae.train.network.layers import RegularizedConvolution
+from lvae.train.network.noise import noise_shapes
 from lvae.train.presets import preset
-from lvae.train.update import Batch, Updater
 
 RECORD = Path(__file__).with_suffix(".md")
 KINDS = {  # operators by what they are, the first that fits

@@ -20,7 +20,7 @@ from lvae.encode.scenes.make import write_scenes
 from lvae.encode.training.config import FitConfig
 from lvae.encode.training.fit import Cadence, Fitted, Watcher, fit
 from lvae.manifests.errors import LvaeError
-from lvae.train.checkpoints import Checkpoints
+from lvae.train.runs.checkpoints import Checkpoints
 
 torch.set_num_threads(1)
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from lvae.manifests.dataset import Dataset
-from lvae.train.checkpoints import Checkpoints
 from lvae.train.config import ModelConfig, TrainConfig
 from lvae.train.model import HierarchicalVAE
-from lvae.train.runs import CHECKPOINTS, RunConfig, write_run
+from lvae.train.runs.checkpoints import Checkpoints
+from lvae.train.runs.run import CHECKPOINTS, RunConfig, write_run
 from tests.manifests.dataset_examples import Contents, build, resign
 
 

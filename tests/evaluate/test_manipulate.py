@@ -29,7 +29,7 @@ from lvae.evaluate.manipulate import (
 from lvae.manifests.errors import LvaeError
 from lvae.train.config import ModelConfig
 from lvae.train.model import HierarchicalVAE
-from lvae.train.noise import draw_noise
+from lvae.train.network.noise import draw_noise
 from tests.train.model_examples import ABOVE_ONE, CONDITIONAL, EXAMPLES, PLAIN, UPSAMPLER, batch, lively
 
 torch.set_num_threads(1)

@@ -11,7 +11,7 @@ from lvae.evaluate.rates import measure
 from lvae.evaluate.subjects import Studio, latents_at
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.seeds import derive
-from lvae.train.noise import draw_noise
+from lvae.train.network.noise import draw_noise
 from tests.evaluate import run_examples
 
 torch.set_num_threads(1)

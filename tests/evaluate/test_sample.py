@@ -14,7 +14,7 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.publishing import samples as storage
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.verify.verify import verify
-from lvae.train.groups import StochasticGroup
+from lvae.train.network.groups import StochasticGroup
 from tests.evaluate import run_examples
 from tests.evaluate.run_examples import latents, model_config
 

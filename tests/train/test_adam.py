@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lvae.train import adam
-from lvae.train.adam import Adam, learning_rate
 from lvae.train.config import TrainConfig
+from lvae.train.loop import adam
+from lvae.train.loop.adam import Adam, learning_rate
 from tests.train.trainer_examples import train_config
 
 YES, NO = torch.tensor(True), torch.tensor(False)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lvae.manifests.errors import LvaeError
-from lvae.train.checkpoints import DTYPES, Checkpoints
+from lvae.train.runs.checkpoints import DTYPES, Checkpoints
 from tests.manifests.dataset_examples import flip
 
 

@@ -4,8 +4,8 @@ import scipy.stats
 import torch
 
 from lvae.manifests.seeds import derive
-from lvae.train.counted import counted_normal, key_of, threefry
-from lvae.train.devices import Device
+from lvae.train.devices.device import Device
+from lvae.train.devices.threefry import counted_normal, key_of, threefry
 
 # Known answers of the authors' Random123 library (kat_vectors, "threefry2x32 20"): counter, key, result.
 KNOWN = [

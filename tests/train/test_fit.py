@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from lvae.cli import main
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.train import session
-from lvae.train.checkpoints import Checkpoints
-from lvae.train.devices import Device
+from lvae.train.devices.device import Device
 from lvae.train.fit import Result, fit
-from lvae.train.metrics import read_metrics
-from lvae.train.runs import latest_checkpoint, load_model, read_run
-from lvae.train.session import Intervals, Watching
-from lvae.train.settings import resolved
+from lvae.train.loop import session
+from lvae.train.loop.session import Intervals, Watching
+from lvae.train.runs.checkpoints import Checkpoints
+from lvae.train.runs.metrics_log import read_metrics
+from lvae.train.runs.resolve import resolved
+from lvae.train.runs.run import latest_checkpoint, load_model, read_run
 from tests.manifests.dataset_examples import flip
 
 SMALL = {"width": "8", "encoder_width": "8", "batch": "8", "warm_up_updates": "3"}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from lvae.train.gaussians import Gaussian, guided, rate, variance_from
+from lvae.train.network.gaussians import Gaussian, guided, rate, variance_from
 
 torch.set_num_threads(1)
 

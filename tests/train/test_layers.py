@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lvae.train.layers import Attention, Convolution, RegularizedConvolution, apply, power_iteration
 from lvae.train.model import HierarchicalVAE
+from lvae.train.network.layers import Attention, Convolution, RegularizedConvolution, apply, power_iteration
 from tests.train.model_examples import CONDITIONAL
 
 torch.set_num_threads(1)

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from lvae.manifests.errors import LvaeError
 from lvae.train.config import ModelConfig
-from lvae.train.groups import StochasticGroup
-from lvae.train.layers import Attention
 from lvae.train.losses import loss, rate_schedule
 from lvae.train.model import HierarchicalVAE
-from lvae.train.noise import draw_noise
+from lvae.train.network.groups import StochasticGroup
+from lvae.train.network.layers import Attention
+from lvae.train.network.noise import draw_noise
 from lvae.train.presets import NAMES, model_preset, paper_guidance
 from tests.train.model_examples import (
     ABOVE_ONE,

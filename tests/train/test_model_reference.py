@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lvae.train.losses import loss, rate_schedule
 from lvae.train.model import HierarchicalVAE
-from lvae.train.noise import draw_noise
+from lvae.train.network.noise import draw_noise
 from tests.train import reference
 from tests.train.model_examples import EXAMPLES, batch, lively
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lvae.manifests.seeds import derive
-from lvae.train.noise import draw_drop, draw_noise, noise_shapes
+from lvae.train.network.noise import draw_drop, draw_noise, noise_shapes
 from tests.train.model_examples import CONDITIONAL, EXAMPLES
 
 

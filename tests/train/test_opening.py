@@ -7,7 +7,7 @@ import pytest
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.train.opening import check_fits, check_shards, local_copy
+from lvae.train.data.checks import check_fits, check_shards, local_copy
 from tests.manifests.dataset_examples import build, encode, flip, shard
 from tests.train.trainer_examples import model_config
 

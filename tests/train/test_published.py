@@ -15,7 +15,7 @@ from lvae.train.config import ModelConfig
 from lvae.train.model import HierarchicalVAE
 from lvae.train.presets import PRESETS
 from lvae.train.published import load_published
-from lvae.train.published_shapes import config_of
+from lvae.train.published_weights.architecture import config_of
 from tests.train.model_examples import CONDITIONAL, EXAMPLES, PLAIN, UPSAMPLER, batch, lively
 
 torch.set_num_threads(1)

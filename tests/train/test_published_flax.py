@@ -19,8 +19,8 @@ from lvae.manifests.tensors.flax_files import CHUNKED
 from lvae.train.model import HierarchicalVAE
 from lvae.train.presets import PRESETS
 from lvae.train.published import load_published
-from lvae.train.published_files import open_published
-from lvae.train.published_shapes import config_of
+from lvae.train.published_weights.architecture import config_of
+from lvae.train.published_weights.files import open_published
 from tests.train.flax_examples import bfloat16, flax_trees, frozen, packed, pickled
 from tests.train.model_examples import CONDITIONAL, EXAMPLES, PLAIN, UPSAMPLER, batch, lively
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lvae.train.parameters import Parameters
-from lvae.train.update import GIVE_IN_AFTER, TRUSTING_UPDATES, Batch, Updater
+from lvae.train.loop.parameters import Parameters
+from lvae.train.loop.update import GIVE_IN_AFTER, TRUSTING_UPDATES, Batch, Updater
 from tests.train.trainer_examples import batch, model_config, train_config, updater
 
 

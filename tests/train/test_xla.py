@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from lvae.train.metrics import read_metrics
-from lvae.train.runs import latest_checkpoint
+from lvae.train.runs.metrics_log import read_metrics
+from lvae.train.runs.run import latest_checkpoint
 from tests.conftest import lvae
 
 pytestmark = [

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from lvae.train.config import ModelConfig, TrainConfig
-from lvae.train.devices import Device
+from lvae.train.devices.device import Device
+from lvae.train.loop.update import Batch, Updater
 from lvae.train.model import HierarchicalVAE
-from lvae.train.update import Batch, Updater
 
 
 def model_config(**changes: Any) -> ModelConfig:

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 from lvae.manifests.dataset import Dataset
-from lvae.train.devices import open_device
+from lvae.train.devices.device import open_device
 from lvae.train.fit import fit
-from lvae.train.session import Intervals, Watching
-from lvae.train.settings import resolved
+from lvae.train.loop.session import Intervals, Watching
+from lvae.train.runs.resolve import resolved
 
 
 def main(dataset: str, run: str, updates: str, *settings: str) -> None:

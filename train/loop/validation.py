@@ -7,10 +7,10 @@ import torch
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.seeds import derive
-from lvae.train.batches import Source, clipped
+from lvae.train.data.batches import Source, clipped
+from lvae.train.loop.update import Updater
 from lvae.train.losses import reconstruction
-from lvae.train.noise import noise_shapes
-from lvae.train.update import Updater
+from lvae.train.network.noise import noise_shapes
 
 LATENTS = 10_000  # of the split at most: its order is shuffled, so the first ones are a fair sample
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lvae.manifests.errors import LvaeError
 from lvae.train.config import ModelConfig
-from lvae.train.gaussians import Gaussian
+from lvae.train.network.gaussians import Gaussian
 
 Weights = float | Sequence[float]  # one number, or one per resolution, lowest first
 Choice = Callable[[Gaussian], Tensor]

@@ -10,7 +10,7 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.train.config import ModelConfig, TrainConfig, names_of
 from lvae.train.presets import normalization_warning, preset
-from lvae.train.runs import RunConfig
+from lvae.train.runs.run import RunConfig
 
 DEFAULT_PRESET = "tiny"
 ALL_CLASSES = "all"  # --set classes=all: as many as the dataset has

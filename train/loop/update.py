@@ -10,13 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lvae.train.adam import Adam, learning_rate
 from lvae.train.config import TrainConfig
-from lvae.train.devices import Device
+from lvae.train.devices.device import Device
+from lvae.train.loop.adam import Adam, learning_rate
+from lvae.train.loop.parameters import Parameters
 from lvae.train.losses import loss, rate_schedule
 from lvae.train.model import HierarchicalVAE
-from lvae.train.noise import noise_shapes
-from lvae.train.parameters import Parameters
+from lvae.train.network.noise import noise_shapes
 
 TRUSTING_UPDATES = 1000  # while the model still settles, large gradients are no sign of trouble
 GIVE_IN_AFTER = 25  # updates skipped one after another because the gradient's norm exceeds the threshold

@@ -11,9 +11,9 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import AutoencoderRecord, ImageSettings
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import Folder
-from lvae.train.checkpoints import Checkpoint, Checkpoints
 from lvae.train.config import ModelConfig, TrainConfig, check_together
 from lvae.train.model import HierarchicalVAE
+from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
 
 CONFIG, METRICS, CHECKPOINTS, PREVIEWS, TENSORBOARD = (
     "config.json",

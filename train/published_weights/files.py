@@ -12,7 +12,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import printable
 from lvae.manifests.tensors.lazy_tensor import StoredTensor
 from lvae.manifests.tensors.open import open_tree
-from lvae.train.published_flax import torch_names
+from lvae.train.published_weights.flax_names import torch_names
 
 VAE, AUTOENCODER = "vae.", "dae."
 VECTORS = ".singular_vectors"

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.train.batches import Batches, Source, clipped, open_source
-from lvae.train.checkpoints import Checkpoints
-from lvae.train.metrics import MetricsLog
-from lvae.train.update import MEASURED, Updater
-from lvae.train.validation import validate
+from lvae.train.data.batches import Batches, Source, clipped, open_source
+from lvae.train.loop.update import MEASURED, Updater
+from lvae.train.loop.validation import validate
+from lvae.train.runs.checkpoints import Checkpoints
+from lvae.train.runs.metrics_log import MetricsLog
 
 VALIDATION = "val"  # the split
 USELESS_UPDATES = 100  # one after another without a finite loss and gradient: the run is lost

@@ -8,7 +8,7 @@ from typing import Any
 
 from lvae.manifests import records
 from lvae.manifests.storage.folder import Folder
-from lvae.train.runs import METRICS, TENSORBOARD
+from lvae.train.runs.run import METRICS, TENSORBOARD
 
 
 class MetricsLog:

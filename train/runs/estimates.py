@@ -8,8 +8,8 @@ from torch import Tensor
 from lvae.train.config import ModelConfig, TrainConfig
 from lvae.train.losses import loss
 from lvae.train.model import HierarchicalVAE
-from lvae.train.noise import noise_shapes
-from lvae.train.runs import RunConfig
+from lvae.train.network.noise import noise_shapes
+from lvae.train.runs.run import RunConfig
 
 
 @dataclass(frozen=True)

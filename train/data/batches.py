@@ -21,9 +21,9 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.seeds import derive, permute
 from lvae.manifests.statistics import PIXEL_VALUES
 from lvae.train.config import TrainConfig
-from lvae.train.devices import Device, host_free_bytes
-from lvae.train.noise import draw_drop
-from lvae.train.update import Batch
+from lvae.train.devices.device import Device, host_free_bytes
+from lvae.train.loop.update import Batch
+from lvae.train.network.noise import draw_drop
 
 Placement = Literal["auto", "disk", "memory", "device"]
 DEVICE_SHARE, MEMORY_SHARE = 0.25, 0.4  # of what is free, that a whole dataset may take unasked

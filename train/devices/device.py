@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
-from lvae.train.counted import counted_normal, key_of
+from lvae.train.devices.threefry import counted_normal, key_of
 
 Precision = Literal["float32", "bfloat16", "tf32"]
 KINDS = ("auto", "cpu", "cuda", "xla")

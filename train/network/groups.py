@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lvae.train.config import ModelConfig
-from lvae.train.gaussians import Gaussian, guided, rate
-from lvae.train.layers import Convolution, RegularizedConvolution, ResidualBlock
+from lvae.train.network.gaussians import Gaussian, guided, rate
+from lvae.train.network.layers import Convolution, RegularizedConvolution, ResidualBlock
 
 PRIOR_SCALE = 1e-10  # a prior begins as (nearly) N(0, 1), and adds nothing to the state
 
