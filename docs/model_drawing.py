@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from lvae.evaluate.figures import COLOURS, FAINT, INK, PAPER, RULE, font, text_size
+from lvae.evaluate.figures.drawing import COLOURS, FAINT, INK, PAPER, RULE, font, text_size
 
 SCALE = 2  # drawn large, then reduced: smooth arrows
 WIDTH, HEIGHT = 1180, 760

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from lvae.evaluate.figures import (
+from lvae.evaluate.figures.drawing import (
     CAPTION,
     COLOURS,
     FAINT,

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from lvae.evaluate.moments import FeatureMoments
+from lvae.evaluate.features.moments import FeatureMoments
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 

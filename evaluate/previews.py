@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lvae.evaluate.figures import PAPER, png
-from lvae.evaluate.inspection import decode, load_autoencoder
+from lvae.evaluate.figures.drawing import PAPER, png
+from lvae.evaluate.pictures.inspect import decode, load_autoencoder
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.storage.folder import Folder
 

@@ -7,8 +7,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lvae.evaluate import settings_in_words
-from lvae.evaluate.sample import SampleOptions, draw, prepare
+from lvae.evaluate.samples import describe as settings_in_words
+from lvae.evaluate.samples.draw import SampleOptions, draw, prepare
 from lvae.manifests.dataset import MANIFEST, Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import AutoencoderRecord

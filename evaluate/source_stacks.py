@@ -12,7 +12,7 @@ from lvae.encode.crops import crop
 from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.part import read_bytes
 from lvae.encode.sources.open import Reader, open_reader, open_source
-from lvae.evaluate.stacks import BATCH, ImageStack, chosen_positions
+from lvae.evaluate.pictures.streams import BATCH, ImageStack, chosen_positions
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
 

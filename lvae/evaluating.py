@@ -8,21 +8,22 @@ from typing import Any
 import click
 
 from lvae.encode.encoder import choose_device
-from lvae.evaluate import decode as decoding
-from lvae.evaluate import latent_scores
-from lvae.evaluate.features import StoredFeatures, extract, read_features
-from lvae.evaluate.figures import png
-from lvae.evaluate.galleries import gallery
-from lvae.evaluate.inception import Mode
-from lvae.evaluate.networks import FeatureNetwork, open_network
-from lvae.evaluate.reference_files import (
+from lvae.evaluate.features.feature_files import StoredFeatures, extract, read_features
+from lvae.evaluate.features.feature_network import FeatureNetwork, open_network
+from lvae.evaluate.features.reference_files import (
     Reference,
     read_reference,
     write_reference,
     write_reference_of_features,
 )
-from lvae.evaluate.sample import SampleOptions, guidance_in_words, prepare, sample
-from lvae.evaluate.score import (
+from lvae.evaluate.figures.drawing import png
+from lvae.evaluate.inception import Mode
+from lvae.evaluate.pictures import decode as decoding
+from lvae.evaluate.pictures.gallery import gallery
+from lvae.evaluate.pictures.streams import ImageStack, chosen_positions, decoded_stack, open_stack
+from lvae.evaluate.samples.draw import SampleOptions, guidance_in_words, prepare, sample
+from lvae.evaluate.scores import latent_scores
+from lvae.evaluate.scores.image_scores import (
     METRICS,
     OWN_METRICS,
     PAIRED_METRICS,
@@ -34,9 +35,8 @@ from lvae.evaluate.score import (
     reference_of,
     stacks_around,
 )
-from lvae.evaluate.score_table import Scores
+from lvae.evaluate.scores.score_table import Scores
 from lvae.evaluate.source_stacks import open_source_stack
-from lvae.evaluate.stacks import ImageStack, chosen_positions, decoded_stack, open_stack
 from lvae.manifests import records
 from lvae.manifests.allocator import keep_freed_memory
 from lvae.manifests.dataset import MANIFEST, Dataset

@@ -14,9 +14,9 @@ from lvae.encode.catalogue.published import shipped_or_fetched
 from lvae.encode.crops import CROPS
 from lvae.encode.encoder import choose_device
 from lvae.encode.weights import read as weight_files
-from lvae.evaluate.published_scores import SAMPLES, check_imported, how_to_score
-from lvae.evaluate.rates import measure
-from lvae.evaluate.subjects import Studio, open_dataset
+from lvae.evaluate.manipulation.import_checks import SAMPLES, check_imported, how_to_score
+from lvae.evaluate.manipulation.loaded_run import Studio, open_dataset
+from lvae.evaluate.manipulation.rates import measure
 from lvae.exporting import Exported, read_exported
 from lvae.manifests import records
 from lvae.manifests.dataset import WRITTEN_BY, Statistics

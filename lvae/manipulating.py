@@ -9,14 +9,14 @@ import click
 import numpy as np
 
 from lvae.encode.encoder import choose_device
-from lvae.evaluate import manipulated
-from lvae.evaluate.decode import positions_of, write_whole
-from lvae.evaluate.figures import png
-from lvae.evaluate.manipulate import Guide, Margins, Sweep, steps_of
-from lvae.evaluate.manipulated import Shown
-from lvae.evaluate.rates import Rates, measure
-from lvae.evaluate.sampling_choices import guidance_weights, labels_of
-from lvae.evaluate.subjects import Studio, Subject, from_dataset, from_files, open_dataset
+from lvae.evaluate.figures.drawing import png
+from lvae.evaluate.manipulation import figures as manipulated
+from lvae.evaluate.manipulation.figures import Shown
+from lvae.evaluate.manipulation.loaded_run import Studio, Subject, from_dataset, from_files, open_dataset
+from lvae.evaluate.manipulation.operations import Guide, Margins, Sweep, steps_of
+from lvae.evaluate.manipulation.rates import Rates, measure
+from lvae.evaluate.pictures.decode import positions_of, write_whole
+from lvae.evaluate.samples.options import guidance_weights, labels_of
 from lvae.manifests import records
 from lvae.manifests.dataset import MANIFEST
 from lvae.manifests.errors import LvaeError

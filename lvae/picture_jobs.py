@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from lvae import engines
-from lvae.evaluate import decode as decoding
+from lvae.evaluate.features.feature_network import open_network
 from lvae.evaluate.inception import Mode
-from lvae.evaluate.networks import open_network
-from lvae.evaluate.stacks import chosen_positions
+from lvae.evaluate.pictures import decode as decoding
+from lvae.evaluate.pictures.streams import chosen_positions
 from lvae.evaluating import Pictures, format_of, is_dataset
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError

@@ -5,20 +5,20 @@ from pathlib import Path
 import click
 
 from lvae.encode.encoder import choose_device
-from lvae.evaluate import neighbours as near
-from lvae.evaluate.decode import load_decoder, positions_of, write_whole
-from lvae.evaluate.figures import png
+from lvae.evaluate.analysis import neighbours as near
+from lvae.evaluate.analysis.sweep import SWEEP, Scoring, Sweep, numbers, samples_at, settings_of, sweep
+from lvae.evaluate.analysis.sweep_figures import picture_grid, score_figure, sweep_pictures, table
+from lvae.evaluate.analysis.sweep_scoring import FeatureScoring, LatentScoring
+from lvae.evaluate.features.feature_network import file_sha256, open_network
+from lvae.evaluate.features.reference_files import read_reference
+from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.inception import Mode
-from lvae.evaluate.networks import file_sha256, open_network
+from lvae.evaluate.pictures.decode import load_decoder, positions_of, write_whole
 from lvae.evaluate.queries import Queries, is_run
-from lvae.evaluate.reference_files import read_reference
-from lvae.evaluate.report import write_report
-from lvae.evaluate.report_subject import ReportOptions, opened, sampled
-from lvae.evaluate.sample import SampleOptions
-from lvae.evaluate.score import ReferenceFeatures, reference_of
-from lvae.evaluate.sweep import SWEEP, Scoring, Sweep, numbers, samples_at, settings_of, sweep
-from lvae.evaluate.sweep_figures import picture_grid, score_figure, sweep_pictures, table
-from lvae.evaluate.sweep_scoring import FeatureScoring, LatentScoring
+from lvae.evaluate.report.inputs import ReportOptions, opened, sampled
+from lvae.evaluate.report.write import write_report
+from lvae.evaluate.samples.draw import SampleOptions
+from lvae.evaluate.scores.image_scores import ReferenceFeatures, reference_of
 from lvae.evaluating import Pictures, image_stack, is_dataset
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset

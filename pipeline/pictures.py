@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lvae.evaluate.picture_parts import assemble
+from lvae.evaluate.part import assemble
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.decoded_parts import PARTS, PLAN, Kind, PicturesPlan, begin, finished_pictures

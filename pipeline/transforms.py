@@ -33,7 +33,7 @@ from lvae.pipeline.workers import other_package
 if TYPE_CHECKING:
     from lvae.encode.encoder import Encoder
     from lvae.encode.sources.open import Reader
-    from lvae.evaluate.picture_parts import PictureMaker
+    from lvae.evaluate.part import PictureMaker
 
 T = TypeVar("T")
 
@@ -215,7 +215,7 @@ def _encoder(dataset: str, plan_sha256: str, devices: tuple[str, ...]) -> "Encod
 
 @lru_cache(maxsize=1)
 def _maker(folder: str, plan_sha256: str, devices: tuple[str, ...]) -> "PictureMaker":
-    from lvae.evaluate.picture_parts import open_maker
+    from lvae.evaluate.part import open_maker
 
     return open_maker(folder_at(folder), _pictures_plan(folder, plan_sha256), _claim_device(devices))
 

@@ -56,7 +56,7 @@ def sample(run: Path, samples: Path, device: str, precision: Any, batch: int, as
 
     The same command goes on where it was interrupted. Without guidance the unconditional path is never computed.
     """
-    from lvae.evaluate.sample import SampleOptions
+    from lvae.evaluate.samples.draw import SampleOptions
     from lvae.evaluating import run_sample
 
     run_sample(run, samples, SampleOptions(**asked), device, precision, batch, as_json)

@@ -53,7 +53,7 @@ def sweep(seed: int, labels: str | None, weights: Any, low_resolution: str | Non
     With --reference DATASET scores are computed in latent space; with --features as well, FID and its relatives. The
     same command goes on where it was stopped, and more weights add to what is there.
     """
-    from lvae.evaluate.sample import SampleOptions
+    from lvae.evaluate.samples.draw import SampleOptions
     from lvae.reporting import run_sweep
 
     options = SampleOptions(seed=seed, labels=labels, weights=weights, low_resolution=low_resolution)
@@ -97,7 +97,7 @@ def neighbours(
     below a picture is its distance; how far a training image is from the nearest other one stands above. Pictures
     come from the images' source; where that is gone they are reconstructions, and marked so.
     """
-    from lvae.evaluate.sample import SampleOptions
+    from lvae.evaluate.samples.draw import SampleOptions
     from lvae.reporting import run_neighbours
 
     options = SampleOptions(
@@ -139,7 +139,7 @@ def report(run: Path, out: Path | None, device: str, precision: Any, **asked: An
     scores, speed and checksums, each picture with the command that makes it. What takes long is kept in RUN/report/,
     so that the next report of the same checkpoint is quick.
     """
-    from lvae.evaluate.report_subject import ReportOptions
+    from lvae.evaluate.report.inputs import ReportOptions
     from lvae.reporting import run_report
 
     run_report(run, out, ReportOptions(**asked), device, precision)

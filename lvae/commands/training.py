@@ -103,7 +103,7 @@ def train(dataset: str, run: Path, **options: Any) -> None:
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path), required=False)
 def plot(run: Path, out: Path | None) -> None:
     """Draw loss, rate per group, gradient norm, learning rate and throughput of RUN, to OUT [RUN/curves.png]."""
-    from lvae.evaluate.curves import write_curves
+    from lvae.evaluate.figures.curves import write_curves
 
     target = out or run / "curves.png"
     lines = write_curves(run, target)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lvae.evaluate.figures import png
-from lvae.evaluate.inspection import decode, load_autoencoder
+from lvae.evaluate.figures.drawing import png
+from lvae.evaluate.pictures.inspect import decode, load_autoencoder
 from lvae.evaluate.previews import picture_grid
 from lvae.manifests.dataset import Dataset
 from lvae.train.network.noise import draw_noise

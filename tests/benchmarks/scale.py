@@ -29,7 +29,7 @@ from machine import describe
 from PIL import Image
 from pipeline_overhead import cpu_seconds
 
-from lvae.evaluate.charts import Chart, Line, drawn
+from lvae.evaluate.figures.charts import Chart, Line, drawn
 from lvae.manifests.parts.plan import read_plan
 from lvae.manifests.parts.receipts import write_part
 from lvae.manifests.parts.rows import RowReader

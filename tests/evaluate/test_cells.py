@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from lvae.evaluate.cells import ACCENT, FRAME, Cell, Shares, cell_grid, shares_chart
-from lvae.evaluate.figures import PAPER
+from lvae.evaluate.figures.drawing import PAPER
 
 
 def picture(height: int, width: int, level: int) -> np.ndarray:  # type: ignore[type-arg]

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from lvae.cli import main
-from lvae.evaluate.decode import positions_of, to_uint8
+from lvae.evaluate.pictures.decode import positions_of, to_uint8
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from tests.evaluate import run_examples

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvae.evaluate.figures import shortened, text_size
+from lvae.evaluate.figures.drawing import shortened, text_size
 
 
 def test_a_caption_that_fits_is_left_alone() -> None:

@@ -8,11 +8,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from lvae.cli import main
-from lvae.evaluate.beside import Beside, beside, chosen, numbering
-from lvae.evaluate.decode import Decoded
-from lvae.evaluate.figures import Captioned
-from lvae.evaluate.galleries import layout
-from lvae.evaluate.grids import Block, Row, grid
+from lvae.evaluate.figures.drawing import Captioned
+from lvae.evaluate.figures.grids import Block, Row, grid
+from lvae.evaluate.pictures.beside import Beside, beside, chosen, numbering
+from lvae.evaluate.pictures.decode import Decoded
+from lvae.evaluate.pictures.gallery import layout
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import ImageSettings

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lvae.evaluate.manipulate import (
+from lvae.evaluate.manipulation.operations import (
     Code,
     Guide,
     Margins,

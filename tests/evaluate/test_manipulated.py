@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lvae.cli import main
-from lvae.evaluate.subjects import Studio, from_dataset, from_files
+from lvae.evaluate.manipulation.loaded_run import Studio, from_dataset, from_files
 from lvae.manifests.dataset import Dataset
 from tests.evaluate import run_examples
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lvae.evaluate import metrics
-from lvae.evaluate.moments import FeatureMoments
+from lvae.evaluate.features.moments import FeatureMoments
 from lvae.manifests.errors import LvaeError
 
 Array = NDArray[np.float64]

@@ -10,9 +10,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from lvae.cli import main
-from lvae.evaluate import neighbours as near
-from lvae.evaluate.inspection import decode, load_autoencoder
-from lvae.evaluate.originals import Originals
+from lvae.evaluate.analysis import neighbours as near
+from lvae.evaluate.pictures.inspect import decode, load_autoencoder
+from lvae.evaluate.pictures.originals import Originals
 from lvae.evaluate.queries import Queries
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lvae.evaluate import rates
-from lvae.evaluate.rates import measure
-from lvae.evaluate.subjects import Studio, latents_at
+from lvae.evaluate.manipulation import rates
+from lvae.evaluate.manipulation.loaded_run import Studio, latents_at
+from lvae.evaluate.manipulation.rates import measure
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.seeds import derive
 from lvae.train.network.noise import draw_noise

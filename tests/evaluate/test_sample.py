@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lvae.cli import main
-from lvae.evaluate.sampling_choices import guidance_weights, labels_of
+from lvae.evaluate.samples.options import guidance_weights, labels_of
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.publishing import samples as storage
 from lvae.manifests.storage.folder import Folder

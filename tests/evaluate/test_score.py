@@ -14,7 +14,7 @@ from lvae.cli import main
 from lvae.encode.scenes.make import write_scenes
 from lvae.evaluate.baselines import gaussian_samples
 from lvae.evaluate.inception import InceptionFID
-from lvae.evaluate.score_table import compared, several
+from lvae.evaluate.scores.score_table import compared, several
 from lvae.manifests.dataset import Dataset
 from tests.evaluate import run_examples
 

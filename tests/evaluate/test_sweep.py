@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lvae.cli import main
-from lvae.evaluate.charts import Chart, Line, drawn
-from lvae.evaluate.sweep import Setting, read_sweep, settings_of
-from lvae.evaluate.sweep_figures import sweep_charts
+from lvae.evaluate.analysis.sweep import Setting, read_sweep, settings_of
+from lvae.evaluate.analysis.sweep_figures import sweep_charts
+from lvae.evaluate.figures.charts import Chart, Line, drawn
 from lvae.manifests.dataset import Dataset
 from tests.evaluate import run_examples
 from tests.evaluate.run_examples import latents, model_config

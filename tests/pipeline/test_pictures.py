@@ -205,7 +205,7 @@ def test_two_unlike_attempts_at_one_part_leave_a_consistent_one(dataset: Path, t
 
 
 def test_features_that_are_none_are_refused(tmp_path: Path) -> None:
-    from lvae.evaluate.features import read_features
+    from lvae.evaluate.features.feature_files import read_features
 
     good = {"mode": "own", "weights_sha256": "0" * 64, "what": "images", "size": np.array([8, 8])}
     for bad in (

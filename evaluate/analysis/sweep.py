@@ -1,0 +1,280 @@
+"""A sweep: samples from the same noise under many weights of guidance and temperatures, scored.
+
+OUT/sweep.json holds every setting, count and score, and is written anew after each; OUT/samples/ the samples, as
+'lvae sample' writes them. What is there is neither drawn nor scored again.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from lvae.evaluate.metrics import Spread
+from lvae.evaluate.samples.draw import Prepared, SampleOptions, prepare, sample_prepared
+from lvae.evaluate.scores.score_table import Figures
+from lvae.manifests import records
+from lvae.manifests.dataset import WRITTEN_BY, Dataset
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.plan import first_difference
+from lvae.manifests.storage.folder import Folder
+from lvae.train.config import ModelConfig
+from lvae.train.devices.device import Device
+
+SWEEP = "sweep.json"
+MEANS, VARIANCES, TEMPERATURES = (0.0, 0.75, 1.5, 3.0), (0.0, 1.5, 3.0), (0.9, 0.8, 0.7)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One place of a sweep. mean, variance: weights of guidance, 0 being off. Temperatures are swept without it."""
+
+    mean: float
+    variance: float
+    temperature: float
+
+    @property
+    def name(self) -> str:
+        if self.temperature != 1:
+            return f"temperature-{self.temperature:g}"
+        return f"mean-{self.mean:g}-variance-{self.variance:g}" if self.mean or self.variance else "unguided"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is asked for. count: samples of a setting and seed. Seeds are seed, seed + 1, ... up to `repeats`.
+
+    mean_at_1x1: whether means are guided at the resolution 1 too, which the paper does not, to avoid saturation.
+    """
+
+    settings: tuple[Setting, ...]
+    count: int
+    pictures: int
+    repeats: int = 1
+    mean_at_1x1: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pictures > self.count:
+            raise LvaeError(f"{self.pictures} pictures of {self.count} samples: give -n {self.pictures} or more.")
+
+
+@dataclass(frozen=True)
+class Against:
+    """What scores are computed against. space: "latent", or the mode of the Inception features."""
+
+    space: str
+    reference: str
+    count: int | None
+    weights_sha256: str | None
+
+
+class Scoring(Protocol):
+    """How samples are scored; nothing is read before it is needed. floor: empty where it is not known."""
+
+    @property
+    def against(self) -> Against: ...
+    def score(self, samples: Dataset, seed: int) -> Figures: ...
+    def floor(self) -> Figures: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """One setting and seed. guidance_mean, guidance_variance: per resolution, lowest first, as they were applied."""
+
+    setting: Setting
+    seed: int
+    guidance_mean: tuple[float, ...]
+    guidance_variance: tuple[float, ...]
+    temperature: tuple[float, ...]
+    scores: dict[str, float | None] | None
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """OUT/sweep.json. floor: the scores of as many real latents against the others, the best that can be expected."""
+
+    format: Literal["latent-vae-sweep"]
+    version: Literal[1]
+    written_by: str
+    dataset: str
+    model_sha256: str
+    step: int
+    weights: Literal["ema", "raw"]
+    count: int
+    labels: str
+    mean_at_1x1: bool
+    precision: str
+    against: Against | None
+    floor: dict[str, float | None]
+    results: tuple[Result, ...]
+
+    def of(self, setting: Setting) -> list[Result]:
+        """All seeds of a setting."""
+        return [result for result in self.results if result.setting == setting]
+
+    def spread(self, setting: Setting, metric: str) -> Spread | None:
+        """Mean and sample standard deviation over seeds, 0 of a single one; None where it was not scored."""
+        scores = [result.scores[metric] for result in self.of(setting) if result.scores is not None]
+        values = [value for value in scores if value is not None]
+        if not values:
+            return None
+        return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        return tuple(dict.fromkeys(result.setting for result in self.results))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those that were computed, but the deviations of others."""
+        scored = [result.scores for result in self.results if result.scores is not None]
+        return tuple(name for name in (scored[0] if scored else ()) if "_std" not in name)
+
+
+def settings_of(
+    config: ModelConfig,
+    means: tuple[float, ...] | None,
+    variances: tuple[float, ...] | None,
+    temperatures: tuple[float, ...] | None,
+) -> tuple[Setting, ...]:
+    """No guidance first, then means x variances, then temperatures; each once. None: the usual ones."""
+    guidable = bool(config.classes and config.hierarchical_prior)
+    if not guidable and (any(means or ()) or any(variances or ())):
+        raise LvaeError(
+            "guidance needs a model with classes and a hierarchical prior, and this one has not both. Leave --means "
+            "and --variances out; its temperature can be swept."
+        )
+    if min(temperatures or (0.0,)) < 0:
+        raise LvaeError("--temperatures: must not be negative.")
+    means = means if means is not None else MEANS if guidable else (0.0,)
+    variances = variances if variances is not None else VARIANCES if guidable else (0.0,)
+    found = [Setting(0.0, 0.0, 1.0)]
+    found += [Setting(mean, variance, 1.0) for mean in means for variance in variances]
+    found += [
+        Setting(0.0, 0.0, temperature) for temperature in (TEMPERATURES if temperatures is None else temperatures)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """ "0,1.5,3" """
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise LvaeError(f"{option} {text:.60}: write numbers like 0,1.5,3.") from None
+    if not np.isfinite(values).all():
+        raise LvaeError(f"{option} {text:.60}: every number must be finite.")
+    return values
+
+
+def sweep(
+    run: Path,
+    out: Path,
+    wanted: Sweep,
+    options: SampleOptions,
+    device: Device,
+    batch: int,
+    scoring: Scoring | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> SweepRecord:
+    """Draw and score what is not there yet. options: everything but guidance, temperature and count."""
+    folder = Folder(out)
+    prepared = prepare(run, replace(options, count=wanted.count), device.precision)
+    record = _begun(folder, prepared, wanted, scoring, device)
+    device.place(prepared.model)
+    for setting, seed in _places(wanted, options.seed):
+        own = _with(run, prepared, setting, seed, wanted, options, device)
+        place = samples_at(out, setting, seed)
+        plan = sample_prepared(own, run, place, device, batch, progress)
+        done = next((one for one in record.of(setting) if one.seed == seed), None)
+        if device.is_main and (done is None or (done.scores is None and scoring is not None)):
+            scores = None if scoring is None else dict(scoring.score(Dataset.open(place), seed))
+            result = Result(setting, seed, plan.guidance_mean, plan.guidance_variance, plan.temperature, scores)
+            others = tuple(one for one in record.results if one is not done)
+            record = replace(record, results=(*others, result))
+            folder.write(SWEEP, records.dumps(record))
+        device.barrier()
+    order = {place: number for number, place in enumerate(_places(wanted, options.seed))}
+    asked = [one for one in record.results if (one.setting, one.seed) in order]
+    return replace(record, results=tuple(sorted(asked, key=lambda one: order[one.setting, one.seed])))
+
+
+def samples_at(out: Path, setting: Setting, seed: int) -> Path:
+    return out / "samples" / f"{setting.name}-seed-{seed}"
+
+
+def read_sweep(out: Path) -> SweepRecord | None:
+    data = Folder(out).read_if_there(SWEEP)
+    return None if data is None else records.parse(SweepRecord, data, f"{out}/{SWEEP}")
+
+
+def _places(wanted: Sweep, seed: int) -> Iterator[tuple[Setting, int]]:
+    """Every seed of a setting before the next setting, so that an interrupted sweep has whole ones."""
+    return ((setting, seed + number) for setting in wanted.settings for number in range(wanted.repeats))
+
+
+def _with(
+    run: Path,
+    prepared: Prepared,
+    setting: Setting,
+    seed: int,
+    wanted: Sweep,
+    options: SampleOptions,
+    device: Device,
+) -> Prepared:
+    """The same model under other settings; its weights are not read again."""
+    config = prepared.model.config
+    lowest_first = tuple(reversed(config.resolutions))
+    spared = {1} if not wanted.mean_at_1x1 and len(lowest_first) > 1 else set()
+    plan = replace(
+        prepared.plan,
+        seed=seed,
+        guidance_mean=tuple(0.0 if resolution in spared else setting.mean for resolution in lowest_first),
+        guidance_variance=(setting.variance,) * len(lowest_first),
+        temperature=(setting.temperature,) * len(lowest_first),
+    )
+    if options.labels != "random" or seed == options.seed:
+        return replace(prepared, plan=plan)
+    other = prepare(run, replace(options, count=wanted.count, seed=seed), device.precision)
+    return replace(prepared, plan=replace(plan, labels_sha256=other.plan.labels_sha256), labels=other.labels)
+
+
+def _begun(folder: Folder, prepared: Prepared, wanted: Sweep, scoring: Scoring | None, device: Device) -> SweepRecord:
+    """What is there already, or nothing yet. LvaeError where the folder holds something else."""
+    plan = prepared.plan
+    new = SweepRecord(
+        format="latent-vae-sweep",
+        version=1,
+        written_by=WRITTEN_BY,
+        dataset=plan.dataset,
+        model_sha256=plan.model_sha256,
+        step=plan.step,
+        weights=plan.weights,
+        count=plan.count,
+        labels=plan.labels,
+        mean_at_1x1=wanted.mean_at_1x1,
+        precision=device.precision,
+        against=None if scoring is None else scoring.against,
+        floor={},
+        results=(),
+    )
+    before = read_sweep(folder.root)
+    if before is None:
+        if folder.root.exists() and any(not name.startswith("samples/") for name in folder.names()):
+            raise LvaeError(f"{folder}: holds something else than a sweep. Name another folder.")
+        return new if scoring is None else replace(new, floor=dict(scoring.floor()))
+    added = before.against is None or new.against is None  # scores may come later, and need not be asked for again
+    asked = replace(new, against=before.against) if added else new
+    difference = first_difference(replace(before, floor={}, results=()), asked)
+    if difference:
+        name, old, now = difference
+        raise LvaeError(
+            f"{folder}: holds a sweep of other settings: {name} was {old!r:.80} and is {now!r:.80} now. "
+            "Name another folder, or give the old settings."
+        )
+    if scoring is None or before.against is not None:
+        return before
+    return replace(before, against=new.against, floor=dict(scoring.floor()))

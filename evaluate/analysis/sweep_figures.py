@@ -1,0 +1,149 @@
+"""A sweep seen: pictures of the same noise under every setting, and scores over the weights."""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lvae.encode.autoencoder import Autoencoder
+from lvae.evaluate.analysis.sweep import Setting, SweepRecord, samples_at
+from lvae.evaluate.figures.charts import Chart, Line, drawn, without_empty
+from lvae.evaluate.figures.drawing import Captioned, stacked
+from lvae.evaluate.figures.grids import Block, Row, class_name, grid
+from lvae.evaluate.pictures.inspect import decode
+from lvae.evaluate.samples import describe as settings_in_words
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.messages import counted
+
+TITLES = {
+    "latent_frechet_distance": "Fréchet distance between latents",
+    "latent_kernel_distance": "kernel distance between latents",
+    "latent_precision": "precision in latent space",
+    "latent_recall": "recall in latent space",
+    "network_frechet_distance": "Fréchet distance of features",
+    "network_kernel_distance": "kernel distance of features",
+    "network_precision": "precision of features",
+    "network_recall": "recall of features",
+    "fid": "FID",
+    "sfid": "sFID",
+    "kid": "KID",
+    "inception_score": "inception score",
+}
+
+
+def metric_title(metric: str) -> str:
+    return TITLES.get(metric, metric.replace("_", " "))
+
+
+def lower_is_better(metric: str) -> bool:
+    return any(word in metric for word in ("distance", "fid", "kid"))
+
+
+def setting_in_words(setting: Setting) -> str:
+    if setting.temperature != 1:
+        return f"temperature {setting.temperature:g}"
+    if not (setting.mean or setting.variance):
+        return "no guidance"
+    return f"means {setting.mean:g}, variances {setting.variance:g}"
+
+
+def sweep_pictures(
+    out: Path, record: SweepRecord, network: Autoencoder, count: int, progress: Callable[[int], None] = lambda _: None
+) -> list[NDArray[np.uint8]]:
+    """The first samples of every setting, decoded: uint8 (count, H, W, 3) each, of the same noise."""
+    found = []
+    for setting in record.settings:
+        samples = Dataset.open(samples_at(out, setting, record.of(setting)[0].seed))
+        stored, _ = samples.read(np.arange(count))
+        found.append(decode(network, samples.denormalize(stored)))
+        progress(1)
+    return found
+
+
+def picture_grid(out: Path, record: SweepRecord, pictures: Sequence[NDArray[np.uint8]]) -> Image.Image:
+    """A row a sample, a column a setting, guided beside unguided."""
+    first = record.results[0]
+    samples = Dataset.open(samples_at(out, first.setting, first.seed))
+    settings, blocks = record.settings, list[Block]()
+    for (temperature, mean), ones in groupby(settings, lambda one: (one.temperature != 1, one.mean)):
+        some = list(ones)
+        if temperature:
+            blocks.append(Block("temperature", len(some), tuple(f"{one.temperature:g}" for one in some)))
+        else:
+            heads = tuple("none" if not (one.mean or one.variance) else f"var. {one.variance:g}" for one in some)
+            blocks.append(Block(f"means {mean:g}", len(some), heads))
+    rows = []
+    for number in range(len(pictures[0])):
+        label = int(samples.labels[number])
+        cells = tuple(Captioned(column[number], "") for column in pictures)
+        rows.append(Row(class_name(label, samples.classes) if label >= 0 else f"#{number}", cells))
+    plan = settings_in_words.plan_of(samples.folder)
+    assert plan is not None
+    weights = "averaged" if plan.weights == "ema" else "last"
+    unguided = " Means are not guided at 1x1." if not record.mean_at_1x1 and len(plan.guidance_mean) > 1 else ""
+    note = (
+        f"Update {record.step}, {weights} weights; seed {plan.seed}, labels {plan.labels}. The noise of a row is the "
+        f"same in every column. Columns: weights of means and variances, then temperatures without guidance.{unguided}"
+    )
+    return grid("Guidance and temperature", blocks, rows, note)
+
+
+def sweep_charts(record: SweepRecord) -> list[Chart]:
+    """For every score: over the weight of variances, one curve a weight of means; then over the temperature."""
+    charts = []
+    seeds = len({result.seed for result in record.results})
+    for metric in record.metrics:
+        direction = "lower is closer" if lower_is_better(metric) else "higher is better"
+        title = f"{metric_title(metric)}, {direction}"
+        floor = record.floor.get(metric)
+        level = None if floor is None else ("real against real", floor)
+        guided = [one for one in record.settings if one.temperature == 1]
+        means = sorted({one.mean for one in guided})
+        lines = [
+            _line(record, metric, f"means {mean:g}", [o for o in guided if o.mean == mean], "variance")
+            for mean in means
+        ]
+        words = f"weight of variances; {counted(record.count, 'sample')}, {counted(seeds, 'seed')}"
+        charts.append(Chart(title, words, tuple(line for line in lines if line.points), level))
+        cold = [one for one in record.settings if not (one.mean or one.variance)]
+        if len(cold) > 1:
+            line = _line(record, metric, "", cold, "temperature")
+            charts.append(Chart(title, f"temperature, no guidance; {counted(record.count, 'sample')}", (line,), level))
+    return without_empty(charts)
+
+
+def _line(record: SweepRecord, metric: str, name: str, settings: Sequence[Setting], along: str) -> Line:
+    found = [(getattr(one, along), record.spread(one, metric)) for one in settings]
+    return Line(name, tuple(sorted((x, spread.mean, spread.std) for x, spread in found if spread is not None)))
+
+
+def score_figure(record: SweepRecord) -> Image.Image:
+    """All charts in one picture, two in a row."""
+    return stacked([drawn(chart) for chart in sweep_charts(record)], 2)
+
+
+def table(record: SweepRecord) -> str:
+    """Scores of every setting, mean and standard deviation over seeds, for a terminal."""
+    metrics = record.metrics
+    heads = ["", *(metric_title(metric) for metric in metrics)]
+    lines = [heads]
+    lines += [
+        [setting_in_words(one), *(_cell(record.spread(one, metric)) for metric in metrics)] for one in record.settings
+    ]
+    if record.floor and metrics:
+        floor = [record.floor.get(metric) for metric in metrics]
+        lines.append(["real against real", *("" if value is None else f"{value:.4g}" for value in floor)])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def _cell(spread: tuple[float, float] | None) -> str:
+    if spread is None:
+        return "not available"
+    mean, std = spread
+    return f"{mean:.4g} ± {std:.2g}" if std else f"{mean:.4g}"

@@ -1,0 +1,150 @@
+"""Features of pictures in a file: computed once, scored as often as one likes, in any metric.
+
+FEATURES.npz: `pooled` (n, d) float32 and, of the Inception network, `spatial` (n, 2023) and `logits` (n, 1008); `mode`,
+`weights_sha256`, `what` and `size` say what they are of.
+"""
+
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures
+from lvae.evaluate.pictures.npz import StreamedArray, whole, write_streamed
+from lvae.evaluate.pictures.streams import ImageStack
+from lvae.manifests.errors import LvaeError
+
+ARRAYS = ("pooled", "spatial", "logits")
+SAID = ("mode", "weights_sha256", "what", "size")
+Progress = Callable[[int], None]
+Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FeaturesRecord:
+    """what: "images", "samples" or "reconstructions", of this size (H, W). mode, weights_sha256: of the network."""
+
+    what: str
+    size: tuple[int, int]
+    mode: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """Features out of a file, where pictures would stand otherwise."""
+
+    path: str
+    record: FeaturesRecord
+    features: PictureFeatures
+
+    @property
+    def what(self) -> str:
+        return self.record.what
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.record.size
+
+    @property
+    def count(self) -> int:
+        return len(self.features.pooled)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def rows(self, chosen: NDArray[np.int64]) -> "StoredFeatures":
+        """Those of some pictures."""
+        return replace(self, features=self.features.rows(chosen))
+
+    @property
+    def network(self) -> FeatureNetwork:
+        """The network that they are of, in name: it computes nothing."""
+        own = self.record.mode == "own"
+        return FeatureNetwork("own" if own else "inception", self.record.weights_sha256, self.record.mode, None, "file")
+
+
+def write_features(
+    out: Path, arrays: Mapping[str, Callable[[], Iterable[Features]]], count: int, record: FeaturesRecord
+) -> None:
+    """Arrays by name, each as pieces of rows in order, `count` in all."""
+    streamed = {name: _streamed(pieces, count) for name, pieces in arrays.items()}
+    write_streamed(out, streamed | {name: whole(value) for name, value in said(record).items()})
+
+
+def said(record: FeaturesRecord) -> dict[str, NDArray[Any]]:
+    """What a file says of its features, as arrays of it."""
+    return {
+        "mode": np.array(record.mode),
+        "weights_sha256": np.array(record.weights_sha256),
+        "what": np.array(record.what),
+        "size": np.array(record.size),
+    }
+
+
+def _streamed(pieces: Callable[[], Iterable[Features]], count: int) -> StreamedArray:
+    width = next(iter(pieces())).shape[1]
+    return StreamedArray((count, width), np.dtype(np.float32), pieces)
+
+
+def extract(out: Path, stack: ImageStack, network: FeatureNetwork, progress: Progress = lambda _: None) -> int:
+    """Features of all pictures of a stack to OUT; how many there were. A batch at a time is in memory."""
+    with ExitStack() as open_files:
+        spools: dict[str, tuple[IO[bytes], int]] = {}
+        count = 0
+        for images in stack.batches():
+            found = network(images)
+            for name in found.arrays:
+                values = getattr(found, name)
+                if name not in spools:
+                    spools[name] = (open_files.enter_context(tempfile.TemporaryFile(dir=_beside(out))), values.shape[1])
+                spools[name][0].write(np.ascontiguousarray(values, np.float32).data)
+            count += len(images)
+            progress(len(images))
+        arrays = {name: _read_back(file, width) for name, (file, width) in spools.items()}
+        write_features(out, arrays, count, FeaturesRecord(stack.what, stack.size, network.mode, network.sha256))
+    return count
+
+
+def _beside(out: Path) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out.parent
+
+
+def _read_back(file: IO[bytes], width: int) -> Callable[[], Iterator[Features]]:
+    def pieces() -> Iterator[Features]:
+        file.seek(0)
+        while data := file.read(1024 * width * 4):
+            yield np.frombuffer(data, np.float32).reshape(-1, width)
+
+    return pieces
+
+
+def read_features(path: Path) -> StoredFeatures | None:
+    """None where the file holds no features; LvaeError where it is damaged."""
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            if "pooled" not in file.files:
+                return None
+            stored: dict[str, Any] = {name: file[name] for name in (*ARRAYS, *SAID) if name in file.files}
+    except FileNotFoundError:
+        raise LvaeError(f"{path}: no such file.") from None
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError, OSError) as error:
+        raise LvaeError(f"{path}: not a whole .npz file ({error}). Fetch or write it again.") from None
+    arrays: list[Any] = [stored.get(name) for name in ARRAYS]
+    rows = {
+        len(array) if array.ndim == 2 and array.dtype == np.float32 else -1 for array in arrays if array is not None
+    }
+    if any(name not in stored for name in SAID) or stored["size"].shape != (2,) or len(rows) != 1 or -1 in rows:
+        raise LvaeError(f"{path}: holds no features as 'lvae features' writes them. Make them again.")
+    if any(not np.isfinite(array).all() for array in arrays if array is not None):
+        raise LvaeError(f"{path}: holds features that are not finite. Make them again.")
+    size = tuple(int(number) for number in stored["size"])
+    record = FeaturesRecord(str(stored["what"]), (size[0], size[1]), str(stored["mode"]), str(stored["weights_sha256"]))
+    return StoredFeatures(str(path), record, PictureFeatures(arrays[0], arrays[1], arrays[2]))

@@ -1,0 +1,179 @@
+"""What is manipulated: a run ready to be asked, and images as its model sees them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lvae.encode.autoencoder import Autoencoder
+from lvae.encode.crops import crop
+from lvae.encode.images import ImageRejected, open_image
+from lvae.encode.networks.rgb import PixelsAutoencoder
+from lvae.evaluate.manipulation.operations import Code, encode
+from lvae.evaluate.pictures.decode import find_decoder, to_uint8
+from lvae.evaluate.previews import false_colours
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.seeds import derive
+from lvae.manifests.statistics import PIXEL_VALUES
+from lvae.train.data.batches import clipped
+from lvae.train.model import HierarchicalVAE
+from lvae.train.network.noise import draw_noise, noise_shapes
+from lvae.train.runs.run import RunConfig, load_model, read_run
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An image: normalized latents float32 (d, R, R), label (-1: none), what to call it, and uint8 (H, W, 3)."""
+
+    latents: NDArray[np.float32]
+    label: int
+    name: str
+    pixels: NDArray[np.uint8]
+
+
+class Studio:
+    """A run's model and first stage on a device.
+
+    network: None where the first stage's weights are nowhere; pictures are then latents in false colours.
+    """
+
+    def __init__(self, run: Path, config: RunConfig, model: HierarchicalVAE, network: Autoencoder | None, device: str):
+        self.run, self.config, self.model, self.network, self.device = run, config, model, network, device
+
+    @classmethod
+    def open(cls, run: Path, weights: str = "ema", decoder: str | None = None, device: str = "cpu") -> "Studio":
+        config = read_run(run)
+        model = load_model(run, "ema" if weights == "ema" else "raw").to(device)
+        record = config.dataset.autoencoder
+        places = [] if record.weights_file is None else [run / record.weights_file]
+        network = None
+        if record.pixels or decoder is not None or any(place.exists() for place in places):
+            network = find_decoder(record, str(run), decoder, places).to(device)
+        return cls(run, config, model, network, device)
+
+    @property
+    def classes(self) -> int:
+        return self.model.config.classes
+
+    def class_name(self, label: int) -> str | None:
+        """What a person calls a class; None for no label."""
+        if label < 0:
+            return None
+        names = self.config.dataset.classes
+        return names[label] if names is not None and label < len(names) else f"class {label}"
+
+    def pictures(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Normalized latents (n, d, h, w) -> uint8 (n, H, W, 3), each by itself."""
+        if self.network is None:
+            return false_colours(latents)
+        raw = torch.from_numpy(self.config.dataset.normalization.denormalize(latents)).to(self.device)
+        with torch.inference_mode():
+            images = torch.cat([self.network.decode(one[None]) for one in raw])
+        return to_uint8(images.float().cpu().numpy(), "nearest")
+
+    def picture(self, latents: Tensor) -> NDArray[np.uint8]:
+        """One, (1, d, h, w) -> uint8 (H, W, 3)."""
+        one: NDArray[np.uint8] = self.pictures(latents.detach().float().cpu().numpy())[0]
+        return one
+
+    def noise(self, seed: int, purpose: str, index: int, size: tuple[int, int] | None = None) -> list[Tensor]:
+        """Noise for one image, (1, z, h, w) a group: a function of (seed, purpose, index)."""
+        seeds = [derive(seed, purpose, index)]
+        return [part.to(self.device) for part in draw_noise(self.model.config, seeds, size)]
+
+    def label(self, label: int) -> Tensor | None:
+        return torch.tensor([label], device=self.device) if self.classes else None
+
+    def code(self, subject: Subject, seed: int, index: int, mean: bool = False) -> Code:
+        """An image in the model's variables: drawn from its posteriors, or their means."""
+        x = torch.from_numpy(subject.latents[None]).to(self.device)
+        if mean:
+            shapes = noise_shapes(self.model.config)
+            noise = [torch.zeros(1, *shape, device=self.device) for shape in shapes]
+        else:
+            noise = self.noise(seed, "posterior", index)
+        return encode(self.model, x, self.label(subject.label), noise)
+
+    def clipped(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """As the trainer feeds them."""
+        found: NDArray[np.float32] = clipped(torch.from_numpy(latents), self.config.training.clip).numpy()
+        return found
+
+
+def open_dataset(studio: Studio, path: str, split: str = "train") -> Dataset:
+    """A dataset whose latents are of the kind that the run was trained on; LvaeError for another."""
+    dataset = Dataset.open(path, split)
+    record, manifest = studio.config.dataset, dataset.manifest
+    if tuple(manifest.view.shape) != tuple(record.shape):
+        raise LvaeError(
+            f"{path}: latents of {_shown(manifest.view.shape)}, and {studio.run} knows {_shown(record.shape)}. "
+            "Give a dataset that was encoded alike."
+        )
+    ours, theirs = record.autoencoder, manifest.autoencoder
+    if not ours.weights_unknown and ours.weights_sha256 != theirs.weights_sha256:
+        raise LvaeError(
+            f"{path}: was encoded with {theirs.name} ({str(theirs.weights_sha256)[:12]}), and {studio.run} with "
+            f"{ours.name} ({str(ours.weights_sha256)[:12]}). Give a dataset of the same autoencoder."
+        )
+    return dataset
+
+
+def latents_at(
+    studio: Studio, dataset: Dataset, positions: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Latents (n, d, R, R) and labels as the model is fed them: in the run's normalization, clipped."""
+    latents, labels = dataset.read(positions, np.float32)
+    theirs, ours = dataset.normalization, studio.config.dataset.normalization
+    if (theirs.shift, theirs.scale) != (ours.shift, ours.scale):
+        latents = ours.normalize(theirs.denormalize(latents), "float32")
+    if studio.classes and len(labels) and int(labels.max()) >= studio.classes:
+        raise LvaeError(f"{dataset.folder}: has label {labels.max()}, and the model classes 0 to {studio.classes - 1}.")
+    return studio.clipped(latents), labels if studio.classes else np.full(len(labels), UNLABELLED, np.int32)
+
+
+def from_dataset(studio: Studio, dataset: Dataset, positions: NDArray[np.int64]) -> list[Subject]:
+    """Images of a dataset; their pixels are what the first stage makes of their latents."""
+    latents, labels = latents_at(studio, dataset, positions)
+    pixels = studio.pictures(latents)
+    found = []
+    for position, x, label, picture in zip(positions, latents, labels, pixels, strict=True):
+        name = studio.class_name(int(label))
+        found.append(Subject(x, int(label), f"{position}" + (f": {name}" if name else ""), picture))
+    return found
+
+
+def from_files(studio: Studio, paths: Sequence[Path], label: int = UNLABELLED) -> list[Subject]:
+    """Image files, cropped and encoded as the run's dataset was."""
+    if studio.network is None:
+        raise LvaeError(
+            f"{studio.run}: the first stage's weights are not there, so images cannot be encoded. Give --decoder FILE."
+        )
+    return [_from_file(studio, studio.network, path, label) for path in paths]
+
+
+def _from_file(studio: Studio, network: Autoencoder, path: Path, label: int) -> Subject:
+    record = studio.config.dataset
+    try:
+        pixels = np.asarray(crop(open_image(path.read_bytes()), record.image.size, record.image.crop))
+    except ImageRejected as rejection:
+        raise LvaeError(f"{path}: cannot be used ({rejection.reason}). Give another image.") from None
+    except OSError as error:
+        raise LvaeError(f"{path}: cannot be read ({error.strerror or error}). Give an image file.") from None
+    if isinstance(network, PixelsAutoencoder):
+        raw = PIXEL_VALUES.astype(np.float32)[network.reduce(pixels[None])]
+    else:
+        images = torch.from_numpy(pixels.copy()).to(studio.device).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            raw = network.encode(images.to(torch.float32).contiguous() / 127.5 - 1).float().cpu().numpy()
+    return Subject(studio.clipped(record.normalization.normalize(raw, "float32"))[0], label, path.name, pixels)
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,186 @@
+"""One part of a job that makes pictures or features of a dataset, and what all parts together become."""
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lvae.encode.autoencoder import Autoencoder
+from lvae.evaluate.features.feature_files import ARRAYS, FeaturesRecord, write_features
+from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures, open_network
+from lvae.evaluate.features.reference_files import write_reference_of_features
+from lvae.evaluate.figures.drawing import png
+from lvae.evaluate.pictures.decode import Decoded, decoded, load_decoder, write_npz, write_whole
+from lvae.evaluate.pictures.originals import Originals
+from lvae.evaluate.pictures.streams import BATCH
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.decoded_parts import (
+    PictureReceipt,
+    PicturesPlan,
+    finished_pictures,
+    picture_parts,
+    write_picture_part,
+)
+from lvae.manifests.storage.folder import Folder
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class PictureMaker:
+    """What a process needs to make any part: the dataset and the networks, loaded once."""
+
+    folder: Folder
+    plan: PicturesPlan
+    dataset: Dataset
+    decoder: Autoencoder | None
+    network: FeatureNetwork | None
+    device: str
+
+    def make(self, part: int, progress: Progress) -> PictureReceipt:
+        """Write a part and its receipt. progress: how many of its pictures are made."""
+        positions = _positions(self.plan, part)
+        labels = self.dataset.labels[positions]
+        if self.plan.kind == "features":
+            files = _features(list(self._batches(positions, progress)), self.network)
+        else:
+            pixels = np.concatenate(list(self._batches(positions, progress)))
+            files = _pixels(pixels) if self.plan.kind == "npz" else _tar(positions, pixels)
+        return write_picture_part(self.folder, self.plan, part, files | {"labels": _npy(labels)})
+
+    def _batches(self, positions: NDArray[np.int64], progress: Progress) -> Iterator[NDArray[np.uint8]]:
+        done = 0
+        if self.decoder is None:
+            with Originals(self.dataset) as originals:
+                for start in range(0, len(positions), BATCH):
+                    chosen = positions[start : start + BATCH]
+                    opened = zip(self.dataset.rows[chosen], self.dataset.mirrored[chosen], strict=True)
+                    yield np.stack([originals.open(int(row), bool(flip)) for row, flip in opened])
+                    done += len(chosen)
+                    progress(done)
+            return
+        precision, rounding = self.plan.precision, self.plan.round
+        for some in decoded(self.dataset, self.decoder, positions, BATCH, self.device, precision, rounding):
+            yield some.pixels
+            done += len(some.positions)
+            progress(done)
+
+
+def open_maker(folder: Folder, plan: PicturesPlan, device: str) -> PictureMaker:
+    """LvaeError where the dataset is another one than the plan's, or a network is not there."""
+    dataset = Dataset.open(plan.dataset, plan.split)
+    if dataset.manifest.id != plan.dataset_id:
+        raise LvaeError(f"{plan.dataset}: has changed since this was begun. Remove {folder}, and begin anew.")
+    weights = None if plan.weights is None else str(folder.local(plan.weights.path))
+    network = None
+    if plan.network is not None:
+        network = open_network(folder.local(plan.network.path), plan.mode or "adm", device)
+        if network.sha256 != plan.network.sha256:
+            raise LvaeError(f"{folder}/{plan.network.path}: has been changed or damaged. Remove {folder}.")
+    decoder = load_decoder(dataset, weights) if plan.of == "latents" else None
+    return PictureMaker(folder, plan, dataset, decoder, network, device)
+
+
+def _positions(plan: PicturesPlan, part: int) -> NDArray[np.int64]:
+    here = plan.range_of(part)
+    return np.array(here if plan.positions is None else plan.positions[here.start : here.stop], np.int64)
+
+
+def _pixels(pixels: NDArray[np.uint8]) -> dict[str, bytes]:
+    return {"pixels": _npy(pixels)}
+
+
+def _tar(positions: NDArray[np.int64], pixels: NDArray[np.uint8]) -> dict[str, bytes]:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for position, picture in zip(positions, pixels, strict=True):
+            data = png(Image.fromarray(picture))
+            member = tarfile.TarInfo(f"{position:06d}.png")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return {"pictures": buffer.getvalue()}
+
+
+def _features(batches: list[NDArray[np.uint8]], network: FeatureNetwork | None) -> dict[str, bytes]:
+    assert network is not None
+    found = [network(images) for images in batches]
+    return {name: _npy(np.concatenate([getattr(one, name) for one in found])) for name in found[0].arrays}
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _array(data: bytes) -> NDArray[Any]:
+    found: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    return found
+
+
+# --- all parts together ----------------------------------------------------------------------------------------------
+
+
+def assemble(
+    folder: Folder, plan: PicturesPlan, out: Path, dataset: Dataset, statistics: bool, progress: Progress
+) -> None:
+    """OUT of finished parts, of which one is in memory at a time. Nothing is there under the name until it is whole.
+
+    statistics: of features, where the features themselves would be written otherwise.
+    """
+    size = dataset.manifest.image.size
+    if plan.kind == "npz":
+        write_npz(_decoded(folder, plan), out, plan.count, size, dataset.classes is not None, progress)
+    elif plan.kind == "png":
+        _unpack(folder, plan, out, progress)
+    else:
+        _join_features(folder, plan, out, _record(plan, dataset), statistics)
+        progress(plan.count)
+
+
+def _record(plan: PicturesPlan, dataset: Dataset) -> FeaturesRecord:
+    assert plan.network is not None
+    decoded = "samples" if dataset.manifest.origin == "samples" else "reconstructions"
+    what = "images" if plan.of == "originals" else decoded
+    size = dataset.manifest.image.size
+    return FeaturesRecord(what, (size, size), plan.mode or "own", plan.network.sha256)
+
+
+def _decoded(folder: Folder, plan: PicturesPlan) -> Iterator[Decoded]:
+    pixels, labels = picture_parts(folder, plan, "pixels"), picture_parts(folder, plan, "labels")
+    for part, (some, its) in enumerate(zip(pixels, labels, strict=True)):
+        yield Decoded(_positions(plan, part), _array(some), _array(its))
+
+
+def _unpack(folder: Folder, plan: PicturesPlan, out: Path, progress: Progress) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for part, data in enumerate(picture_parts(folder, plan, "pictures")):
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            for position, member in zip(_positions(plan, part), tar, strict=True):
+                file = tar.extractfile(member)
+                assert file is not None
+                write_whole(out / f"{position:06d}.png", file.read())
+        progress(len(plan.range_of(part)))
+
+
+def _join_features(folder: Folder, plan: PicturesPlan, out: Path, record: FeaturesRecord, statistics: bool) -> None:
+    receipt = finished_pictures(folder, plan, 0)
+    names = [name for name in ARRAYS if receipt is not None and name in receipt.files]
+
+    def pieces(name: str) -> Iterator[NDArray[np.float32]]:
+        return map(_array, picture_parts(folder, plan, name))
+
+    if not statistics:
+        write_features(out, {name: partial(pieces, name) for name in names}, plan.count, record)
+        return
+    absent = [None] * plan.parts
+    columns = [pieces(name) if name in names else absent for name in ARRAYS]
+    write_reference_of_features(out, (PictureFeatures(*some) for some in zip(*columns, strict=True)), record)

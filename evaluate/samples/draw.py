@@ -1,0 +1,204 @@
+"""From a run to SAMPLES: a dataset of latents drawn from the model, each a function of (seed, its index)."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of, numbers
+from lvae.manifests.dataset import WRITTEN_BY, Dataset
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.publishing import samples
+from lvae.manifests.seeds import derive
+from lvae.manifests.statistics import Normalization
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.views.selection import TRAIN
+from lvae.train.devices.device import Device
+from lvae.train.model import HierarchicalVAE
+from lvae.train.network.noise import draw_noise
+from lvae.train.runs.run import latest_checkpoint, load_weights, read_run
+
+COUNT = 50_000  # what scores are usually computed from
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What a user asks for; None where nothing was said."""
+
+    count: int | None = None
+    seed: int = 0
+    labels: str | None = None
+    guidance_mean: str | None = None
+    guidance_variance: str | None = None
+    guidance: str | None = None
+    convention: Convention = "extra"
+    temperature: str = "1"
+    weights: Literal["ema", "raw"] = "ema"
+    low_resolution: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model and everything that decides its samples."""
+
+    model: HierarchicalVAE
+    plan: samples.SamplesPlan
+    labels: NDArray[np.int32]
+    low_resolution: Dataset | None
+
+
+def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Prepared:
+    """Load the model and make the options exact."""
+    config = read_run(run)
+    model_config, record = config.model, config.dataset
+    levels = len(model_config.groups)
+    means, variances = guidance_weights(
+        model_config, options.guidance_mean, options.guidance_variance, options.guidance, options.convention
+    )
+    temperature = numbers("--temperature", options.temperature, levels)
+    if min(temperature) < 0:
+        raise LvaeError(f"--temperature {options.temperature:.60}: must not be negative.")
+    low = _low_resolution(options.low_resolution, model_config.low_resolution_factor, record.shape, options.count)
+    count = options.count if options.count is not None else (len(low) if low is not None else COUNT)
+    labels = labels_of(options.labels, count, model_config.classes, record.classes, options.seed)
+    checkpoint = latest_checkpoint(run)
+    group = "ema" if options.weights == "ema" else "model"
+    model = HierarchicalVAE(model_config)
+    load_weights(model, checkpoint.read(group), str(checkpoint.path))
+    plan = samples.SamplesPlan(
+        format="latent-vae-samples",
+        version=1,
+        written_by=WRITTEN_BY,
+        dataset=record.id,
+        model_sha256=checkpoint.sha256[f"{group}.safetensors"],
+        step=checkpoint.step,
+        weights=options.weights,
+        count=count,
+        seed=options.seed,
+        labels=options.labels or ("cycle" if model_config.classes else "none"),
+        labels_sha256=hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest(),
+        guidance_mean=means,
+        guidance_variance=variances,
+        temperature=temperature,
+        low_resolution=None if low is None else low.manifest.id,
+        precision=precision,
+        shape=record.shape,
+        image=replace(record.image, mirrored=False),
+        autoencoder=replace(record.autoencoder, store="mode"),
+        classes=record.classes if model_config.classes else None,
+        normalization=record.normalization,
+    )
+    return Prepared(model.eval(), plan, labels, low)
+
+
+def _low_resolution(
+    path: str | None, factor: int | None, shape: tuple[int, int, int], count: int | None
+) -> Dataset | None:
+    if (path is None) != (factor is None):
+        if path is None:
+            raise LvaeError("an upsampler needs low-resolution images to sample from. Give --low-resolution SAMPLES.")
+        raise LvaeError("--low-resolution: this model is no upsampler. Leave the option out.")
+    if path is None or factor is None:
+        return None
+    low = Dataset.open(path)
+    wanted = (shape[0], shape[1] // factor, shape[2] // factor)
+    if low.manifest.view.shape != wanted:
+        raise LvaeError(f"{path}: latents of {low.manifest.view.shape}, where this upsampler needs {wanted}.")
+    if count is not None and count > len(low):
+        raise LvaeError(
+            f"{path}: has {len(low)} samples, and -n asks for {count}. Draw more of them, or ask for fewer."
+        )
+    return low
+
+
+def sample(
+    run: Path,
+    out: Path,
+    options: SampleOptions,
+    device: Device,
+    batch: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> samples.SamplesPlan:
+    """Draw what is not there yet, and publish. Ranks share the shards. LvaeError where `out` holds other samples."""
+    return sample_prepared(prepare(run, options, device.precision), run, out, device, batch, progress)
+
+
+def sample_prepared(
+    prepared: Prepared,
+    run: Path,
+    out: Path,
+    device: Device,
+    batch: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> samples.SamplesPlan:
+    """The same for a model that is loaded already."""
+    folder, plan = Folder(out), prepared.plan
+    unfinished = 0
+    if device.is_main:
+        unfinished = int(samples.begin(folder, plan))
+    if not device.from_main(unfinished):
+        progress(plan.count)
+        return plan
+    device.place(prepared.model)
+    layout, todo = plan.view.layouts[TRAIN], samples.pending(folder, plan)
+    device.barrier()
+    progress(plan.count - sum(layout.rows_of(number)[1] for number in todo))
+    for number in todo[device.rank :: device.world]:
+        first, count = layout.rows_of(number)
+        latents = np.empty((count, *plan.shape), np.float32)
+        for start in range(0, count, batch):
+            indices = range(first + start, first + min(start + batch, count))
+            latents[start : start + len(indices)] = draw(prepared, indices, device, batch)
+            progress(len(indices))
+        samples.write_shard(folder, plan, number, latents, prepared.labels[first : first + count])
+    device.barrier()
+    if device.is_main:
+        samples.publish(folder, plan, Folder(run))
+        folder.sweep()
+    device.barrier()
+    return plan
+
+
+def draw(prepared: Prepared, indices: Sequence[int], device: Device, batch: int) -> NDArray[np.float32]:
+    """Normalized latents (n, C, h, w) of these samples. Devices that want one shape get whole batches."""
+    plan, model = prepared.plan, prepared.model
+    padded = list(indices) + [indices[-1]] * (batch - len(indices) if device.kind == "xla" else 0)
+    noise = [device.put(part) for part in draw_noise(model.config, [derive(plan.seed, "sample", i) for i in padded])]
+    labels = device.put(torch.from_numpy(prepared.labels[padded])) if model.config.classes else None
+    low = None
+    if prepared.low_resolution is not None:
+        low = device.put(torch.from_numpy(_in_units_of(plan.normalization, prepared.low_resolution, padded)))
+    with device.autocast():
+        latents = model.sample(
+            len(padded), labels, noise, plan.temperature, plan.guidance_mean, plan.guidance_variance, low
+        )
+    device.mark_step()
+    found: NDArray[np.float32] = device.fetch(latents).float().numpy()[: len(indices)]
+    if not np.isfinite(found).all():
+        raise LvaeError(f"sample {indices[0]} or one soon after it is not finite. Lower the guidance weights.")
+    return found
+
+
+def _in_units_of(normalization: Normalization, low: Dataset, indices: Sequence[int]) -> NDArray[np.float32]:
+    """Low-resolution latents as the upsampler's own dataset normalizes them."""
+    latents, _ = low.read(np.array(indices), np.float32)
+    return np.asarray(normalization.normalize(low.normalization.denormalize(latents), "float32"))
+
+
+def guidance_in_words(plan: samples.SamplesPlan) -> str:
+    """Both conventions."""
+    if not any((*plan.guidance_mean, *plan.guidance_variance)):
+        return "guidance: none (extra 0, scale 1)"
+
+    def shown(values: Sequence[float], more: float) -> str:
+        same = len(set(values)) == 1
+        return f"{values[0] + more:g}" if same else ",".join(f"{value + more:g}" for value in values)
+
+    extra = f"mean {shown(plan.guidance_mean, 0)}, variance {shown(plan.guidance_variance, 0)}"
+    scale = f"mean {shown(plan.guidance_mean, 1)}, variance {shown(plan.guidance_variance, 1)}"
+    return f"guidance: extra {extra}; as scale: {scale}; lowest resolution first"

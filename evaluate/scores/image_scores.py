@@ -1,0 +1,289 @@
+"""Pictures against pictures by a network's features, and reconstructions against their originals."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvae.encode.autoencoder import Autoencoder
+from lvae.encode.quality.fidelity import psnr, ssim
+from lvae.evaluate import metrics
+from lvae.evaluate.baselines import channel_noise, gaussian_samples
+from lvae.evaluate.features.feature_files import StoredFeatures
+from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures
+from lvae.evaluate.features.moments import FeatureMoments
+from lvae.evaluate.features.reference_files import Reference
+from lvae.evaluate.pictures.originals import pairs
+from lvae.evaluate.pictures.streams import ImageStack, decoded_stack, latents_stack
+from lvae.evaluate.scores.latent_scores import READ_ROWS, RIVAL_SETS, chosen, few_rows, latents_of
+from lvae.evaluate.scores.score_table import Figures, Line, Scores, several
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.seeds import derive
+
+METRICS = ("fid", "sfid", "is", "kid", "pr")  # of the Inception network
+OWN_METRICS = ("frechet", "kernel", "pr")  # of a user's own
+PAIRED_METRICS = ("psnr", "ssim", "rfid")
+DUPLICATES = 0.01  # share of equal pictures that is worth a warning
+
+Progress = Callable[[int], None]
+Pictures = ImageStack | StoredFeatures
+
+
+@dataclass(frozen=True)
+class ReferenceFeatures:
+    """What samples are compared with: features of pictures, or moments from a file, with whatever pictures it keeps."""
+
+    where: str
+    features: PictureFeatures | None
+    stored: Reference | None
+
+    @property
+    def count(self) -> int | None:
+        if self.stored is not None:
+            return self.stored.n
+        return None if self.features is None else len(self.features.pooled)
+
+
+def features_of(
+    stack: Pictures, network: FeatureNetwork, progress: Progress = lambda _: None
+) -> tuple[PictureFeatures, list[str]]:
+    """Of all pictures of a stack, in their order; and what is to be said of the pictures.
+
+    LvaeError where features were stored that are of another network, or of pictures prepared in another mode.
+    """
+    if isinstance(stack, StoredFeatures):
+        refuse_others(stack.path, stack.record.mode, stack.record.weights_sha256, network)
+        progress(stack.count)
+        return stack.features, []
+    found: list[PictureFeatures] = []
+    seen: set[bytes] = set()
+    for images in stack.batches():
+        found.append(network(images))
+        seen.update(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:16] for image in images)
+        progress(len(images))
+    notes, again = list(stack.notes), stack.count - len(seen)
+    if again > DUPLICATES * stack.count:
+        notes.append(f"{again} of {stack.count} {stack.what} are there more than once, pixel by pixel")
+    pooled = np.concatenate([one.pooled for one in found])
+    if found[0].spatial is None or found[0].logits is None:
+        return PictureFeatures(pooled, None, None), notes
+    spatial, logits = ([getattr(one, name) for one in found] for name in ("spatial", "logits"))
+    return PictureFeatures(pooled, np.concatenate(spatial), np.concatenate(logits)), notes
+
+
+def figures(
+    x: PictureFeatures, reference: ReferenceFeatures, name: str, wanted: Sequence[str], seed: int, extrapolate: bool
+) -> Figures:
+    """Of a set's features; None where the reference holds too little. name: "inception" or "own"."""
+    own, stored, y = name == "own", reference.stored, reference.features
+    found: dict[str, float | None] = {}
+    if "fid" in wanted or "frechet" in wanted:
+        key = "network_frechet_distance" if own else "fid"
+        mu, sigma = _moments(reference)
+        found[key] = metrics.frechet_distance_to_moments(x.pooled, mu, sigma) if stored else _frechet(x, y, "pooled")
+        if extrapolate:
+            found[f"{key}_infinite"] = metrics.frechet_at_counts(x.pooled, mu, sigma, seed=seed).infinite
+    if "sfid" in wanted:
+        found["sfid"] = None
+        if stored is None:
+            found["sfid"] = _frechet(x, y, "spatial")
+        elif stored.mu_s is not None and stored.sigma_s is not None and x.spatial is not None:
+            found["sfid"] = metrics.frechet_distance_to_moments(x.spatial, stored.mu_s, stored.sigma_s)
+    if "is" in wanted and x.logits is not None:
+        order = np.random.default_rng(derive(seed, "inception order", 0)).permutation(len(x.logits))
+        inception = metrics.inception_score(x.logits[order])
+        found |= {"inception_score": inception.mean, "inception_score_std_over_splits": inception.std}
+    if "kid" in wanted or "kernel" in wanted:
+        key = "network_kernel_distance" if own else "kid"
+        kernel = None if y is None else metrics.kernel_distance(x.pooled, y.pooled, seed=seed)
+        found |= {key: kernel and kernel.mean, f"{key}_std_over_subsets": kernel and kernel.std}
+    if "pr" in wanted:
+        covered = None if y is None else metrics.precision_recall(x.pooled, y.pooled)
+        keys = ("network_precision", "network_recall") if own else ("precision", "recall")
+        found |= {keys[0]: covered and covered.precision, keys[1]: covered and covered.recall}
+    return found
+
+
+def _moments(reference: ReferenceFeatures) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if reference.stored is not None:
+        return reference.stored.mu, reference.stored.sigma
+    assert reference.features is not None
+    moments = FeatureMoments.of_many(reference.features.pooled)
+    return moments.mean, moments.covariance
+
+
+def _frechet(x: PictureFeatures, y: PictureFeatures | None, what: str) -> float | None:
+    one, other = getattr(x, what), None if y is None else getattr(y, what)
+    return None if one is None or other is None else metrics.frechet_distance_from_features(one, other)
+
+
+def image_scores(
+    samples: Sequence[Pictures],
+    reference: ReferenceFeatures,
+    network: FeatureNetwork,
+    wanted: Sequence[str] | None = None,
+    seed: int = 0,
+    extrapolate: bool = False,
+    around: Sequence[tuple[str, str, Sequence[Pictures]]] = (),
+    notes: Sequence[str] = (),
+    progress: Progress = lambda _: None,
+) -> Scores:
+    """FID and its kin of sets of other seeds. around: further lines (name, in words, stacks). notes: of the reference.
+
+    Where the reference is pictures, a floor stands beside: one half of them against the other.
+    """
+    wanted = wanted or (METRICS if network.name == "inception" else OWN_METRICS)
+    warnings, lines = list(notes), list[Line]()
+    for name, what, stacks in (("samples", f"{samples[0].what} that are scored", samples), *around):
+        sets = []
+        for stack in stacks:
+            x, said = features_of(stack, network, progress)
+            warnings += [note for note in said if note not in warnings]
+            if x.logits is not None and "is" in wanted and metrics.is_sorted_by_class(x.logits.argmax(axis=1)):
+                warnings.append(f"{name}: in the order of their classes; shuffled for the inception score")
+            sets.append(figures(x, reference, network.name, wanted, seed, extrapolate))
+        lines.append(several(name, what, sets))
+    if reference.features is not None and len(reference.features.pooled) >= 8:
+        lines.append(_floor(reference.features, network.name, wanted, seed))
+    counts = [stack.count for stack in samples] + ([] if reference.count is None else [reference.count])
+    settings: dict[str, Any] = {
+        "samples": samples[0].count,
+        "sample_sets": len(samples),
+        "samples_are": samples[0].what,
+        "reference": reference.count,
+        "reference_pictures": 0 if reference.features is None else len(reference.features.pooled),
+        "mode": network.mode,
+        "weights_sha256": network.sha256,
+        "device": network.device,
+        "seed": seed,
+    }
+    return Scores(tuple(lines), settings, (*warnings, *few_rows(*counts)))
+
+
+def _floor(y: PictureFeatures, name: str, wanted: Sequence[str], seed: int) -> Line:
+    sets = []
+    for number in range(RIVAL_SETS):
+        order = np.random.default_rng(derive(seed, "halves", number)).permutation(len(y.pooled))
+        one, other = (y.rows(half) for half in np.array_split(order, 2))
+        sets.append(figures(one, ReferenceFeatures("", other, None), name, wanted, seed, extrapolate=False))
+    return several("floor", "one half of the reference against the other", sets)
+
+
+def stacks_around(
+    dataset: Dataset, network: Autoencoder, count: int, seed: int, device: str
+) -> list[tuple[str, str, list[ImageStack]]]:
+    """What stands around a score of decoded samples: the ceiling, the linear baseline and the bottom."""
+    size, shape = dataset.manifest.image.size, dataset.manifest.view.shape
+    latents = latents_of(dataset, dataset)
+    draws = [derive(seed, "rival", number) for number in range(RIVAL_SETS)]
+
+    def decoded(what: str, drawn: NDArray[np.float32]) -> ImageStack:
+        def raw() -> Iterator[NDArray[np.float32]]:
+            for start in range(0, len(drawn), READ_ROWS // 16):
+                yield dataset.normalization.denormalize(drawn[start : start + READ_ROWS // 16].reshape(-1, *shape))
+
+        return latents_stack(what, raw, len(drawn), size, network, device)
+
+    ceiling = decoded_stack(dataset, network, min(count, len(dataset)), seed, device)
+    return [
+        ("ceiling", "reconstructions of the dataset's images", [ceiling]),
+        (
+            "linear",
+            "decoded draws of a Gaussian of full covariance fitted to the latents of each class",
+            [decoded("draws", gaussian_samples(latents, dataset.labels, count, s)) for s in draws],
+        ),
+        (
+            "bottom",
+            "decoded noise with the mean and deviation of each channel",
+            [decoded("noise", channel_noise(latents, shape, count, s)) for s in draws],
+        ),
+    ]
+
+
+def reconstruction_scores(
+    dataset: Dataset,
+    autoencoder: Autoencoder,
+    network: FeatureNetwork | None,
+    wanted: Sequence[str] | None,
+    num: int | None,
+    seed: int,
+    device: str = "cpu",
+    progress: Progress = lambda _: None,
+) -> Scores:
+    """Reconstructions against the very images that were encoded, pair by pair: psnr_db, ssim and, by features, rfid."""
+    positions = chosen(len(dataset), num, str(dataset.folder), seed)
+    wanted = wanted or (PAIRED_METRICS if network is not None else PAIRED_METRICS[:2])
+    errors, likeness = list[float](), list[float]()
+    features: tuple[list[PictureFeatures], list[PictureFeatures]] = ([], [])
+    for originals, decoded in pairs(dataset, autoencoder, positions, device):
+        for one, other in zip(originals, decoded, strict=True):
+            errors.append(psnr(one, other))
+            likeness.append(ssim(one, other))
+        if network is not None and "rfid" in wanted:
+            features[0].append(network(originals))
+            features[1].append(network(decoded))
+        progress(len(originals))
+    found: dict[str, float | None] = {}
+    if "psnr" in wanted:
+        found["psnr_db"] = float(np.mean(errors)) if np.isfinite(errors).all() else None
+    if "ssim" in wanted:
+        found["ssim"] = float(np.mean(likeness))
+    if "rfid" in wanted and network is not None:
+        x, y = (np.concatenate([one.pooled for one in part]) for part in features)
+        key = "rfid" if network.name == "inception" else "network_frechet_distance"
+        found[key] = metrics.frechet_distance_from_features(x, y)
+    settings: dict[str, Any] = {"pairs": len(errors), "samples_are": "reconstructions", "seed": seed}
+    if network is not None:
+        settings |= {"mode": network.mode, "weights_sha256": network.sha256, "device": network.device}
+    few = few_rows(len(errors)) if "rfid" in wanted else ()
+    line = several("reconstructions", "against the images that were encoded", [found])
+    return Scores((replace(line, name="samples"),), settings, few)
+
+
+def checked_metrics(text: str | None, known: Sequence[str], why: str) -> tuple[str, ...] | None:
+    """ "fid,kid" -> names, or None for all. LvaeError for names that do not belong here."""
+    if text is None:
+        return None
+    asked = tuple(part.strip() for part in text.split(","))
+    for one in asked:
+        if one not in known:
+            raise LvaeError(f"--metrics {one:.40}: {why} has {', '.join(known)}.")
+    return asked
+
+
+def reference_of(
+    where: str, stored: Reference | None, stack: Pictures | None, network: FeatureNetwork, progress: Progress
+) -> tuple[ReferenceFeatures, list[str]]:
+    """A file of statistics (with its pictures, if it keeps some), or pictures.
+
+    LvaeError where the file was made in another mode or by another network.
+    """
+    if stored is not None:
+        refuse_others(where, stored.mode, stored.weights_sha256, network)
+    features, notes = (None, []) if stack is None else features_of(stack, network, progress)
+    if stored is not None and features is not None and features.pooled.shape[1] != len(stored.mu):
+        raise LvaeError(f"{where}: statistics of {len(stored.mu)} features, and this network has other ones.")
+    return ReferenceFeatures(where, features, stored), notes
+
+
+def refuse_others(where: str, mode: str | None, weights_sha256: str | None, network: FeatureNetwork) -> None:
+    """LvaeError where statistics or features were made in another mode or by another network."""
+    if mode is not None and mode != network.mode:
+        raise LvaeError(f"{where}: made with mode {mode}, and this is {network.mode}. Score in one mode.")
+    if weights_sha256 is not None and weights_sha256 != network.sha256:
+        raise LvaeError(f"{where}: made with other weights than those given. Make it again with these.")
+
+
+def check_sizes(samples: Pictures, reference: Pictures | None, where: Path | str) -> None:
+    """LvaeError where pictures of unlike sizes would be compared in silence."""
+    if reference is not None and reference.size != samples.size:
+        height, width = reference.size
+        raise LvaeError(
+            f"{where}: pictures of {width}x{height}, and the samples have {samples.size[1]}x{samples.size[0]}. "
+            f"Score equal sizes: --size {samples.size[0]} crops pictures of a source."
+        )

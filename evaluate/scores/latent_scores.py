@@ -1,0 +1,165 @@
+"""Samples against a dataset in latent space, by no network at all: named so that nobody takes the figures for FID."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lvae.evaluate import metrics
+from lvae.evaluate.baselines import channel_noise, gaussian_samples
+from lvae.evaluate.scores.score_table import Figures, Scores, several
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.seeds import derive
+
+FEW = 10_000  # rows below which a Fréchet distance is mostly its bias
+KERNEL_ROWS = 10_000  # of a set, at most, that the kernel distance is computed from
+LEAST = 10
+READ_ROWS = 1024
+RIVAL_SETS = 3  # draws of each baseline
+METRICS = ("frechet", "kernel", "pr")
+
+Latents = NDArray[np.float32]
+
+
+def latent_scores(
+    samples: Sequence[Dataset],
+    reference: Dataset,
+    num: int | None = None,
+    seed: int = 0,
+    wanted: Sequence[str] = METRICS,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Scores:
+    """Distances between the latents themselves, flattened, in units of the reference's normalization.
+
+    samples: sets of other seeds, for the spread. Around them: a floor (one half of the reference against the other), a
+    linear baseline (a Gaussian of full covariance, fitted to the reference class by class) and a bottom (noise of every
+    channel's mean and standard deviation), three draws each. num: so many of each set, a seeded choice.
+    """
+    for one in samples:
+        expect_same(one, reference)
+    y = latents_of(reference, reference, num, seed)
+    labels = reference.labels[chosen(len(reference), num, str(reference.folder), seed)]
+    against, shape = LatentReference(y), reference.manifest.view.shape
+    count = min(len(one) if num is None else num for one in samples)
+
+    def figures(latents: Latents, other: LatentReference = against, set_seed: int = 0) -> Figures:
+        found = other.figures(latents, wanted, derive(seed, "kernel rows", set_seed))
+        progress(1)
+        return found
+
+    def halves(number: int) -> Figures:
+        order = np.random.default_rng(derive(seed, "halves", number)).permutation(len(y))
+        return figures(y[order[: len(y) // 2]], LatentReference(y[order[len(y) // 2 :]]), number)
+
+    seeds = range(RIVAL_SETS)
+    draws = [derive(seed, "rival", number) for number in seeds]
+    lines = (
+        several("samples", "drawn from the model", [figures(latents_of(one, reference, num, seed)) for one in samples]),
+        several("floor", "one half of the reference against the other", [halves(number) for number in seeds]),
+        several(
+            "linear",
+            "a Gaussian of full covariance fitted to each class; its Fréchet distance is small by construction",
+            [figures(gaussian_samples(y, labels, count, s), set_seed=n) for n, s in enumerate(draws)],
+        ),
+        several(
+            "bottom",
+            "noise with the mean and deviation of each channel",
+            [figures(channel_noise(y, shape, count, s), set_seed=n) for n, s in enumerate(draws)],
+        ),
+    )
+    settings = {
+        "samples": count,
+        "sample_sets": len(samples),
+        "reference": len(y),
+        "dimensions": y.shape[1],
+        "samples_id": [one.manifest.id for one in samples],
+        "reference_id": reference.manifest.id,
+        "seed": seed,
+    }
+    return Scores(lines, settings, few_rows(count, len(y)))
+
+
+class LatentReference:
+    """Latents (n, d) to measure others by; what depends on them alone is computed once."""
+
+    def __init__(self, latents: Latents):
+        self.latents = latents
+        self._neighbourhoods: metrics.Neighbourhoods | None = None
+
+    def figures(self, latents: Latents, wanted: Sequence[str] = METRICS, seed: int = 0) -> Figures:
+        """Of latents (m, d) against these: latent_frechet_distance, latent_kernel_distance, latent_precision, _recall.
+
+        The kernel distance is the unbiased squared MMD over all rows, at most 10,000 of each set: may be negative.
+        """
+        found: dict[str, float | None] = {}
+        if "frechet" in wanted:
+            found["latent_frechet_distance"] = metrics.frechet_distance_from_features(latents, self.latents)
+        if "kernel" in wanted:
+            random = np.random.default_rng(seed)
+            rows = (_some(random, latents), _some(random, self.latents))
+            found["latent_kernel_distance"] = metrics.squared_mmd(*rows)
+        if "pr" in wanted:
+            if self._neighbourhoods is None:
+                self._neighbourhoods = metrics.Neighbourhoods(self.latents)
+            covered = self._neighbourhoods.precision_recall(latents)
+            found |= {"latent_precision": covered.precision, "latent_recall": covered.recall}
+        return found
+
+
+def _some(random: np.random.Generator, latents: Latents) -> Latents:
+    if len(latents) <= KERNEL_ROWS:
+        return latents
+    return latents[random.choice(len(latents), KERNEL_ROWS, replace=False)]
+
+
+def chosen(there: int, num: int | None, where: str, seed: int) -> NDArray[np.int64]:
+    """Which of so many rows count: all, or a seeded choice of `num`, in order."""
+    if num is not None and num > there:
+        raise LvaeError(f"{where}: holds {there}, and --num asks for {num}. Ask for fewer, or make more.")
+    if num is None or num == there:
+        return np.arange(there)
+    return np.sort(np.random.default_rng(derive(seed, "chosen", there)).choice(there, num, replace=False))
+
+
+def latents_of(dataset: Dataset, reference: Dataset, num: int | None = None, seed: int = 0) -> Latents:
+    """Latents, flattened (n, d), as the reference normalizes them."""
+    where = chosen(len(dataset), num, str(dataset.folder), seed)
+    if len(where) < LEAST:
+        raise LvaeError(f"{dataset.folder}: {len(where)} latents are too few to score. Give at least {LEAST}.")
+    result = np.empty((len(where), int(np.prod(dataset.manifest.view.shape))), np.float32)
+    for start in range(0, len(where), READ_ROWS):
+        rows = where[start : start + READ_ROWS]
+        stored, _ = dataset.read(rows)
+        raw = dataset.denormalize(stored)
+        result[start : start + len(rows)] = reference.normalization.normalize(raw, "float32").reshape(len(rows), -1)
+    return result
+
+
+def expect_same(samples: Dataset, reference: Dataset) -> None:
+    """LvaeError where two sets of latents are not of one autoencoder."""
+    one, other = samples.manifest, reference.manifest
+    if one.autoencoder.weights_sha256 != other.autoencoder.weights_sha256 or one.view.shape != other.view.shape:
+        raise LvaeError(
+            f"{samples.folder}: latents {one.view.shape} of {one.autoencoder.name}, but {reference.folder} holds "
+            f"{other.view.shape} of {other.autoencoder.name} with other weights or shape. Score against the dataset "
+            "that the model was trained on."
+        )
+
+
+def few_rows(*counts: int) -> tuple[str, ...]:
+    """The warning that belongs to so few."""
+    if min(counts) >= FEW:
+        return ()
+    return (f"{min(counts)} rows: Fréchet distances of so few are biased upwards; compare them at equal counts only.",)
+
+
+def open_sets(paths: Sequence[str]) -> list[Dataset]:
+    """Sets of samples of other seeds. LvaeError where one is given twice, which would fake a spread."""
+    opened = [Dataset.open(Path(path) if "://" not in path else path) for path in paths]
+    ids = [one.manifest.id for one in opened]
+    for number, one in enumerate(ids):
+        if one in ids[:number]:
+            raise LvaeError(f"{paths[number]}: the same samples as {paths[ids.index(one)]}. Draw them with --seed.")
+    return opened
