@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 from lvae.manifests.errors import LvaeError
 
 if TYPE_CHECKING:
-    from lvae.pipeline.runners import Engine
+    from lvae.pipeline.engines.submit import Engine
 
 
 def choose(beam_options: tuple[str, ...], workers: int | None) -> "Engine":
     """workers: 0 in the engine where None is said."""
     from lvae.encode.encoder import keep_memory
-    from lvae.pipeline.runners import choose_engine
+    from lvae.pipeline.engines.submit import choose_engine
 
     return choose_engine(beam_options, workers or 0, keep_memory())
 
 
 def workers_for(engine: "Engine", devices: Sequence[str]) -> int:
     """As many as were asked for, or one a core, or one a GPU."""
-    from lvae.pipeline.runners import cores
+    from lvae.pipeline.engines.submit import cores
 
     return engine.workers or (cores() if tuple(devices) == ("cpu",) else len(devices))
 
@@ -46,8 +46,8 @@ def ready(
 def examine(engine: "Engine", dataset: str, source: str | None) -> None:
     """Whether an engine on other machines is there and fit, before anything is begun."""
     from lvae.manifests.storage.folder import folder_at
-    from lvae.pipeline import clusters
-    from lvae.pipeline.console import say
+    from lvae.pipeline.engines import clusters
+    from lvae.pipeline.progress.console import say
 
     if engine.in_process:
         return

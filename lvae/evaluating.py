@@ -43,7 +43,7 @@ from lvae.manifests.dataset import MANIFEST, Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import folder_at
 from lvae.options import print_json
-from lvae.pipeline.console import Bar, say
+from lvae.pipeline.progress.console import Bar, say
 from lvae.train.devices.device import Precision, open_device
 
 

@@ -19,7 +19,7 @@ from lvae.manifests import records
 from lvae.manifests.dataset import WRITTEN_BY
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import TEMPORARY, Folder
-from lvae.pipeline.console import say
+from lvae.pipeline.progress.console import say
 from lvae.train.model import HierarchicalVAE
 from lvae.train.published import model_of, published_state
 from lvae.train.published_weights.files import AUTOENCODER, VAE, open_published

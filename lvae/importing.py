@@ -24,7 +24,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import UNKNOWN, AutoencoderRecord, ImageSettings
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import TEMPORARY, Folder
-from lvae.pipeline.console import Bar, say
+from lvae.pipeline.progress.console import Bar, say
 from lvae.train.config import ModelConfig, TrainConfig
 from lvae.train.presets import NAMES, PRESETS, Preset, model_preset
 from lvae.train.published import model_of

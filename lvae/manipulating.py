@@ -22,7 +22,7 @@ from lvae.manifests.dataset import MANIFEST
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import folder_at
 from lvae.options import print_json
-from lvae.pipeline.console import Bar, say
+from lvae.pipeline.progress.console import Bar, say
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.run import CHECKPOINTS, RunConfig, read_run

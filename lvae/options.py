@@ -12,8 +12,8 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 
 if TYPE_CHECKING:
-    from lvae.pipeline.scanning import ScanOptions
-    from lvae.pipeline.views import ViewOptions
+    from lvae.pipeline.jobs.shards import ViewOptions
+    from lvae.pipeline.planning.scan import ScanOptions
 
 Decorator = Callable[[Any], Any]
 
@@ -108,13 +108,13 @@ def share(text: str, option: str) -> float:
 
 
 def scan_options(options: dict[str, Any]) -> "ScanOptions":
-    from lvae.pipeline.scanning import ScanOptions
+    from lvae.pipeline.planning.scan import ScanOptions
 
     return ScanOptions(options["labels"], options["limit"], options["part_size"], options["append"])
 
 
 def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":
-    from lvae.pipeline.views import ViewOptions
+    from lvae.pipeline.jobs.shards import ViewOptions
 
     split: dict[str, str] = {}
     for item in (item for value in options["split"] for item in value.split(",")):

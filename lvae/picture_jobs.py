@@ -14,8 +14,8 @@ from lvae.evaluate.pictures.streams import chosen_positions
 from lvae.evaluating import Pictures, format_of, is_dataset
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.pipeline import pictures
-from lvae.pipeline.pictures import PicturesRequest
+from lvae.pipeline.jobs import decode as pictures
+from lvae.pipeline.jobs.decode import PicturesRequest
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.options import print_json
-from lvae.pipeline.console import Bar, say
+from lvae.pipeline.progress.console import Bar, say
 from lvae.train.devices.device import Precision, open_device
 from lvae.train.runs.run import read_run
 

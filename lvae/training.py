@@ -14,7 +14,7 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
-from lvae.pipeline.console import Bar, say
+from lvae.pipeline.progress.console import Bar, say
 from lvae.train.data.checks import check_fits, check_shards, local_copy
 from lvae.train.devices.device import Device, open_device
 from lvae.train.fit import check_batch, fit

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import apache_beam as beam
 
-from lvae.pipeline.transforms import EncodePart, MakePictures, WriteShard
+from lvae.pipeline.beam.transforms import EncodePart, MakePictures, WriteShard
 
 
 def encode(pipeline: beam.Pipeline, parts: Sequence[int], work: EncodePart) -> beam.PCollection:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lvae.encode.quality.fidelity import Pixels
     from lvae.encode.training.config import FitConfig
     from lvae.encode.training.fit import Fitted
-    from lvae.pipeline.console import Bar
+    from lvae.pipeline.progress.console import Bar
 
 GRID_PICTURES = 16  # on one page
 
@@ -94,7 +94,7 @@ def fit(source: str, out: Path, **options: Any) -> None:
     from lvae.encode.training.fit import Cadence, Watcher
     from lvae.encode.training.fit import fit as fit_autoencoder
     from lvae.manifests.records import plain
-    from lvae.pipeline.console import Bar, say
+    from lvae.pipeline.progress.console import Bar, say
 
     config = _fit_config(options)
     if options["dry_run"]:
@@ -266,7 +266,7 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
     """
     from lvae.encode.zoo.fetch import fetch as fetch_weights
     from lvae.manifests.records import plain
-    from lvae.pipeline.console import Bar
+    from lvae.pipeline.progress.console import Bar
 
     with Bar("fetching", 0, "MB") as bar:
         count = _counter(bar)
@@ -307,7 +307,7 @@ def score(name_or_path: str, images: str, **options: Any) -> None:
     from lvae.encode.quality.score import score as score_autoencoder
     from lvae.encode.training.data import choose
     from lvae.manifests.records import plain
-    from lvae.pipeline.console import Bar
+    from lvae.pipeline.progress.console import Bar
 
     classes = tuple(options["only_classes"].split(",")) if options["only_classes"] else None
     share = shared.share(options["held_out"], "--held-out") if options["held_out"] else None

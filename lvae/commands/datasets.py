@@ -151,7 +151,7 @@ def watch(dataset: str, once: bool, as_json: bool) -> None:
     A bar on a terminal, a line every 30 s elsewhere. Nothing is written, and no lock is needed: what is finished is
     asked of the files that workers leave.
     """
-    from lvae.pipeline import watching
+    from lvae.pipeline.progress import watch as watching
 
     state = watching.look_once(dataset) if once else watching.watch(dataset)
     if as_json:

@@ -12,7 +12,7 @@ from lvae.manifests.messages import counted
 
 if TYPE_CHECKING:
     from lvae.manifests.dataset import Manifest
-    from lvae.pipeline.planning import EncodeOptions
+    from lvae.pipeline.planning.plan import EncodeOptions
 
 
 @click.command(short_help="List the images of a source.")
@@ -33,9 +33,9 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
     from lvae.manifests.records import plain
     from lvae.manifests.storage.folder import folder_at
     from lvae.manifests.storage.locks import writing
-    from lvae.pipeline.console import say
-    from lvae.pipeline.planning import scan_only
-    from lvae.pipeline.scanning import refuse_overlap
+    from lvae.pipeline.planning.plan import scan_only
+    from lvae.pipeline.planning.scan import refuse_overlap
+    from lvae.pipeline.progress.console import say
 
     folder = folder_at(dataset)
     refuse_overlap(folder, source)
@@ -53,7 +53,7 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
 def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -> None:
     if name is None or context.resilient_parsing:
         return
-    from lvae.pipeline.runner_help import help_for
+    from lvae.pipeline.engines.help import help_for
 
     click.echo(help_for(name))
     context.exit()
@@ -115,7 +115,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     BEAM_OPTIONS  after --: any option of Apache Beam, such as --runner=FlinkRunner
     """
     from lvae.encode.encoder import LARGEST_BATCH, check_precision
-    from lvae.pipeline import job
+    from lvae.pipeline.jobs import encode as job
 
     options = _with_preset(options)
     engine = engines.choose(options["beam_options"], options["workers"])
@@ -154,7 +154,7 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
     --erase is for takedowns: rows stay listed by their keys, in rows/ and as rejected, and nothing of the images
     themselves remains. Datasets made by --out or 'lvae merge' before are their own and keep them.
     """
-    from lvae.pipeline import reshaping
+    from lvae.pipeline.jobs import reshard as reshaping
 
     engine = engines.choose(options["beam_options"], options["workers"])
     engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
@@ -182,7 +182,7 @@ def merge(datasets: tuple[str, ...], skip_duplicates: bool, workers: int | None,
     Classes are united by name. Raw latents are linked where the file system can, else copied; the view is that of A
     where nothing else is said, and what any dataset leaves out by class or key stays out.
     """
-    from lvae.pipeline import reshaping
+    from lvae.pipeline.jobs import reshard as reshaping
 
     *inputs, out = datasets
     if not inputs:
@@ -217,7 +217,7 @@ def _with_preset(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _encode_options(options: dict[str, Any]) -> "EncodeOptions":
-    from lvae.pipeline.planning import EncodeOptions
+    from lvae.pipeline.planning.plan import EncodeOptions
 
     names = (
         "autoencoder",
@@ -236,7 +236,7 @@ def _encode_options(options: dict[str, Any]) -> "EncodeOptions":
 
 
 def _rehearse(source: str, dataset: str, request: Any, view: Any, workers: int, options: dict[str, Any]) -> None:
-    from lvae.pipeline.rehearsal import rehearse
+    from lvae.pipeline.planning.dry_run import rehearse
 
     rehearsal = rehearse(source, dataset, request, view, workers, options["images_per_second"])
     if options["as_json"]:

@@ -17,7 +17,7 @@ from lvae.manifests.messages import counted
 def scenes(out: Path, count: int, size: int, seed: int, night: float) -> None:
     """Draw the small world: labelled little pictures in class folders, to try everything without a download."""
     from lvae.encode.scenes.make import write_scenes
-    from lvae.pipeline.console import Bar
+    from lvae.pipeline.progress.console import Bar
 
     with Bar("drawing", count, "pictures") as bar:
         write_scenes(out, count, size, seed, bar.advance, night)

@@ -34,7 +34,7 @@ from PIL import Image
 
 from lvae.encode.encoder import choose_batch, keep_memory
 from lvae.encode.scenes.make import scene
-from lvae.pipeline.runners import cores
+from lvae.pipeline.engines.submit import cores
 
 RECORD = Path(__file__).with_suffix(".md")
 DIFFERENT = 128  # JPEGs; the others are further names of them

@@ -35,8 +35,8 @@ from lvae.manifests.parts.receipts import write_part
 from lvae.manifests.parts.rows import RowReader
 from lvae.manifests.parts.timings import read_timing
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline.planning import EncodeOptions, prepare
-from lvae.pipeline.scanning import ScanOptions
+from lvae.pipeline.planning.plan import EncodeOptions, prepare
+from lvae.pipeline.planning.scan import ScanOptions
 
 RECORD = Path(__file__).with_suffix(".md")
 NULL = '{"kind": "tiny", "latent_channels": 4, "width": 4, "blocks": 1, "multipliers": [1, 1]}'  # f = 2, never run

@@ -157,6 +157,6 @@ def portable(root: Path) -> Iterator[Portable]:
 
 def installed_at(root: Path) -> str:
     """Where workers find the package."""
-    code = "import json, lvae.pipeline.workers as w; print(json.dumps(w.__file__))"
+    code = "import json, lvae.pipeline.beam.worker_check as w; print(json.dumps(w.__file__))"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment(), capture_output=True, check=True)
     return str(json.loads(done.stdout))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lvae.manifests.storage.folder import TEMPORARY
-from lvae.pipeline.progress import PROGRESS
+from lvae.pipeline.progress.reports import PROGRESS
 
 T = TypeVar("T")
 

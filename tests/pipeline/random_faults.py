@@ -34,7 +34,7 @@ from lvae.manifests.parts.decoded_parts import read_pictures_plan
 from lvae.manifests.parts.plan import read_plan_if_whole
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.view import read_view
-from lvae.pipeline.submission import Submission
+from lvae.pipeline.beam.submission import Submission
 from tests.conftest import SMALL_KL, lvae
 from tests.pipeline.cluster import Dask
 from tests.pipeline.faults import busy, children, contents, receipts, worker_processes
@@ -385,7 +385,7 @@ class _Job:
         spec = self._root / f"{attempt}.json"
         spec.write_bytes(records.dumps(submission))
         with (self._root / f"{attempt}.log").open("wb") as output:
-            double = [sys.executable, "-m", "lvae.pipeline.submission", str(spec)]
+            double = [sys.executable, "-m", "lvae.pipeline.beam.submission", str(spec)]
             self._doubles.append(subprocess.Popen(double, stdout=output, stderr=output))
 
     def _stop(self, pids: list[int]) -> None:

@@ -7,9 +7,9 @@ from click.testing import CliRunner
 
 from lvae.cli import main
 from lvae.manifests.errors import LvaeError
-from lvae.pipeline import clusters
-from lvae.pipeline.runner_help import TEXTS
-from lvae.pipeline.runners import choose_engine
+from lvae.pipeline.engines import clusters
+from lvae.pipeline.engines.help import TEXTS
+from lvae.pipeline.engines.submit import choose_engine
 from tests.conftest import lvae
 
 
@@ -90,7 +90,7 @@ def test_a_submission_to_an_engine_that_is_not_here_is_built(runner: str, capsys
     from apache_beam.runners.portability.portable_runner import PortableRunner
 
     from lvae.pipeline import build
-    from lvae.pipeline.transforms import EncodePart, Job
+    from lvae.pipeline.beam.transforms import EncodePart, Job
 
     options = SUBMISSIONS[runner] + (() if runner == "dataflow" else POOL)
     engine = choose_engine([f"--runner={runner}", *options], 2, {})

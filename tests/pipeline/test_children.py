@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lvae.pipeline.children import AT_LEAST_EVERY, ProcessGroup
+from lvae.pipeline.engines.processes import AT_LEAST_EVERY, ProcessGroup
 
 SLEEPER = "import time; time.sleep(600)"
 PARENT = f"""

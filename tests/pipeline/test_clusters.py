@@ -14,9 +14,9 @@ import pytest
 from lvae.encode.scenes.make import write_scenes
 from lvae.manifests import records
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline.planning import EncodeOptions, prepare
-from lvae.pipeline.scanning import ScanOptions
-from lvae.pipeline.submission import Submission
+from lvae.pipeline.beam.submission import Submission
+from lvae.pipeline.planning.plan import EncodeOptions, prepare
+from lvae.pipeline.planning.scan import ScanOptions
 from tests.conftest import SMALL_KL, lvae
 from tests.pipeline.cluster import Dask, Portable, dask, free_port, installed_at, portable
 from tests.pipeline.faults import busy, contents, receipts, start, wait_for
@@ -139,7 +139,7 @@ def test_every_task_twice_at_the_same_time_does_no_harm(
     for submission in (one, replace(one, attempt="two", parts=one.parts[::-1])):
         spec = tmp_path / f"{submission.attempt}.json"
         spec.write_bytes(records.dumps(submission))
-        running.append(subprocess.Popen([sys.executable, "-m", "lvae.pipeline.submission", str(spec)]))
+        running.append(subprocess.Popen([sys.executable, "-m", "lvae.pipeline.beam.submission", str(spec)]))
     assert [process.wait(200) for process in running] == [0, 0]
     assert len(receipts(tmp_path / "out")) == plan.listing.parts
     lvae(*command(world, tmp_path / "out"))

@@ -6,8 +6,9 @@ import apache_beam as beam
 import pytest
 from apache_beam.transforms.util import BatchElements, GroupIntoBatches
 
-from lvae.pipeline import build, graphs
-from lvae.pipeline.transforms import EncodePart, Job, WriteShard
+from lvae.pipeline import build
+from lvae.pipeline.beam import graphs
+from lvae.pipeline.beam.transforms import EncodePart, Job, WriteShard
 
 JOB = Job("/a/dataset", "0" * 64, "attempt", "latent-vae", None)
 

@@ -1,6 +1,6 @@
 import time
 
-from lvae.pipeline.progress import PartsDone, Report, Sparing
+from lvae.pipeline.progress.reports import PartsDone, Report, Sparing
 
 
 def test_what_is_done_counts_finished_parts_and_what_workers_say_of_waiting_ones() -> None:

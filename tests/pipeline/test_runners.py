@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline import clusters, runners
-from lvae.pipeline.submission import Submission
+from lvae.pipeline.beam.submission import Submission
+from lvae.pipeline.engines import clusters
+from lvae.pipeline.engines import submit as runners
 
 COMPUTING = "import time\nwhile time.process_time() < 3: pass"
 WAITING = "import time; time.sleep(120)"

@@ -14,8 +14,8 @@ from lvae.manifests.parts.receipts import receipt_name
 from lvae.manifests.parts.timings import Timing, read_timing, write_timing
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
-from lvae.pipeline.progress import Reporter
-from lvae.pipeline.watching import Observer, State
+from lvae.pipeline.progress.reports import Reporter
+from lvae.pipeline.progress.watch import Observer, State
 from tests.conftest import lvae
 
 

@@ -17,10 +17,10 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import read_plan
 from lvae.manifests.parts.receipts import read_raw
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline import transforms
-from lvae.pipeline.progress import reports
-from lvae.pipeline.transforms import EncodePart, Job
-from lvae.pipeline.workers import Question, answer, other_package, package
+from lvae.pipeline.beam import transforms
+from lvae.pipeline.beam.transforms import EncodePart, Job
+from lvae.pipeline.beam.worker_check import Question, answer, other_package, package
+from lvae.pipeline.progress.reports import reports
 from tests.conftest import SMALL_KL, lvae
 
 

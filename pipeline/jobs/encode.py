@@ -16,12 +16,13 @@ from lvae.manifests.storage.folder import Folder, folder_at
 from lvae.manifests.storage.locks import writing
 from lvae.manifests.verify.verify import mend_command, verify
 from lvae.manifests.views.view import ViewSettings, shard_receipt_name
-from lvae.pipeline import progress, runners
-from lvae.pipeline.console import Bar, say
-from lvae.pipeline.planning import EncodeOptions, prepare
-from lvae.pipeline.scanning import refuse_overlap
-from lvae.pipeline.submission import Submission
-from lvae.pipeline.views import ViewOptions, check_space, view_settings_of, write_view_of
+from lvae.pipeline.beam.submission import Submission
+from lvae.pipeline.engines import submit as runners
+from lvae.pipeline.jobs.shards import ViewOptions, check_space, view_settings_of, write_view_of
+from lvae.pipeline.planning.plan import EncodeOptions, prepare
+from lvae.pipeline.planning.scan import refuse_overlap
+from lvae.pipeline.progress import reports as progress
+from lvae.pipeline.progress.console import Bar, say
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from lvae.manifests.parts.receipts import finished
 from lvae.manifests.parts.timings import Timing, write_timing
 from lvae.manifests.storage.folder import FULL, Folder, folder_at
 from lvae.manifests.views.view import read_view, write_shard
-from lvae.pipeline.progress import Reporter
-from lvae.pipeline.workers import other_package
+from lvae.pipeline.beam.worker_check import other_package
+from lvae.pipeline.progress.reports import Reporter
 
 if TYPE_CHECKING:
     from lvae.encode.encoder import Encoder

@@ -10,7 +10,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Plan
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow, RowReader
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline.scanning import Scan
+from lvae.pipeline.planning.scan import Scan
 
 
 class Match:

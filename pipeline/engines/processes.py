@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from lvae.pipeline.progress import Sparing
+from lvae.pipeline.progress.reports import Sparing
 
 CANCEL_SECONDS = 10.0  # for a submission to take its job off an engine elsewhere
 LOOKS, AT_LEAST_EVERY = 0.005, 2.0  # of a core's time, for looking at a machine's processes; seconds
@@ -21,7 +21,7 @@ def child(
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """A submission in a process group of its own, which does not outlive this block. `cancelling`: asked first."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "lvae.pipeline.submission", str(spec)],
+        [sys.executable, "-m", "lvae.pipeline.beam.submission", str(spec)],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,

@@ -25,8 +25,8 @@ from lvae.manifests.parts.plan import (
 )
 from lvae.manifests.parts.receipts import RAW
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline.recognition import append, inherited_limit, recognize
-from lvae.pipeline.scanning import DEFAULT_PART_SIZE, ScanOptions, scan
+from lvae.pipeline.planning.rescan import append, inherited_limit, recognize
+from lvae.pipeline.planning.scan import DEFAULT_PART_SIZE, ScanOptions, scan
 
 THREADS = 1  # inside a part: N one-thread workers beat one N-thread worker, and bytes do not depend on N
 

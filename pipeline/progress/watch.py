@@ -17,8 +17,8 @@ from lvae.manifests.parts.receipts import receipt_name
 from lvae.manifests.parts.timings import Timing, images_per_second, read_timing
 from lvae.manifests.storage.folder import Folder, folder_at
 from lvae.manifests.views.view import ViewPlan, finished_shard, read_view
-from lvae.pipeline import progress
-from lvae.pipeline.console import Bar, duration, say
+from lvae.pipeline.progress import reports as progress
+from lvae.pipeline.progress.console import Bar, duration, say
 
 POLL_SECONDS = 2.0
 LOOKING_SHARE = 0.1  # of the time, at most, is spent looking

@@ -55,7 +55,7 @@ def examine(runner: str, options: Sequence[str], dataset: str, source: str | Non
     dataset: its address. source: of images, if workers are to read some.
     """
     if runner == DASK:
-        from lvae.pipeline import dask_cluster
+        from lvae.pipeline.engines import dask as dask_cluster
 
         dask_cluster.examine(_dask_address(options), dataset, source, say)
     elif runner == PORTABLE:
@@ -69,7 +69,7 @@ def examine(runner: str, options: Sequence[str], dataset: str, source: str | Non
 def let_go_of_silent_workers(runner: str, options: Sequence[str], log: Callable[[str], None]) -> None:
     """After a stall, and before the same tasks are submitted again."""
     if runner == DASK:
-        from lvae.pipeline import dask_cluster
+        from lvae.pipeline.engines import dask as dask_cluster
 
         dask_cluster.let_go_of_silent_workers(_dask_address(options), log)
 

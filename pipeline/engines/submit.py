@@ -18,10 +18,11 @@ from pathlib import Path
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline import clusters, progress
-from lvae.pipeline.children import ProcessGroup, child, last_line
-from lvae.pipeline.console import say
-from lvae.pipeline.submission import Submission
+from lvae.pipeline.beam.submission import Submission
+from lvae.pipeline.engines import clusters
+from lvae.pipeline.engines.processes import ProcessGroup, child, last_line
+from lvae.pipeline.progress import reports as progress
+from lvae.pipeline.progress.console import say
 
 IN_PROCESS = "FnApiRunner"
 RUNNERS = {

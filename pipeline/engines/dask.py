@@ -12,7 +12,7 @@ from distributed import Client
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.storage.folder import TEMPORARY, folder_at
-from lvae.pipeline.workers import Answer, Question, answer, package
+from lvae.pipeline.beam.worker_check import Answer, Question, answer, package
 
 CONNECT_SECONDS = 8.0
 WORKERS_SECONDS = 10.0  # for a first worker to arrive

@@ -17,9 +17,9 @@ from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.order import select
 from lvae.manifests.views.selection import resolve_selection
 from lvae.manifests.views.view import ViewPlan, ViewSettings, finished_shard, plan_view, read_view, write_view
-from lvae.pipeline import runners
-from lvae.pipeline.console import Bar, say
-from lvae.pipeline.submission import Submission
+from lvae.pipeline.beam.submission import Submission
+from lvae.pipeline.engines import submit as runners
+from lvae.pipeline.progress.console import Bar, say
 
 SPACE_SLACK = 64 << 20  # bytes beside raw latents and shards: rows, receipts, weights, temporary files
 

@@ -13,9 +13,10 @@ from lvae.manifests.parts.decoded_parts import PARTS, PLAN, Kind, PicturesPlan, 
 from lvae.manifests.storage.folder import CHUNK_BYTES, FileRecord, Folder, folder_at
 from lvae.manifests.storage.locks import LOCK, writing
 from lvae.manifests.views.selection import TRAIN
-from lvae.pipeline import progress, runners
-from lvae.pipeline.console import Bar, say
-from lvae.pipeline.submission import Submission
+from lvae.pipeline.beam.submission import Submission
+from lvae.pipeline.engines import submit as runners
+from lvae.pipeline.progress import reports as progress
+from lvae.pipeline.progress.console import Bar, say
 
 PART_BYTES = 16 << 20  # of pixels, about: what a worker holds, and what its loss costs
 LEAST, MOST = 32, 512  # pictures a part; a multiple of what a network takes at once, so that parts change no bit

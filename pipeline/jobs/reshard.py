@@ -17,10 +17,10 @@ from lvae.manifests.views.order import select
 from lvae.manifests.views.selected_rows import left_out
 from lvae.manifests.views.selection import Selection
 from lvae.manifests.views.view import ViewSettings
-from lvae.pipeline import runners
-from lvae.pipeline.console import Bar, say
-from lvae.pipeline.job import Result, finish_erasing, refuse_faults
-from lvae.pipeline.views import ViewOptions, check_space, view_settings_of, write_view_of
+from lvae.pipeline.engines import submit as runners
+from lvae.pipeline.jobs.encode import Result, finish_erasing, refuse_faults
+from lvae.pipeline.jobs.shards import ViewOptions, check_space, view_settings_of, write_view_of
+from lvae.pipeline.progress.console import Bar, say
 
 ERASED = "erased on request"
 

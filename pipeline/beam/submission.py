@@ -1,4 +1,4 @@
-"""One submission of a Beam job, as a process of its own: `python -m lvae.pipeline.submission SPEC.json`.
+"""One submission of a Beam job, as a process of its own: `python -m lvae.pipeline.beam.submission SPEC.json`.
 
 The command that starts it watches it from outside (runners.py), and what it has achieved is read from receipts. So
 this process may die at any moment without loss.
@@ -22,7 +22,7 @@ from lvae.manifests.parts.plan import read_plan
 from lvae.manifests.storage.folder import folder_at
 
 if TYPE_CHECKING:
-    from lvae.pipeline.transforms import Job
+    from lvae.pipeline.beam.transforms import Job
 
 PR_SET_PDEATHSIG = 1
 
@@ -70,8 +70,9 @@ def run(submission: Submission) -> None:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from lvae.pipeline import build, graphs
-    from lvae.pipeline.transforms import EncodePart, MakePictures, WriteShard
+    from lvae.pipeline import build
+    from lvae.pipeline.beam import graphs
+    from lvae.pipeline.beam.transforms import EncodePart, MakePictures, WriteShard
 
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     pipeline = beam.Pipeline(options=PipelineOptions(list(submission.options)))
@@ -92,8 +93,8 @@ def run(submission: Submission) -> None:
 
 
 def _job(submission: Submission) -> "Job":
-    from lvae.pipeline.transforms import Job
-    from lvae.pipeline.workers import package
+    from lvae.pipeline.beam.transforms import Job
+    from lvae.pipeline.beam.worker_check import package
 
     folder = folder_at(submission.dataset)
     plan = read_pictures_plan(folder) if submission.pictures else read_plan(folder)

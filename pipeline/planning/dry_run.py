@@ -19,10 +19,10 @@ from lvae.manifests.parts.rows import ImageRow, Listing, RowReader, Segment
 from lvae.manifests.storage.folder import Folder, folder_at
 from lvae.manifests.storage.object_store import ENDLESS
 from lvae.manifests.views.view import ViewSettings
-from lvae.pipeline.console import duration, say
-from lvae.pipeline.job import settings_for
-from lvae.pipeline.matching import Match
-from lvae.pipeline.planning import (
+from lvae.pipeline.jobs.encode import settings_for
+from lvae.pipeline.jobs.shards import SPACE_SLACK, ViewOptions, expected_bytes, readable
+from lvae.pipeline.planning.match import Match
+from lvae.pipeline.planning.plan import (
     EncodeOptions,
     build_without_weights,
     changed_encoding,
@@ -31,9 +31,9 @@ from lvae.pipeline.planning import (
     part_size_for,
     tell_of_classes,
 )
-from lvae.pipeline.recognition import inherited_limit, recognize
-from lvae.pipeline.scanning import Scan, origin, tell
-from lvae.pipeline.views import SPACE_SLACK, ViewOptions, expected_bytes, readable
+from lvae.pipeline.planning.rescan import inherited_limit, recognize
+from lvae.pipeline.planning.scan import Scan, origin, tell
+from lvae.pipeline.progress.console import duration, say
 
 TRIAL_SECONDS = 3.0  # of encoding, to measure the rate
 TRIAL_ROWS = 64  # listed rows kept for the trial

@@ -14,8 +14,8 @@ from lvae.manifests.parts.plan import Plan
 from lvae.manifests.parts.receipts import Receipt, fits, read_receipt
 from lvae.manifests.parts.rows import UNLABELLED, DamagedRowsError, ImageRow, Listing, RowReader, Segment, write_rows
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline.matching import Match
-from lvae.pipeline.scanning import Scan, ScanOptions, origin, remember, remembered, tell
+from lvae.pipeline.planning.match import Match
+from lvae.pipeline.planning.scan import Scan, ScanOptions, origin, remember, remembered, tell
 
 
 def recognize(
