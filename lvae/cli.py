@@ -6,15 +6,31 @@ from typing import Any
 import click
 
 from lvae.commands import (
-    autoencoders,
-    datasets,
-    encoding,
-    evaluating,
-    exchanging,
+    autoencoder as autoencoders,
+)
+from lvae.commands import (
+    dataset as datasets,
+)
+from lvae.commands import (
+    encode as encoding,
+)
+from lvae.commands import (
+    evaluate as evaluating,
+)
+from lvae.commands import (
+    exchange as exchanging,
+)
+from lvae.commands import (
     machine,
-    manipulating,
-    reporting,
-    training,
+)
+from lvae.commands import (
+    manipulate as manipulating,
+)
+from lvae.commands import (
+    report as reporting,
+)
+from lvae.commands import (
+    train as training,
 )
 from lvae.manifests.errors import LvaeError
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from lvae.cli import main
-from lvae.commands.autoencoders import autoencoder
+from lvae.commands.autoencoder import autoencoder
 from tests.conftest import lvae
 
 COMMANDS = [*sorted(main.commands), *(f"autoencoder {name}" for name in sorted(autoencoder.commands))]

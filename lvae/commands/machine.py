@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from lvae import options as shared
+from lvae.commands import options as shared
 from lvae.manifests.messages import counted
 
 
@@ -40,7 +40,7 @@ def demo(out: Path, images: Path | None, minutes: float, workers: int | None) ->
 
     Each step shows the command that it is. The same command goes on where it was stopped.
     """
-    from lvae.demonstration import run
+    from lvae.actions.demo import run
 
     run(out, images, workers, minutes)
 
@@ -49,7 +49,7 @@ def demo(out: Path, images: Path | None, minutes: float, workers: int | None) ->
 @shared.JSON
 def doctor(as_json: bool) -> None:
     """Look at this machine: versions, devices, runners, optional parts, free space, speed; a verdict on each."""
-    from lvae.diagnosis import diagnose, table
+    from lvae.actions.doctor import diagnose, table
 
     findings = diagnose()
     if as_json:

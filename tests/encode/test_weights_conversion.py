@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file as load_tensors
 
-from lvae.commands.autoencoders import COMMANDS, autoencoder
+from lvae.commands.autoencoder import COMMANDS, autoencoder
 from lvae.encode.autoencoder import Autoencoder, build, load, load_file
 from lvae.encode.catalogue.architectures import KNOWN, LdmSpec, parse_spec
 from lvae.encode.weights.folder import describe_for_diffusers
@@ -161,7 +161,7 @@ def test_the_command_prints_what_it_found(tmp_path: Path) -> None:
 
 def test_help_imports_no_torch() -> None:
     code = (
-        "import sys; from lvae.commands.autoencoders import autoencoder\n"
+        "import sys; from lvae.commands.autoencoder import autoencoder\n"
         "autoencoder(['convert', '--help'], standalone_mode=False); assert 'torch' not in sys.modules"
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

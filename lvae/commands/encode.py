@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvae import engines
-from lvae import options as shared
+from lvae.actions import engines
+from lvae.commands import options as shared
 from lvae.encode.catalogue import presets
 from lvae.manifests.messages import counted
 

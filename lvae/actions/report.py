@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from lvae.actions.evaluate import Pictures, image_stack, is_dataset
+from lvae.commands.options import print_json
 from lvae.encode.encoder import choose_device
 from lvae.evaluate.analysis import neighbours as near
 from lvae.evaluate.analysis.sweep import SWEEP, Scoring, Sweep, numbers, samples_at, settings_of, sweep
@@ -19,12 +21,10 @@ from lvae.evaluate.report.inputs import ReportOptions, opened, sampled
 from lvae.evaluate.report.write import write_report
 from lvae.evaluate.samples.draw import SampleOptions
 from lvae.evaluate.scores.image_scores import ReferenceFeatures, reference_of
-from lvae.evaluating import Pictures, image_stack, is_dataset
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
-from lvae.options import print_json
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.devices.device import Precision, open_device
 from lvae.train.runs.run import read_run

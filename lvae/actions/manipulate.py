@@ -8,6 +8,7 @@ from typing import Any
 import click
 import numpy as np
 
+from lvae.commands.options import print_json
 from lvae.encode.encoder import choose_device
 from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.manipulation import figures as manipulated
@@ -21,7 +22,6 @@ from lvae.manifests import records
 from lvae.manifests.dataset import MANIFEST
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import folder_at
-from lvae.options import print_json
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics

@@ -30,7 +30,7 @@ def import_(published: Path, run: Path, check: bool, against: str | None, device
     (msgpack) and pickles of their states. Nothing in a file is ever run. Averaged weights (EMA) are preferred, and it
     is said which were taken. The layouts are known from the published code; the files themselves were not at hand.
     """
-    from lvae.importing import ImportOptions, run_import
+    from lvae.actions.import_run import ImportOptions, run_import
 
     run_import(published, run, ImportOptions(**asked), check, against, device)
 
@@ -48,7 +48,7 @@ def import_(published: Path, run: Path, check: bool, against: str | None, device
 )
 def export(run: Path, out: Path, layout: Any, weights: Any) -> None:
     """Write the model of RUN to OUT, with its first stage. 'lvae import' reads both layouts back, bit for bit."""
-    from lvae.exporting import run_export
+    from lvae.actions.export_run import run_export
 
     run_export(run, out, layout, weights)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from lvae import options as shared
+from lvae.commands import options as shared
 
 INTERRUPTED = 130
 
@@ -92,7 +92,7 @@ def train(dataset: str, run: Path, **options: Any) -> None:
 
     --set classes=all makes a model conditional on all classes of DATASET.
     """
-    from lvae.training import train as train_run
+    from lvae.actions.train import train as train_run
 
     if not train_run(dataset, run, options):
         raise click.exceptions.Exit(INTERRUPTED)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from lvae import options as shared
+from lvae.commands import options as shared
 from lvae.manifests.errors import LvaeError
 
 DEVICE = click.option(
@@ -56,8 +56,8 @@ def sample(run: Path, samples: Path, device: str, precision: Any, batch: int, as
 
     The same command goes on where it was interrupted. Without guidance the unconditional path is never computed.
     """
+    from lvae.actions.evaluate import run_sample
     from lvae.evaluate.samples.draw import SampleOptions
-    from lvae.evaluating import run_sample
 
     run_sample(run, samples, SampleOptions(**asked), device, precision, batch, as_json)
 
@@ -126,7 +126,8 @@ def decode(
     With --workers or Beam's options after --, workers decode part by part, here or on a cluster, and the same command
     goes on where it was stopped.
     """
-    from lvae import evaluating, picture_jobs
+    from lvae.actions import bulk as picture_jobs
+    from lvae.actions import evaluate as evaluating
 
     work = picture_jobs.Work(workers, beam_options, shared_path, parts, part_size)
     if not work.is_asked_for:
@@ -206,8 +207,8 @@ def score(
     Without: Fréchet and kernel distance, precision and recall between normalized latents, under names that nobody
     mistakes for FID; they need no download. A DATASET without --reference: PSNR and SSIM of its reconstructions.
     """
+    from lvae.actions.evaluate import Pictures, run_score
     from lvae.encode.encoder import choose_device
-    from lvae.evaluating import Pictures, run_score
 
     asked = Pictures(device=choose_device(device), **pictures)
     run_score(samples, reference, features, mode, wanted, around, extrapolate, asked, as_json)
@@ -266,9 +267,9 @@ def _features(
     beam_options: tuple[str, ...],
     **pictures: Any,
 ) -> None:
-    from lvae import picture_jobs
+    from lvae.actions import bulk as picture_jobs
+    from lvae.actions.evaluate import Pictures, run_features
     from lvae.encode.encoder import choose_device
-    from lvae.evaluating import Pictures, run_features
 
     if out.suffix != ".npz":
         raise LvaeError(f"{out}: is to be an .npz file. Name it {out.name}.npz.")

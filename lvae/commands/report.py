@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from lvae import options as shared
-from lvae.commands.evaluating import DEVICE, MODE, PRECISION
+from lvae.commands import options as shared
+from lvae.commands.evaluate import DEVICE, MODE, PRECISION
 
 FEATURES = click.option(
     "--features",
@@ -53,8 +53,8 @@ def sweep(seed: int, labels: str | None, weights: Any, low_resolution: str | Non
     With --reference DATASET scores are computed in latent space; with --features as well, FID and its relatives. The
     same command goes on where it was stopped, and more weights add to what is there.
     """
+    from lvae.actions.report import run_sweep
     from lvae.evaluate.samples.draw import SampleOptions
-    from lvae.reporting import run_sweep
 
     options = SampleOptions(seed=seed, labels=labels, weights=weights, low_resolution=low_resolution)
     run_sweep(options=options, **asked)
@@ -97,8 +97,8 @@ def neighbours(
     below a picture is its distance; how far a training image is from the nearest other one stands above. Pictures
     come from the images' source; where that is gone they are reconstructions, and marked so.
     """
+    from lvae.actions.report import run_neighbours
     from lvae.evaluate.samples.draw import SampleOptions
-    from lvae.reporting import run_neighbours
 
     options = SampleOptions(
         seed=seed,
@@ -139,8 +139,8 @@ def report(run: Path, out: Path | None, device: str, precision: Any, **asked: An
     scores, speed and checksums, each picture with the command that makes it. What takes long is kept in RUN/report/,
     so that the next report of the same checkpoint is quick.
     """
+    from lvae.actions.report import run_report
     from lvae.evaluate.report.inputs import ReportOptions
-    from lvae.reporting import run_report
 
     run_report(run, out, ReportOptions(**asked), device, precision)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from lvae import options as shared
-from lvae.commands.encoding import print_dataset
+from lvae.commands import options as shared
+from lvae.commands.encode import print_dataset
 from lvae.encode.catalogue import presets
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
@@ -64,7 +64,7 @@ def inspect(
     Of a RUN: its model, and with a DATASET after it the rate and the active units of every group and channel.
     """
     if _is_run(inspected):
-        from lvae.manipulating import run_inspect
+        from lvae.actions.manipulate import run_inspect
 
         if preview is not None or histogram is not None:
             raise LvaeError("--preview and --histogram: show datasets. Of a run, see 'lvae depths' and 'lvae plot'.")

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from lvae import engines
+from lvae.actions import engines
+from lvae.actions.evaluate import Pictures, format_of, is_dataset
 from lvae.evaluate.features.feature_network import open_network
 from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures import decode as decoding
 from lvae.evaluate.pictures.streams import chosen_positions
-from lvae.evaluating import Pictures, format_of, is_dataset
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.pipeline.jobs import decode as pictures

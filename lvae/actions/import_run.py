@@ -8,6 +8,7 @@ import click
 import numpy as np
 from torch import Tensor
 
+from lvae.actions.export_run import Exported, read_exported
 from lvae.encode.autoencoder import Autoencoder, build, load, load_file, of_contents
 from lvae.encode.catalogue.presets import PRESETS as ENCODING_PRESETS
 from lvae.encode.catalogue.published import shipped_or_fetched
@@ -17,7 +18,6 @@ from lvae.encode.weights import read as weight_files
 from lvae.evaluate.manipulation.import_checks import SAMPLES, check_imported, how_to_score
 from lvae.evaluate.manipulation.loaded_run import Studio, open_dataset
 from lvae.evaluate.manipulation.rates import measure
-from lvae.exporting import Exported, read_exported
 from lvae.manifests import records
 from lvae.manifests.dataset import WRITTEN_BY, Statistics
 from lvae.manifests.errors import LvaeError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lvae import options as shared
+from lvae.commands import options as shared
 from lvae.manifests.errors import LvaeError
 
 if TYPE_CHECKING:

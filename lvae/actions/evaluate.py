@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from lvae.commands.options import print_json
 from lvae.encode.encoder import choose_device
 from lvae.evaluate.features.feature_files import StoredFeatures, extract, read_features
 from lvae.evaluate.features.feature_network import FeatureNetwork, open_network
@@ -42,7 +43,6 @@ from lvae.manifests.allocator import keep_freed_memory
 from lvae.manifests.dataset import MANIFEST, Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import folder_at
-from lvae.options import print_json
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.devices.device import Precision, open_device
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from lvae import options as shared
+from lvae.commands import options as shared
 
 
 class Picture(click.Path):
@@ -66,7 +66,7 @@ def traverse(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
     lvae traverse RUN DATASET OUT.png takes the most informative channel of each of the first two groups, by the KL
     measured over DATASET. Groups count from 0 in the order they are drawn, lowest resolution first.
     """
-    from lvae.manipulating import run_traverse
+    from lvae.actions.manipulate import run_traverse
 
     run_traverse(run, sources, out, asked)
 
@@ -106,7 +106,7 @@ def interpolate(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) ->
 
     The ends are the reconstructions. Between images of two classes, the label is that of the nearer one.
     """
-    from lvae.manipulating import run_interpolate
+    from lvae.actions.manipulate import run_interpolate
 
     run_interpolate(run, sources, out, asked)
 
@@ -131,7 +131,7 @@ def outpaint(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
     Inside the frame the groups come from the posterior, outside of it from the prior; groups of 1x1 are the image's.
     A column of latents is as many pixels wide as the first stage's downsampling factor.
     """
-    from lvae.manipulating import run_outpaint
+    from lvae.actions.manipulate import run_outpaint
 
     run_outpaint(run, sources, out, asked)
 
@@ -161,7 +161,7 @@ def depths(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None
 
     --nats draws the rate by resolution, for several models beside one another with --beside.
     """
-    from lvae.manipulating import run_depths
+    from lvae.actions.manipulate import run_depths
 
     run_depths(run, sources, out, asked)
 
