@@ -1,7 +1,6 @@
 """encode_part: the rows of one part -> raw latents -> a raw file and a receipt. Knows nothing of who asks for it."""
 
 import hashlib
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,14 +12,11 @@ from numpy.typing import NDArray
 from lvae.encode.crops import crop
 from lvae.encode.encoder import Encoder
 from lvae.encode.images import ImageRejected, open_image
-from lvae.encode.sources.open import Reader
-from lvae.manifests.errors import LvaeError
+from lvae.encode.sources.base import Reader, read_bytes
 from lvae.manifests.parts.plan import ImageSettings, Plan
 from lvae.manifests.parts.receipts import Receipt, Rejection, finished, write_part
 from lvae.manifests.parts.rows import ImageRow, RowReader
 from lvae.manifests.storage.folder import Folder
-
-READ_DELAYS = (0.5, 2.0, 8.0)  # seconds before each further try at bytes that could not be read
 
 
 @dataclass(frozen=True)
@@ -126,26 +122,6 @@ def open_row(row: ImageRow, reader: Reader, image: ImageSettings) -> Opened:
     except ImageRejected as rejection:
         return Opened(row, None, rejection.reason, content)
     return Opened(row, pixels, None, content)
-
-
-def read_bytes(row: ImageRow, reader: Reader) -> bytes:
-    """The bytes of an image, with a few patient tries. A file that is gone or shorter than listed is not waited for."""
-    for delay in (*READ_DELAYS, None):
-        try:
-            data = reader.read(row)
-        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
-            raise LvaeError(
-                f"{row.key}: cannot be read any more ({error.strerror}). Restore it, or scan anew."
-            ) from error
-        except OSError:
-            if delay is None:
-                raise
-            time.sleep(delay)
-        else:
-            if len(data) != row.length and row.offset >= 0:
-                raise LvaeError(f"{row.key}: has {len(data)} bytes, and had {row.length} when it was listed.")
-            return data
-    raise AssertionError("unreachable")
 
 
 def content_sha256(rows: list[ImageRow], reader: Reader) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lvae.encode.autoencoder import Autoencoder
+from lvae.encode.networks.base import Autoencoder
 from lvae.evaluate.features.feature_files import ARRAYS, FeaturesRecord, write_features
 from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures, open_network
 from lvae.evaluate.features.reference_files import write_reference_of_features

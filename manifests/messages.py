@@ -12,3 +12,42 @@ def printable(name: str) -> str:
         return name
     text = repr(name)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+OPTIONS = {
+    "image.size": "--size",
+    "image.crop": "--crop",
+    "image.resample": "--crop",
+    "image.mirrored": "--mirror",
+    "autoencoder.store": "--store",
+    "autoencoder.weights_sha256": "--weights",
+    "normalization": "--normalization",
+    "shift": "--normalization",
+    "scale": "--normalization",
+    "shard_size": "--shard-size",
+    "part_size": "--part-size",
+    "selection.only_classes": "--only-classes",
+    "selection.class_map": "--only-classes",
+    "selection.unlabelled": "--without-classes",
+    "selection.without_keys": "--without-keys",
+    "selection.split": "--split",
+    "selection.limit": "--limit",
+    **{name: f"--{name}" for name in ("weights", "limit", "seed", "batch", "precision", "format", "dtype")},
+}
+
+
+def option_of(setting: str) -> str:
+    """A dotted setting as a person types it. Fields of an architecture stay named; what has no option stays itself."""
+    if setting in OPTIONS:
+        return OPTIONS[setting]
+    if setting.startswith("autoencoder."):
+        return f"--autoencoder with {setting.rpartition('.')[2]}"
+    if setting.startswith("selection.split."):
+        return "--split"
+    return setting
+
+
+def value_of(value: object) -> str:
+    """A setting's value in a sentence, not too long."""
+    text = {True: "yes", False: "no", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -5,6 +5,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from lvae.manifests.errors import LvaeError
+
 ROUNDS = 8  # of the Feistel network: four suffice in theory (Luby and Rackoff, 1988), more help small ranges
 
 
@@ -44,3 +46,12 @@ def permute(positions: NDArray[np.int64], count: int, seed: int, purpose: str) -
         result[walking[inside]] = values[inside].astype(np.int64)
         walking, values = walking[~inside], values[~inside]
     return result
+
+
+def chosen(there: int, num: int | None, where: str, seed: int) -> NDArray[np.int64]:
+    """Which of so many rows count: all, or a seeded choice of `num`, in order."""
+    if num is not None and num > there:
+        raise LvaeError(f"{where}: holds {there}, and --num asks for {num}. Ask for fewer, or make more.")
+    if num is None or num == there:
+        return np.arange(there)
+    return np.sort(np.random.default_rng(derive(seed, "chosen", there)).choice(there, num, replace=False))

@@ -85,7 +85,7 @@ def test_labels_that_match_nothing_get_one_line(scenes: Path, tmp_path: Path) ->
 
 def test_weights_of_another_architecture_get_one_line(scenes: Path, tmp_path: Path) -> None:
     from lvae.encode.autoencoder import build
-    from lvae.encode.weights.read import save_safetensors
+    from lvae.encode.networks.base import save_safetensors
 
     small = {"kind": "kl", "width": 8, "multipliers": [1, 2], "latent_channels": 4}
     weights = tmp_path / "small.safetensors"

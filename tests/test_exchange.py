@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lvae.cli import main
 from lvae.encode.autoencoder import load
-from lvae.encode.weights.read import save_safetensors
+from lvae.encode.networks.base import save_safetensors
 from lvae.evaluate.manipulation.import_checks import SCORES, how_to_score
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.records import dumps

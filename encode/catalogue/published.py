@@ -9,7 +9,7 @@ ZOO = "https://ommer-lab.com/files/latent-diffusion/"
 HUB = "https://huggingface.co"
 HUB_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 DEFAULT = "default"
-OURS = Path(__file__).with_name("pretrained") / "default.safetensors"
+OURS = Path(__file__).parents[1] / "pretrained" / "default.safetensors"
 
 ZOO_LICENCE = "MIT (of the code; none is stated for the weights)"
 

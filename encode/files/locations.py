@@ -9,17 +9,14 @@ import os
 import re
 import stat
 import urllib.parse
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from lvae.encode.files import remote
 from lvae.encode.files.remote import Entry, Status
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.retry import patiently
 
-CONCURRENT = 32  # requests at a time where many files are looked at
 BUFFER_BYTES = 1 << 20
 SEEN_RANGE = 1 << 256
 SIGNED = re.compile(r"[?&](x-amz-signature|x-goog-signature|signature|sig|token|access_token)=", re.IGNORECASE)
@@ -113,7 +110,7 @@ def plain(url: str, part: str) -> str:
 def status(location: str) -> Status:
     """Raises FileNotFoundError where nothing is, and other OSErrors."""
     if is_url(location):
-        return remote.patiently(remote.status, location)
+        return patiently(remote.status, location)
 
     found = os.stat(location)  # noqa: PTH116  as in `join`
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
@@ -136,7 +133,7 @@ def exists(location: str) -> bool:
 
 def entries(folder: str) -> list[Entry]:
     """What lies in a URL's folder, sorted by name (by Unicode code point)."""
-    return sorted(remote.patiently(remote.entries, folder), key=lambda entry: (entry.name, entry.status.is_folder))
+    return sorted(patiently(remote.entries, folder), key=lambda entry: (entry.name, entry.status.is_folder))
 
 
 def names_in(folder: str) -> list[str]:
@@ -152,7 +149,7 @@ def open_file(location: str, buffer_bytes: int = BUFFER_BYTES, in_place: bool = 
         return open(location, "rb")
     file = RemoteFile(location)
     if in_place and is_http(location) and file.size > 1:
-        remote.patiently(read_range, location, 1, 1)
+        patiently(read_range, location, 1, 1)
     return io.BufferedReader(file, buffer_bytes)
 
 
@@ -175,7 +172,7 @@ def read_up_to(location: str, limit: int) -> bytes:
 def first_bytes(location: str, count: int) -> bytes:
     """Of a file, fewer where it is shorter. Raises OSError."""
     if is_url(location):
-        return remote.patiently(remote.read_range, location, 0, count)
+        return patiently(remote.read_range, location, 0, count)
     with open_file(location) as file:
         return file.read(count)
 
@@ -183,22 +180,6 @@ def first_bytes(location: str, count: int) -> bytes:
 def read_range(location: str, offset: int, length: int) -> bytes:
     """Bytes behind a URL, fewer where the file ends; one try, so that whoever asks decides how patient to be."""
     return remote.read_range(location, offset, length)
-
-
-def concurrently(call: Callable[[T], R], items: Iterable[T], lanes: int = CONCURRENT) -> Iterator[R]:
-    """The results in order, a few calls at a time: for requests that take long and cost nothing."""
-    with ThreadPoolExecutor(lanes) as pool:
-        waiting: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(call, item))
-                if len(waiting) > 2 * lanes:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def why(error: OSError) -> str:
@@ -285,7 +266,7 @@ class RemoteFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         length = max(0, min(len(view), self.size - self._position, remote.PIECE_BYTES))
-        data = remote.patiently(_exactly, self._location, self._position, length) if length else b""
+        data = patiently(_exactly, self._location, self._position, length) if length else b""
         view[: len(data)] = data
         self._position += len(data)
         return len(data)

@@ -9,8 +9,6 @@ import asyncio
 import errno
 import logging
 import os
-import random
-import time
 import urllib.parse
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -26,7 +24,6 @@ logger = logging.getLogger(__name__)
 REQUEST_SECONDS = 60.0  # of a piece of at most PIECE_BYTES
 LISTING_SECONDS = 3600.0  # of one folder: millions of objects come in thousands of pages
 PIECE_BYTES = 8 << 20
-DELAYS = (0.25, 1.0, 4.0)  # seconds before each further try of `patiently`, give or take a half
 HTTP = ("http", "https")
 PLAIN = {"Accept-Encoding": "identity"}  # a range of compressed bytes is none of the file
 STAMPS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "modified", "created")
@@ -52,19 +49,6 @@ class Entry(NamedTuple):
 
     name: str
     status: Status
-
-
-def patiently(call: Callable[..., T], *arguments: Any) -> T:
-    """The call's result, tried a few times where the storage fails. What is not there is not waited for."""
-    for delay in DELAYS:
-        try:
-            return call(*arguments)
-        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
-            raise
-        except OSError as error:
-            logger.info("%s: %s; tried again in %s s", arguments[0] if arguments else call, error, delay)
-            time.sleep(delay * random.uniform(0.5, 1.5))
-    return call(*arguments)
 
 
 def status(url: str) -> Status:

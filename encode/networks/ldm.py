@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lvae.encode.autoencoder import Autoencoder, LdmSpec
+from lvae.encode.catalogue.architectures import LdmSpec
+from lvae.encode.networks.base import Autoencoder
 
 NORM_GROUPS = 32
 NORM_EPS = 1e-6  # torch's 1e-5 shows on nearly flat pictures

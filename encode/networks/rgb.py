@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lvae.encode.autoencoder import Autoencoder, PixelsSpec
+from lvae.encode.catalogue.architectures import PixelsSpec
+from lvae.encode.networks.base import Autoencoder
 
 
 def reduce(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:

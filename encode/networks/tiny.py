@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lvae.encode.autoencoder import Autoencoder, TinySpec
+from lvae.encode.catalogue.architectures import TinySpec
+from lvae.encode.networks.base import Autoencoder
 
 LATENT_MAGNITUDE = 3.0  # the decoder squeezes its input softly into [-3, 3]
 

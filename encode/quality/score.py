@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lvae.encode.autoencoder import Autoencoder, load, load_file
+from lvae.encode.autoencoder import load, load_file
 from lvae.encode.catalogue.architectures import KNOWN
 from lvae.encode.catalogue.published import PUBLISHED, shipped_or_fetched
 from lvae.encode.crops import CROPS, crop
-from lvae.encode.encoder import choose_device
+from lvae.encode.devices import choose_device
 from lvae.encode.images import ImageRejected, open_image
-from lvae.encode.linear_code import LinearCode
-from lvae.encode.part import read_bytes
-from lvae.encode.quality.fidelity import Pixels, detail_kept, psnr, ssim, to_images, to_pixels
+from lvae.encode.networks.base import Autoencoder
+from lvae.encode.quality.fidelity import LinearCode, Pixels, detail_kept, psnr, ssim, to_images, to_pixels
+from lvae.encode.sources.base import read_bytes
+from lvae.encode.sources.choose import Chosen, held_out
 from lvae.encode.sources.open import open_reader
-from lvae.encode.training.data import Chosen, held_out
 from lvae.manifests.errors import LvaeError
 
 DEAD = 0.01  # of the largest channel's standard deviation: a channel below says nothing

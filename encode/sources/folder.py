@@ -20,7 +20,9 @@ from lvae.encode.files import locations as places
 from lvae.encode.files.remote import Entry
 from lvae.encode.images import ImageRejected, is_image
 from lvae.encode.sources import naming as names
-from lvae.encode.sources_notes import Notes
+from lvae.encode.sources.base import Notes
+from lvae.encode.sources.labels import NamedLabels, parse_dataset_json
+from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
@@ -41,10 +43,10 @@ class FolderSource(Notes):
         self.begin_again()
         where = places.join(self.location, names.DATASET_JSON)
         text = _read_if_there(where)
-        labels = None if text is None else names.parse_dataset_json(text, where)
+        labels = None if text is None else parse_dataset_json(text, where)
         images = 0
         if labels is not None:
-            for row in self._rows_by_list(names.NamedLabels(labels, where)):
+            for row in self._rows_by_list(NamedLabels(labels, where)):
                 images += 1
                 yield row
         else:
@@ -66,7 +68,7 @@ class FolderSource(Notes):
             yield self._row(key, length, label)
         names.warn_of_unlabelled(self, f"lie beside the class folders of {self.location}")
 
-    def _rows_by_list(self, labels: names.NamedLabels) -> Iterator[ImageRow]:
+    def _rows_by_list(self, labels: NamedLabels) -> Iterator[ImageRow]:
         self.classes = labels.classes
         for key, length, stamp in walk(self.location, self.counts):
             self.seen.add(key, length, stamp)
@@ -220,7 +222,7 @@ class RemoteWalk:
 
         listing = self._entries(folder)
         sizes_known = all(entry.status.size is not None for entry in listing if not entry.status.is_folder)
-        for entry in listing if sizes_known else places.concurrently(looked_at, listing):
+        for entry in listing if sizes_known else concurrently(looked_at, listing):
             location = places.join(folder, entry.name)
             if names.is_hidden(entry.name) or not names.is_utf8(entry.name):
                 self._count(names.HIDDEN if names.is_hidden(entry.name) else names.BAD_NAMES)

@@ -9,12 +9,15 @@ A label is a number, or a class name; names become classes in sorted order. One 
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lvae.encode.sources import naming as names
+from lvae.encode.sources.naming import CLASSES_TXT, key_of_member
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 KEY_COLUMNS = ("key", "file_name", "filename", "file", "path", "image", "name", "id")
@@ -104,7 +107,7 @@ def _json_lines(text: str, path: Path) -> Iterator[Entry]:
         if not line.strip():
             continue
         where = f"{path}: line {number}"
-        entry = names.parse_json(line, where)
+        entry = parse_json(line, where)
         key = entry.get("key", entry.get("file_name")) if isinstance(entry, dict) else None
         if not isinstance(key, str) or "label" not in entry:
             raise LvaeError(f'{where}: a line is {{"key": "path", "label": 3}}.')
@@ -112,11 +115,11 @@ def _json_lines(text: str, path: Path) -> Iterator[Entry]:
 
 
 def _json(text: str, path: Path) -> Iterator[Entry]:
-    found = names.parse_json(text, str(path))
+    found = parse_json(text, str(path))
     if not isinstance(found, dict):
         raise LvaeError(f'{path}: neither {{"path": 3, ...}} nor NVIDIA\'s {{"labels": [["path", 3], ...]}}.')
     if isinstance(found.get("labels", 0), list):
-        found = names.parse_label_pairs(found["labels"], str(path)) or {}
+        found = parse_label_pairs(found["labels"], str(path)) or {}
     for key, label in found.items():
         yield f"{path}: {key!r}", key, label
 
@@ -129,7 +132,7 @@ def _numbered(entries: Iterable[Entry], path: Path) -> Labels:
             if not label:
                 raise LvaeError(f"{where}: the label of {key!r} is empty. Leave the line out instead.")
         else:
-            names.checked_label(label, where, None)
+            checked_label(label, where, None)
         sorts.setdefault(isinstance(label, str), where)
         if labels.setdefault(key, label) != label:
             raise LvaeError(f"{where}: {key!r} has two labels, {labels[key]!r} and {label!r}.")
@@ -146,3 +149,98 @@ def _numbered(entries: Iterable[Entry], path: Path) -> Labels:
 
 def is_number(text: str) -> bool:
     return text.lstrip("-").isdecimal() and text.isascii() and len(text) < 20 and text.rfind("-") < 1
+
+
+MAX_LABEL = 999_999
+
+
+def checked_label(label: Any, where: str, classes: tuple[str, ...] | None) -> int:
+    """An integer label that is in range, or an LvaeError that begins with `where`."""
+    if isinstance(label, bool) or not isinstance(label, int):
+        raise LvaeError(f"{where}: the label {label!r:.60} is not a whole number.")
+    if not 0 <= label <= MAX_LABEL:
+        raise LvaeError(f"{where}: the label {label} is out of range. Labels are 0 to {MAX_LABEL}.")
+    if classes is not None and label >= len(classes):
+        raise LvaeError(f"{where}: the label {label} is out of range: {CLASSES_TXT} names {len(classes)} classes.")
+    return label
+
+
+def numbered_classes(largest: int) -> tuple[str, ...] | None:
+    """Names for labels that came as bare numbers: "0" to the largest; None where it is -1."""
+    return tuple(map(str, range(largest + 1))) or None
+
+
+def parse_json(text: bytes | str, where: str) -> Any:
+    """Strict JSON: no duplicate keys, no NaN; an LvaeError in one line for anything else."""
+    try:
+        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise LvaeError(f"{where}: not JSON, {error.msg} in line {error.lineno}, column {error.colno}.") from error
+    except UnicodeDecodeError as error:
+        raise LvaeError(f"{where}: not UTF-8 text.") from error
+    except RecursionError as error:
+        raise LvaeError(f"{where}: nested too deeply.") from error
+    except ValueError as error:  # duplicates, NaN, numbers of thousands of digits
+        raise LvaeError(f"{where}: {error!s:.100}.") from error
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"{again!r:.60} stands twice")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+def parse_dataset_json(text: bytes | str, where: str) -> dict[str, int] | None:
+    """NVIDIA's layout, {"labels": [["path", 3], ...]} or null -> labels by path, or None."""
+    found = parse_json(text, where)
+    if not isinstance(found, dict) or "labels" not in found:
+        raise LvaeError(f'{where}: no "labels". NVIDIA\'s layout is {{"labels": [["path", 3], ...]}} or null.')
+    return parse_label_pairs(found["labels"], where)
+
+
+def parse_label_pairs(pairs: Any, where: str) -> dict[str, int] | None:
+    if pairs is None:
+        return None
+    if not isinstance(pairs, list):
+        raise LvaeError(f'{where}: "labels" is neither a list nor null.')
+    labels: dict[str, int] = {}
+    for number, pair in enumerate(pairs):
+        here = f"{where}: labels[{number}]"
+        if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise LvaeError(f'{here} is {json.dumps(pair):.60}. It has to be ["path", number].')
+        key = key_of_member(pair[0].replace("\\", "/"))
+        label = checked_label(pair[1], f"{here} ({key})", None)
+        if labels.setdefault(key, label) != label:
+            raise LvaeError(f"{here}: {key} has two labels, {labels[key]} and {label}.")
+    return labels
+
+
+class NamedLabels:
+    """Labels of a dataset.json, handed out by key; what it names and nobody asked for is an error in the end."""
+
+    def __init__(self, labels: dict[str, int], where: str):
+        self._labels, self._where = labels, where
+        self._used = 0
+        self.classes = numbered_classes(max(labels.values(), default=-1))
+
+    def label(self, key: str) -> int:
+        if key not in self._labels:
+            return UNLABELLED
+        self._used += 1
+        return self._labels[key]
+
+    def finish(self, is_there: Iterable[str]) -> None:
+        """Raise if an entry was never asked for; `is_there` is walked only then, for an example."""
+        if self._used == len(self._labels):
+            return
+        missing = set(self._labels).difference(is_there)
+        raise LvaeError(
+            f"{self._where}: names {counted(len(missing), 'image')} not there, {min(missing)!r} for one. Take them out."
+        )

@@ -20,8 +20,17 @@ from lvae.encode.files import locations as places
 from lvae.encode.files.remote import Status
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources import naming as names
-from lvae.encode.sources.labels import KEY_COLUMNS, LABEL_COLUMNS, is_number
-from lvae.encode.sources_notes import Notes
+from lvae.encode.sources.base import Notes
+from lvae.encode.sources.labels import (
+    KEY_COLUMNS,
+    LABEL_COLUMNS,
+    MAX_LABEL,
+    checked_label,
+    is_number,
+    numbered_classes,
+    parse_json,
+)
+from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
@@ -47,7 +56,7 @@ class ListSource(Notes):
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        return self._named if self._named is not None else names.numbered_classes(self._largest)
+        return self._named if self._named is not None else numbered_classes(self._largest)
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
@@ -86,7 +95,7 @@ class ListSource(Notes):
                 met.add(hash(path))
             where = [where_of(base, path, f"{self.location}: line {number}") for number, path, _ in batch]
             remote = any(map(places.is_url, where))
-            yield from zip(batch, places.concurrently(_status, where) if remote else map(_status, where), strict=True)
+            yield from zip(batch, concurrently(_status, where) if remote else map(_status, where), strict=True)
 
     def _class_names(self) -> tuple[str, ...] | None:
         """Checks all labels; the sorted names, where they are names."""
@@ -98,13 +107,13 @@ class ListSource(Notes):
                 found.add(label)
             elif label is not None:
                 number_at = number_at or number
-                names.checked_label(label, f"{self.location}: line {number} ({path!r:.100})", None)
+                checked_label(label, f"{self.location}: line {number} ({path!r:.100})", None)
             if number_at and name_at:
                 raise LvaeError(
                     f"{self.location}: line {name_at}: a class name, but line {number_at} has a number. Use one sort."
                 )
-            if len(found) > names.MAX_LABEL:
-                raise LvaeError(f"{self.location}: more than {names.MAX_LABEL} class names.")
+            if len(found) > MAX_LABEL:
+                raise LvaeError(f"{self.location}: more than {MAX_LABEL} class names.")
         return tuple(sorted(found)) or None
 
 
@@ -218,13 +227,13 @@ def _json_lines(file: IO[bytes], location: str) -> Iterator[Line]:
         if not line.strip():
             continue
         where = f"{location}: line {number}"
-        entry = names.parse_json(line, where)
+        entry = parse_json(line, where)
         found = [entry[name] for name in PATH_COLUMNS if name in entry] if isinstance(entry, dict) else []
         if not found or not isinstance(found[0], str):
             raise LvaeError(f'{where}: a line is {{"path": "a.jpg", "label": 3}}.')
         label = next((entry[name] for name in LABEL_COLUMNS if name in entry), None)
         if label is not None and not isinstance(label, str):
-            names.checked_label(label, where, None)
+            checked_label(label, where, None)
         yield number, found[0], label
 
 

@@ -5,10 +5,8 @@ image if its first 16 bytes say so. Everything else is counted under "not images
 begins with a dot, or that a system leaves behind (Thumbs.db, __MACOSX...).
 """
 
-import json
 import posixpath
-from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
@@ -44,7 +42,6 @@ BAD_NAMES = "names that are not UTF-8"
 DATASET_JSON = "dataset.json"
 CLASSES_TXT = "classes.txt"
 MAX_JSON_BYTES = 1 << 30  # of a dataset.json
-MAX_LABEL = 999_999
 MAX_MEMBER_BYTES = 1 << 30  # of one image's file: an uncompressed 16-bit picture of MAX_PIXELS still fits
 
 
@@ -117,98 +114,6 @@ class ArchiveFolders:
             self._numbers = {name: number for number, name in enumerate(self.classes or ())}
         folders = key.split("/", 2)[:-1]
         return self._numbers[folders[1 if self.wrapped else 0]] if folders else UNLABELLED
-
-
-def checked_label(label: Any, where: str, classes: tuple[str, ...] | None) -> int:
-    """An integer label that is in range, or an LvaeError that begins with `where`."""
-    if isinstance(label, bool) or not isinstance(label, int):
-        raise LvaeError(f"{where}: the label {label!r:.60} is not a whole number.")
-    if not 0 <= label <= MAX_LABEL:
-        raise LvaeError(f"{where}: the label {label} is out of range. Labels are 0 to {MAX_LABEL}.")
-    if classes is not None and label >= len(classes):
-        raise LvaeError(f"{where}: the label {label} is out of range: {CLASSES_TXT} names {len(classes)} classes.")
-    return label
-
-
-def numbered_classes(largest: int) -> tuple[str, ...] | None:
-    """Names for labels that came as bare numbers: "0" to the largest; None where it is -1."""
-    return tuple(map(str, range(largest + 1))) or None
-
-
-def parse_json(text: bytes | str, where: str) -> Any:
-    """Strict JSON: no duplicate keys, no NaN; an LvaeError in one line for anything else."""
-    try:
-        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise LvaeError(f"{where}: not JSON, {error.msg} in line {error.lineno}, column {error.colno}.") from error
-    except UnicodeDecodeError as error:
-        raise LvaeError(f"{where}: not UTF-8 text.") from error
-    except RecursionError as error:
-        raise LvaeError(f"{where}: nested too deeply.") from error
-    except ValueError as error:  # duplicates, NaN, numbers of thousands of digits
-        raise LvaeError(f"{where}: {error!s:.100}.") from error
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"{again!r:.60} stands twice")
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
-
-
-def parse_dataset_json(text: bytes | str, where: str) -> dict[str, int] | None:
-    """NVIDIA's layout, {"labels": [["path", 3], ...]} or null -> labels by path, or None."""
-    found = parse_json(text, where)
-    if not isinstance(found, dict) or "labels" not in found:
-        raise LvaeError(f'{where}: no "labels". NVIDIA\'s layout is {{"labels": [["path", 3], ...]}} or null.')
-    return parse_label_pairs(found["labels"], where)
-
-
-def parse_label_pairs(pairs: Any, where: str) -> dict[str, int] | None:
-    if pairs is None:
-        return None
-    if not isinstance(pairs, list):
-        raise LvaeError(f'{where}: "labels" is neither a list nor null.')
-    labels: dict[str, int] = {}
-    for number, pair in enumerate(pairs):
-        here = f"{where}: labels[{number}]"
-        if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise LvaeError(f'{here} is {json.dumps(pair):.60}. It has to be ["path", number].')
-        key = key_of_member(pair[0].replace("\\", "/"))
-        label = checked_label(pair[1], f"{here} ({key})", None)
-        if labels.setdefault(key, label) != label:
-            raise LvaeError(f"{here}: {key} has two labels, {labels[key]} and {label}.")
-    return labels
-
-
-class NamedLabels:
-    """Labels of a dataset.json, handed out by key; what it names and nobody asked for is an error in the end."""
-
-    def __init__(self, labels: dict[str, int], where: str):
-        self._labels, self._where = labels, where
-        self._used = 0
-        self.classes = numbered_classes(max(labels.values(), default=-1))
-
-    def label(self, key: str) -> int:
-        if key not in self._labels:
-            return UNLABELLED
-        self._used += 1
-        return self._labels[key]
-
-    def finish(self, is_there: Iterable[str]) -> None:
-        """Raise if an entry was never asked for; `is_there` is walked only then, for an example."""
-        if self._used == len(self._labels):
-            return
-        missing = set(self._labels).difference(is_there)
-        raise LvaeError(
-            f"{self._where}: names {counted(len(missing), 'image')} not there, {min(missing)!r} for one. Take them out."
-        )
 
 
 class Labelled(Protocol):

@@ -11,8 +11,8 @@ from typing import IO, Any
 
 from lvae.encode.files import locations as places
 from lvae.encode.sources import naming as names
+from lvae.encode.sources.base import Notes
 from lvae.encode.sources.tar import Member, is_image_member, members, opened
-from lvae.encode.sources_notes import Notes
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import ImageRow

@@ -6,6 +6,10 @@ place. A compressed one (numpy.savez_compressed) can only be inflated from its s
 holding 64 MiB of it at a time.
 """
 
+import ast
+import math
+import re
+import struct
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -16,19 +20,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.encode.files import locations as places
+from lvae.encode.files.locations import Watched
 from lvae.encode.images import MAX_PIXELS, ImageRejected
 from lvae.encode.sources import naming as names
+from lvae.encode.sources.base import Notes
+from lvae.encode.sources.labels import MAX_LABEL, numbered_classes
 from lvae.encode.sources.random_access import Containers
 from lvae.encode.sources.sequential import Forwards
 from lvae.encode.sources.zip import DAMAGE, data_offset, open_archive
-from lvae.encode.sources_notes import Notes
-from lvae.encode.sources_npy_header import INTEGER, MAGIC, Array, read_header
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 IMAGES = ("arr_0", "images")
 LABELS = ("arr_1", "labels")
 CHUNK = 1 << 20
+
+
+class Array(NamedTuple):
+    """offset: of the first number, from the start of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def items(self) -> int:
+        return math.prod(self.shape)
 
 
 class Pictures(NamedTuple):
@@ -62,7 +79,7 @@ class NpzSource(Notes):
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        return names.numbered_classes(self._largest)
+        return numbered_classes(self._largest)
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
@@ -205,8 +222,8 @@ def _labels(file: places.Watched, location: str, count: int) -> NDArray[np.int64
                 labels = np.frombuffer(_exactly(member, count * dtype.itemsize), dtype)
     except (*DAMAGE, RuntimeError, MemoryError) as error:
         raise LvaeError(f"{location}: not a whole .npz ({error}).") from error
-    if count and not (int(labels.min()) >= UNLABELLED and int(labels.max()) <= names.MAX_LABEL):
-        raise LvaeError(f"{where}: labels from {labels.min()} to {labels.max()}. They are -1 to {names.MAX_LABEL}.")
+    if count and not (int(labels.min()) >= UNLABELLED and int(labels.max()) <= MAX_LABEL):
+        raise LvaeError(f"{where}: labels from {labels.min()} to {labels.max()}. They are -1 to {MAX_LABEL}.")
     return labels.astype(np.int64)
 
 
@@ -219,3 +236,41 @@ def _exactly(file: IO[bytes], count: int) -> bytes:
             raise EOFError("it ends too early")
         data += piece
     return bytes(data)
+
+
+MAGIC = b"\x93NUMPY"
+
+
+MAX_HEADER_BYTES = 4096
+
+
+INTEGER = re.compile(r"[<>|=]?[iu][1248]")
+
+
+BROKEN = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
+
+
+def read_header(file: IO[bytes] | Watched, where: str) -> Array:
+    """From the file's position, which is its start."""
+    head = file.read(12)
+    if head[:6] != MAGIC or len(head) < 12:
+        raise LvaeError(f"{where}: not a .npy file.")
+    if head[6] not in (1, 2):
+        raise LvaeError(f"{where}: a .npy file of version {head[6]}, which no array of numbers needs.")
+    size_bytes = 2 if head[6] == 1 else 4
+    (length,) = struct.unpack_from("<H" if head[6] == 1 else "<I", head, 8)
+    if length > MAX_HEADER_BYTES:
+        raise LvaeError(f"{where}: its header of {length} bytes is too long for an array of numbers.")
+    text = head[8 + size_bytes :] + file.read(max(0, length - (4 - size_bytes)))
+    try:
+        found = ast.literal_eval(text[:length].decode("latin1").strip())
+        dtype, shape, fortran = found["descr"], found["shape"], found["fortran_order"]
+    except (*BROKEN, KeyError) as error:
+        raise LvaeError(f"{where}: its header is damaged.") from error
+    if len(text) < length or not isinstance(shape, tuple) or not all(type(side) is int and side >= 0 for side in shape):
+        raise LvaeError(f"{where}: its header is damaged.")
+    if not isinstance(dtype, str) or "O" in dtype:
+        raise LvaeError(f"{where}: holds objects or records, not an array of numbers; nothing is unpickled.")
+    if fortran is not False and len(shape) > 1:
+        raise LvaeError(f"{where}: lies in Fortran's order. Save numpy.ascontiguousarray(images) instead.")
+    return Array(dtype, shape, 8 + size_bytes + length)

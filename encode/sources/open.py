@@ -12,12 +12,11 @@ slash.
 
 import tarfile
 import zipfile
-from collections.abc import Iterator
-from typing import Protocol
 
 from lvae.encode.files import locations as places
 from lvae.encode.files.patterns import base_of, expand, is_pattern
 from lvae.encode.sources import naming as names
+from lvae.encode.sources.base import Reader, Source
 from lvae.encode.sources.folder import FolderReader, FolderSource, holds_images
 from lvae.encode.sources.labels import Labels, apply_labels, read_labels
 from lvae.encode.sources.list import ENDINGS, ListReader, ListSource
@@ -30,7 +29,6 @@ from lvae.encode.sources.synthetic import PREFIX, SyntheticReader, SyntheticSour
 from lvae.encode.sources.tar import TarSource, refuse_compressed
 from lvae.encode.sources.zip import ZipReader, ZipSource
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.rows import ImageRow
 
 __all__ = ["Labels", "Reader", "Source", "apply_labels", "open_reader", "open_source", "read_labels"]
 
@@ -41,48 +39,6 @@ KINDS = (
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 PARQUET_MAGIC = b"PAR1"
 NPY_MAGIC = b"\x93NUMPY"
-
-
-class Source(Protocol):
-    """What a SOURCE holds.
-
-    kind: "folder", "list", "lmdb", "npy", "npz", "parquet", "synthetic", "tar" or "zip".
-    location: the SOURCE as an absolute path or pattern, for `open_reader` and `open_source` elsewhere on this machine.
-    classes: their names, or None. Final once `rows()` is through, as are `counts` and `warnings`.
-    counts: what was found beside images, such as "hidden files", "not images", "unlabelled".
-    warnings: lines for a person.
-    seen: a hash over size and time (or ETag) of the files that the rows of the last `rows()` lie in, as far as it went
-        (a file counts before its first row is handed out): where it differs, the images need a closer look.
-    """
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def location(self) -> str: ...
-    @property
-    def classes(self) -> tuple[str, ...] | None: ...
-    @property
-    def counts(self) -> dict[str, int]: ...
-    @property
-    def warnings(self) -> list[str]: ...
-    @property
-    def seen(self) -> places.Seen: ...
-
-    def rows(self) -> Iterator[ImageRow]:
-        """The images, in the same order every time. Raises LvaeError for what is damaged, and where there are none."""
-
-
-class Reader(Protocol):
-    """Hands out the bytes of listed images. Any number of threads may read; it can be pickled."""
-
-    def read(self, row: ImageRow) -> bytes:
-        """The bytes of one image's file.
-
-        Raises OSError where the storage fails (try again), ImageRejected where this one member is at fault, and
-        LvaeError where the source is not what it was when listed.
-        """
-
-    def close(self) -> None: ...
 
 
 def open_source(source: str) -> Source:

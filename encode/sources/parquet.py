@@ -20,8 +20,9 @@ from lvae.encode.files import locations as places
 from lvae.encode.files.patterns import base_of
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources import naming as names
+from lvae.encode.sources.base import Notes
+from lvae.encode.sources.labels import MAX_LABEL, checked_label, numbered_classes, parse_json
 from lvae.encode.sources.sequential import Forwards
-from lvae.encode.sources_notes import Notes
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
@@ -58,7 +59,7 @@ class ParquetSource(Notes):
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        return self._classes if self._classes is not None else names.numbered_classes(self._largest)
+        return self._classes if self._classes is not None else numbered_classes(self._largest)
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
@@ -95,7 +96,7 @@ class ParquetSource(Notes):
                 if columns.label and _holds_names(file.schema_arrow.field(columns.label).type):
                     for group in range(file.num_row_groups):
                         gathered.update(label for label in _labels(file, group, columns.label, path) if label)
-                        if len(gathered) > names.MAX_LABEL or any(len(label) > MAX_NAME for label in gathered):
+                        if len(gathered) > MAX_LABEL or any(len(label) > MAX_NAME for label in gathered):
                             raise LvaeError(f"{path}: {columns.label!r} has too many or too long values to be a class.")
         return tuple(sorted(gathered)) or (first.classes if first else None)
 
@@ -104,7 +105,7 @@ class ParquetSource(Notes):
             return UNLABELLED
         if isinstance(label, str):
             return numbers[label]
-        number = names.checked_label(label, where, None)
+        number = checked_label(label, where, None)
         if self._classes is not None and number >= len(self._classes):
             raise LvaeError(
                 f"{where}: the label {number} is out of range: its schema names {len(self._classes)} classes."
@@ -210,7 +211,7 @@ def _class_names(schema: pa.Schema, label: str | None, path: str) -> tuple[str, 
     text = (schema.metadata or {}).get(b"huggingface")
     if text is None or label is None:
         return None
-    found: Any = names.parse_json(text, f"{path}: its huggingface metadata")
+    found: Any = parse_json(text, f"{path}: its huggingface metadata")
     for step in ("info", "features", label, "names"):
         found = found.get(step) if isinstance(found, dict) else None
     if found is None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lvae.encode.sources.naming import MAX_LABEL
-from lvae.encode.sources_notes import Notes
+from lvae.encode.sources.base import Notes
+from lvae.encode.sources.labels import MAX_LABEL
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
 from lvae.manifests.seeds import derive

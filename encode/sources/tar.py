@@ -22,7 +22,8 @@ from lvae.encode.files import locations as places
 from lvae.encode.files.patterns import base_of, is_pattern
 from lvae.encode.images import is_image
 from lvae.encode.sources import naming as names
-from lvae.encode.sources_notes import Notes
+from lvae.encode.sources.base import Notes
+from lvae.encode.sources.labels import checked_label, numbered_classes, parse_json
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
@@ -65,7 +66,7 @@ class TarSource(Notes):
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        return self._classes if self._classes is not None else names.numbered_classes(self._largest)
+        return self._classes if self._classes is not None else numbered_classes(self._largest)
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
@@ -133,16 +134,16 @@ class TarSource(Notes):
             if extension == "cls":
                 text = _read_label(member, file, where).strip()
                 number = int(text) if text.isdigit() and len(text) < 10 else text.decode(errors="replace")
-                labels[stem] = names.checked_label(number, where, classes)
+                labels[stem] = checked_label(number, where, classes)
             elif extension == "json" and stem not in labels:
                 found = self._label_in_json(member, tar, file)
                 if found is not None:
-                    labels[stem] = names.checked_label(found, where, classes)
+                    labels[stem] = checked_label(found, where, classes)
         return labels
 
     def _label_in_json(self, member: Member, tar: str, file: IO[bytes]) -> object:
         where = f"{self._path(tar)}: {member.name}"
-        found = names.parse_json(_read_label(member, file, where), where)
+        found = parse_json(_read_label(member, file, where), where)
         return found.get("label") if isinstance(found, dict) else None
 
     def _is_labelled_json(self, member: Member, tar: str, file: IO[bytes]) -> bool:

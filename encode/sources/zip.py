@@ -14,13 +14,15 @@ import zlib
 from collections.abc import Iterator
 
 from lvae.encode.files import locations as places
-from lvae.encode.files.remote import patiently
 from lvae.encode.images import ImageRejected, is_image
 from lvae.encode.sources import naming as names
+from lvae.encode.sources.base import Notes
+from lvae.encode.sources.labels import NamedLabels, parse_dataset_json
 from lvae.encode.sources.random_access import Containers
-from lvae.encode.sources_notes import Notes
+from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
+from lvae.manifests.storage.retry import patiently
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE.TXT, 4.3.7
 LOCAL_MAGIC = b"PK\x03\x04"
@@ -70,14 +72,14 @@ class ZipSource(Notes):
             label = labels.label(key) if labels else UNLABELLED
             names.count_unlabelled(self.counts, label)
             yield ImageRow(key, places.name_of(self._path), offset, info.file_size, info.filename, label)
-        if isinstance(labels, names.NamedLabels):
+        if isinstance(labels, NamedLabels):
             labels.finish(found)
         where = "lie in no folder" if isinstance(labels, names.ArchiveFolders) else f"are not in {names.DATASET_JSON}"
         names.warn_of_unlabelled(self, where)
 
     def _labels(
         self, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
-    ) -> names.NamedLabels | names.ArchiveFolders | None:
+    ) -> NamedLabels | names.ArchiveFolders | None:
         if names.DATASET_JSON not in members:
             return names.ArchiveFolders()
         where = f"{self._path}: {names.DATASET_JSON}"
@@ -85,8 +87,8 @@ class ZipSource(Notes):
             text = _inflated(archive, members[names.DATASET_JSON])
         except ImageRejected as error:
             raise LvaeError(f"{where}: {error.reason}.") from error
-        labels = names.parse_dataset_json(text, where)
-        return None if labels is None else names.NamedLabels(labels, where)
+        labels = parse_dataset_json(text, where)
+        return None if labels is None else NamedLabels(labels, where)
 
     def _members(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         """The regular files that are not hidden, by key; the rest is counted."""
@@ -129,7 +131,7 @@ class ZipSource(Notes):
         def offset(info: zipfile.ZipInfo) -> int:
             return data_offset(containers, info, size, self._path)
 
-        yield from places.concurrently(offset, members) if places.is_url(self._path) else map(offset, members)
+        yield from concurrently(offset, members) if places.is_url(self._path) else map(offset, members)
         containers.close()
 
 

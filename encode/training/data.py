@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lvae.encode.images import ImageRejected, open_image
-from lvae.encode.part import read_bytes
-from lvae.encode.sources.open import Reader, open_reader, open_source
+from lvae.encode.sources.base import Reader, read_bytes
+from lvae.encode.sources.choose import Chosen, choose, held_out
+from lvae.encode.sources.open import open_reader
 from lvae.encode.training.config import FitConfig
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
@@ -54,38 +55,6 @@ class PictureIndex:
     left_out: dict[str, int]
     grey: int
     bytes: int
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The images of a source that may be used, and where their bytes are."""
-
-    kind: str
-    location: str
-    rows: tuple[ImageRow, ...]
-
-
-def choose(source: str, only_classes: tuple[str, ...] | None, limit: int | None) -> Chosen:
-    """List a source: all images, or those of some classes, or a fair sample of `limit` by a hash of the key."""
-    found = open_source(source)
-    rows = list(found.rows())
-    if only_classes is not None:
-        classes = found.classes or ()
-        missing = [name for name in only_classes if name not in classes]
-        if missing:
-            known = ", ".join(classes) or "none"
-            raise LvaeError(f"--only-classes: {source} has no class {missing[0]!r}. Its classes: {known}.")
-        wanted = {classes.index(name) for name in only_classes}
-        rows = [row for row in rows if row.label in wanted]
-    if limit is not None and limit < len(rows):
-        sample = {row.key for row in sorted(rows, key=lambda row: derive(0, "sample", row.key))[:limit]}
-        rows = [row for row in rows if row.key in sample]
-    return Chosen(found.kind, found.location, tuple(rows))
-
-
-def held_out(key: str, share: float) -> bool:
-    """Whether a picture is set aside for validation: by its key alone, so that every command agrees."""
-    return derive(0, "validation", key) < share * 2**64
 
 
 def prepare(folder: Folder, source: str, config: FitConfig, progress: Callable[[int, int], None]) -> PictureIndex:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from lvae.encode.autoencoder import Autoencoder
+from lvae.encode.networks.base import Autoencoder
 from lvae.encode.networks.ldm import KLAutoencoder, VQAutoencoder
 from lvae.encode.networks.tiny import TinyAutoencoder
 from lvae.encode.training.config import FitConfig

@@ -3,6 +3,14 @@
 The formats are in manifests/tensors/open.py, folders in weights_folder.py, the names of tensors in weights_names.py.
 """
 
+from typing import TYPE_CHECKING
+
+from safetensors.torch import save
+from torch import Tensor
+
+if TYPE_CHECKING:
+    pass
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lvae.encode.catalogue.architectures import KNOWN
 from lvae.encode.catalogue.recognize import recognize, summary
@@ -24,7 +31,6 @@ from lvae.encode.weights.names import (
     sees_rgb,
     to_diffusers,
 )
-from lvae.encode.weights_safetensors import save_safetensors
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import printable
 from lvae.manifests.tensors.lazy_tensor import read_all
@@ -38,7 +44,6 @@ __all__ = [
     "join_taesd",
     "read",
     "read_tensors",
-    "save_safetensors",
     "to_diffusers",
 ]
 
@@ -149,3 +154,8 @@ def _join(files: list[Path], states: list[Stored]) -> Stored:
         )
     encoder, decoder = sorted(states, key=lambda state: not sees_rgb(state.get("0.weight")))
     return join_taesd(encoder, decoder)
+
+
+def save_state(state: dict[str, Tensor]) -> bytes:
+    """A .safetensors file of these tensors. It has one entry of metadata: the order of several is not defined."""
+    return save(state, metadata={"format": "pt"})

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import torch
 
-from lvae.encode.autoencoder import Autoencoder, of_contents
+from lvae.encode.autoencoder import of_contents
 from lvae.encode.catalogue.architectures import parse_spec
+from lvae.encode.networks.base import Autoencoder
 from lvae.encode.weights.folder import WEIGHTS, describe_for_diffusers
 from lvae.encode.weights.names import to_diffusers
-from lvae.encode.weights.read import Contents, read
-from lvae.encode.weights_safetensors import save_state
+from lvae.encode.weights.read import Contents, read, save_state
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.records import dumps
 from lvae.manifests.storage.folder import TEMPORARY, FileRecord, Folder

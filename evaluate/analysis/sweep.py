@@ -15,8 +15,9 @@ from lvae.evaluate.metrics import Spread
 from lvae.evaluate.samples.draw import Prepared, SampleOptions, prepare, sample_prepared
 from lvae.evaluate.scores.score_table import Figures
 from lvae.manifests import records
-from lvae.manifests.dataset import WRITTEN_BY, Dataset
+from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import WRITTEN_BY
 from lvae.manifests.parts.plan import first_difference
 from lvae.manifests.storage.folder import Folder
 from lvae.train.config import ModelConfig

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lvae.encode.autoencoder import Autoencoder
+from lvae.encode.networks.base import Autoencoder
 from lvae.evaluate.analysis.sweep import Setting, SweepRecord, samples_at
 from lvae.evaluate.figures.charts import Chart, Line, drawn, without_empty
 from lvae.evaluate.figures.drawing import Captioned, stacked
 from lvae.evaluate.figures.grids import Block, Row, class_name, grid
-from lvae.evaluate.pictures.inspect import decode
+from lvae.evaluate.pictures.decode import decode
 from lvae.evaluate.samples import describe as settings_in_words
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.messages import counted

@@ -4,9 +4,26 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from lvae.evaluate.figures.drawing import CAPTION, COLOURS, FAINT, INK, PAPER, RULE, SMALL, font, shortened, text_size
+from lvae.evaluate.figures.cells import GAP, _text
+from lvae.evaluate.figures.drawing import (
+    CAPTION,
+    COLOURS,
+    FAINT,
+    INK,
+    MARGIN,
+    PAPER,
+    RULE,
+    SMALL,
+    TITLE,
+    font,
+    shortened,
+    text_size,
+    wrapped,
+)
 
 SIZE = (420, 260)
 LEFT, TOP, RIGHT, BOTTOM = 62, 34, 14, 58
@@ -125,3 +142,103 @@ def _legend(draw: ImageDraw.ImageDraw, chart: Chart, left: int, y: int, right: i
 
 def without_empty(charts: Sequence[Chart]) -> list[Chart]:
     return [chart for chart in charts if any(line.points for line in chart.lines)]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What each part of a whole has: names and values of the parts, in their order."""
+
+    title: str
+    names: Sequence[str]
+    values: Sequence[float]
+
+
+def shares_chart(panels: Sequence[Shares], title: str, note: str = "", width: int = 760) -> Image.Image:
+    """Horizontal bars, a panel for each whole, every bar a share of its own whole: value and percentage beside it."""
+    line = CAPTION + 10
+    lines, notes = wrapped(title, width - 2 * MARGIN, TITLE), wrapped(note, width - 2 * MARGIN, CAPTION) if note else []
+    names = max(text_size(name, CAPTION)[0] for panel in panels for name in panel.names)
+    top = MARGIN + len(lines) * (TITLE + 8) + len(notes) * (CAPTION + 6) + 8
+    titles = [wrapped(panel.title, width - 2 * MARGIN, CAPTION) for panel in panels]
+    height = top + sum(
+        len(heading) * (CAPTION + 6) + 4 + line * len(panel.names) + GAP
+        for heading, panel in zip(titles, panels, strict=True)
+    )
+    canvas = Image.new("RGB", (width, height + MARGIN), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    _text(draw, lines, MARGIN, MARGIN, TITLE, TITLE + 8, INK)
+    _text(draw, notes, MARGIN, MARGIN + len(lines) * (TITLE + 8), CAPTION, CAPTION + 6, FAINT)
+    left, room = MARGIN + names + 12, width - 2 * MARGIN - names - 12 - 150
+    largest = max(value / max(sum(panel.values), 1e-30) for panel in panels for value in panel.values)
+    y = top
+    for number, (panel, heading) in enumerate(zip(panels, titles, strict=True)):
+        _text(draw, heading, MARGIN, y, CAPTION, CAPTION + 6, INK)
+        y += len(heading) * (CAPTION + 6) + 4
+        whole = max(sum(panel.values), 1e-30)
+        for name, value in zip(panel.names, panel.values, strict=True):
+            long = max(1, round(room * value / whole / max(largest, 1e-30)))
+            draw.text((MARGIN + names - text_size(name, CAPTION)[0], y), name, INK, font(CAPTION))
+            draw.rectangle((left, y + 2, left + long, y + line - 6), fill=COLOURS[number % len(COLOURS)])
+            draw.text((left + long + 8, y), f"{value:.1f} nats, {value / whole:.1%}", FAINT, font(SMALL + 1))
+            y += line
+        y += GAP
+    return canvas
+
+
+@dataclass(frozen=True)
+class Series:
+    """A filled curve over bin edges: counts (n,), edges (n + 1,)."""
+
+    name: str
+    counts: NDArray[np.float64]
+    edges: NDArray[np.float64]
+
+
+def density_chart(series: Series, reference: str, size: tuple[int, int], colour: tuple[int, int, int]) -> Image.Image:
+    """A histogram as a density, with the standard normal as a line over it."""
+    width, height = size
+    canvas = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(canvas)
+    left, top, right, bottom = 8, 24, width - 8, height - 20
+    centres = (series.edges[1:] + series.edges[:-1]) / 2
+    widths = np.diff(series.edges)
+    density = series.counts / max(series.counts.sum(), 1) / widths
+    normal = np.exp(-(centres**2) / 2) / np.sqrt(2 * np.pi)
+    peak = max(float(density.max()), float(normal.max())) * 1.05
+
+    def point(x: float, y: float) -> tuple[float, float]:
+        along = (x - series.edges[0]) / (series.edges[-1] - series.edges[0])
+        return left + along * (right - left), bottom - y / peak * (bottom - top)
+
+    for edge, next_edge, value in zip(series.edges[:-1], series.edges[1:], density, strict=True):
+        (x0, y0), (x1, _) = point(edge, value), point(next_edge, value)
+        draw.rectangle((round(x0), round(y0), max(round(x1) - 1, round(x0)), bottom), fill=colour)
+    draw.line([point(x, y) for x, y in zip(centres, normal, strict=True)], fill=INK, width=1)
+    draw.line((left, bottom, right, bottom), fill=RULE)
+    for tick in range(-4, 5, 2):
+        x, _ = point(tick, 0)
+        text = str(tick)
+        draw.text((x - text_size(text, SMALL)[0] / 2, bottom + 4), text, FAINT, font(SMALL))
+    draw.text((left, 4), shortened(series.name, width - 16, CAPTION), INK, font(CAPTION))
+    note = text_size(reference, SMALL)[0]
+    if note + text_size(series.name, CAPTION)[0] + 30 < width:
+        draw.text((right - note, 6), reference, FAINT, font(SMALL))
+    return canvas
+
+
+def bar_chart(title: str, names: Sequence[str], values: Sequence[int], width: int) -> Image.Image:
+    """Horizontal bars with names and numbers."""
+    line = CAPTION + 9
+    label = min(max(text_size(name, CAPTION)[0] for name in names), width // 3)
+    number = max(text_size(str(value), CAPTION)[0] for value in values)
+    canvas = Image.new("RGB", (width, 28 + line * len(names)), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((8, 4), shortened(title, width - 16, CAPTION), INK, font(CAPTION))
+    longest = max(1, *values)
+    room = width - label - number - 40
+    for index, (name, value) in enumerate(zip(names, values, strict=True)):
+        y = 26 + index * line
+        draw.text((8, y), shortened(name, label, CAPTION), INK, font(CAPTION))
+        draw.rectangle((20 + label, y + 2, 20 + label + round(room * value / longest), y + line - 6), fill=COLOURS[0])
+        draw.text((26 + label + round(room * value / longest), y), str(value), FAINT, font(CAPTION))
+    return canvas

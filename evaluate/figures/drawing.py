@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageFont
 
 INK, FAINT, PAPER, RULE = (32, 34, 38), (110, 114, 120), (255, 255, 255), (214, 217, 221)
 COLOURS = ((38, 98, 168), (200, 84, 40), (56, 138, 84), (140, 80, 160), (190, 150, 30), (80, 150, 170))
@@ -53,37 +53,6 @@ def _within_a_glyph(text: str, at: int) -> bool:
     return bool(unicodedata.combining(text[at])) or text[at] in JOINERS or text[at - 1] == JOINERS[0]
 
 
-def pair_grid(pairs: Sequence[tuple[Captioned, Captioned]], title: str, columns: int) -> Image.Image:
-    """Pairs side by side, several in a row, under a title. Pictures of one size; captions are cut to their width."""
-    height, width = pairs[0][0].pixels.shape[:2]
-    shown = max(1, -(-96 // width))  # small pictures are enlarged by whole numbers
-    width, height = width * shown, height * shown
-    columns = min(columns, len(pairs))
-    cell = 2 * width + GAP // 2
-    line = CAPTION + 8
-    rows = -(-len(pairs) // columns)
-    title_lines = wrapped(title, columns * (cell + 2 * GAP) - 2 * GAP, TITLE)
-    top = MARGIN + len(title_lines) * (TITLE + 8) + 6
-    canvas = Image.new(
-        "RGB",
-        (2 * MARGIN + columns * (cell + 2 * GAP) - 2 * GAP, top + rows * (height + line + GAP) + MARGIN - GAP),
-        PAPER,
-    )
-    draw = ImageDraw.Draw(canvas)
-    for number, text in enumerate(title_lines):
-        draw.text((MARGIN, MARGIN + number * (TITLE + 8)), text, INK, font(TITLE))
-    for number, pair in enumerate(pairs):
-        x = MARGIN + (number % columns) * (cell + 2 * GAP)
-        y = top + (number // columns) * (height + line + GAP)
-        for side, captioned in enumerate(pair):
-            left = x + side * (width + GAP // 2)
-            picture = Image.fromarray(captioned.pixels).resize((width, height), Image.Resampling.NEAREST)
-            canvas.paste(picture, (left, y))
-            caption = shortened(captioned.caption, width, CAPTION)
-            draw.text((left, y + height + 3), caption, INK if side == 0 else FAINT, font(CAPTION))
-    return canvas
-
-
 def wrapped(text: str, width: int, size: int) -> list[str]:
     """Lines no wider than so many pixels; a line break in the text stays one."""
     return [line for paragraph in text.split("\n") for line in _wrapped_paragraph(paragraph, width, size)]
@@ -99,65 +68,6 @@ def _wrapped_paragraph(text: str, width: int, size: int) -> list[str]:
         else:
             line = wider
     return [shortened(entry, width, size) for entry in [*lines, line]]
-
-
-@dataclass(frozen=True)
-class Series:
-    """A filled curve over bin edges: counts (n,), edges (n + 1,)."""
-
-    name: str
-    counts: NDArray[np.float64]
-    edges: NDArray[np.float64]
-
-
-def density_chart(series: Series, reference: str, size: tuple[int, int], colour: tuple[int, int, int]) -> Image.Image:
-    """A histogram as a density, with the standard normal as a line over it."""
-    width, height = size
-    canvas = Image.new("RGB", size, PAPER)
-    draw = ImageDraw.Draw(canvas)
-    left, top, right, bottom = 8, 24, width - 8, height - 20
-    centres = (series.edges[1:] + series.edges[:-1]) / 2
-    widths = np.diff(series.edges)
-    density = series.counts / max(series.counts.sum(), 1) / widths
-    normal = np.exp(-(centres**2) / 2) / np.sqrt(2 * np.pi)
-    peak = max(float(density.max()), float(normal.max())) * 1.05
-
-    def point(x: float, y: float) -> tuple[float, float]:
-        along = (x - series.edges[0]) / (series.edges[-1] - series.edges[0])
-        return left + along * (right - left), bottom - y / peak * (bottom - top)
-
-    for edge, next_edge, value in zip(series.edges[:-1], series.edges[1:], density, strict=True):
-        (x0, y0), (x1, _) = point(edge, value), point(next_edge, value)
-        draw.rectangle((round(x0), round(y0), max(round(x1) - 1, round(x0)), bottom), fill=colour)
-    draw.line([point(x, y) for x, y in zip(centres, normal, strict=True)], fill=INK, width=1)
-    draw.line((left, bottom, right, bottom), fill=RULE)
-    for tick in range(-4, 5, 2):
-        x, _ = point(tick, 0)
-        text = str(tick)
-        draw.text((x - text_size(text, SMALL)[0] / 2, bottom + 4), text, FAINT, font(SMALL))
-    draw.text((left, 4), shortened(series.name, width - 16, CAPTION), INK, font(CAPTION))
-    note = text_size(reference, SMALL)[0]
-    if note + text_size(series.name, CAPTION)[0] + 30 < width:
-        draw.text((right - note, 6), reference, FAINT, font(SMALL))
-    return canvas
-
-
-def bar_chart(title: str, names: Sequence[str], values: Sequence[int], width: int) -> Image.Image:
-    """Horizontal bars with names and numbers."""
-    line = CAPTION + 9
-    label = min(max(text_size(name, CAPTION)[0] for name in names), width // 3)
-    number = max(text_size(str(value), CAPTION)[0] for value in values)
-    canvas = Image.new("RGB", (width, 28 + line * len(names)), PAPER)
-    draw = ImageDraw.Draw(canvas)
-    draw.text((8, 4), shortened(title, width - 16, CAPTION), INK, font(CAPTION))
-    longest = max(1, *values)
-    room = width - label - number - 40
-    for index, (name, value) in enumerate(zip(names, values, strict=True)):
-        y = 26 + index * line
-        draw.text((8, y), shortened(name, label, CAPTION), INK, font(CAPTION))
-        draw.rectangle((20 + label, y + 2, 20 + label + round(room * value / longest), y + line - 6), fill=COLOURS[0])
-        draw.text((26 + label + round(room * value / longest), y), str(value), FAINT, font(CAPTION))
-    return canvas
 
 
 def stacked(pictures: Sequence[Image.Image], columns: int) -> Image.Image:

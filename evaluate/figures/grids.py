@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from lvae.evaluate.figures.drawing import (
     CAPTION,
     FAINT,
+    GAP,
     INK,
     MARGIN,
     PAPER,
@@ -164,3 +165,34 @@ def _draw_heads(
                 draw.text((lefts[column + number], y), line, FAINT, font(SMALL))
                 y += SMALL + 4
         column += block.width
+
+
+def pair_grid(pairs: Sequence[tuple[Captioned, Captioned]], title: str, columns: int) -> Image.Image:
+    """Pairs side by side, several in a row, under a title. Pictures of one size; captions are cut to their width."""
+    height, width = pairs[0][0].pixels.shape[:2]
+    shown = max(1, -(-96 // width))  # small pictures are enlarged by whole numbers
+    width, height = width * shown, height * shown
+    columns = min(columns, len(pairs))
+    cell = 2 * width + GAP // 2
+    line = CAPTION + 8
+    rows = -(-len(pairs) // columns)
+    title_lines = wrapped(title, columns * (cell + 2 * GAP) - 2 * GAP, TITLE)
+    top = MARGIN + len(title_lines) * (TITLE + 8) + 6
+    canvas = Image.new(
+        "RGB",
+        (2 * MARGIN + columns * (cell + 2 * GAP) - 2 * GAP, top + rows * (height + line + GAP) + MARGIN - GAP),
+        PAPER,
+    )
+    draw = ImageDraw.Draw(canvas)
+    for number, text in enumerate(title_lines):
+        draw.text((MARGIN, MARGIN + number * (TITLE + 8)), text, INK, font(TITLE))
+    for number, pair in enumerate(pairs):
+        x = MARGIN + (number % columns) * (cell + 2 * GAP)
+        y = top + (number // columns) * (height + line + GAP)
+        for side, captioned in enumerate(pair):
+            left = x + side * (width + GAP // 2)
+            picture = Image.fromarray(captioned.pixels).resize((width, height), Image.Resampling.NEAREST)
+            canvas.paste(picture, (left, y))
+            caption = shortened(captioned.caption, width, CAPTION)
+            draw.text((left, y + height + 3), caption, INK if side == 0 else FAINT, font(CAPTION))
+    return canvas

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lvae.evaluate.cells import Cell, Shares, cell_grid, shares_chart
+from lvae.evaluate.figures.cells import Cell, cell_grid
+from lvae.evaluate.figures.charts import Shares, shares_chart
 from lvae.evaluate.manipulation.loaded_run import Studio, Subject
 from lvae.evaluate.manipulation.operations import (
     UNGUIDED,

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lvae.encode.autoencoder import Autoencoder
 from lvae.encode.crops import crop
 from lvae.encode.images import ImageRejected, open_image
+from lvae.encode.networks.base import Autoencoder
 from lvae.encode.networks.rgb import PixelsAutoencoder
 from lvae.evaluate.manipulation.operations import Code, encode
 from lvae.evaluate.pictures.decode import find_decoder, to_uint8
-from lvae.evaluate.previews import false_colours
+from lvae.evaluate.pictures.inspect import false_colours
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive

@@ -12,15 +12,16 @@ from PIL import Image
 
 from lvae.encode.crops import crop
 from lvae.encode.images import ImageRejected, open_image
-from lvae.encode.part import read_bytes
+from lvae.encode.sources.base import read_bytes
 from lvae.encode.sources.open import open_reader, open_source
 from lvae.evaluate.figures.drawing import Captioned
 from lvae.evaluate.pictures.decode import decoded, load_decoder
-from lvae.manifests.dataset import MANIFEST, Dataset
+from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import MANIFEST
 from lvae.manifests.parts.plan import ImageSettings
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
-from lvae.manifests.storage.folder import folder_at
+from lvae.manifests.storage.open import folder_at
 
 SPARE = 8  # more pictures than wanted are looked up, for some may turn out to be broken
 

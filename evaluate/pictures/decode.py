@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from lvae.encode.autoencoder import Autoencoder, load, load_file
+from lvae.encode.autoencoder import load, load_file
+from lvae.encode.encoder import weights_in
+from lvae.encode.networks.base import Autoencoder
 from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.pictures.npz import StreamedArray, whole, write_streamed
 from lvae.manifests.dataset import Dataset
@@ -155,3 +157,25 @@ def write_whole(path: Path, data: bytes) -> None:
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_bytes(data)
     unfinished.replace(path)
+
+
+def load_autoencoder(dataset: Dataset) -> Autoencoder:
+    """The network that a dataset was encoded with, from the weights it carries."""
+    record = dataset.manifest.autoencoder
+    return load(record.architecture, weights_in(dataset.folder, dataset.encoding))
+
+
+def to_bytes(images: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Decoded images (B, 3, H, W) in [-1, 1] -> uint8 (B, H, W, 3), rounded."""
+    scaled = (np.clip(images, -1, 1).transpose(0, 2, 3, 1) + 1) * 127.5
+    result: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
+    return result
+
+
+def decode(network: Autoencoder, raw: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Raw latents (B, C, h, w) -> uint8 (B, H, W, 3), one image at a time."""
+    import torch
+
+    with torch.inference_mode():
+        decoded = [network.decode(torch.from_numpy(np.array(one[None]))).numpy() for one in raw]
+    return to_bytes(np.concatenate(decoded))

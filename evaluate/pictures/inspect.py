@@ -1,58 +1,25 @@
 """A dataset seen: originals beside reconstructions, and its channels and classes as charts."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lvae.encode.autoencoder import Autoencoder, load
-from lvae.encode.encoder import weights_in
-from lvae.encode.part import open_row
-from lvae.encode.sources.open import open_reader
-from lvae.encode.untrained import is_untrained
-from lvae.evaluate.figures.drawing import (
-    COLOURS,
-    Captioned,
-    Series,
-    bar_chart,
-    density_chart,
-    pair_grid,
-    png,
-    stacked,
-)
+from lvae.encode.autoencoder import is_untrained
+from lvae.evaluate.figures.charts import Series, bar_chart, density_chart
+from lvae.evaluate.figures.drawing import COLOURS, PAPER, Captioned, png, stacked
+from lvae.evaluate.figures.grids import pair_grid
+from lvae.evaluate.pictures.decode import decode, load_autoencoder
+from lvae.evaluate.pictures.originals import reconstructions
 from lvae.manifests.dataset import Dataset
-from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.plan import Plan, read_plan
-from lvae.manifests.parts.receipts import Receipt, read_raw, read_receipt
-from lvae.manifests.parts.rows import RowReader
-from lvae.manifests.seeds import permute
+from lvae.manifests.parts.plan import read_plan
+from lvae.manifests.storage.folder import Folder
 
 BINS = 81
 SHOWN_CLASSES = 40
 HISTOGRAM_LATENTS = 20_000  # a fair sample of the shuffled order is its beginning
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """One image as it went in and as it comes back: uint8 (H, W, 3), and the error between them in dB."""
-
-    key: str
-    label: int
-    original: NDArray[np.uint8]
-    decoded: NDArray[np.uint8]
-
-    @property
-    def psnr_db(self) -> float:
-        error = float(np.mean((self.original.astype(np.float64) - self.decoded) ** 2))
-        return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
-
-
-def load_autoencoder(dataset: Dataset) -> Autoencoder:
-    """The network that a dataset was encoded with, from the weights it carries."""
-    record = dataset.manifest.autoencoder
-    return load(record.architecture, weights_in(dataset.folder, dataset.encoding))
 
 
 def untrained(dataset: Dataset) -> str | None:
@@ -60,71 +27,6 @@ def untrained(dataset: Dataset) -> str | None:
     if dataset.manifest.autoencoder.pixels or not is_untrained(load_autoencoder(dataset)):
         return None
     return "the weights are random, so these reconstructions mean nothing"
-
-
-def to_bytes(images: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Decoded images (B, 3, H, W) in [-1, 1] -> uint8 (B, H, W, 3), rounded."""
-    scaled = (np.clip(images, -1, 1).transpose(0, 2, 3, 1) + 1) * 127.5
-    result: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
-    return result
-
-
-def decode(network: Autoencoder, raw: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Raw latents (B, C, h, w) -> uint8 (B, H, W, 3), one image at a time."""
-    import torch
-
-    with torch.inference_mode():
-        decoded = [network.decode(torch.from_numpy(np.array(one[None]))).numpy() for one in raw]
-    return to_bytes(np.concatenate(decoded))
-
-
-def reconstructions(dataset: Dataset, count: int, seed: int = 0) -> list[Reconstruction]:
-    """A seeded choice of a dataset's images, read from its source again, beside what its raw latents decode to."""
-    plan = read_plan(dataset.folder)
-    if plan is None:
-        raise LvaeError(f"{dataset.folder}: has no plan.json, which says where its images lie.")
-    if dataset.manifest.raw == "dropped":
-        raise LvaeError(f"{dataset.folder}: its raw parts have been dropped, and with them which latent is whose.")
-    network = load_autoencoder(dataset)
-    readers = [
-        open_reader(segment.kind, origin.source)
-        for segment, origin in zip(plan.listing.segments, plan.origins, strict=True)
-    ]
-    rows = RowReader(dataset.folder, plan.listing)
-    found: list[Reconstruction] = []
-    order = permute(np.arange(plan.listing.images), plan.listing.images, seed, "preview")
-    for row in order:
-        part = int(plan.listing.parts_of(np.array([row]))[0])
-        place = plan.listing.place(part)
-        receipt = read_receipt(dataset.folder, part)
-        if receipt is None or any(rejection.row == row for rejection in receipt.rejected):
-            continue
-        image = rows.part(part)[int(row) - place.first_row]
-        labels = plan.listing.labels(place.segment)
-        label = image.label if labels is None else int(labels[image.label])
-        try:
-            original = open_row(image, readers[place.segment], plan.encoded().image).pixels
-        except FileNotFoundError as error:
-            source = plan.origins[place.segment].source
-            raise LvaeError(f"{source}: its images are not there any more; a preview needs them.") from error
-        raw = _raw_latent(dataset, plan, receipt, int(row))
-        if original is not None:
-            found.append(Reconstruction(image.key, label, original, decode(network, raw)[0]))
-        if len(found) == count:
-            break
-    for reader in readers:
-        reader.close()
-    return found
-
-
-def _raw_latent(dataset: Dataset, plan: Plan, receipt: Receipt, row: int) -> NDArray[np.float32]:
-    """The latent of an image itself, not of its mirror: float32 (1, C, h, w)."""
-    before = sum(rejection.row < row for rejection in receipt.rejected)
-    index = (row - receipt.first_row - before) * plan.encoded().image.orientations
-    raw = read_raw(dataset.folder, receipt, plan.encoded())[index : index + 1]
-    if raw.dtype == np.uint8:
-        return (raw.astype(np.float32) / 127.5) - 1
-    return np.array(raw[:, : plan.encoded().autoencoder.latent_channels])
 
 
 def write_preview(dataset: Dataset, path: Path, count: int = 8) -> float:
@@ -175,3 +77,44 @@ def write_histogram(dataset: Dataset, path: Path) -> None:
         title = f"latents a class ({dataset.name})" + (f", {hidden} more classes not shown" if hidden else "")
         picture = stacked([picture, bar_chart(title, names, values_, max(picture.width, 420))], columns=1)
     path.write_bytes(png(picture))
+
+
+DEVIATIONS = 3.0  # of a normalized latent: black to white
+
+
+SIDE, GAP, COLUMNS = 96, 4, 8
+
+
+Preview = Callable[[int, NDArray[np.float32]], None]
+
+
+def false_colours(latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Normalized latents (n, C, h, w) -> uint8 (n, h, w, 3): the first three channels as red, green and blue."""
+    channels = latents[:, [0, min(1, latents.shape[1] - 1), min(2, latents.shape[1] - 1)]]
+    scaled = (np.clip(channels.transpose(0, 2, 3, 1) / DEVIATIONS, -1, 1) + 1) * 127.5
+    result: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
+    return result
+
+
+def picture_grid(pictures: NDArray[np.uint8], columns: int = COLUMNS) -> Image.Image:
+    """uint8 (n, h, w, 3), enlarged by whole numbers to about 96 pixels where they are smaller."""
+    times = max(1, SIDE // pictures.shape[1])
+    large = pictures.repeat(times, axis=1).repeat(times, axis=2)
+    height, width = large.shape[1] + GAP, large.shape[2] + GAP
+    columns = min(columns, len(large))
+    canvas = Image.new("RGB", (columns * width + GAP, -(-len(large) // columns) * height + GAP), PAPER)
+    for number, picture in enumerate(large):
+        canvas.paste(Image.fromarray(picture), (GAP + number % columns * width, GAP + number // columns * height))
+    return canvas
+
+
+def preview_writer(run: Path, dataset: Dataset, decoded: bool) -> Preview:
+    """A function that writes RUN/previews/step-00005000.png from a model's samples."""
+    folder = Folder(run)
+    network = load_autoencoder(dataset) if decoded else None
+
+    def write(step: int, latents: NDArray[np.float32]) -> None:
+        pictures = false_colours(latents) if network is None else decode(network, dataset.denormalize(latents))
+        folder.write(f"previews/step-{step:08d}.png", png(picture_grid(pictures)))
+
+    return write

@@ -1,18 +1,22 @@
 """The pictures that a dataset's latents were made of, read from its source again."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lvae.encode.autoencoder import Autoencoder
+from lvae.encode.networks.base import Autoencoder
 from lvae.encode.part import open_row
-from lvae.encode.sources.open import Reader, open_reader
-from lvae.evaluate.pictures.decode import decoded
+from lvae.encode.sources.base import Reader
+from lvae.encode.sources.open import open_reader
+from lvae.evaluate.pictures.decode import decode, decoded, load_autoencoder
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Plan, read_plan
+from lvae.manifests.parts.receipts import Receipt, read_raw, read_receipt
 from lvae.manifests.parts.rows import ImageRow, RowReader
+from lvae.manifests.seeds import permute
 
 BATCH = 32
 Pixels = NDArray[np.uint8]
@@ -78,3 +82,67 @@ def pairs(
                 for row, flipped in zip(dataset.rows[some.positions], mirrored, strict=True)
             ]
             yield np.stack(opened), some.pixels
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One image as it went in and as it comes back: uint8 (H, W, 3), and the error between them in dB."""
+
+    key: str
+    label: int
+    original: NDArray[np.uint8]
+    decoded: NDArray[np.uint8]
+
+    @property
+    def psnr_db(self) -> float:
+        error = float(np.mean((self.original.astype(np.float64) - self.decoded) ** 2))
+        return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
+
+
+def reconstructions(dataset: Dataset, count: int, seed: int = 0) -> list[Reconstruction]:
+    """A seeded choice of a dataset's images, read from its source again, beside what its raw latents decode to."""
+    plan = read_plan(dataset.folder)
+    if plan is None:
+        raise LvaeError(f"{dataset.folder}: has no plan.json, which says where its images lie.")
+    if dataset.manifest.raw == "dropped":
+        raise LvaeError(f"{dataset.folder}: its raw parts have been dropped, and with them which latent is whose.")
+    network = load_autoencoder(dataset)
+    readers = [
+        open_reader(segment.kind, origin.source)
+        for segment, origin in zip(plan.listing.segments, plan.origins, strict=True)
+    ]
+    rows = RowReader(dataset.folder, plan.listing)
+    found: list[Reconstruction] = []
+    order = permute(np.arange(plan.listing.images), plan.listing.images, seed, "preview")
+    for row in order:
+        part = int(plan.listing.parts_of(np.array([row]))[0])
+        place = plan.listing.place(part)
+        receipt = read_receipt(dataset.folder, part)
+        if receipt is None or any(rejection.row == row for rejection in receipt.rejected):
+            continue
+        image = rows.part(part)[int(row) - place.first_row]
+        labels = plan.listing.labels(place.segment)
+        label = image.label if labels is None else int(labels[image.label])
+        try:
+            original = open_row(image, readers[place.segment], plan.encoded().image).pixels
+        except FileNotFoundError as error:
+            source = plan.origins[place.segment].source
+            raise LvaeError(f"{source}: its images are not there any more; a preview needs them.") from error
+        raw = _raw_latent(dataset, plan, receipt, int(row))
+        if original is not None:
+            found.append(Reconstruction(image.key, label, original, decode(network, raw)[0]))
+        if len(found) == count:
+            break
+    for reader in readers:
+        reader.close()
+    return found
+
+
+def _raw_latent(dataset: Dataset, plan: Plan, receipt: Receipt, row: int) -> NDArray[np.float32]:
+    """The latent of an image itself, not of its mirror: float32 (1, C, h, w)."""
+    before = sum(rejection.row < row for rejection in receipt.rejected)
+    index = (row - receipt.first_row - before) * plan.encoded().image.orientations
+    raw = read_raw(dataset.folder, receipt, plan.encoded())[index : index + 1]
+    if raw.dtype == np.uint8:
+        return (raw.astype(np.float32) / 127.5) - 1
+    return np.array(raw[:, : plan.encoded().autoencoder.latent_channels])

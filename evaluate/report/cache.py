@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lvae.manifests import records
-from lvae.manifests.dataset import WRITTEN_BY
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import WRITTEN_BY
 from lvae.manifests.storage.folder import Folder
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lvae.encode.autoencoder import Autoencoder
+from lvae.encode.networks.base import Autoencoder
 from lvae.evaluate.analysis.sweep import Scoring, Setting, Sweep, SweepRecord, samples_at, settings_of, sweep
 from lvae.evaluate.analysis.sweep_figures import setting_in_words
 from lvae.evaluate.analysis.sweep_scoring import LatentScoring
 from lvae.evaluate.figures.grids import class_name
-from lvae.evaluate.pictures.decode import load_decoder
-from lvae.evaluate.pictures.inspect import decode
+from lvae.evaluate.pictures.decode import decode, load_decoder
 from lvae.evaluate.report.cache import remembered
 from lvae.evaluate.report.html import Shot
 from lvae.evaluate.samples.draw import Prepared, SampleOptions, prepare

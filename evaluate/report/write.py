@@ -14,7 +14,8 @@ from lvae.evaluate.report import run_sections as sections
 from lvae.evaluate.report import score_sections as evidence
 from lvae.evaluate.report.html import Head, Line, key_figures, page, pictures
 from lvae.evaluate.report.inputs import COLUMNS, Subject, sample_shots
-from lvae.manifests.dataset import VERSION
+from lvae.evaluate.report.provenance_sections import provenance_section, throughput_section
+from lvae.manifests.manifest import VERSION
 from lvae.manifests.messages import counted
 from lvae.train.devices.device import Device
 from lvae.train.runs.estimates import estimate
@@ -30,8 +31,8 @@ def write_report(subject: Subject, out: Path, device: Device) -> int:
         evidence.neighbours_section(subject),
         evidence.reconstructions_section(subject),
         evidence.scores_section(subject),
-        evidence.throughput_section(subject, device),
-        evidence.provenance_section(subject),
+        throughput_section(subject, device),
+        provenance_section(subject),
     ]
     foot = f"Written by 'lvae report {subject.run}' of latent-vae {VERSION}. Everything it shows is in this one file."
     name = subject.run.resolve().name

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of, numbers
-from lvae.manifests.dataset import WRITTEN_BY, Dataset
+from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import WRITTEN_BY
 from lvae.manifests.publishing import samples
 from lvae.manifests.seeds import derive
 from lvae.manifests.statistics import Normalization

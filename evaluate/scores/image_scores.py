@@ -9,21 +9,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lvae.encode.autoencoder import Autoencoder
+from lvae.encode.networks.base import Autoencoder
 from lvae.encode.quality.fidelity import psnr, ssim
 from lvae.evaluate import metrics
-from lvae.evaluate.baselines import channel_noise, gaussian_samples
 from lvae.evaluate.features.feature_files import StoredFeatures
 from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures
 from lvae.evaluate.features.moments import FeatureMoments
 from lvae.evaluate.features.reference_files import Reference
 from lvae.evaluate.pictures.originals import pairs
 from lvae.evaluate.pictures.streams import ImageStack, decoded_stack, latents_stack
-from lvae.evaluate.scores.latent_scores import READ_ROWS, RIVAL_SETS, chosen, few_rows, latents_of
+from lvae.evaluate.scores.latent_scores import (
+    READ_ROWS,
+    RIVAL_SETS,
+    channel_noise,
+    few_rows,
+    gaussian_samples,
+    latents_of,
+)
 from lvae.evaluate.scores.score_table import Figures, Line, Scores, several
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.seeds import derive
+from lvae.manifests.seeds import chosen, derive
 
 METRICS = ("fid", "sfid", "is", "kid", "pr")  # of the Inception network
 OWN_METRICS = ("frechet", "kernel", "pr")  # of a user's own

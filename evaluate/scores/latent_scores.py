@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.evaluate import metrics
-from lvae.evaluate.baselines import channel_noise, gaussian_samples
 from lvae.evaluate.scores.score_table import Figures, Scores, several
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.seeds import derive
+from lvae.manifests.seeds import chosen, derive
 
 FEW = 10_000  # rows below which a Fréchet distance is mostly its bias
 KERNEL_ROWS = 10_000  # of a set, at most, that the kernel distance is computed from
@@ -114,15 +113,6 @@ def _some(random: np.random.Generator, latents: Latents) -> Latents:
     return latents[random.choice(len(latents), KERNEL_ROWS, replace=False)]
 
 
-def chosen(there: int, num: int | None, where: str, seed: int) -> NDArray[np.int64]:
-    """Which of so many rows count: all, or a seeded choice of `num`, in order."""
-    if num is not None and num > there:
-        raise LvaeError(f"{where}: holds {there}, and --num asks for {num}. Ask for fewer, or make more.")
-    if num is None or num == there:
-        return np.arange(there)
-    return np.sort(np.random.default_rng(derive(seed, "chosen", there)).choice(there, num, replace=False))
-
-
 def latents_of(dataset: Dataset, reference: Dataset, num: int | None = None, seed: int = 0) -> Latents:
     """Latents, flattened (n, d), as the reference normalizes them."""
     where = chosen(len(dataset), num, str(dataset.folder), seed)
@@ -163,3 +153,33 @@ def open_sets(paths: Sequence[str]) -> list[Dataset]:
         if one in ids[:number]:
             raise LvaeError(f"{paths[number]}: the same samples as {paths[ids.index(one)]}. Draw them with --seed.")
     return opened
+
+
+def gaussian_samples(
+    latents: NDArray[np.float32], labels: NDArray[np.int32], count: int, seed: int
+) -> NDArray[np.float32]:
+    """Draws from Gaussians of full covariance, one fitted to each class, classes in their own shares: (count, d).
+
+    mean + X^T w / sqrt(n - 1) with w ~ N(0, I) has exactly the covariance of the n centred rows X.
+    """
+    random = np.random.default_rng(derive(seed, "linear baseline", 0))
+    drawn = labels[random.integers(0, len(labels), count)]
+    result = np.empty((count, latents.shape[1]), np.float32)
+    for label in np.unique(drawn):
+        rows = latents[labels == label].astype(np.float64)
+        here = np.flatnonzero(drawn == label)
+        mean = rows.mean(axis=0)
+        weights = random.standard_normal((len(here), len(rows))) / np.sqrt(max(len(rows) - 1, 1))
+        result[here] = mean + weights @ (rows - mean)
+    return result
+
+
+def channel_noise(
+    latents: NDArray[np.float32], shape: tuple[int, int, int], count: int, seed: int
+) -> NDArray[np.float32]:
+    """Independent noise with each channel's mean and standard deviation: (count, d)."""
+    by_channel = latents.reshape(len(latents), shape[0], -1)
+    mean, std = by_channel.mean((0, 2), np.float64), by_channel.std((0, 2), np.float64)
+    random = np.random.default_rng(derive(seed, "bottom", 0))
+    noise = random.standard_normal((count, shape[0], by_channel.shape[2]))
+    return np.asarray((noise * std[:, None] + mean[:, None]).reshape(count, -1), np.float32)

@@ -7,13 +7,15 @@ from typing import Any
 import click
 
 from lvae.actions import engines
-from lvae.actions.evaluate import Pictures, format_of, is_dataset
+from lvae.actions.evaluate import format_of
 from lvae.evaluate.features.feature_network import open_network
+from lvae.evaluate.features.open import Pictures
 from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures import decode as decoding
 from lvae.evaluate.pictures.streams import chosen_positions
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import is_dataset
 from lvae.pipeline.jobs import decode as pictures
 from lvae.pipeline.jobs.decode import PicturesRequest
 

@@ -23,14 +23,12 @@ class Step(NamedTuple):
     command: list[str]
 
 
-def run(out: Path, images: Path | None, workers: int | None, minutes: float) -> None:
+def run(lvae: click.Command, out: Path, images: Path | None, workers: int | None, minutes: float) -> None:
     """Draw (or take) pictures, encode, check, train, sample, score, report. Again: goes on where it was stopped."""
-    from lvae.cli import main
-
     for what, command in _steps(out, images, workers, max(1, round(minutes * UPDATES_A_MINUTE))):
         click.secho(f"\n{what}", bold=True)
         click.secho(f"  $ {shlex.join(['lvae', *command])}", dim=True)
-        code = main.main(command, prog_name="lvae", standalone_mode=False)
+        code = lvae.main(command, prog_name="lvae", standalone_mode=False)
         if code:
             raise click.exceptions.Exit(int(code))
     click.secho(f"\nOpen {out / 'report.html'}", bold=True)

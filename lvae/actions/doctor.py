@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lvae.pipeline.engines.submit import RUNNERS, cores
+from lvae.pipeline.engines.choose import RUNNERS, cores
 
 PACKAGES = ("torch", "apache-beam", "zarr", "webdataset", "numpy", "pillow", "pyarrow", "safetensors", "scipy")
 OPTIONAL = {

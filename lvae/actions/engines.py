@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 from lvae.manifests.errors import LvaeError
 
 if TYPE_CHECKING:
-    from lvae.pipeline.engines.submit import Engine
+    from lvae.pipeline.engines.choose import Engine
 
 
 def choose(beam_options: tuple[str, ...], workers: int | None) -> "Engine":
     """workers: 0 in the engine where None is said."""
     from lvae.encode.encoder import keep_memory
-    from lvae.pipeline.engines.submit import choose_engine
+    from lvae.pipeline.engines.choose import choose_engine
 
     return choose_engine(beam_options, workers or 0, keep_memory())
 
 
 def workers_for(engine: "Engine", devices: Sequence[str]) -> int:
     """As many as were asked for, or one a core, or one a GPU."""
-    from lvae.pipeline.engines.submit import cores
+    from lvae.pipeline.engines.choose import cores
 
     return engine.workers or (cores() if tuple(devices) == ("cpu",) else len(devices))
 
@@ -45,7 +45,7 @@ def ready(
 
 def examine(engine: "Engine", dataset: str, source: str | None) -> None:
     """Whether an engine on other machines is there and fit, before anything is begun."""
-    from lvae.manifests.storage.folder import folder_at
+    from lvae.manifests.storage.open import folder_at
     from lvae.pipeline.engines import clusters
     from lvae.pipeline.progress.console import say
 
@@ -61,7 +61,7 @@ def examine(engine: "Engine", dataset: str, source: str | None) -> None:
 def devices_for(engine: "Engine", options: dict[str, Any]) -> tuple[str, ...]:
     """Of this machine; for workers elsewhere as they are to understand them, and whether they are there is for those
     to say."""
-    from lvae.encode.encoder import choose_device, choose_devices
+    from lvae.encode.devices import choose_device, choose_devices
 
     numbers, device = options.get("devices"), options["device"]
     if not engine.in_process:

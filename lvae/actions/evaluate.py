@@ -1,16 +1,17 @@
 """What `lvae sample`, `decode`, `reference` and `score` do: open, call the library, say what came out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lvae.commands.options import print_json
-from lvae.encode.encoder import choose_device
+from lvae.actions.output import print_json
+from lvae.encode.devices import choose_device
 from lvae.evaluate.features.feature_files import StoredFeatures, extract, read_features
 from lvae.evaluate.features.feature_network import FeatureNetwork, open_network
+from lvae.evaluate.features.open import Pictures, image_stack
 from lvae.evaluate.features.reference_files import (
     Reference,
     read_reference,
@@ -21,7 +22,6 @@ from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures import decode as decoding
 from lvae.evaluate.pictures.gallery import gallery
-from lvae.evaluate.pictures.streams import ImageStack, chosen_positions, decoded_stack, open_stack
 from lvae.evaluate.samples.draw import SampleOptions, guidance_in_words, prepare, sample
 from lvae.evaluate.scores import latent_scores
 from lvae.evaluate.scores.image_scores import (
@@ -37,14 +37,14 @@ from lvae.evaluate.scores.image_scores import (
     stacks_around,
 )
 from lvae.evaluate.scores.score_table import Scores
-from lvae.evaluate.source_stacks import open_source_stack
 from lvae.manifests import records
 from lvae.manifests.allocator import keep_freed_memory
-from lvae.manifests.dataset import MANIFEST, Dataset
+from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage.folder import folder_at
+from lvae.manifests.manifest import is_dataset
 from lvae.pipeline.progress.console import Bar, say
-from lvae.train.devices.device import Precision, open_device
+from lvae.train.devices.device import Precision
+from lvae.train.devices.open import open_device
 
 
 def run_sample(
@@ -110,18 +110,6 @@ def run_decode(
 
 def format_of(out: Path, format_: str | None) -> Any:
     return format_ or {".npz": "npz", ".png": "grid"}.get(out.suffix.lower(), "png")
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """How pictures are chosen and made equal: num of them by seed, those of a source cropped to size."""
-
-    num: int | None
-    seed: int
-    size: int | None
-    crop: str
-    split: str
-    device: str
 
 
 def run_features(images: str, out: Path, features: Path, mode: Mode, statistics: bool, asked: Pictures) -> None:
@@ -240,19 +228,3 @@ def _has_pictures(stored: Reference | None) -> bool:
 def _warn(notes: Sequence[str]) -> None:
     for note in notes:
         click.echo(f"warning: {note}", err=True)
-
-
-def is_dataset(path: str) -> bool:
-    return "://" not in path and folder_at(path).exists(MANIFEST)
-
-
-def image_stack(path: str, asked: Pictures) -> ImageStack | StoredFeatures:
-    """Pictures of a dataset, decoded; of an .npz, or features that it holds; or of any source."""
-    if is_dataset(path):
-        dataset = Dataset.open(path, asked.split)
-        return decoded_stack(dataset, decoding.load_decoder(dataset, None), asked.num, asked.seed, asked.device)
-    if path.endswith(".npz") and asked.size is None:
-        if (stored := read_features(Path(path))) is not None:
-            return stored.rows(chosen_positions(path, stored.count, asked.num, asked.seed))
-        return open_stack(Path(path), asked.num, asked.seed)
-    return open_source_stack(path, asked.num, asked.seed, asked.size, asked.crop)

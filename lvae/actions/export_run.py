@@ -13,11 +13,10 @@ import click
 import torch
 from torch import Tensor
 
-from lvae.encode.weights.read import read_tensors
-from lvae.encode.weights_safetensors import save_state
+from lvae.encode.weights.read import read_tensors, save_state
 from lvae.manifests import records
-from lvae.manifests.dataset import WRITTEN_BY
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import WRITTEN_BY
 from lvae.manifests.storage.folder import TEMPORARY, Folder
 from lvae.pipeline.progress.console import say
 from lvae.train.model import HierarchicalVAE

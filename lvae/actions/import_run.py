@@ -9,18 +9,19 @@ import numpy as np
 from torch import Tensor
 
 from lvae.actions.export_run import Exported, read_exported
-from lvae.encode.autoencoder import Autoencoder, build, load, load_file, of_contents
+from lvae.encode.autoencoder import build, load, load_file, of_contents
 from lvae.encode.catalogue.presets import PRESETS as ENCODING_PRESETS
 from lvae.encode.catalogue.published import shipped_or_fetched
 from lvae.encode.crops import CROPS
-from lvae.encode.encoder import choose_device
+from lvae.encode.devices import choose_device
+from lvae.encode.networks.base import Autoencoder, save_safetensors
 from lvae.encode.weights import read as weight_files
 from lvae.evaluate.manipulation.import_checks import SAMPLES, check_imported, how_to_score
 from lvae.evaluate.manipulation.loaded_run import Studio, open_dataset
 from lvae.evaluate.manipulation.rates import measure
 from lvae.manifests import records
-from lvae.manifests.dataset import WRITTEN_BY, Statistics
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import WRITTEN_BY, Statistics
 from lvae.manifests.parts.plan import UNKNOWN, AutoencoderRecord, ImageSettings
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import TEMPORARY, Folder
@@ -239,7 +240,7 @@ def write(run: Path, found: Imported) -> str:
         raise LvaeError(f"{run}: holds something else than a run ({strange[0]}). Name another folder.")
     name = found.config.dataset.autoencoder.weights_file
     if found.network is not None and name is not None:
-        folder.write(name, weight_files.save_safetensors(found.network))
+        folder.write(name, save_safetensors(found.network))
     Checkpoints(run / CHECKPOINTS).save(found.step, found.groups, {"step": found.step, "position": 0})
     write_run(run, found.config)
     if (run / TEMPORARY).is_dir() and not any((run / TEMPORARY).iterdir()):

@@ -8,8 +8,8 @@ from typing import Any
 import click
 import numpy as np
 
-from lvae.commands.options import print_json
-from lvae.encode.encoder import choose_device
+from lvae.actions.output import print_json
+from lvae.encode.devices import choose_device
 from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.manipulation import figures as manipulated
 from lvae.evaluate.manipulation.figures import Shown
@@ -19,9 +19,9 @@ from lvae.evaluate.manipulation.rates import Rates, measure
 from lvae.evaluate.pictures.decode import positions_of, write_whole
 from lvae.evaluate.samples.options import guidance_weights, labels_of
 from lvae.manifests import records
-from lvae.manifests.dataset import MANIFEST
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage.folder import folder_at
+from lvae.manifests.manifest import MANIFEST
+from lvae.manifests.storage.open import folder_at
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics

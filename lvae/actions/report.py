@@ -4,19 +4,19 @@ from pathlib import Path
 
 import click
 
-from lvae.actions.evaluate import Pictures, image_stack, is_dataset
-from lvae.commands.options import print_json
-from lvae.encode.encoder import choose_device
+from lvae.actions.output import print_json
+from lvae.encode.devices import choose_device
 from lvae.evaluate.analysis import neighbours as near
+from lvae.evaluate.analysis.neighbours import Queries, is_run
 from lvae.evaluate.analysis.sweep import SWEEP, Scoring, Sweep, numbers, samples_at, settings_of, sweep
 from lvae.evaluate.analysis.sweep_figures import picture_grid, score_figure, sweep_pictures, table
 from lvae.evaluate.analysis.sweep_scoring import FeatureScoring, LatentScoring
 from lvae.evaluate.features.feature_network import file_sha256, open_network
+from lvae.evaluate.features.open import Pictures, image_stack
 from lvae.evaluate.features.reference_files import read_reference
 from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures.decode import load_decoder, positions_of, write_whole
-from lvae.evaluate.queries import Queries, is_run
 from lvae.evaluate.report.inputs import ReportOptions, opened, sampled
 from lvae.evaluate.report.write import write_report
 from lvae.evaluate.samples.draw import SampleOptions
@@ -24,9 +24,11 @@ from lvae.evaluate.scores.image_scores import ReferenceFeatures, reference_of
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import is_dataset
 from lvae.manifests.messages import counted
 from lvae.pipeline.progress.console import Bar, say
-from lvae.train.devices.device import Precision, open_device
+from lvae.train.devices.device import Precision
+from lvae.train.devices.open import open_device
 from lvae.train.runs.run import read_run
 
 SCORED = 1000  # samples of a setting, where they are scored

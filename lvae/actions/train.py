@@ -16,7 +16,8 @@ from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.data.checks import check_fits, check_shards, local_copy
-from lvae.train.devices.device import Device, open_device
+from lvae.train.devices.device import Device
+from lvae.train.devices.open import open_device
 from lvae.train.fit import check_batch, fit
 from lvae.train.loop.session import Intervals, Watching
 from lvae.train.presets import PRESETS
@@ -109,7 +110,7 @@ def _train(
 def _preview(run: Path, dataset: Dataset, options: dict[str, Any]) -> Any:
     if options["preview"] == "none":
         return None
-    from lvae.evaluate.previews import preview_writer
+    from lvae.evaluate.pictures.inspect import preview_writer
 
     return preview_writer(run, dataset, options["preview"] == "decoded")
 

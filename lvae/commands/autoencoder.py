@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.manifests.errors import LvaeError
 
@@ -98,7 +99,7 @@ def fit(source: str, out: Path, **options: Any) -> None:
 
     config = _fit_config(options)
     if options["dry_run"]:
-        shared.print_json(plain(config))
+        print_json(plain(config))
         return
     with Bar("opening", 0, "pictures") as opening, Bar("training", config.steps, "updates") as training:
         watcher = Watcher(_counter(opening), _counter(training), say, draw_pairs)
@@ -115,7 +116,7 @@ def fit(source: str, out: Path, **options: Any) -> None:
             options["init"],
         )
     if options["as_json"]:
-        shared.print_json(plain(fitted))
+        print_json(plain(fitted))
     else:
         _print_fitted(fitted)
 
@@ -175,7 +176,8 @@ def _counter(bar: "Bar") -> Callable[[int, int], None]:
 def draw_pairs(pairs: "Sequence[tuple[Pixels, Pixels]]", title: str) -> bytes:
     """A PNG of originals beside reconstructions, with the error of each."""
     from lvae.encode.quality.fidelity import psnr
-    from lvae.evaluate.figures.drawing import Captioned, pair_grid, png
+    from lvae.evaluate.figures.drawing import Captioned, png
+    from lvae.evaluate.figures.grids import pair_grid
 
     shown = [(Captioned(one, "original"), Captioned(other, f"{psnr(one, other):.1f} dB")) for one, other in pairs]
     return png(pair_grid(shown, title, columns=2 if shown[0][0].pixels.shape[0] > 128 else 4))
@@ -228,7 +230,7 @@ def convert(
 
     conversion = convert_weights(file, out, demanded, layout, dtype)
     if as_json:
-        shared.print_json(plain(conversion))
+        print_json(plain(conversion))
         return
     name = summary(parse_spec(conversion.architecture))
     click.echo(f"{out}: {name}, {conversion.tensors} tensors, {conversion.parameters} parameters")
@@ -248,7 +250,7 @@ def list_(as_json: bool) -> None:
 
     found = entries()
     if as_json:
-        shared.print_json([entry.as_dict() for entry in found])
+        print_json([entry.as_dict() for entry in found])
     else:
         click.echo(table(found))
 
@@ -272,7 +274,7 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
         count = _counter(bar)
         fetched = fetch_weights(name, lambda done, total: count(done // 1_000_000, total // 1_000_000), place)
     if as_json:
-        shared.print_json(plain(fetched))
+        print_json(plain(fetched))
     else:
         click.echo(f"{fetched.path}: from {fetched.source}, {fetched.bytes} bytes, checked against {fetched.checked}")
         click.echo(f"sha256 {fetched.sha256} (of the source)")
@@ -305,7 +307,7 @@ def score(name_or_path: str, images: str, **options: Any) -> None:
     """
     from lvae.encode.quality.score import open_autoencoder
     from lvae.encode.quality.score import score as score_autoencoder
-    from lvae.encode.training.data import choose
+    from lvae.encode.sources.choose import choose
     from lvae.manifests.records import plain
     from lvae.pipeline.progress.console import Bar
 
@@ -323,7 +325,7 @@ def score(name_or_path: str, images: str, **options: Any) -> None:
         options["grid"].write_bytes(draw_pairs(shown, title))
     rfid = None if options["features"] is None else _rfid(options["features"], pairs)
     if options["as_json"]:
-        shared.print_json({**plain(result), "rfid": rfid})
+        print_json({**plain(result), "rfid": rfid})
     else:
         click.echo(result.table())
         if rfid is not None:

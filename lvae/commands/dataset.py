@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.commands.encode import print_dataset
 from lvae.encode.catalogue import presets
@@ -30,7 +31,7 @@ def stats(dataset: str, by_class: bool, check: bool, preset: str | None, as_json
     comparison = found.beside(str(preset), *constants) if constants is not None else None
     if as_json:
         compared = {"preset": comparison.as_dict()} if comparison is not None else {}
-        shared.print_json({**found.as_dict(by_class), **compared})
+        print_json({**found.as_dict(by_class), **compared})
     else:
         click.echo(found.table(by_class))
         if comparison is not None:
@@ -100,10 +101,10 @@ def _is_run(path: str) -> bool:
 @click.pass_context
 def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> None:
     """Check DATASET against its manifest; name every fault and the command that mends it."""
-    from lvae.manifests.dataset import unfinished_append
+    from lvae.manifests.manifest import unfinished_append
     from lvae.manifests.parts.plan import read_plan_if_whole
     from lvae.manifests.records import plain
-    from lvae.manifests.storage.folder import folder_at
+    from lvae.manifests.storage.open import folder_at
     from lvae.manifests.verify.verify import mend_command
     from lvae.manifests.verify.verify import verify as find_faults
 
@@ -112,7 +113,7 @@ def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> N
     mend, adding = mend_command(read_plan_if_whole(folder), folder, faults), unfinished_append(folder)
     if as_json:
         found = {"faults": [plain(fault) for fault in faults], "mend": mend if faults or adding else None}
-        shared.print_json({**found, "images_being_added": adding})
+        print_json({**found, "images_being_added": adding})
     else:
         for fault in faults:
             click.echo(f"{dataset}/{fault.where}: {fault.problem}")
@@ -134,7 +135,7 @@ def clean(dataset: str, raw: bool, dry_run: bool, as_json: bool) -> None:
 
     cleaned = remove(dataset, raw, dry_run)
     if as_json:
-        shared.print_json(cleaned.as_dict())
+        print_json(cleaned.as_dict())
     else:
         for name in cleaned.names:
             click.echo(f"{dataset}/{name}")
@@ -155,7 +156,7 @@ def watch(dataset: str, once: bool, as_json: bool) -> None:
 
     state = watching.look_once(dataset) if once else watching.watch(dataset)
     if as_json:
-        shared.print_json(state.as_dict())
+        print_json(state.as_dict())
     else:
         click.echo(f"{dataset}: {state}")
 

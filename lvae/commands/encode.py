@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvae.actions import engines
+from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.encode.catalogue import presets
 from lvae.manifests.messages import counted
 
 if TYPE_CHECKING:
-    from lvae.manifests.dataset import Manifest
+    from lvae.manifests.manifest import Manifest
     from lvae.pipeline.planning.plan import EncodeOptions
 
 
@@ -31,8 +32,8 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
     'lvae encode' scans by itself; scanning first lets you look at what was found, and set the part size.
     """
     from lvae.manifests.records import plain
-    from lvae.manifests.storage.folder import folder_at
     from lvae.manifests.storage.locks import writing
+    from lvae.manifests.storage.open import folder_at
     from lvae.pipeline.planning.plan import scan_only
     from lvae.pipeline.planning.scan import refuse_overlap
     from lvae.pipeline.progress.console import say
@@ -43,7 +44,7 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
         listing = scan_only(folder, source, shared.scan_options(options), say).listing
     if as_json:
         counts = {"kind": listing.kind, "images": listing.images, "parts": listing.parts, "sha256": listing.sha256}
-        shared.print_json({**counts, "classes": listing.classes, **plain(listing)})
+        print_json({**counts, "classes": listing.classes, **plain(listing)})
     else:
         size = max(segment.part_size for segment in listing.segments)
         parts = counted(listing.parts, "part")
@@ -114,7 +115,8 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     SOURCE        a folder, zip, tars, lmdb, Parquet, npz, a list, URLs ('lvae scan --help')
     BEAM_OPTIONS  after --: any option of Apache Beam, such as --runner=FlinkRunner
     """
-    from lvae.encode.encoder import LARGEST_BATCH, check_precision
+    from lvae.encode.devices import check_precision
+    from lvae.encode.encoder import LARGEST_BATCH
     from lvae.pipeline.jobs import encode as job
 
     options = _with_preset(options)
@@ -197,11 +199,11 @@ COMMANDS = (scan, encode, shard, merge)
 
 
 def print_dataset(dataset: str, manifest: "Manifest", as_json: bool) -> None:
+    from lvae.actions.output import summary
     from lvae.manifests.records import plain
-    from lvae.manifests.summary import summary
 
     if as_json:
-        shared.print_json(plain(manifest))
+        print_json(plain(manifest))
     else:
         click.echo(summary(dataset, manifest))
 
@@ -240,6 +242,6 @@ def _rehearse(source: str, dataset: str, request: Any, view: Any, workers: int, 
 
     rehearsal = rehearse(source, dataset, request, view, workers, options["images_per_second"])
     if options["as_json"]:
-        shared.print_json(rehearsal.as_dict())
+        print_json(rehearsal.as_dict())
     else:
         click.echo(str(rehearsal))

@@ -207,8 +207,9 @@ def score(
     Without: Fréchet and kernel distance, precision and recall between normalized latents, under names that nobody
     mistakes for FID; they need no download. A DATASET without --reference: PSNR and SSIM of its reconstructions.
     """
-    from lvae.actions.evaluate import Pictures, run_score
-    from lvae.encode.encoder import choose_device
+    from lvae.actions.evaluate import run_score
+    from lvae.encode.devices import choose_device
+    from lvae.evaluate.features.open import Pictures
 
     asked = Pictures(device=choose_device(device), **pictures)
     run_score(samples, reference, features, mode, wanted, around, extrapolate, asked, as_json)
@@ -268,8 +269,9 @@ def _features(
     **pictures: Any,
 ) -> None:
     from lvae.actions import bulk as picture_jobs
-    from lvae.actions.evaluate import Pictures, run_features
-    from lvae.encode.encoder import choose_device
+    from lvae.actions.evaluate import run_features
+    from lvae.encode.devices import choose_device
+    from lvae.evaluate.features.open import Pictures
 
     if out.suffix != ".npz":
         raise LvaeError(f"{out}: is to be an .npz file. Name it {out.name}.npz.")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.manifests.messages import counted
 
@@ -35,14 +36,15 @@ def scenes(out: Path, count: int, size: int, seed: int, night: float) -> None:
     help="Of two fast cores, at most: 400 updates for each.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core].")
-def demo(out: Path, images: Path | None, minutes: float, workers: int | None) -> None:
+@click.pass_context
+def demo(context: click.Context, out: Path, images: Path | None, minutes: float, workers: int | None) -> None:
     """The whole system on a small scale, in OUT [demo]: from pictures to a report on a model trained on their latents.
 
     Each step shows the command that it is. The same command goes on where it was stopped.
     """
     from lvae.actions.demo import run
 
-    run(out, images, workers, minutes)
+    run(context.find_root().command, out, images, workers, minutes)
 
 
 @click.command(short_help="A verdict on this machine.")
@@ -53,7 +55,7 @@ def doctor(as_json: bool) -> None:
 
     findings = diagnose()
     if as_json:
-        shared.print_json([finding.as_dict() for finding in findings])
+        print_json([finding.as_dict() for finding in findings])
     else:
         click.echo(table(findings))
     if any(finding.verdict == "BAD" for finding in findings):

@@ -1,6 +1,5 @@
 """Options that several commands share, and what they mean to the library."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,8 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 
 if TYPE_CHECKING:
-    from lvae.pipeline.jobs.shards import ViewOptions
     from lvae.pipeline.planning.scan import ScanOptions
+    from lvae.pipeline.planning.view import ViewOptions
 
 Decorator = Callable[[Any], Any]
 
@@ -94,10 +93,6 @@ class Rate(click.FloatRange):
         return rate
 
 
-def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=1, sort_keys=True))
-
-
 def share(text: str, option: str) -> float:
     """A share as a person writes it: 5% or 0.05."""
     number, factor = (text[:-1], 0.01) if text.endswith("%") else (text, 1.0)
@@ -114,7 +109,7 @@ def scan_options(options: dict[str, Any]) -> "ScanOptions":
 
 
 def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":
-    from lvae.pipeline.jobs.shards import ViewOptions
+    from lvae.pipeline.planning.view import ViewOptions
 
     split: dict[str, str] = {}
     for item in (item for value in options["split"] for item in value.split(",")):

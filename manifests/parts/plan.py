@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.option_names import option_of, value_of
+from lvae.manifests.messages import option_of, value_of
 from lvae.manifests.parts.rows import Listing
 from lvae.manifests.storage.folder import Folder
 

@@ -4,12 +4,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from lvae.manifests.dataset import read_manifest
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import read_manifest
 from lvae.manifests.messages import counted
 from lvae.manifests.publishing.publish import drop_raw, leftovers, unused_views
-from lvae.manifests.storage.folder import folder_at
 from lvae.manifests.storage.locks import writing
+from lvae.manifests.storage.open import folder_at
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from lvae.manifests import records
-from lvae.manifests.dataset import (
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import (
     MANIFEST,
     WRITTEN_BY,
     Counts,
@@ -18,7 +19,6 @@ from lvae.manifests.dataset import (
     dump_manifest,
     read_manifest,
 )
-from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Plan, read_plan_if_whole
 from lvae.manifests.parts.receipts import Receipt, beyond, orphans, receipts_record
 from lvae.manifests.statistics import ChannelMoments

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.manifests import records
-from lvae.manifests.dataset import (
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import (
     WRITTEN_BY,
     Counts,
     FileEntry,
@@ -24,9 +25,9 @@ from lvae.manifests.dataset import (
     dump_manifest,
     read_manifest_if_whole,
 )
-from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import AutoencoderRecord, ImageSettings, first_difference
-from lvae.manifests.shards.layout import ShardContent, SplitLayout, codec
+from lvae.manifests.shards.formats import codec
+from lvae.manifests.shards.layout import ShardContent, SplitLayout
 from lvae.manifests.statistics import ChannelMoments, Normalization
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.selection import TRAIN, Selection

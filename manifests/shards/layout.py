@@ -158,16 +158,3 @@ class Codec(Protocol):
 
     def check(self, folder: Folder, view: str, layout: SplitLayout) -> Iterator[str]:
         """One sentence per fault in the structure. Checksums are verified from the manifest."""
-
-
-def codec(name: str) -> Codec:
-    """The format of this name: "zarr" or "webdataset"."""
-    if name == "zarr":
-        from lvae.manifests.shards.zarr_format import ZarrCodec
-
-        return ZarrCodec()
-    if name == "webdataset":
-        from lvae.manifests.shards.webdataset_format import WebDatasetCodec
-
-        return WebDatasetCodec()
-    raise LvaeError(f"format {name!r}: there is no such shard format. Choose zarr or webdataset.")

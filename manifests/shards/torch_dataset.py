@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,20 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch.utils.data import Dataset as TorchDataset
 
-    from lvae.manifests.dataset import Dataset
-
 Pair = tuple[NDArray[Any], int]
 
 
-def latent_pairs(dataset: "Dataset", dtype: np.dtype[Any]) -> "TorchDataset[Pair]":
+class Readable(Protocol):
+    """What is asked of a dataset: its length, and latents and labels by position."""
+
+    def __len__(self) -> int: ...
+
+    def read(
+        self, indices: Sequence[int], dtype: np.dtype[Any] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.int32]]: ...
+
+
+def latent_pairs(dataset: Readable, dtype: np.dtype[Any]) -> "TorchDataset[Pair]":
     """(latents (C, h, w), label) by index, a whole batch in one read; negative indices count from the end."""
     pairs: TorchDataset[Pair] = _class()(dataset, dtype)
     return pairs
@@ -27,7 +35,7 @@ def _class() -> Any:
     from torch.utils.data import Dataset as TorchDataset
 
     class LatentPairs(TorchDataset[Pair]):
-        def __init__(self, dataset: "Dataset", dtype: np.dtype[Any]):
+        def __init__(self, dataset: Readable, dtype: np.dtype[Any]):
             self.dataset, self.dtype = dataset, dtype
 
         def __len__(self) -> int:

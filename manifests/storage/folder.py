@@ -92,15 +92,6 @@ class Unfinished:
         return FileRecord(name, self.file.bytes, self.file.sha256)
 
 
-def folder_at(root: str | Path) -> "Folder":
-    """A folder on this machine, or on whatever fsspec knows (`s3://`, `gs://`, `memory://`...)."""
-    if "://" not in str(root):
-        return Folder(root)
-    from lvae.manifests.storage.object_store import RemoteFolder
-
-    return RemoteFolder(str(root))
-
-
 class Folder:
     """A dataset's folder on a local disk.
 

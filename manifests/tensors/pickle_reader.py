@@ -7,6 +7,7 @@ what could run code is refused, by name. Nothing here needs torch. (The language
 
 from collections.abc import Callable
 
+from lvae.manifests.tensors.pickle_denylist import refuse_dangerous
 from lvae.manifests.tensors.pickle_objects import (
     Inert,
     MalformedPickleError,
@@ -16,7 +17,6 @@ from lvae.manifests.tensors.pickle_objects import (
     call,
     named,
     persistent,
-    refuse_dangerous,
 )
 from lvae.manifests.tensors.pickle_stream import Stream
 

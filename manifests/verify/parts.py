@@ -6,9 +6,8 @@ from functools import partial
 import numpy as np
 
 from lvae.manifests import records
-from lvae.manifests.dataset import MANIFEST, Manifest, unfinished_append
-from lvae.manifests.errors import LvaeError
-from lvae.manifests.faults import Fault, without_advice
+from lvae.manifests.errors import Fault, LvaeError, without_advice
+from lvae.manifests.manifest import MANIFEST, Manifest, unfinished_append
 from lvae.manifests.parts.plan import Plan
 from lvae.manifests.parts.receipts import (
     RECEIPTS,

@@ -6,13 +6,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lvae.manifests.dataset import Manifest, read_manifest
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import Manifest, read_manifest
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.plan import read_plan
 from lvae.manifests.parts.receipts import receipts
 from lvae.manifests.statistics import ChannelMoments, scalar_moments
-from lvae.manifests.storage.folder import folder_at
+from lvae.manifests.storage.open import folder_at
 from lvae.manifests.verify.shard_statistics import moments_from_shards, shard_tolerance
 from lvae.manifests.views.order import regenerate
 

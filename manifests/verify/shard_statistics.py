@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lvae.manifests.dataset import Dataset, Manifest
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.manifest import Manifest
 from lvae.manifests.statistics import STD_TOLERANCE, ChannelMoments
 from lvae.manifests.storage.folder import Folder
 

@@ -7,17 +7,19 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from lvae.manifests import records
-from lvae.manifests.dataset import MANIFEST, Dataset, FileEntry, Manifest, Shard, view_settings
-from lvae.manifests.errors import LvaeError
-from lvae.manifests.faults import Fault, without_advice
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import Fault, LvaeError, without_advice
+from lvae.manifests.manifest import MANIFEST, FileEntry, Manifest, Shard, view_settings
 from lvae.manifests.parts.plan import Plan
 from lvae.manifests.parts.receipts import RECEIPTS, Receipt, read_receipt
 from lvae.manifests.parts.rows import ListingHash, RowReader
 from lvae.manifests.publishing.publish import REJECTED, statistics_record
-from lvae.manifests.shards.layout import SplitLayout, SplitReader, codec
+from lvae.manifests.shards.formats import codec
+from lvae.manifests.shards.layout import SplitLayout, SplitReader
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.verify.shard_statistics import blocks, moments_from_shards, shard_tolerance
+from lvae.manifests.views.gather import shard_content
 from lvae.manifests.views.order import Selected, select
 from lvae.manifests.views.view import (
     ShardReceipt,
@@ -25,7 +27,6 @@ from lvae.manifests.views.view import (
     ViewSettings,
     plan_view,
     read_view,
-    shard_content,
     shard_receipt_name,
     view_file,
     view_id,

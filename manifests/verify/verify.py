@@ -5,15 +5,8 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 
-from lvae.manifests.dataset import (
-    MANIFEST,
-    FileEntry,
-    Manifest,
-    read_manifest,
-    unfinished_append,
-)
-from lvae.manifests.errors import LvaeError
-from lvae.manifests.faults import Fault, without_advice
+from lvae.manifests.errors import Fault, LvaeError, without_advice
+from lvae.manifests.manifest import MANIFEST, FileEntry, Manifest, read_manifest, unfinished_append
 from lvae.manifests.parts.plan import PLAN, Plan, read_plan
 from lvae.manifests.parts.receipts import RECEIPTS
 from lvae.manifests.publishing.publish import REJECTED

@@ -5,11 +5,14 @@ come out of `finish_bundle` (tried with Beam 2.77). So no graph is submitted, to
 these steps.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.runners.common import DoFnSignature
+
+from lvae.pipeline.beam.transforms import EncodePart, MakePictures, WriteShard
 
 CHAINABLE = (beam.Create, beam.Reshuffle, beam.ParDo)
 
@@ -64,3 +67,33 @@ class _Chain(PipelineVisitor):  # type: ignore[misc]
 def _keeps_elements(fn: beam.DoFn) -> bool:
     """For the end of a bundle, or in state."""
     return type(fn).finish_bundle is not beam.DoFn.finish_bundle or DoFnSignature(fn).is_stateful_dofn()
+
+
+def encode(pipeline: beam.Pipeline, parts: Sequence[int], work: EncodePart) -> beam.PCollection:
+    """Part numbers -> raw parts -> receipts."""
+    return (
+        pipeline
+        | "Parts" >> beam.Create(parts, reshuffle=False)
+        | "Spread parts" >> beam.Reshuffle()
+        | "Encode part" >> beam.ParDo(work)
+    )
+
+
+def shards(pipeline: beam.Pipeline, numbers: Sequence[tuple[str, int]], work: WriteShard) -> beam.PCollection:
+    """Shard numbers -> shards -> receipts."""
+    return (
+        pipeline
+        | "Shards" >> beam.Create(numbers, reshuffle=False)
+        | "Spread shards" >> beam.Reshuffle()
+        | "Write shard" >> beam.ParDo(work)
+    )
+
+
+def pictures(pipeline: beam.Pipeline, parts: Sequence[int], work: MakePictures) -> beam.PCollection:
+    """Part numbers -> pictures or features -> receipts."""
+    return (
+        pipeline
+        | "Parts" >> beam.Create(parts, reshuffle=False)
+        | "Spread parts" >> beam.Reshuffle()
+        | "Make pictures" >> beam.ParDo(work)
+    )

@@ -19,7 +19,8 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.decoded_parts import read_pictures_plan
 from lvae.manifests.parts.plan import read_plan
-from lvae.manifests.storage.folder import folder_at
+from lvae.manifests.storage.open import folder_at
+from lvae.pipeline.beam.graphs import encode, pictures, shards
 
 if TYPE_CHECKING:
     from lvae.pipeline.beam.transforms import Job
@@ -70,7 +71,6 @@ def run(submission: Submission) -> None:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from lvae.pipeline import build
     from lvae.pipeline.beam import graphs
     from lvae.pipeline.beam.transforms import EncodePart, MakePictures, WriteShard
 
@@ -78,11 +78,11 @@ def run(submission: Submission) -> None:
     pipeline = beam.Pipeline(options=PipelineOptions(list(submission.options)))
     job = _job(submission)
     if submission.parts:
-        build.encode(pipeline, submission.parts, EncodePart(job, submission.devices))
+        encode(pipeline, submission.parts, EncodePart(job, submission.devices))
     elif submission.pictures:
-        build.pictures(pipeline, submission.pictures, MakePictures(job, submission.devices))
+        pictures(pipeline, submission.pictures, MakePictures(job, submission.devices))
     else:
-        build.shards(pipeline, submission.shards, WriteShard(job, submission.view))
+        shards(pipeline, submission.shards, WriteShard(job, submission.view))
     graphs.check(pipeline)
     result = pipeline.run()
     try:

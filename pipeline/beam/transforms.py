@@ -25,14 +25,16 @@ from lvae.manifests.parts.decoded_parts import PicturesPlan, finished_pictures, 
 from lvae.manifests.parts.plan import Plan, read_plan
 from lvae.manifests.parts.receipts import finished
 from lvae.manifests.parts.timings import Timing, write_timing
-from lvae.manifests.storage.folder import FULL, Folder, folder_at
-from lvae.manifests.views.view import read_view, write_shard
+from lvae.manifests.storage.folder import FULL, Folder
+from lvae.manifests.storage.open import folder_at
+from lvae.manifests.views.gather import write_shard
+from lvae.manifests.views.view import read_view
 from lvae.pipeline.beam.worker_check import other_package
 from lvae.pipeline.progress.reports import Reporter
 
 if TYPE_CHECKING:
     from lvae.encode.encoder import Encoder
-    from lvae.encode.sources.open import Reader
+    from lvae.encode.sources.base import Reader
     from lvae.evaluate.part import PictureMaker
 
 T = TypeVar("T")
@@ -233,7 +235,7 @@ def _claim_device(devices: tuple[str, ...]) -> str:
 
     "auto" is whatever this machine has, which need not be what the command's has.
     """
-    from lvae.encode.encoder import choose_device, devices_here
+    from lvae.encode.devices import choose_device, devices_here
 
     found = devices_here() if devices == ("auto",) else tuple(map(choose_device, devices))
     if len(found) == 1:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from lvae.manifests.storage.folder import folder_at
+from lvae.manifests.storage.open import folder_at
 
 FOLDERS = ("manifests", "encode", "evaluate", "pipeline")  # whose code workers run
 LIBRARIES = ("torch", "numpy", "pillow")  # which have a say in the last bits of latents
@@ -21,7 +21,7 @@ LIBRARIES = ("torch", "numpy", "pillow")  # which have a say in the last bits of
 @lru_cache
 def package() -> str:
     """The version, and the first digits of a hash over the code that workers run: equal where both are."""
-    root, digest = Path(__file__).parent.parent, hashlib.sha256()
+    root, digest = Path(__file__).parents[2], hashlib.sha256()
     for path in sorted(path for folder in FOLDERS for path in (root / folder).rglob("*.py")):
         digest.update(f"{path.relative_to(root).as_posix()}\n".encode() + path.read_bytes())
     return f"latent-vae {importlib.metadata.version('latent-vae')}, code {digest.hexdigest()[:12]}"

@@ -11,7 +11,8 @@ from distributed import Client
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
-from lvae.manifests.storage.folder import TEMPORARY, folder_at
+from lvae.manifests.storage.folder import TEMPORARY
+from lvae.manifests.storage.open import folder_at
 from lvae.pipeline.beam.worker_check import Answer, Question, answer, package
 
 CONNECT_SECONDS = 8.0

@@ -20,25 +20,9 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.beam.submission import Submission
 from lvae.pipeline.engines import clusters
+from lvae.pipeline.engines.choose import Engine, cores
 from lvae.pipeline.engines.processes import ProcessGroup, child, last_line
 from lvae.pipeline.progress import reports as progress
-from lvae.pipeline.progress.console import say
-
-IN_PROCESS = "FnApiRunner"
-RUNNERS = {
-    "fnapirunner": IN_PROCESS,
-    "directrunner": IN_PROCESS,  # Beam's own choice under this name may download and run another engine
-    "dask": clusters.DASK,
-    "daskrunner": clusters.DASK,
-    "portable": clusters.PORTABLE,
-    "portablerunner": clusters.PORTABLE,
-    "flink": "FlinkRunner",
-    "flinkrunner": "FlinkRunner",
-    "spark": "SparkRunner",
-    "sparkrunner": "SparkRunner",
-    "dataflow": "DataflowRunner",
-    "dataflowrunner": "DataflowRunner",
-}
 
 POLL_SECONDS = 0.25
 REMOTE_POLL_SECONDS = 3.0  # where a look is some requests to an object store
@@ -54,59 +38,6 @@ DEATHS_ALONE = 2  # of a task that runs with nothing beside it
 def _share_of_cores() -> float:
     """What a process that wants to compute may expect of a core on a machine this busy."""
     return min(1.0, cores() / max(os.getloadavg()[0], 1.0))
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass(frozen=True)
-class Engine:
-    """How a job is run: the runner by its full name, its options, and how many worker processes on this machine."""
-
-    runner: str
-    options: tuple[str, ...]
-    workers: int
-    environment: dict[str, str]
-
-    @property
-    def in_process(self) -> bool:
-        return self.runner == IN_PROCESS
-
-
-def choose_engine(beam_options: Sequence[str], workers: int, environment: dict[str, str]) -> Engine:
-    """Beam's options from what stands after `--`; LvaeError for a runner or an option that nobody knows.
-
-    Other runners than the in-process one may take options that Beam's Python side does not know: those are warned of.
-    """
-    name, others = IN_PROCESS, []
-    waiting = iter(beam_options)
-    for option in waiting:
-        if option == "--runner":
-            name = next(waiting, "")
-        elif option.startswith("--runner="):
-            name = option.removeprefix("--runner=")
-        else:
-            others.append(option)
-    runner = RUNNERS.get(name.lower(), name if name in RUNNERS.values() else None)
-    if runner is None:
-        known = "FnApiRunner, dask, portable, flink, spark, dataflow"
-        raise LvaeError(f"--runner={name}: there is no such runner. Choose one of {known}.")
-    clusters.refuse_incomplete(runner, others)
-    if others:
-        _check_options(others, runner)
-    return Engine(runner, (f"--runner={runner}", *others), workers, environment)
-
-
-def _check_options(options: Sequence[str], runner: str) -> None:
-    from lvae.pipeline.beam_options import unknown_options  # which loads Beam: a second or two
-
-    unknown = " ".join(unknown_options(options, runner))
-    if unknown and runner == IN_PROCESS:
-        raise LvaeError(f"a Beam option after --: {unknown} is unknown. Leave it out, or mend its spelling.")
-    if unknown:
-        say(f"warning: Beam does not know {unknown}; passed on to {runner.rpartition('.')[2]} unchecked")
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ from lvae.evaluate.part import assemble
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.decoded_parts import PARTS, PLAN, Kind, PicturesPlan, begin, finished_pictures
-from lvae.manifests.storage.folder import CHUNK_BYTES, FileRecord, Folder, folder_at
+from lvae.manifests.storage.folder import CHUNK_BYTES, FileRecord, Folder
 from lvae.manifests.storage.locks import LOCK, writing
+from lvae.manifests.storage.open import folder_at
 from lvae.manifests.views.selection import TRAIN
 from lvae.pipeline.beam.submission import Submission
 from lvae.pipeline.engines import submit as runners
+from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.progress import reports as progress
 from lvae.pipeline.progress.console import Bar, say
 
@@ -40,9 +42,7 @@ class PicturesRequest:
     part_size: int | None = None
 
 
-def make(
-    source: str, out: Path, parts: str, request: PicturesRequest, engine: runners.Engine, devices: Sequence[str]
-) -> int:
+def make(source: str, out: Path, parts: str, request: PicturesRequest, engine: Engine, devices: Sequence[str]) -> int:
     """OUT of parts that lie in the folder `parts` meanwhile; how many pictures. The same call again goes on."""
     dataset = Dataset.open(source, request.split)
     if request.of == "originals" and dataset.manifest.origin == "samples":
@@ -115,7 +115,7 @@ def _given(folder: Folder, file: Path | None) -> FileRecord | None:
         return unfinished.commit(f"{GIVEN}/{unfinished.file.sha256[:12]}{file.suffix}")
 
 
-def _make_parts(folder: Folder, plan: PicturesPlan, engine: runners.Engine, devices: tuple[str, ...]) -> None:
+def _make_parts(folder: Folder, plan: PicturesPlan, engine: Engine, devices: tuple[str, ...]) -> None:
     tasks = runners.Tasks(
         numbers=range(plan.parts),
         finished=lambda part: finished_pictures(folder, plan, part) is not None,

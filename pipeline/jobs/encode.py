@@ -3,24 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lvae.manifests.dataset import Manifest, read_manifest, view_settings
-from lvae.manifests.errors import LvaeError
-from lvae.manifests.faults import Fault
+from lvae.manifests.errors import Fault, LvaeError
+from lvae.manifests.manifest import Manifest, read_manifest
 from lvae.manifests.messages import counted
-from lvae.manifests.option_names import option_of, value_of
 from lvae.manifests.parts import erasure
-from lvae.manifests.parts.plan import PLAN, Plan, first_difference, read_plan_if_whole, write_plan
+from lvae.manifests.parts.plan import PLAN, Plan, read_plan_if_whole, write_plan
 from lvae.manifests.parts.receipts import beyond, finished, orphans, receipt_name, receipts
 from lvae.manifests.publishing.publish import drop_raw, write_rejected
-from lvae.manifests.storage.folder import Folder, folder_at
+from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
+from lvae.manifests.storage.open import folder_at
 from lvae.manifests.verify.verify import mend_command, verify
 from lvae.manifests.views.view import ViewSettings, shard_receipt_name
 from lvae.pipeline.beam.submission import Submission
 from lvae.pipeline.engines import submit as runners
-from lvae.pipeline.jobs.shards import ViewOptions, check_space, view_settings_of, write_view_of
+from lvae.pipeline.engines.choose import Engine
+from lvae.pipeline.jobs.shards import write_view_of
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
 from lvae.pipeline.planning.scan import refuse_overlap
+from lvae.pipeline.planning.view import ViewOptions, check_space, settings_for
 from lvae.pipeline.progress import reports as progress
 from lvae.pipeline.progress.console import Bar, say
 
@@ -39,7 +40,7 @@ def encode(
     dataset: str,
     options: EncodeOptions,
     view: ViewOptions,
-    engine: runners.Engine,
+    engine: Engine,
     devices: Sequence[str],
     max_rejected: str | None = None,
     drop: bool = False,
@@ -134,24 +135,10 @@ def _checked_settings(
     return settings
 
 
-def settings_for(folder: Folder, plan: Plan, options: ViewOptions, manifest: Manifest | None) -> ViewSettings:
-    """The view that `encode` writes: as given, or as it is. Another one is `lvae shard`'s to make."""
-    settings = view_settings_of(folder, plan, options, manifest)
-    if manifest is not None:
-        difference = first_difference(view_settings(manifest), settings)
-        if difference:
-            name, before, now = difference
-            raise LvaeError(
-                f"{folder}: its view has {option_of(name)} {value_of(before)}, but this command says {value_of(now)}. "
-                "Use 'lvae shard' for another view."
-            )
-    return settings
-
-
 # --- parts ---------------------------------------------------------------------------------------------------------
 
 
-def _encode_parts(folder: Folder, plan: Plan, engine: runners.Engine, devices: tuple[str, ...]) -> int:
+def _encode_parts(folder: Folder, plan: Plan, engine: Engine, devices: tuple[str, ...]) -> int:
     tasks = runners.Tasks(
         numbers=range(plan.listing.parts),
         finished=lambda part: finished(folder, plan, part) is not None,

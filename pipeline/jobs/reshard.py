@@ -3,31 +3,31 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lvae.manifests.dataset import MANIFEST, Manifest, read_manifest, view_settings
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import MANIFEST, Manifest, read_manifest, view_settings
 from lvae.manifests.messages import counted
 from lvae.manifests.parts import erasure
 from lvae.manifests.parts.copying import DUPLICATE, repeated_keys, take_listing, take_parts, united
 from lvae.manifests.parts.plan import Plan, erasing, read_plan, write_plan
 from lvae.manifests.parts.receipts import beyond, orphans, receipts
 from lvae.manifests.publishing.publish import write_rejected
-from lvae.manifests.storage.folder import Folder, folder_at
+from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
+from lvae.manifests.storage.open import folder_at
 from lvae.manifests.views.order import select
 from lvae.manifests.views.selected_rows import left_out
 from lvae.manifests.views.selection import Selection
 from lvae.manifests.views.view import ViewSettings
-from lvae.pipeline.engines import submit as runners
+from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.jobs.encode import Result, finish_erasing, refuse_faults
-from lvae.pipeline.jobs.shards import ViewOptions, check_space, view_settings_of, write_view_of
+from lvae.pipeline.jobs.shards import write_view_of
+from lvae.pipeline.planning.view import ViewOptions, check_space, view_settings_of
 from lvae.pipeline.progress.console import Bar, say
 
 ERASED = "erased on request"
 
 
-def shard(
-    dataset: str, options: ViewOptions, engine: runners.Engine, keep_old: bool = False, erase: bool = False
-) -> Result:
+def shard(dataset: str, options: ViewOptions, engine: Engine, keep_old: bool = False, erase: bool = False) -> Result:
     """Another view of a finished dataset. The old one stays whole until the new one is.
 
     erase: what the view's classes and keys leave out also leaves the raw parts, for good.
@@ -52,9 +52,7 @@ def shard(
         return Result(result, 0, made)
 
 
-def shard_elsewhere(
-    dataset: str, out: str, options: ViewOptions, engine: runners.Engine, erase: bool = False
-) -> Result:
+def shard_elsewhere(dataset: str, out: str, options: ViewOptions, engine: Engine, erase: bool = False) -> Result:
     """A view as a dataset of its own, with raw parts of its own, linked or copied."""
     source, folder = _existing(dataset), Folder(out)
     if source.root.resolve() == folder.root.resolve():
@@ -72,7 +70,7 @@ def shard_elsewhere(
 
 
 def merge(
-    datasets: Sequence[str], out: str, options: ViewOptions, engine: runners.Engine, skip_duplicates: bool = False
+    datasets: Sequence[str], out: str, options: ViewOptions, engine: Engine, skip_duplicates: bool = False
 ) -> Result:
     """Datasets of the same autoencoder and image settings in one, their rows one behind the other."""
     folders, folder = [_existing(dataset) for dataset in datasets], Folder(out)
@@ -152,7 +150,7 @@ def _take_parts(sources: Sequence[Folder], plans: Sequence[Plan], folder: Folder
         bar.at(plan.listing.parts)
 
 
-def _finish(folder: Folder, plan: Plan, settings: ViewSettings, engine: runners.Engine) -> Result:
+def _finish(folder: Folder, plan: Plan, settings: ViewSettings, engine: Engine) -> Result:
     check_space(folder, plan, settings)
     write_rejected(folder, receipts(folder, plan))
     result, made = write_view_of(folder, plan, settings, engine)

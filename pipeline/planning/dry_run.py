@@ -6,21 +6,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lvae.encode.autoencoder import Autoencoder
-from lvae.encode.encoder import Encoder, choose_device
+from lvae.encode.autoencoder import multiply_adds
+from lvae.encode.devices import choose_device
+from lvae.encode.encoder import Encoder
+from lvae.encode.networks.base import Autoencoder
 from lvae.encode.part import open_row
 from lvae.encode.sources.open import open_reader
 from lvae.manifests import records
-from lvae.manifests.dataset import read_manifest_if_whole
+from lvae.manifests.manifest import read_manifest_if_whole
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.plan import Encoding, Plan, read_plan, refuse_change
 from lvae.manifests.parts.receipts import finished
 from lvae.manifests.parts.rows import ImageRow, Listing, RowReader, Segment
-from lvae.manifests.storage.folder import Folder, folder_at
+from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.object_store import ENDLESS
+from lvae.manifests.storage.open import folder_at
 from lvae.manifests.views.view import ViewSettings
-from lvae.pipeline.jobs.encode import settings_for
-from lvae.pipeline.jobs.shards import SPACE_SLACK, ViewOptions, expected_bytes, readable
 from lvae.pipeline.planning.match import Match
 from lvae.pipeline.planning.plan import (
     EncodeOptions,
@@ -33,6 +34,7 @@ from lvae.pipeline.planning.plan import (
 )
 from lvae.pipeline.planning.rescan import inherited_limit, recognize
 from lvae.pipeline.planning.scan import Scan, origin, tell
+from lvae.pipeline.planning.view import SPACE_SLACK, ViewOptions, expected_bytes, readable, settings_for
 from lvae.pipeline.progress.console import duration, say
 
 TRIAL_SECONDS = 3.0  # of encoding, to measure the rate
@@ -182,14 +184,14 @@ def _resolve(
             from lvae.encode.autoencoder import load
 
             network = load(kept.architecture, str(folder.local(kept.weights_file)))
-        return network, old.encoding, 0 if kept.pixels else network.multiply_adds(old.encoding.image.size)
+        return network, old.encoding, 0 if kept.pixels else multiply_adds(network, old.encoding.image.size)
     if trial or options.autoencoder is None:
         network = load_network(options)
     else:
         network = build_without_weights(options.autoencoder)
     pixels = network.architecture["kind"] == "pixels"
     encoding = new_encoding(options, network, None if pixels else UNKNOWN_WEIGHTS)
-    return network, encoding, 0 if pixels else network.multiply_adds(encoding.image.size)
+    return network, encoding, 0 if pixels else multiply_adds(network, encoding.image.size)
 
 
 def _measure(encoder: Encoder, encoding: Encoding, rows: list[ImageRow], found: Scan) -> float:

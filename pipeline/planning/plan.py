@@ -4,14 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lvae.encode.autoencoder import RANDOM, Autoencoder, build, load, load_file
+from lvae.encode.autoencoder import RANDOM, build, load, load_file, multiply_adds
 from lvae.encode.catalogue.presets import about_classes
 from lvae.encode.catalogue.published import DEFAULT, shipped_or_fetched
 from lvae.encode.crops import CROPS
-from lvae.encode.encoder import choose_batch, choose_device, choose_part_size, weights_in
-from lvae.encode.weights.read import save_safetensors
-from lvae.manifests.dataset import MANIFEST, read_manifest_if_whole
+from lvae.encode.devices import choose_device
+from lvae.encode.encoder import choose_batch, choose_part_size, weights_in
+from lvae.encode.networks.base import Autoencoder, save_safetensors
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import MANIFEST, read_manifest_if_whole
 from lvae.manifests.parts.plan import (
     AutoencoderRecord,
     Encoding,
@@ -68,7 +69,7 @@ def new_encoding(options: EncodeOptions, network: Autoencoder, fingerprint: str 
         )
     if options.batch is not None and options.batch < 1:
         raise LvaeError(f"--batch {options.batch}: must be at least 1.")
-    cost = 0 if fingerprint is None else network.multiply_adds(size)
+    cost = 0 if fingerprint is None else multiply_adds(network, size)
     return Encoding(
         image=ImageSettings(size, crop, CROPS[crop], bool(options.mirror), (-1.0, 1.0)),
         autoencoder=AutoencoderRecord(
@@ -199,7 +200,7 @@ def _first_plan(folder: Folder, source: str, options: EncodeOptions, say: Callab
     if made is not None:  # it outlived the plan, and nothing may be written that does not fit it
         before = {"image": made.image, "autoencoder": made.autoencoder}
         refuse_change(folder, before, {"image": encoding.image, "autoencoder": encoding.autoencoder})
-    cost = 0 if fingerprint is None else network.multiply_adds(encoding.image.size)
+    cost = 0 if fingerprint is None else multiply_adds(network, encoding.image.size)
     part_size = options.scan.part_size or part_size_for(encoding, cost)
     plan = replace(scan(folder, source, options.scan, part_size, say), encoding=encoding)
     store_weights(folder, encoding, network)

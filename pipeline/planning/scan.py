@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvae.encode.files.locations import SEEN_RANGE
-from lvae.encode.sources.open import Source, apply_labels, open_source, read_labels
+from lvae.encode.sources.base import Source
+from lvae.encode.sources.open import apply_labels, open_source, read_labels
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted

@@ -9,13 +9,14 @@ from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from lvae.manifests.dataset import read_manifest_if_whole
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import read_manifest_if_whole
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.plan import Plan, read_plan
 from lvae.manifests.parts.receipts import receipt_name
 from lvae.manifests.parts.timings import Timing, images_per_second, read_timing
-from lvae.manifests.storage.folder import Folder, folder_at
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.open import folder_at
 from lvae.manifests.views.view import ViewPlan, finished_shard, read_view
 from lvae.pipeline.progress import reports as progress
 from lvae.pipeline.progress.console import Bar, duration, say

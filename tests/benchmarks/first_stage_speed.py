@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from machine import describe
 
-from lvae.encode.autoencoder import load
+from lvae.encode.autoencoder import load, multiply_adds
 
 RECORD = Path(__file__).with_suffix(".md")
 SIZE, SECONDS, ROUNDS = 256, 4.0, 3
@@ -45,7 +45,7 @@ def main() -> None:
         with torch.inference_mode():
             latent = network.encode(picture)
         rates[name] = rate(network, "encode", picture), rate(network, "decode", latent)
-        cost = network.multiply_adds(SIZE) / 1e9
+        cost = multiply_adds(network, SIZE) / 1e9
         parameters = sum(tensor.numel() for tensor in network.parameters()) / 1e6
         rows.append(f"| {name} | {parameters:.1f} M | {cost:.1f} | {rates[name][0]:.2f} | {rates[name][1]:.2f} |")
     slowest = rates["kl-f8"]

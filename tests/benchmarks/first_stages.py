@@ -19,16 +19,17 @@ import numpy as np
 import torch
 from machine import describe
 
-from lvae.encode.autoencoder import build, load_file
+from lvae.encode.autoencoder import build, load_file, multiply_adds
 from lvae.encode.catalogue.architectures import parse_spec
 from lvae.encode.catalogue.published import OURS
 from lvae.encode.quality.fidelity import Pixels
 from lvae.encode.quality.score import Score, score
+from lvae.encode.sources.choose import choose
 from lvae.encode.training.config import FitConfig
-from lvae.encode.training.data import choose
-from lvae.encode.training.fit import Cadence, Training, Watcher, fit
+from lvae.encode.training.fit import Cadence, Watcher, fit
+from lvae.encode.training.trainer import Training
 from lvae.manifests.records import plain
-from lvae.train.devices.device import open_device
+from lvae.train.devices.open import open_device
 
 RECORD = Path(__file__).with_suffix(".md")
 SHARE, SIZES = 0.1, (128, 256)
@@ -115,7 +116,7 @@ def variant(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         near, far = scores(arguments.photos, arguments.classes, weights, name)
         with torch.device("meta"):
             network = build(config.architecture)
-        cost = network.multiply_adds(256) / 1e9
+        cost = multiply_adds(network, 256) / 1e9
         parameters = sum(tensor.numel() for tensor in network.parameters())
         return {"near": plain(near), "far": plain(far), "cost": cost, "parameters": parameters}
 

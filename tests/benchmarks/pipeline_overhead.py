@@ -32,9 +32,10 @@ from encode_memory import descendants
 from machine import describe
 from PIL import Image
 
+from lvae.encode.autoencoder import multiply_adds
 from lvae.encode.encoder import choose_batch, keep_memory
 from lvae.encode.scenes.make import scene
-from lvae.pipeline.engines.submit import cores
+from lvae.pipeline.engines.choose import cores
 
 RECORD = Path(__file__).with_suffix(".md")
 DIFFERENT = 128  # JPEGs; the others are further names of them
@@ -161,7 +162,7 @@ def forwards(name: str, count: int) -> Callable[[], None]:
 
     torch.set_num_threads(1)
     network = load(name, "random:0").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch = choose_batch(network.multiply_adds(NETWORK_PX), "cpu")
+    batch = choose_batch(multiply_adds(network, NETWORK_PX), "cpu")
     images = torch.rand(batch, 3, NETWORK_PX, NETWORK_PX) * 2 - 1
 
     def run() -> None:

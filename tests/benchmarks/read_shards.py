@@ -24,7 +24,8 @@ import numpy as np
 
 from lvae.manifests.shards import webdataset_format as shards_webdataset
 from lvae.manifests.shards import zarr_format as shards_zarr
-from lvae.manifests.shards.layout import ShardContent, SplitLayout, SplitReader, codec
+from lvae.manifests.shards.formats import codec
+from lvae.manifests.shards.layout import ShardContent, SplitLayout, SplitReader
 from lvae.manifests.shards.tar_template import file_bytes as tar_bytes
 from lvae.manifests.storage.folder import Folder
 

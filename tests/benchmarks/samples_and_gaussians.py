@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from lvae.evaluate.figures.drawing import png
-from lvae.evaluate.pictures.inspect import decode, load_autoencoder
-from lvae.evaluate.previews import picture_grid
+from lvae.evaluate.pictures.decode import decode, load_autoencoder
+from lvae.evaluate.pictures.inspect import picture_grid
 from lvae.manifests.dataset import Dataset
 from lvae.train.network.noise import draw_noise
 from lvae.train.runs.run import latest_checkpoint, load_model

@@ -25,7 +25,8 @@ from train_step import flops_of, peak_flops
 
 from lvae.encode.autoencoder import load
 from lvae.manifests.allocator import keep_freed_memory
-from lvae.train.devices.device import Device, Precision, open_device
+from lvae.train.devices.device import Device, Precision
+from lvae.train.devices.open import open_device
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.gaussians import guided
 from lvae.train.network.groups import StochasticGroup

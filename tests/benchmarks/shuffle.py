@@ -30,9 +30,11 @@ from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings
 from lvae.manifests.parts.rows import Listing, Segment
 from lvae.manifests.shards.layout import SplitLayout
 from lvae.manifests.statistics import Normalization
-from lvae.manifests.storage.folder import Folder, folder_at
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.open import folder_at
+from lvae.manifests.views.gather import shard_content
 from lvae.manifests.views.order import ENTRY, OFFSETS, RAW_HASHES, entries_file
-from lvae.manifests.views.view import ViewPlan, ViewSettings, shard_content
+from lvae.manifests.views.view import ViewPlan, ViewSettings
 
 PART_SIZE = 512
 SHAPE = (4, 32, 32)

@@ -24,8 +24,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from lvae.train.config import ModelConfig, TrainConfig
-from lvae.train.devices.device import Device, Precision, open_device
-from lvae.train.loop.update import Batch, Updater
+from lvae.train.data.batches import Batch
+from lvae.train.devices.device import Device, Precision
+from lvae.train.devices.open import open_device
+from lvae.train.loop.update import Updater
 from lvae.train.losses import loss, rate_schedule
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.layers import RegularizedConvolution

@@ -22,18 +22,20 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from lvae.encode import crops, images, part
+from lvae.encode import crops, images
 from lvae.encode.autoencoder import load, load_file
 from lvae.encode.images import ImageRejected, open_image
-from lvae.encode.part import read_bytes
+from lvae.encode.networks.base import save_safetensors
+from lvae.encode.sources import base
 from lvae.encode.sources import npz as sources_npz
+from lvae.encode.sources.base import read_bytes
 from lvae.encode.sources.open import apply_labels, open_reader, open_source, read_labels
-from lvae.encode.weights.read import save_safetensors, to_diffusers
+from lvae.encode.weights.read import to_diffusers
 
 Run = Callable[[bytes], object]
 
 torch.set_num_threads(1)
-part.READ_DELAYS = ()  # type: ignore[assignment]  # nothing here gets better by waiting
+base.READ_DELAYS = ()  # type: ignore[assignment]  # nothing here gets better by waiting
 for module in (images, crops, sources_npz):
     module.MAX_PIXELS = 1 << 22  # type: ignore[attr-defined]  # so that bounds on memory and time can be tight
 

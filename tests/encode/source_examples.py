@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from lvae.encode.images import ImageRejected, open_image
-from lvae.encode.sources.open import Source, open_reader, open_source
+from lvae.encode.sources.base import Source
+from lvae.encode.sources.open import open_reader, open_source
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lvae.encode.catalogue.architectures import TinySpec
-from lvae.encode.encoder import Encoder, choose_device, device_among, devices_among
+from lvae.encode.devices import choose_device, device_among, devices_among
+from lvae.encode.encoder import Encoder
 from lvae.encode.networks.tiny import TinyAutoencoder
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 from scipy.ndimage import gaussian_filter
 
-from lvae.encode.linear_code import LinearCode
-from lvae.encode.quality.fidelity import Pixels, detail_kept, fine_detail, psnr, ssim, to_images, to_pixels
+from lvae.encode.quality.fidelity import LinearCode, Pixels, detail_kept, fine_detail, psnr, ssim, to_images, to_pixels
 from lvae.encode.scenes.make import scene
 
 

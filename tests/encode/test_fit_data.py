@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lvae.encode.scenes.make import write_scenes
+from lvae.encode.sources.choose import choose, held_out
 from lvae.encode.training.config import FitConfig
-from lvae.encode.training.data import PIXELS, Pictures, choose, held_out, prepare
+from lvae.encode.training.data import PIXELS, Pictures, prepare
 from lvae.manifests.storage.folder import Folder
 
 TINY = {"kind": "tiny", "latent_channels": 3, "width": 8, "blocks": 1, "multipliers": [1, 2], "patch": 2}

@@ -12,7 +12,7 @@ import pytest
 from source_examples import listed, png, refused
 
 from lvae.encode.images import ImageRejected
-from lvae.encode.part import read_bytes
+from lvae.encode.sources.base import read_bytes
 from lvae.encode.sources.open import open_reader
 from lvae.manifests.errors import LvaeError
 

@@ -13,10 +13,10 @@ from lvae.cli import main
 from lvae.encode.autoencoder import build
 from lvae.encode.catalogue.architectures import KNOWN
 from lvae.encode.catalogue.published import DEFAULT, PUBLISHED
+from lvae.encode.networks.base import save_safetensors
 from lvae.encode.quality.score import score
 from lvae.encode.scenes.make import write_scenes
-from lvae.encode.training.data import choose, held_out
-from lvae.encode.weights.read import save_safetensors
+from lvae.encode.sources.choose import choose, held_out
 from lvae.manifests.errors import LvaeError
 
 torch.set_num_threads(1)

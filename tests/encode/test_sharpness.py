@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from lvae.encode.contrast import contrast_difference
 from lvae.encode.quality.fidelity import fine_detail, to_images, to_pixels
 from lvae.encode.scenes.make import scene
 from lvae.encode.training.lpips import WIDTHS, Lpips
-from lvae.encode.training.sharpness import adaptive_weight, build_discriminator, hinge
+from lvae.encode.training.sharpness import adaptive_weight, build_discriminator, contrast_difference, hinge
 from lvae.manifests.errors import LvaeError
 
 torch.set_num_threads(1)

@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from source_examples import Server, contents, listed, png, refused, serving
 
-from lvae.encode import part
 from lvae.encode.files import remote as sources_remote
-from lvae.encode.part import read_bytes
+from lvae.encode.sources import base
+from lvae.encode.sources.base import read_bytes
 from lvae.encode.sources.open import open_reader, open_source
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage import retry
 
 pytest.importorskip("aiohttp")
 lmdb = pytest.importorskip("lmdb")
@@ -81,8 +82,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(tree: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(sources_remote, "DELAYS", (0.01, 0.02, 0.04))
-    monkeypatch.setattr(part, "READ_DELAYS", (0.01, 0.02, 0.04))
+    monkeypatch.setattr(retry, "DELAYS", (0.01, 0.02, 0.04))
+    monkeypatch.setattr(base, "READ_DELAYS", (0.01, 0.02, 0.04))
     with serving(tree) as found:
         yield found
 

@@ -9,6 +9,7 @@ from source_examples import contents, listed, png, refused
 
 from lvae.encode.files import remote as sources_remote
 from lvae.encode.sources.open import open_reader
+from lvae.manifests.storage import retry
 
 pytestmark = pytest.mark.slow  # its packages are heavy
 
@@ -28,7 +29,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name, value in {"ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x", "DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    monkeypatch.setattr(sources_remote, "DELAYS", (0.01,))
+    monkeypatch.setattr(retry, "DELAYS", (0.01,))
     sources_remote._filesystems.clear()
     boto3.client("s3", endpoint_url=url).create_bucket(Bucket="pictures")
     yield "s3://pictures"

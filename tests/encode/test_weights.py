@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lvae.encode.autoencoder import Autoencoder, LdmSpec, build, load
-from lvae.encode.weights.read import from_diffusers, save_safetensors, to_diffusers
+from lvae.encode.autoencoder import LdmSpec, build, load
+from lvae.encode.networks.base import Autoencoder, save_safetensors
+from lvae.encode.weights.read import from_diffusers, to_diffusers
 from lvae.manifests.errors import LvaeError
 
 torch.set_num_threads(1)

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from safetensors.torch import load_file as load_tensors
 
 from lvae.commands.autoencoder import COMMANDS, autoencoder
-from lvae.encode.autoencoder import Autoencoder, build, load, load_file
+from lvae.encode.autoencoder import build, load, load_file
 from lvae.encode.catalogue.architectures import KNOWN, LdmSpec, parse_spec
+from lvae.encode.networks.base import Autoencoder
 from lvae.encode.weights.folder import describe_for_diffusers
 from lvae.encode.weights.names import from_diffusers, to_diffusers
 from lvae.encode.zoo.convert import convert

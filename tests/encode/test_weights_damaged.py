@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lvae.encode.autoencoder import load, load_file
-from lvae.encode.weights.read import save_safetensors
+from lvae.encode.networks.base import save_safetensors
 from lvae.manifests.errors import LvaeError
 
 torch.set_num_threads(1)

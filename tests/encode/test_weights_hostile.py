@@ -20,7 +20,7 @@ import torch
 
 from lvae.encode.autoencoder import load, load_file
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.tensors.pickle_objects import DANGEROUS_ANYWHERE, Global, dangerous
+from lvae.manifests.tensors.pickle_denylist import DANGEROUS_ANYWHERE, Global, dangerous
 
 torch.set_num_threads(1)
 

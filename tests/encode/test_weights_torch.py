@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lvae.encode.autoencoder import Autoencoder, load, load_file
+from lvae.encode.autoencoder import load, load_file
+from lvae.encode.networks.base import Autoencoder
 from lvae.encode.weights.read import read
 from lvae.manifests.errors import LvaeError
 

@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from lvae.evaluate.cells import ACCENT, FRAME, Cell, Shares, cell_grid, shares_chart
+from lvae.evaluate.figures.cells import ACCENT, FRAME, Cell, cell_grid
+from lvae.evaluate.figures.charts import Shares, shares_chart
 from lvae.evaluate.figures.drawing import PAPER
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lvae.evaluate.figures.curves import Curve, line_chart, run_curves, write_curves
 from lvae.evaluate.figures.drawing import COLOURS
-from lvae.evaluate.previews import false_colours, picture_grid
+from lvae.evaluate.pictures.inspect import false_colours, picture_grid
 from lvae.manifests.errors import LvaeError
 
 

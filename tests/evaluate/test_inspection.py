@@ -6,8 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lvae.encode.autoencoder import build, load
-from lvae.encode.untrained import is_untrained
+from lvae.encode.autoencoder import build, is_untrained, load
 from tests.conftest import SMALL_KL, lvae
 
 RANDOM = "the weights are random, so these reconstructions mean nothing"

@@ -11,9 +11,9 @@ from PIL import Image
 
 from lvae.cli import main
 from lvae.evaluate.analysis import neighbours as near
-from lvae.evaluate.pictures.inspect import decode, load_autoencoder
+from lvae.evaluate.analysis.neighbours import Queries
+from lvae.evaluate.pictures.decode import decode, load_autoencoder
 from lvae.evaluate.pictures.originals import Originals
-from lvae.evaluate.queries import Queries
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from tests.conftest import lvae as lvae_process

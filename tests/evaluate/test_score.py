@@ -12,8 +12,8 @@ from PIL import Image
 
 from lvae.cli import main
 from lvae.encode.scenes.make import write_scenes
-from lvae.evaluate.baselines import gaussian_samples
 from lvae.evaluate.inception import InceptionFID
+from lvae.evaluate.scores.latent_scores import gaussian_samples
 from lvae.evaluate.scores.score_table import compared, several
 from lvae.manifests.dataset import Dataset
 from tests.evaluate import run_examples

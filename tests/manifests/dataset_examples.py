@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.manifests import records
-from lvae.manifests.dataset import Dataset, Manifest, dump_manifest, read_manifest
+from lvae.manifests.dataset import Dataset
+from lvae.manifests.manifest import Manifest, dump_manifest, read_manifest
 from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings, Origin, Plan, write_plan
 from lvae.manifests.parts.receipts import (
     Receipt,
@@ -29,20 +30,13 @@ from lvae.manifests.parts.receipts import (
 )
 from lvae.manifests.parts.rows import ImageRow, Listing, Segment, write_rows
 from lvae.manifests.publishing.publish import describe, swap, write_rejected
-from lvae.manifests.shards.layout import codec
+from lvae.manifests.shards.formats import codec
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.verify.verify import verify
+from lvae.manifests.views.gather import write_shard
 from lvae.manifests.views.order import Selected, select
 from lvae.manifests.views.selection import Selection, resolve_selection
-from lvae.manifests.views.view import (
-    ShardReceipt,
-    ViewPlan,
-    ViewSettings,
-    finished_shard,
-    plan_view,
-    write_shard,
-    write_view,
-)
+from lvae.manifests.views.view import ShardReceipt, ViewPlan, ViewSettings, finished_shard, plan_view, write_view
 
 CLASSES = ("cat", "dog", "猫")
 OFFSETS = np.array([0.5, -3.0, 20.0, 0.0])

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from lvae.manifests.shards.layout import ShardContent, SplitLayout, SplitReader, codec
+from lvae.manifests.shards.formats import codec
+from lvae.manifests.shards.layout import ShardContent, SplitLayout, SplitReader
 from lvae.manifests.storage.folder import FileRecord, Folder
 
 KEYS = ["n01440764/a.JPEG", "a b/ü/猫.png", "dots.in/a.name.tar.gz", "byte\udcff.png", 'quote"\\.png', "x" * 900]

@@ -13,8 +13,9 @@ import pytest
 from dataset_examples import CLASSES, Contents, Example, build, encode, files_of, flip, resign
 
 from lvae.manifests import records
-from lvae.manifests.dataset import Dataset, read_manifest
+from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import read_manifest
 from lvae.manifests.publishing.publish import drop_raw
 from lvae.manifests.storage.folder import Folder
 

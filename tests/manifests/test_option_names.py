@@ -5,7 +5,7 @@ import dataclasses
 from click.testing import CliRunner
 
 from lvae.cli import main
-from lvae.manifests.option_names import OPTIONS, option_of, value_of
+from lvae.manifests.messages import OPTIONS, option_of, value_of
 from lvae.manifests.views.selection import Selection
 from lvae.manifests.views.view import ViewSettings
 

@@ -23,7 +23,8 @@ from shard_examples import (
 )
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.shards.layout import ShardContent, SplitLayout, codec
+from lvae.manifests.shards.formats import codec
+from lvae.manifests.shards.layout import ShardContent, SplitLayout
 from lvae.manifests.storage.folder import Folder
 
 formats = pytest.mark.parametrize("name", ["zarr", "webdataset"])

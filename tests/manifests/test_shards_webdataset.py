@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from shard_examples import KEYS, assert_reads, content_of, faults, layout_of, open_split, part_of, write_split
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.shards.layout import ShardContent, SplitLayout, codec
+from lvae.manifests.shards.formats import codec
+from lvae.manifests.shards.layout import ShardContent, SplitLayout
 from lvae.manifests.shards.tar_template import file_bytes, frame_of, json_text, label_text, parse_labels
 from lvae.manifests.storage.folder import Folder
 

@@ -11,15 +11,16 @@ import pytest
 from dataset_examples import build
 from numpy.typing import NDArray
 
-from lvae.manifests import remote_rows
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.remote_rows import WantedRows, read_rows
 from lvae.manifests.storage import object_store as storage_remote
-from lvae.manifests.storage.folder import Folder, folder_at
+from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.object_store import RemoteFolder
+from lvae.manifests.storage.open import folder_at
 from lvae.manifests.verify.recompute import regenerated
 from lvae.manifests.verify.verify import verify
+from lvae.manifests.views import gather
+from lvae.manifests.views.gather import WantedRows, read_rows
 
 URL = "memory://bucket/dataset"
 NAMES = ("part.npy", "other.npy")
@@ -106,7 +107,7 @@ def test_rows_come_without_the_rest_of_the_file(empty: RemoteFolder, monkeypatch
     for wanted in ([0], [499], [3, 3, 4], [0, 100, 200, 499], list(range(500))):
         np.testing.assert_array_equal(read(wanted), array[wanted])
         np.testing.assert_array_equal(read(wanted, [7]), array[[*wanted, 7]])
-    monkeypatch.setattr(remote_rows, "WINDOW_BYTES", 1)
+    monkeypatch.setattr(gather, "WINDOW_BYTES", 1)
     np.testing.assert_array_equal(read([1, 499], [7]), array[[1, 499, 7]])
     empty.write("part.npy", data.getvalue()[:-1])
     with pytest.raises(LvaeError, match="is cut short"):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from dataset_examples import Contents, build
 
+from lvae.actions.output import summary
 from lvae.manifests.publishing.cleaning import Cleaned
-from lvae.manifests.summary import summary
 
 
 def test_one_is_singular_and_several_are_plural(tmp_path: Path) -> None:

@@ -22,8 +22,7 @@ from dataset_examples import (
 )
 
 from lvae.manifests import records
-from lvae.manifests.errors import LvaeError
-from lvae.manifests.faults import Fault
+from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.parts.plan import Origin, write_plan
 from lvae.manifests.parts.receipts import read_receipt, receipt_name
 from lvae.manifests.publishing.publish import drop_raw

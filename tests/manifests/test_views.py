@@ -25,20 +25,19 @@ from hypothesis import strategies as st
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Origin
 from lvae.manifests.parts.receipts import receipt_name
-from lvae.manifests.shards.layout import codec
+from lvae.manifests.shards.formats import codec
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.object_store import RemoteFolder
-from lvae.manifests.views import view as views
+from lvae.manifests.views import gather
+from lvae.manifests.views.gather import shard_content, write_shard
 from lvae.manifests.views.view import (
     ViewSettings,
     finished_shard,
     read_view,
-    shard_content,
     shard_receipt_name,
     view_file,
     view_id,
-    write_shard,
     write_view,
 )
 
@@ -125,7 +124,7 @@ def test_more_than_a_block_of_one_part_is_normalized(tmp_path: Path) -> None:
 
 def test_an_order_read_in_windows_gives_the_same_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a = build(tmp_path / "a", split={"val": "10"})
-    monkeypatch.setattr(views, "WINDOW_ENTRIES", 7)
+    monkeypatch.setattr(gather, "WINDOW_ENTRIES", 7)
     b = build(tmp_path / "b", split={"val": "10"})
     assert files_of(a.root) == files_of(b.root)
 

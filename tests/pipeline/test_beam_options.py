@@ -7,9 +7,10 @@ from click.testing import CliRunner
 
 from lvae.cli import main
 from lvae.manifests.errors import LvaeError
+from lvae.pipeline.beam.graphs import encode
 from lvae.pipeline.engines import clusters
+from lvae.pipeline.engines.choose import choose_engine
 from lvae.pipeline.engines.help import TEXTS
-from lvae.pipeline.engines.submit import choose_engine
 from tests.conftest import lvae
 
 
@@ -89,14 +90,13 @@ def test_a_submission_to_an_engine_that_is_not_here_is_built(runner: str, capsys
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.portable_runner import PortableRunner
 
-    from lvae.pipeline import build
     from lvae.pipeline.beam.transforms import EncodePart, Job
 
     options = SUBMISSIONS[runner] + (() if runner == "dataflow" else POOL)
     engine = choose_engine([f"--runner={runner}", *options], 2, {})
     assert capsys.readouterr().err == ""  # no option is unknown
     pipeline = beam.Pipeline(options=PipelineOptions([]))
-    build.encode(pipeline, range(5), EncodePart(Job("s3://b/latents", "0", "attempt", "latent-vae", None), ("cuda",)))
+    encode(pipeline, range(5), EncodePart(Job("s3://b/latents", "0", "attempt", "latent-vae", None), ("cuda",)))
     sent = PortableRunner.get_proto_pipeline(pipeline, PipelineOptions(list(POOL)))
     assert "Encode part" in {step.unique_name for step in sent.components.transforms.values()}
     assert {one.urn for one in sent.components.environments.values()} == {"beam:env:external:v1"}

@@ -10,6 +10,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.beam.submission import Submission
 from lvae.pipeline.engines import clusters
 from lvae.pipeline.engines import submit as runners
+from lvae.pipeline.engines.choose import Engine
 
 COMPUTING = "import time\nwhile time.process_time() < 3: pass"
 WAITING = "import time; time.sleep(120)"
@@ -19,7 +20,7 @@ def watched(code: str, folder: Folder) -> str:
     """What is said of a submission to Dask, whose workers are not heard of."""
     submission = Submission(str(folder), (0,), (), "", (), (), attempt="", watched=False)
     tasks = runners.Tasks([0], lambda _: False, str, str, lambda *_: submission)
-    engine = runners.Engine(clusters.DASK, (), 1, {})
+    engine = Engine(clusters.DASK, (), 1, {})
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     try:
         waiting = runners.Pending(folder, tasks)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lvae.encode.scenes.make import write_scenes
-from lvae.manifests.dataset import MANIFEST
+from lvae.manifests.manifest import MANIFEST
 from lvae.manifests.storage.folder import TEMPORARY
 from tests.conftest import SMALL_KL
 from tests.pipeline.cluster import Processes, dask, free_port, listens

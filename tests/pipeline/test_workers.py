@@ -70,7 +70,7 @@ def test_a_worker_that_sees_another_plan_refuses(dataset: Path, monkeypatch: pyt
 
 def test_other_weights_under_the_same_name_are_refused(dataset: Path) -> None:
     from lvae.encode.autoencoder import load
-    from lvae.encode.weights.read import save_safetensors
+    from lvae.encode.networks.base import save_safetensors
 
     before = forget_part(dataset, 0)
     weights = next((dataset / "weights").glob("*.safetensors"))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.train.data.batches import Batches, open_source, order
-from lvae.train.devices.device import Device, Ranks, ranks_of
-from lvae.train.loop.update import Batch
+from lvae.train.data.batches import Batch, Batches, open_source, order
+from lvae.train.devices.device import Device, Ranks
+from lvae.train.devices.open import ranks_of
 from tests.manifests.dataset_examples import build, encode, shard
 from tests.train.trainer_examples import train_config
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lvae.train.data.batches import Batch
 from lvae.train.loop.parameters import Parameters
-from lvae.train.loop.update import GIVE_IN_AFTER, TRUSTING_UPDATES, Batch, Updater
+from lvae.train.loop.update import GIVE_IN_AFTER, TRUSTING_UPDATES, Updater
 from tests.train.trainer_examples import batch, model_config, train_config, updater
 
 

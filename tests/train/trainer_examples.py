@@ -5,8 +5,9 @@ from typing import Any
 import torch
 
 from lvae.train.config import ModelConfig, TrainConfig
+from lvae.train.data.batches import Batch
 from lvae.train.devices.device import Device
-from lvae.train.loop.update import Batch, Updater
+from lvae.train.loop.update import Updater
 from lvae.train.model import HierarchicalVAE
 
 

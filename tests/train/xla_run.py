@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from lvae.manifests.dataset import Dataset
-from lvae.train.devices.device import open_device
+from lvae.train.devices.open import open_device
 from lvae.train.fit import fit
 from lvae.train.loop.session import Intervals, Watching
 from lvae.train.runs.resolve import resolved

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,12 +22,24 @@ from lvae.manifests.seeds import derive, permute
 from lvae.manifests.statistics import PIXEL_VALUES
 from lvae.train.config import TrainConfig
 from lvae.train.devices.device import Device, host_free_bytes
-from lvae.train.loop.update import Batch
 from lvae.train.network.noise import draw_drop
 
 Placement = Literal["auto", "disk", "memory", "device"]
 DEVICE_SHARE, MEMORY_SHARE = 0.25, 0.4  # of what is free, that a whole dataset may take unasked
 UPDATES_AHEAD = 2
+
+
+class Batch(NamedTuple):
+    """A rank's part of a micro-batch, on the device.
+
+    latents (b, C, h, w) float32; labels (b,) int64 and dropped (b,) bool, or None for an unconditional model; first:
+    the position of its first sample in the endless sequence of samples.
+    """
+
+    latents: Tensor
+    labels: Tensor | None
+    dropped: Tensor | None
+    first: int
 
 
 def order(first: int, count: int, latents: int, seed: int) -> NDArray[np.int64]:

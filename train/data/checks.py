@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lvae.manifests.dataset import MANIFEST, Dataset, FileEntry, read_manifest
+from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage.folder import Folder, folder_at
+from lvae.manifests.manifest import MANIFEST, FileEntry, read_manifest
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.open import folder_at
 from lvae.train.config import ModelConfig
 
 CHECKED_BYTES = 64 << 30  # of shards are read and checked at the start, about a minute; of larger ones only the sizes

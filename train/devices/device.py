@@ -18,7 +18,6 @@ global batch, and `put` spreads it over `parts` devices; the processes of a pod 
 the same data. Where files are written only `is_main` writes.
 """
 
-import importlib.util
 import os
 import resource
 from collections.abc import Callable, Iterable, Sequence
@@ -31,12 +30,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
-from lvae.train.devices.threefry import counted_normal, key_of
 
 Precision = Literal["float32", "bfloat16", "tf32"]
-KINDS = ("auto", "cpu", "cuda", "xla")
 
 Module = TypeVar("Module", bound=nn.Module)
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -50,51 +46,6 @@ class Ranks:
     world: int = 1
     local_rank: int = 0
     local_world: int = 1
-
-
-def ranks_of(environment: dict[str, str]) -> Ranks:
-    """What torchrun says; one process alone otherwise."""
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    if not all(name in environment for name in names):
-        return Ranks()
-    return Ranks(*(int(environment[name]) for name in names))
-
-
-def open_device(
-    kind: str = "auto", precision: Precision = "float32", compiled: bool = False, threads: int | None = None
-) -> "Device":
-    """The device of this process, joined with the other ranks. LvaeError for one that is not there.
-
-    kind: "auto" is a GPU, then a TPU, then the CPU. compiled: whether `compile` compiles. threads: of a CPU's
-    operations; PyTorch's choice otherwise.
-    """
-    if kind not in KINDS:
-        raise LvaeError(f"--device {kind}: there is no such device. Choose one of {', '.join(KINDS)}.")
-    ranks = ranks_of(dict(os.environ))
-    if kind == "auto":
-        kind = _best()
-    if kind == "xla":
-        if importlib.util.find_spec("torch_xla") is None:
-            raise LvaeError("--device xla: torch_xla is not installed. Install the extra: pip install latent-vae[tpu].")
-        if ranks.world > 1:
-            raise LvaeError("--device xla: one process drives all devices of a host. Start it without torchrun.")
-        return XlaDevice(precision)
-    if kind == "cuda":
-        if not torch.cuda.is_available():
-            raise LvaeError("--device cuda: PyTorch sees no GPU. Choose cpu, or install a build of PyTorch with CUDA.")
-        return CudaDevice(precision, compiled, ranks)
-    if precision == "tf32":
-        raise LvaeError("--precision tf32: only GPUs have it. Choose float32 or bfloat16.")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    return Device(precision, compiled, ranks)
-
-
-def _best() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    tpu = os.environ.get("PJRT_DEVICE") == "TPU" or Path("/dev/accel0").exists()
-    return "xla" if tpu and importlib.util.find_spec("torch_xla") is not None else "cpu"
 
 
 class Device:
@@ -232,111 +183,6 @@ class Device:
     def free_bytes(self) -> int | None:
         """Memory that a rank may still take on the device; None where unknown."""
         return host_free_bytes() // self.local_world
-
-
-class CudaDevice(Device):
-    """One GPU per rank, chosen by the rank on its machine."""
-
-    kind = "cuda"
-
-    def __init__(self, precision: Precision, compiled: bool, ranks: Ranks):
-        if ranks.local_rank >= torch.cuda.device_count():
-            raise LvaeError(
-                f"rank {ranks.local_rank} has no GPU: this machine has {torch.cuda.device_count()}. "
-                "Give torchrun --nproc-per-node that number."
-            )
-        torch.cuda.set_device(ranks.local_rank)
-        super().__init__(precision, compiled, ranks)
-        self.torch_device = torch.device("cuda", ranks.local_rank)
-        tf32 = precision == "tf32"
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-        torch.backends.cudnn.benchmark = True
-
-    def _join(self) -> None:
-        if self.world > 1 and not dist.is_initialized():
-            dist.init_process_group("cpu:gloo,cuda:nccl")
-
-    def describe(self) -> str:
-        return torch.cuda.get_device_name(self.torch_device)
-
-    def pin(self, tensor: Tensor) -> Tensor:
-        return tensor.pin_memory()
-
-    def normals(self, seed: int, first: int, count: int, size: int) -> Tensor:
-        """A function of (seed, first): of the update and the rank. The GPU's generator knows no rows."""
-        generator = torch.Generator(self.torch_device).manual_seed(derive(seed, "noise", first) >> 1)
-        return torch.randn(count, size, generator=generator, device=self.torch_device)
-
-    def synchronize(self) -> None:
-        torch.cuda.synchronize(self.torch_device)
-
-    def peak_bytes(self) -> int | None:
-        return torch.cuda.max_memory_allocated(self.torch_device)
-
-    def free_bytes(self) -> int | None:
-        return int(torch.cuda.mem_get_info(self.torch_device)[0])
-
-
-class XlaDevice(Device):
-    """All XLA devices of this host in one process. Operations are recorded; `mark_step` compiles and runs them."""
-
-    kind = "xla"
-
-    def __init__(self, precision: Precision):
-        if precision == "tf32":
-            raise LvaeError("--precision tf32: only GPUs have it. Choose float32 or bfloat16.")
-        super().__init__(precision)
-        import numpy as np
-        import torch_xla
-        import torch_xla.distributed.spmd as spmd
-        from torch_xla import runtime
-
-        runtime.use_spmd()
-        self._xla, self._spmd, self._runtime = torch_xla, spmd, runtime
-        self.torch_device = torch_xla.device()
-        self.parts = runtime.global_runtime_device_count()
-        self.stops_together = runtime.process_count() == 1
-        self._mesh = spmd.Mesh(np.arange(self.parts), (self.parts,), ("data",))
-
-    @property
-    def is_main(self) -> bool:
-        return bool(self._runtime.process_index() == 0)
-
-    def describe(self) -> str:
-        return f"{self.parts} XLA devices ({self._runtime.device_type()})"
-
-    def place(self, module: Module) -> Module:
-        return module.to(self.torch_device)
-
-    def put(self, tensor: Tensor) -> Tensor:
-        moved = tensor.to(self.torch_device)
-        self._spmd.mark_sharding(moved, self._mesh, ("data", *(None,) * (tensor.dim() - 1)))
-        return moved
-
-    def operand(self, number: int) -> Tensor:
-        # Of one dimension: zeros and ones without any become constants of the program, too.
-        return self.put_whole(torch.tensor([number], dtype=torch.int32)).squeeze(0)
-
-    def compile(self, function: Function) -> Function:
-        return function
-
-    def normals(self, seed: int, first: int, count: int, size: int) -> Tensor:
-        """Entry (i, j) is a function of (seed, first, i, j), however many devices share the work."""
-        noise = counted_normal(self.put_whole(key_of(derive(seed, "noise", first))), count, size)
-        self._spmd.mark_sharding(noise, self._mesh, ("data", None))
-        return noise
-
-    def mark_step(self) -> None:
-        self._xla.sync()
-
-    def synchronize(self) -> None:
-        self._xla.sync(wait=True)
-
-    def peak_bytes(self) -> int | None:
-        return None
-
-    def free_bytes(self) -> int | None:
-        return None
 
 
 def host_free_bytes() -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lvae.train.config import TrainConfig
+from lvae.train.data.batches import Batch
 from lvae.train.devices.device import Device
 from lvae.train.loop.adam import Adam, learning_rate
 from lvae.train.loop.parameters import Parameters
@@ -21,19 +22,6 @@ from lvae.train.network.noise import noise_shapes
 TRUSTING_UPDATES = 1000  # while the model still settles, large gradients are no sign of trouble
 GIVE_IN_AFTER = 25  # updates skipped one after another because the gradient's norm exceeds the threshold
 MEASURED = ("loss_nats", "reconstruction_nats", "rate_nats", "spectral", "gradient_norm", "learning_rate")
-
-
-class Batch(NamedTuple):
-    """A rank's part of a micro-batch, on the device.
-
-    latents (b, C, h, w) float32; labels (b,) int64 and dropped (b,) bool, or None for an unconditional model; first:
-    the position of its first sample in the endless sequence of samples.
-    """
-
-    latents: Tensor
-    labels: Tensor | None
-    dropped: Tensor | None
-    first: int
 
 
 class Decision(NamedTuple):

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from lvae.manifests import records
-from lvae.manifests.dataset import WRITTEN_BY, Dataset, Manifest, Statistics
+from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import WRITTEN_BY, Manifest, Statistics
 from lvae.manifests.parts.plan import AutoencoderRecord, ImageSettings
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import Folder

@@ -14,10 +14,8 @@ from lvae.evaluate.figures.drawing import (
     INK,
     MARGIN,
     PAPER,
-    SMALL,
     TITLE,
     font,
-    text_size,
     wrapped,
 )
 
@@ -125,44 +123,3 @@ def _text(
 ) -> None:
     for number, line in enumerate(lines):
         draw.text((x, y + number * step), line, colour, font(size))
-
-
-@dataclass(frozen=True)
-class Shares:
-    """What each part of a whole has: names and values of the parts, in their order."""
-
-    title: str
-    names: Sequence[str]
-    values: Sequence[float]
-
-
-def shares_chart(panels: Sequence[Shares], title: str, note: str = "", width: int = 760) -> Image.Image:
-    """Horizontal bars, a panel for each whole, every bar a share of its own whole: value and percentage beside it."""
-    line = CAPTION + 10
-    lines, notes = wrapped(title, width - 2 * MARGIN, TITLE), wrapped(note, width - 2 * MARGIN, CAPTION) if note else []
-    names = max(text_size(name, CAPTION)[0] for panel in panels for name in panel.names)
-    top = MARGIN + len(lines) * (TITLE + 8) + len(notes) * (CAPTION + 6) + 8
-    titles = [wrapped(panel.title, width - 2 * MARGIN, CAPTION) for panel in panels]
-    height = top + sum(
-        len(heading) * (CAPTION + 6) + 4 + line * len(panel.names) + GAP
-        for heading, panel in zip(titles, panels, strict=True)
-    )
-    canvas = Image.new("RGB", (width, height + MARGIN), PAPER)
-    draw = ImageDraw.Draw(canvas)
-    _text(draw, lines, MARGIN, MARGIN, TITLE, TITLE + 8, INK)
-    _text(draw, notes, MARGIN, MARGIN + len(lines) * (TITLE + 8), CAPTION, CAPTION + 6, FAINT)
-    left, room = MARGIN + names + 12, width - 2 * MARGIN - names - 12 - 150
-    largest = max(value / max(sum(panel.values), 1e-30) for panel in panels for value in panel.values)
-    y = top
-    for number, (panel, heading) in enumerate(zip(panels, titles, strict=True)):
-        _text(draw, heading, MARGIN, y, CAPTION, CAPTION + 6, INK)
-        y += len(heading) * (CAPTION + 6) + 4
-        whole = max(sum(panel.values), 1e-30)
-        for name, value in zip(panel.names, panel.values, strict=True):
-            long = max(1, round(room * value / whole / max(largest, 1e-30)))
-            draw.text((MARGIN + names - text_size(name, CAPTION)[0], y), name, INK, font(CAPTION))
-            draw.rectangle((left, y + 2, left + long, y + line - 6), fill=COLOURS[number % len(COLOURS)])
-            draw.text((left + long + 8, y), f"{value:.1f} nats, {value / whole:.1%}", FAINT, font(SMALL + 1))
-            y += line
-        y += GAP
-    return canvas

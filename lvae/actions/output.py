@@ -1,7 +1,16 @@
-"""A dataset in a few lines, for a person."""
+"""What commands print: JSON, and a dataset in a few lines."""
 
-from lvae.manifests.dataset import Manifest
+import json
+from typing import Any
+
+import click
+
+from lvae.manifests.manifest import Manifest
 from lvae.manifests.messages import counted
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=1, sort_keys=True))
 
 
 def summary(name: str, manifest: Manifest) -> str:

@@ -1,0 +1,94 @@
+"""What every source of images offers: its rows, and a reader of their bytes."""
+
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from lvae.encode.files import locations as places
+from lvae.encode.files.locations import Seen
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.rows import ImageRow
+
+
+class Source(Protocol):
+    """What a SOURCE holds.
+
+    kind: "folder", "list", "lmdb", "npy", "npz", "parquet", "synthetic", "tar" or "zip".
+    location: the SOURCE as an absolute path or pattern, for `open_reader` and `open_source` elsewhere on this machine.
+    classes: their names, or None. Final once `rows()` is through, as are `counts` and `warnings`.
+    counts: what was found beside images, such as "hidden files", "not images", "unlabelled".
+    warnings: lines for a person.
+    seen: a hash over size and time (or ETag) of the files that the rows of the last `rows()` lie in, as far as it went
+        (a file counts before its first row is handed out): where it differs, the images need a closer look.
+    """
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def location(self) -> str: ...
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...
+    @property
+    def counts(self) -> dict[str, int]: ...
+    @property
+    def warnings(self) -> list[str]: ...
+    @property
+    def seen(self) -> places.Seen: ...
+
+    def rows(self) -> Iterator[ImageRow]:
+        """The images, in the same order every time. Raises LvaeError for what is damaged, and where there are none."""
+
+
+class Reader(Protocol):
+    """Hands out the bytes of listed images. Any number of threads may read; it can be pickled."""
+
+    def read(self, row: ImageRow) -> bytes:
+        """The bytes of one image's file.
+
+        Raises OSError where the storage fails (try again), ImageRejected where this one member is at fault, and
+        LvaeError where the source is not what it was when listed.
+        """
+
+    def close(self) -> None: ...
+
+
+READ_DELAYS = (0.5, 2.0, 8.0)  # seconds before each further try at bytes that could not be read
+
+
+def read_bytes(row: ImageRow, reader: Reader) -> bytes:
+    """The bytes of an image, with a few patient tries. A file that is gone or shorter than listed is not waited for."""
+    for delay in (*READ_DELAYS, None):
+        try:
+            data = reader.read(row)
+        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+            raise LvaeError(
+                f"{row.key}: cannot be read any more ({error.strerror}). Restore it, or scan anew."
+            ) from error
+        except OSError:
+            if delay is None:
+                raise
+            time.sleep(delay)
+        else:
+            if len(data) != row.length and row.offset >= 0:
+                raise LvaeError(f"{row.key}: has {len(data)} bytes, and had {row.length} when it was listed.")
+            return data
+    raise AssertionError("unreachable")
+
+
+class Notes:
+    """The part of a source that is begun anew with every listing."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.warnings: list[str] = []
+        self.seen = Seen()
+
+    def begin_again(self) -> None:
+        """Counts and warnings stay the same objects: walks that were handed them go on filling them."""
+        self.counts.clear()
+        self.warnings.clear()
+        self.seen = Seen()
+
+    def count(self, what: str) -> None:
+        """One more of what is no image to be listed."""
+        self.counts[what] = self.counts.get(what, 0) + 1

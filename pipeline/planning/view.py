@@ -1,0 +1,160 @@
+"""The settings of a view, from options, plan and earlier views."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lvae.manifests import records
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import Manifest, view_settings
+from lvae.manifests.messages import option_of, value_of
+from lvae.manifests.parts.plan import Plan, first_difference
+from lvae.manifests.parts.receipts import finished
+from lvae.manifests.statistics import Normalization
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.views.selection import resolve_selection
+from lvae.manifests.views.view import ViewSettings, read_view
+
+SPACE_SLACK = 64 << 20  # bytes beside raw latents and shards: rows, receipts, weights, temporary files
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """What decides a view, as given on the command line; None where not given."""
+
+    normalization: str | None = None
+    format: str | None = None
+    shard_size: int | None = None
+    dtype: str | None = None
+    seed: int | None = None
+    split: dict[str, str] | None = None
+    only_classes: tuple[str, ...] | None = None
+    without_classes: tuple[str, ...] | None = None
+    without_keys: Path | None = None
+    limit: int | None = None
+    everything: bool = False
+
+
+def view_settings_of(
+    folder: Folder,
+    plan: Plan,
+    options: ViewOptions,
+    manifest: Manifest | None,
+    default: ViewSettings | None = None,
+) -> ViewSettings:
+    """Options over those of the view that is there, over the defaults.
+
+    Where the manifest is lost, a view that was begun still says how.
+    """
+    there = view_settings(manifest) if manifest is not None else default or begun_view(folder)
+    settings = there or ViewSettings(seed=plan.encoded().seed)
+    given: dict[str, Any] = {
+        name: value
+        for name in ("format", "shard_size", "dtype", "seed")
+        if (value := getattr(options, name)) is not None
+    }
+    if options.normalization is not None:
+        given |= read_normalization(options.normalization, plan.encoded().latent_shape[0])
+    settings = replace(settings, **given)
+    if settings.dtype == "uint8" and not plan.encoded().autoencoder.pixels:
+        raise LvaeError("--dtype uint8: only pixels are stored as bytes. Choose float16 or float32.")
+    if settings.shard_size < 1:
+        raise LvaeError(f"--shard-size {settings.shard_size}: must be at least 1.")
+    selecting = (options.split, options.only_classes, options.without_classes, options.without_keys, options.limit)
+    if options.everything or any(option is not None for option in selecting):
+        keys = read_keys(options.without_keys) if options.without_keys is not None else None
+        selection = resolve_selection(
+            plan.listing.classes, options.only_classes, keys, options.limit, options.split, options.without_classes
+        )
+        settings = replace(settings, selection=selection)
+    return settings
+
+
+def begun_view(folder: Folder) -> ViewSettings | None:
+    """The settings of the only view that lies in a folder without a manifest."""
+    views = [name.split("/")[1] for name in folder.names("shards") if name.endswith("/view.json")]
+    if len(views) != 1:
+        return None
+    try:
+        return read_view(folder, views[0]).settings
+    except LvaeError:
+        return None
+
+
+def read_normalization(name_or_file: str, channels: int) -> dict[str, Any]:
+    """channel, scalar or none; or JSON, in a file or as it is, with shift and scale: a number each or one a channel."""
+    if name_or_file in ("channel", "scalar", "none"):
+        return {"normalization": name_or_file, "shift": None, "scale": None}
+    try:
+        inline = name_or_file.lstrip().startswith("{")
+        data = name_or_file.encode() if inline else Path(name_or_file).read_bytes()
+    except OSError as error:
+        raise LvaeError(
+            f"--normalization {name_or_file}: is none of channel, scalar, none, and no file that can be read "
+            f"({error.strerror})."
+        ) from error
+    content = records.loads(data, name_or_file)
+    if not isinstance(content, dict) or not {"shift", "scale"} <= set(content):
+        raise LvaeError(f'{name_or_file}: must be JSON like {{"shift": [...], "scale": [...]}}.')
+    given = Normalization.given(content["shift"], content["scale"], channels)
+    return {"normalization": "given", "shift": given.shift, "scale": given.scale}
+
+
+def read_keys(path: Path) -> list[str]:
+    """One key a line."""
+    try:
+        lines = path.read_bytes().decode().split("\n")  # and at nothing else that a key may hold
+        return [key for line in lines if (key := line.removesuffix("\r"))]
+    except (OSError, UnicodeDecodeError) as error:
+        raise LvaeError(f"--without-keys {path}: cannot be read ({error}).") from error
+
+
+def check_space(folder: Folder, plan: Plan, settings: ViewSettings) -> None:
+    """LvaeError where what is still to be written cannot fit."""
+    if folder.remote:
+        return
+    missing = sum(
+        plan.listing.place(part).rows for part in range(plan.listing.parts) if finished(folder, plan, part) is None
+    )
+    raw, _ = expected_bytes(plan, settings, missing)
+    begun = folder.exists(f"shards/{settings.name(plan)}")
+    _, shards = expected_bytes(plan, settings, missing if begun else plan.listing.images)
+    free = folder.free_bytes()
+    if raw + shards + SPACE_SLACK > free:
+        raise LvaeError(
+            f"{folder}: about {readable(raw + shards + SPACE_SLACK)} are needed and {readable(free)} are free. "
+            "Free some space, or name a folder on another disk."
+        )
+
+
+def expected_bytes(plan: Plan, settings: ViewSettings, images: int) -> tuple[int, int]:
+    """Bytes of raw parts and of shards, were every image of so many used."""
+    encoding = plan.encoded()
+    latents = images * encoding.image.orientations
+    raw_values = encoding.raw_shape[0] * encoding.raw_shape[1] * encoding.raw_shape[2]
+    width = {"float16": 2, "float32": 4, "uint8": 1}[settings.dtype]
+    member = 2048 if settings.format == "webdataset" else 16
+    return latents * raw_values * (1 if encoding.raw_dtype == "uint8" else 4), latents * (raw_values * width + member)
+
+
+def readable(size: float) -> str:
+    """Bytes for a person."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def settings_for(folder: Folder, plan: Plan, options: ViewOptions, manifest: Manifest | None) -> ViewSettings:
+    """The view that `encode` writes: as given, or as it is. Another one is `lvae shard`'s to make."""
+    settings = view_settings_of(folder, plan, options, manifest)
+    if manifest is not None:
+        difference = first_difference(view_settings(manifest), settings)
+        if difference:
+            name, before, now = difference
+            raise LvaeError(
+                f"{folder}: its view has {option_of(name)} {value_of(before)}, but this command says {value_of(now)}. "
+                "Use 'lvae shard' for another view."
+            )
+    return settings

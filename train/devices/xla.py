@@ -1,0 +1,71 @@
+"""Training on XLA devices (TPU)."""
+
+import torch
+from torch import Tensor
+
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.seeds import derive
+from lvae.train.devices.device import Device, Function, Module, Precision
+from lvae.train.devices.threefry import counted_normal, key_of
+
+
+class XlaDevice(Device):
+    """All XLA devices of this host in one process. Operations are recorded; `mark_step` compiles and runs them."""
+
+    kind = "xla"
+
+    def __init__(self, precision: Precision):
+        if precision == "tf32":
+            raise LvaeError("--precision tf32: only GPUs have it. Choose float32 or bfloat16.")
+        super().__init__(precision)
+        import numpy as np
+        import torch_xla
+        import torch_xla.distributed.spmd as spmd
+        from torch_xla import runtime
+
+        runtime.use_spmd()
+        self._xla, self._spmd, self._runtime = torch_xla, spmd, runtime
+        self.torch_device = torch_xla.device()
+        self.parts = runtime.global_runtime_device_count()
+        self.stops_together = runtime.process_count() == 1
+        self._mesh = spmd.Mesh(np.arange(self.parts), (self.parts,), ("data",))
+
+    @property
+    def is_main(self) -> bool:
+        return bool(self._runtime.process_index() == 0)
+
+    def describe(self) -> str:
+        return f"{self.parts} XLA devices ({self._runtime.device_type()})"
+
+    def place(self, module: Module) -> Module:
+        return module.to(self.torch_device)
+
+    def put(self, tensor: Tensor) -> Tensor:
+        moved = tensor.to(self.torch_device)
+        self._spmd.mark_sharding(moved, self._mesh, ("data", *(None,) * (tensor.dim() - 1)))
+        return moved
+
+    def operand(self, number: int) -> Tensor:
+        # Of one dimension: zeros and ones without any become constants of the program, too.
+        return self.put_whole(torch.tensor([number], dtype=torch.int32)).squeeze(0)
+
+    def compile(self, function: Function) -> Function:
+        return function
+
+    def normals(self, seed: int, first: int, count: int, size: int) -> Tensor:
+        """Entry (i, j) is a function of (seed, first, i, j), however many devices share the work."""
+        noise = counted_normal(self.put_whole(key_of(derive(seed, "noise", first))), count, size)
+        self._spmd.mark_sharding(noise, self._mesh, ("data", None))
+        return noise
+
+    def mark_step(self) -> None:
+        self._xla.sync()
+
+    def synchronize(self) -> None:
+        self._xla.sync(wait=True)
+
+    def peak_bytes(self) -> int | None:
+        return None
+
+    def free_bytes(self) -> int | None:
+        return None
