@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO ?= demo
 DEMO_MINUTES ?= 10
 CLUSTER_JOBS ?= 2
-CLUSTER_TESTS := tests/pipeline/test_random_faults.py tests/pipeline/test_clusters.py tests/pipeline/test_clusters_pictures.py tests/pipeline/test_s3.py
+CLUSTER_TESTS := tests/pipeline/jobs/test_random_faults.py tests/pipeline/jobs/test_clusters.py tests/pipeline/jobs/test_clusters_decode.py tests/pipeline/jobs/test_s3.py
 
 .PHONY: demo test lint types pytest slow faults life fuzz .venv-cluster/wheel test-xla test-cluster faults-cluster bench clean
 
@@ -37,13 +37,13 @@ slow: .venv/installed-test
 	$(BIN)/python -m pytest -m slow
 
 faults: .venv/installed-test
-	$(BIN)/python -m pytest -m slow tests/pipeline/test_faults.py tests/pipeline/test_storage_faults.py
+	$(BIN)/python -m pytest -m slow tests/pipeline/jobs/test_faults.py tests/pipeline/jobs/test_storage_faults.py
 
 life: .venv/installed-test  # of a dataset after its first day, and the stories of docs/datasets.md
-	$(BIN)/python -m pytest -n 2 -m slow tests/pipeline/test_life.py tests/test_docs_datasets.py
+	$(BIN)/python -m pytest -n 2 -m slow tests/pipeline/jobs/test_life.py tests/test_docs_datasets.py
 
 fuzz: .venv/installed-test  # for example make fuzz FUZZ='--minutes 60 --readers zip,tar'
-	$(BIN)/python tests/encode/fuzz.py $(FUZZ)
+	$(BIN)/python -m tests.encode.fuzz $(FUZZ)
 
 # torch_xla 2.9 works with torch 2.9 alone, which brings the CUDA stack along: 7 GB, some minutes.
 .venv-xla/installed: setup.cfg pyproject.toml constraints.txt

@@ -1,7 +1,7 @@
 """First-stage autoencoders: what one does, and how one is built or loaded.
 
-Which ones there are stands in architectures.py, the networks in ldm.py, tiny.py and pixels.py, the reading of files of
-weights in weights.py.
+Which ones there are: encode/catalogue/architectures.py. The networks: encode/networks/. Reading files of weights:
+encode/weights/.
 """
 
 from collections.abc import Mapping

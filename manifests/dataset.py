@@ -1,7 +1,7 @@
 """Datasets: manifest.json, and opening what it describes.
 
 The manifest is written last and swapped in one step, so a folder with one is complete. Opening checks it and maps
-the shards; whether every byte is as it was written is the question of verification.py.
+the shards; whether every byte is as it was written is the question of manifests/verify/verify.py.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,6 @@
 """The published checkpoints, torch's and Flax's, as models of ours, and a model of ours under the published names.
 
-Which architecture weights have: published_shapes.py. What files hold: published_files.py, and Flax's names and layouts:
-published_flax.py.
+The files' architectures, names and layouts: train/published_weights/.
 """
 
 from collections.abc import Mapping

@@ -16,7 +16,7 @@ class Shaped(Protocol):
 
 
 def recognize(tensors: Mapping[str, Shaped], source: str = "these weights") -> Spec:
-    """The architecture that tensors under canonical names (see weights_names.py) come from.
+    """The architecture that tensors under canonical names (see encode/weights/names.py) come from.
 
     Only the shapes that tell architectures apart are looked at; `load_state` demands every one.
     """

@@ -4,7 +4,8 @@ TAESD itself has f = 8 and one width throughout. Here the width may grow from le
 see squares of pixels as channels, which saves the costly convolutions at full resolution.
 
 Names are `encoder.layers.N...` and `decoder.layers.N...`, as in diffusers' AutoencoderTiny. TAESD's own files number
-the encoder's layers alike and the decoder's from one more, since their layer 0 is the clamp (weights.py maps them).
+the encoder's layers alike and the decoder's from one more, since their layer 0 is the clamp (encode/weights/
+read.py maps them).
 """
 
 import torch

@@ -6,7 +6,7 @@
     reader.read(rows[0])                                 # -> the bytes of a file, for images.open_image
 
 A broken image is listed like any other: it is rejected when it is opened. Only what is no image by its name (see
-sources_names.py) is not listed, but counted. A URL of fsspec stands wherever a path does; one of a folder ends in a
+naming.py) is not listed, but counted. A URL of fsspec stands wherever a path does; one of a folder ends in a
 slash.
 """
 

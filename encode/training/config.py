@@ -25,7 +25,7 @@ class FitConfig:
         of the codebook's loss (vq). latent_noise: what a deterministic latent is disturbed by, in its channel's
         standard deviations.
     sharpen_after: updates before the next two terms join.
-    contrast_weight: of the difference in local contrast (contrast.py). adversarial_weight: of the discriminator's
+    contrast_weight: of the difference in local contrast (sharpness.py). adversarial_weight: of the discriminator's
         verdict, relative to the reconstruction's gradient (0: no discriminator), whose networks has
         `discriminator_layers`.
     perceptual_weight: of LPIPS, whose files have the hash `perceptual_sha256` (None: without it).

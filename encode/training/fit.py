@@ -1,7 +1,7 @@
 """Training a first-stage autoencoder: the loop, what it writes, and how it goes on.
 
     OUT/fit.json                 the settings; another command into the same folder is refused
-    OUT/pictures.bin, .json      the pictures, reduced (fit_data.py)
+    OUT/pictures.bin, .json      the pictures, reduced (data.py)
     OUT/metrics.jsonl            a line every so many updates
     OUT/checkpoints/             everything that decides what comes next, exactly
     OUT/previews/                validation pictures beside their reconstructions

@@ -1,6 +1,6 @@
 """Weights of autoencoders: any file or folder they come in, told apart by content. No file's code is ever run.
 
-The formats are in manifests/tensors/open.py, folders in weights_folder.py, the names of tensors in weights_names.py.
+The formats are in manifests/tensors/open.py, folders in folder.py, the names of tensors in names.py.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Pictures to be scored, as they come: out of an .npz, or decoded from latents (source_stacks.py: any other source)."""
+"""Pictures to be scored, as they come: out of an .npz, or decoded from latents (streams.py: any other source)."""
 
 import os
 import zipfile

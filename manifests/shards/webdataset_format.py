@@ -1,6 +1,6 @@
 """Shards as tars for WebDataset, whose latents can be mapped.
 
-All samples of a split have the same size (tar_frames.py), so the latents of a tar are one strided array in the file.
+All samples of a split have the same size (tar_template.py), so the latents of a tar are one strided array in the file.
 A tar laid out as `write_shard` does it is mapped. Any other tar of the same members (written by WebDataset's own
 TarWriter, say) is looked through member by member first.
 """

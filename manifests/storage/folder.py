@@ -1,7 +1,7 @@
 """The one layer through which a dataset's files are written: whole or not at all.
 
 A name is relative to the folder and uses forward slashes. On a local disk a file is written under .tmp/, flushed to
-the disk, then renamed; on an object store it is put under its final name in one request (storage_remote.py). Nothing
+the disk, then renamed; on an object store it is put under its final name in one request (object_store.py). Nothing
 else creates, renames or removes a file of a dataset.
 """
 

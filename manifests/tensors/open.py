@@ -1,7 +1,7 @@
 """Files of weights, told apart by content: which tensors they hold, unread. No file's code is ever run.
 
-The formats: weights_safetensors.py, weights_torch.py (with weights_archive.py, weights_pickle.py and
-weights_objects.py), weights_msgpack.py. Nothing here needs torch before a tensor is read.
+The formats: safetensors_files.py, torch_files.py (with zip_archive.py, pickle_reader.py and
+pickle_objects.py), flax_files.py. Nothing here needs torch before a tensor is read.
 """
 
 from collections.abc import Mapping

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.tensors.pickle_objects import _printable
 
 
 @dataclass(frozen=True)
@@ -79,3 +78,8 @@ def refuse_dangerous(values: Iterable[object]) -> None:
                 f"calls {_printable(value)}, which could run code, so the file was made to do harm or is broken. "
                 "Nothing of it was run; do not open it with other programs either."
             )
+
+
+def _printable(name: Global) -> str:
+    text = str(name)
+    return text if text.isprintable() and len(text) <= 100 else f"{ascii(text)[:100]}..."

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from lvae.manifests.tensors.pickle_denylist import Global, refuse_dangerous
+from lvae.manifests.tensors.pickle_denylist import Global, _printable, refuse_dangerous
 
 MAX_SIDES = 16  # of a tensor
 MAX_INT = 1 << 62
@@ -291,8 +291,3 @@ def _tensor(items: tuple[object, ...], typed: bool = False) -> PickledTensor:
 
 def _is_length(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < MAX_INT
-
-
-def _printable(name: Global) -> str:
-    text = str(name)
-    return text if text.isprintable() and len(text) <= 100 else f"{ascii(text)[:100]}..."

@@ -1,7 +1,7 @@
 """One submission of a Beam job, as a process of its own: `python -m lvae.pipeline.beam.submission SPEC.json`.
 
-The command that starts it watches it from outside (runners.py), and what it has achieved is read from receipts. So
-this process may die at any moment without loss.
+The command that starts it watches it from outside (pipeline/engines/submit.py), and what it has achieved is read
+from receipts. So this process may die at any moment without loss.
 """
 
 import ctypes

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from machine import describe
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "encode"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lvae.encode.autoencoder import load
 from lvae.encode.encoder import Encoder, keep_memory

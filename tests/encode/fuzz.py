@@ -166,7 +166,7 @@ def place_of(error: BaseException) -> str:
 
 def work(name: str, seed: int, seconds: float, current: Path, findings: Path) -> None:
     """The process of one reader: case after case until the time is over."""
-    from fuzz_targets import TARGETS
+    from tests.encode.fuzz_targets import TARGETS
 
     target = TARGETS[name]
     warnings.simplefilter("error")
@@ -216,7 +216,7 @@ def watch(name: str, minutes: float, seed: int, findings: Path) -> None:
             arguments = ["--child", name, str(seed), str(left), str(current), str(findings)]
             said = Path(folder) / "said"  # by C libraries as well: TIFF's complains on stderr whatever one does
             with said.open("w") as file:
-                command = ["nice", "-n", "19", sys.executable, __file__, *arguments]
+                command = ["nice", "-n", "19", sys.executable, "-m", "tests.encode.fuzz", *arguments]
                 process = subprocess.run(command, stderr=file)
             if process.returncode == 0:
                 return
@@ -233,7 +233,7 @@ def children_seconds() -> float:
 
 
 def again(name: str, paths: list[Path]) -> None:
-    from fuzz_targets import TARGETS
+    from tests.encode.fuzz_targets import TARGETS
 
     warnings.simplefilter("error")
     with tempfile.TemporaryDirectory() as folder:
@@ -250,7 +250,7 @@ def again(name: str, paths: list[Path]) -> None:
 
 
 def main() -> None:
-    from fuzz_targets import TARGETS
+    from tests.encode.fuzz_targets import TARGETS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10, help="of the processor, for each reader")

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from source_examples import listed, png, refused
 
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources.base import read_bytes
 from lvae.encode.sources.open import open_reader
 from lvae.manifests.errors import LvaeError
+from tests.encode.source_examples import listed, png, refused
 
 
 def with_late_directory(data: bytes) -> bytes:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_examples import CLASSES, Contents, Example, build, encode, files_of, flip, resign
 
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
@@ -18,6 +17,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import read_manifest
 from lvae.manifests.publishing.publish import drop_raw
 from lvae.manifests.storage.folder import Folder
+from tests.manifests.dataset_examples import CLASSES, Contents, Example, build, encode, files_of, flip, resign
 
 
 @pytest.fixture(scope="module")

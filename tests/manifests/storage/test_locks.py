@@ -1,0 +1,186 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage import locks
+from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.locks import LOCK, writing
+from lvae.manifests.storage.object_store import RemoteFolder
+
+HOLD = """
+import sys, time
+from lvae.manifests.storage.locks import writing
+from lvae.manifests.storage import Folder
+with writing(Folder(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+REFUSED = r"^\S+: another lvae command is writing here\. Wait for it to end, or stop it\.$"
+
+
+@contextmanager
+def holder(root: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own that holds the lock."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(root)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_holder_is_refused_at_once(tmp_path: Path) -> None:
+    with writing(Folder(tmp_path)), pytest.raises(LvaeError, match=REFUSED), writing(Folder(tmp_path)):
+        pass
+
+
+def test_another_process_is_refused_until_the_holder_is_killed(tmp_path: Path) -> None:
+    with holder(tmp_path) as process:
+        with pytest.raises(LvaeError, match=REFUSED), writing(Folder(tmp_path)):
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        with writing(Folder(tmp_path)):
+            pass
+
+
+def test_a_lock_is_free_again_afterwards_and_after_an_error(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), writing(Folder(tmp_path)):
+            raise ZeroDivisionError
+    with writing(Folder(tmp_path)):
+        pass
+
+
+def test_a_folder_made_for_nothing_goes_and_others_stay(tmp_path: Path) -> None:
+    there, used = tmp_path / "there", tmp_path / "used"
+    there.mkdir()
+    for root in (tmp_path / "made", there, used):
+        with pytest.raises(ZeroDivisionError), writing(Folder(root)):
+            if root == used:
+                (root / "file").write_bytes(b"kept")
+            raise ZeroDivisionError
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there", "used"]
+    assert (used / "file").read_bytes() == b"kept"
+
+
+def test_a_lock_file_that_is_taken_away_before_it_is_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opens_and_loses(path: Path, *more: int) -> int:
+        monkeypatch.undo()
+        descriptor = os.open(path, *more)
+        path.unlink()
+        return descriptor
+
+    monkeypatch.setattr(os, "open", opens_and_loses)
+    with writing(Folder(tmp_path)), pytest.raises(LvaeError, match=REFUSED), writing(Folder(tmp_path)):
+        pass
+
+
+def test_a_refused_one_does_not_free_the_lock(tmp_path: Path) -> None:
+    with holder(tmp_path):
+        for _ in range(2):
+            with pytest.raises(LvaeError, match=REFUSED), writing(Folder(tmp_path)):
+                pass
+
+
+def test_two_datasets_are_written_at_once(tmp_path: Path) -> None:
+    with writing(Folder(tmp_path / "a")), writing(Folder(tmp_path / "b")):
+        pass
+
+
+def test_what_a_killed_holder_left_is_no_lock(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_bytes(b"left behind")
+    with writing(Folder(tmp_path)):
+        pass
+
+
+def test_all_folders_made_for_nothing_go_again(tmp_path: Path) -> None:
+    dataset = tmp_path / "a/b/c"
+    with pytest.raises(LvaeError, match="refused"), writing(Folder(dataset)):
+        (dataset / ".tmp").mkdir()  # as a file that was begun leaves it
+        raise LvaeError("refused")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["plan.json", ".tmp/half"])
+def test_folders_with_something_in_them_stay(tmp_path: Path, name: str) -> None:
+    kept = tmp_path / "a/b" / name
+    with pytest.raises(LvaeError, match="refused"), writing(Folder(tmp_path / "a/b")):
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_bytes(b"kept")
+        raise LvaeError("refused")
+    assert kept.read_bytes() == b"kept"
+
+
+def test_a_folder_that_somebody_removed_hides_no_error(tmp_path: Path) -> None:
+    with pytest.raises(LvaeError, match="the reason"), writing(Folder(tmp_path / "a")):
+        shutil.rmtree(tmp_path / "a")
+        raise LvaeError("the reason")
+
+
+def test_a_folder_that_goes_while_the_lock_is_taken_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another command does that made it for nothing."""
+    opened, going = os.open, iter([True, True, False])
+
+    def after_somebody_removed_it(path: Path, *arguments: int) -> int:
+        if next(going, False):
+            path.parent.rmdir()
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", after_somebody_removed_it)
+    with writing(Folder(tmp_path / "a")):
+        assert (tmp_path / "a" / LOCK).exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with (
+        pytest.raises(LvaeError, match=r"file/dataset: cannot be written to"),
+        writing(Folder(tmp_path / "file/dataset")),
+    ):
+        pass
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteFolder]:
+    """An object store on which leases are short."""
+    for name, seconds in {"BEAT_SECONDS": 0.05, "LEASE_SECONDS": 0.5, "SETTLING_SECONDS": 0.05}.items():
+        monkeypatch.setattr(locks, name, seconds)
+    yield RemoteFolder("memory://bucket/leased")
+    with suppress(FileNotFoundError):
+        fsspec.filesystem("memory").rm("/bucket", recursive=True)
+
+
+def test_a_lease_is_held_by_one_and_given_back(store: RemoteFolder) -> None:
+    with writing(store), pytest.raises(LvaeError, match="another lvae command is writing here"), writing(store):
+        pass
+    assert not store.exists(LOCK)
+    with writing(store):
+        pass
+
+
+def test_a_lease_whose_holder_has_died_runs_out(store: RemoteFolder) -> None:
+    store.write(LOCK, b"somebody 7\n")
+    with writing(store):
+        assert store.read(LOCK).split()[0] != b"somebody"
+
+
+def test_a_holder_that_was_overtaken_ends(store: RemoteFolder) -> None:
+    with pytest.raises(KeyboardInterrupt), writing(store):
+        store.write(LOCK, b"somebody 0\n")
+        time.sleep(5)
+    assert store.read(LOCK) == b"somebody 0\n"  # not given back by who does not hold it

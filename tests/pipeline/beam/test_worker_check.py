@@ -1,0 +1,162 @@
+"""What a worker notices before it does harm."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lvae.encode.part import encode_part
+from lvae.encode.sources.open import open_reader
+from lvae.manifests import records
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.plan import read_plan
+from lvae.manifests.parts.receipts import read_raw
+from lvae.manifests.storage.folder import Folder
+from lvae.pipeline.beam import transforms
+from lvae.pipeline.beam.transforms import EncodePart, Job
+from lvae.pipeline.beam.worker_check import Question, answer, other_package, package
+from lvae.pipeline.progress.reports import reports
+from tests.conftest import SMALL_KL, lvae
+
+
+@pytest.fixture(scope="module")
+def dataset(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("workers") / "out"
+    settings = ("--autoencoder", SMALL_KL, "--weights", "random:0", "--size", "32", "--part-size", "12")
+    lvae("encode", scenes, out, *settings, "--workers", "1")
+    return out
+
+
+def job(dataset: Path) -> Job:
+    plan = read_plan(Folder(dataset))
+    return Job(str(dataset), records.sha256_of(plan), "attempt", package(), None)
+
+
+def forget_part(dataset: Path, part: int) -> bytes:
+    receipt = dataset / f"raw/part-{part:06d}.json"
+    before = receipt.read_bytes()
+    receipt.unlink()
+    return before
+
+
+def test_a_part_that_is_finished_is_not_encoded_again(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transforms, "_encoder", None)  # would be needed
+    (receipt,) = EncodePart(job(dataset), ("cpu",)).process(1)
+    assert receipt == records.dumps(records.loads(receipt, "receipt"))
+    assert records.loads(receipt, "receipt")["part"] == 1
+
+
+def test_a_worker_of_another_package_refuses(dataset: Path) -> None:
+    assert re.fullmatch(r"latent-vae \S+, code [0-9a-f]{12}", package())
+    assert other_package(package()) is None
+    with pytest.raises(LvaeError, match=r"runs latent-vae .* Install the same wheel") as error:
+        list(EncodePart(dataclasses.replace(job(dataset), package="latent-vae 0.0.1, code 0"), ("cpu",)).process(0))
+    assert "\n" not in str(error.value)
+    assert [(one.kind, one.message) for one in reports(Folder(dataset), "attempt")] == [("user", str(error.value))]
+
+
+def test_a_worker_that_sees_another_plan_refuses(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that has worked on another dataset under this name before, or whose disk is not shared."""
+    monkeypatch.setattr(transforms, "SHARING_DELAYS", (0.01,))
+    list(EncodePart(job(dataset), ("cpu",)).process(0))
+    with pytest.raises(LvaeError, match="does not see the plan that was submitted"):
+        list(EncodePart(dataclasses.replace(job(dataset), plan_sha256="1" * 64), ("cpu",)).process(0))
+
+
+def test_other_weights_under_the_same_name_are_refused(dataset: Path) -> None:
+    from lvae.encode.autoencoder import load
+    from lvae.encode.networks.base import save_safetensors
+
+    before = forget_part(dataset, 0)
+    weights = next((dataset / "weights").glob("*.safetensors"))
+    right = weights.read_bytes()
+    transforms._encoder.cache_clear()
+    try:
+        weights.write_bytes(save_safetensors(load(SMALL_KL, "random:1")))
+        with pytest.raises(LvaeError, match="holds other weights"):
+            list(EncodePart(job(dataset), ("cpu",)).process(0))
+    finally:
+        weights.write_bytes(right)
+        (dataset / "raw/part-000000.json").write_bytes(before)
+
+
+def test_every_thread_of_a_worker_gives_the_same_bytes(scenes: Path, dataset: Path) -> None:
+    """torch's number of threads counts for one thread alone, and it decides the last bits."""
+    code = f"""
+import sys, threading
+from pathlib import Path
+import torch
+torch.set_num_threads(2)
+from lvae.manifests.storage import Folder
+from lvae.manifests.parts.plan import read_plan
+from lvae.encode.autoencoder import load
+from lvae.encode.encoder import Encoder, weights_in
+import numpy as np
+folder = Folder({str(dataset)!r})
+encoding = read_plan(folder).encoded()
+encoder = Encoder(encoding, load(encoding.autoencoder.architecture, weights_in(folder, encoding)))
+pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+found, threads = [encoder.encode(pixels, "abcd")], []
+def work():
+    torch.set_num_threads(2)  # as it is before anybody has said otherwise
+    found.append(encoder.encode(pixels, "abcd"))
+    threads.append(torch.get_num_threads())
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+assert threads == [1], threads
+assert (found[0] == found[1]).all()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_two_attempts_at_once_leave_one_part(scenes: Path, dataset: Path) -> None:
+    folder = Folder(dataset)
+    plan = read_plan(folder)
+    assert plan is not None
+    before = forget_part(dataset, 2)
+    encoder = transforms._encoder(str(dataset), records.sha256_of(plan), ("cpu",))
+    reader = open_reader(plan.listing.kind, plan.origins[0].source)
+    attempts = [threading.Thread(target=encode_part, args=(folder, plan, 2, encoder, reader)) for _ in range(3)]
+    for attempt in attempts:
+        attempt.start()
+    for attempt in attempts:
+        attempt.join()
+    assert (dataset / "raw/part-000002.json").read_bytes() == before
+    assert len(list((dataset / "raw").glob("part-000002.*.npy"))) == 1
+
+
+def test_an_attempt_that_comes_late_changes_nothing(dataset: Path) -> None:
+    """On unlike machines its last bits differ, and the dataset may be finished with those of the first."""
+    folder = Folder(dataset)
+    plan = read_plan(folder)
+    assert plan is not None
+    before = (dataset / "raw/part-000003.json").read_bytes()
+    encoder = transforms._encoder(str(dataset), records.sha256_of(plan), ("cpu",))
+
+    class Unlike:
+        ahead = 0
+
+        def encode(self, pixels: np.ndarray, keys: list[str]) -> np.ndarray:  # type: ignore[type-arg]
+            return np.nextafter(encoder.encode(pixels, keys), np.float32(9))
+
+    reader = open_reader(plan.listing.kind, plan.origins[0].source)
+    receipt = encode_part(folder, plan, 3, Unlike(), reader)  # type: ignore[arg-type]
+    assert (dataset / "raw/part-000003.json").read_bytes() == before
+    assert len(read_raw(folder, receipt, plan.encoded())) == receipt.latents
+
+
+def test_a_worker_says_what_it_does_not_see(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/probe").write_bytes(b"here")
+    question = Question(package(), str(tmp_path / "shared"), ("probe", b"here"), str(tmp_path / "shared"))
+    assert answer(question).shortcoming is None
+    elsewhere = answer(dataclasses.replace(question, dataset=str(tmp_path / "other"))).shortcoming
+    assert elsewhere is not None and "sees another folder there" in elsewhere
+    hidden = answer(dataclasses.replace(question, source=str(tmp_path / "nothing/pictures"))).shortcoming
+    assert hidden is not None and "does not see it" in hidden
