@@ -63,16 +63,16 @@ def load(name_or_spec: str | Path | Mapping[str, Any] | Spec, weights: str | Pat
     network = _on_meta(_spec(name_or_spec))
     if network.architecture["kind"] == "pixels":
         if weights is not None:
-            raise LvaeError(f"{network.name}: pixels have no weights. Leave --weights out.")
+            raise LvaeError(network.name, "pixels have no weights", "Leave --weights out.")
         return network
     if weights is None:
         weights = shipped_or_fetched(name_or_spec) if isinstance(name_or_spec, str) else None
     if weights is None:
-        raise LvaeError(_wanting(name_or_spec, network.name))
+        raise _missing_weights(name_or_spec, network.name)
     if isinstance(weights, str) and weights.startswith(RANDOM):
         seed = weights.removeprefix(RANDOM)
         if not (seed.isascii() and seed.isdigit() and len(seed) <= 18):
-            raise LvaeError(f"--weights {shown(weights)}: SEED must be a whole number. Write for example random:0.")
+            raise LvaeError(f"--weights {shown(weights)}", "SEED must be a whole number", "Write for example random:0.")
         network.to_empty(device="cpu")
         _randomize(network, int(seed))
     else:
@@ -108,13 +108,11 @@ def _spec(name_or_spec: str | Path | Mapping[str, Any] | Spec) -> Spec:
     return parse_spec(architecture_of(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec)
 
 
-def _wanting(name_or_spec: object, name: str) -> str:
+def _missing_weights(name_or_spec: object, name: str) -> LvaeError:
     if isinstance(name_or_spec, str) and name_or_spec in PUBLISHED:
-        return (
-            f"{name_or_spec}: needs weights. Fetch them with 'lvae autoencoder fetch {name_or_spec}', or give "
-            "--weights FILE or --weights random:SEED."
-        )
-    return f"{name}: needs weights. Give --weights FILE or --weights random:SEED."
+        fetch = f"Fetch them with 'lvae autoencoder fetch {name_or_spec}', or give"
+        return LvaeError(name_or_spec, "needs weights", f"{fetch} --weights FILE or --weights random:SEED.")
+    return LvaeError(name, "needs weights", "Give --weights FILE or --weights random:SEED.")
 
 
 def _on_meta(spec: Spec) -> Autoencoder:

@@ -50,7 +50,7 @@ def crop(image: Image, size: int, kind: str) -> Image:
 def steps(width: int, height: int, size: int, kind: str) -> list[Step]:
     """What a crop does to an image of this size, in order."""
     if size < 1:
-        raise LvaeError(f"size {size}: an image has at least one pixel a side.")
+        raise LvaeError(f"size {size}", "an image has at least one pixel a side")
     match kind:
         case "adm":
             found = _adm(width, height, size)
@@ -66,7 +66,7 @@ def steps(width: int, height: int, size: int, kind: str) -> list[Step]:
                 raise ImageRejected(f"{width}x{height}: without a crop it has to be {size}x{size}")
             found = []
         case _:
-            raise LvaeError(f"crop {kind!r} is none of {', '.join(CROPS)}.")
+            raise LvaeError("", f"crop {kind!r} is none of {', '.join(CROPS)}")
     for step in found:
         if step.size is not None and step.size[0] * step.size[1] > MAX_PIXELS:
             raise ImageRejected(f"{width}x{height}: too long and narrow to be cropped to {size}x{size}")

@@ -39,7 +39,7 @@ def device_among(name: str, gpus: int) -> str:
     if kind == "cuda" and _is_one_of(number, gpus):
         return f"cuda:{int(number)}"
     there = ["auto", "cpu", *(["cuda"] if gpus else []), *(f"cuda:{n}" for n in range(gpus if gpus > 1 else 0))]
-    raise LvaeError(f"--device {name}: is not there. Choose one of {', '.join(there)}.")
+    raise LvaeError(f"--device {name}", "is not there", f"Choose one of {', '.join(there)}.")
 
 
 def devices_among(numbers: str, gpus: int) -> tuple[str, ...]:
@@ -50,10 +50,10 @@ def devices_among(numbers: str, gpus: int) -> tuple[str, ...]:
             there = (
                 f"Those here are {', '.join(map(str, range(gpus)))}." if gpus else "There is none here: leave it out."
             )
-            raise LvaeError(f"--devices {numbers}: there is no GPU {number!r}. {there}")
+            raise LvaeError(f"--devices {numbers}", f"there is no GPU {number!r}", str(there))
         found.append(f"cuda:{int(number)}")
     if len(set(found)) < len(found):
-        raise LvaeError(f"--devices {numbers}: names a GPU twice.")
+        raise LvaeError(f"--devices {numbers}", "names a GPU twice")
     return tuple(found)
 
 
@@ -64,4 +64,4 @@ def _is_one_of(number: str, gpus: int) -> bool:
 def check_precision(precision: str | None, device: str) -> None:
     """Raises LvaeError where a device has no use for it."""
     if precision == "winograd" and device != "cpu":
-        raise LvaeError("--precision winograd: is a way to convolve on a CPU. Choose tf32 or bfloat16 on a GPU.")
+        raise LvaeError("--precision winograd", "is a way to convolve on a CPU", "Choose tf32 or bfloat16 on a GPU.")

@@ -145,7 +145,9 @@ def _memory(device: str, images: int) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         what = f"{counted(images, 'image')} at a time" if images else "the network"
         advice = f"Give a smaller --batch, such as --batch {images // 2}" if images > 1 else "Use one with more memory"
-        raise LvaeError(f"--device {device}: has too little memory for {what}. {advice}, or free some.") from error
+        raise LvaeError(
+            f"--device {device}", f"has too little memory for {what}", f"{advice}, or free some."
+        ) from error
     except RuntimeError as error:
         if "not enough memory" in str(error) or "can't allocate memory" in str(error):
             raise MemoryError(str(error).splitlines()[0]) from error

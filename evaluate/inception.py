@@ -189,10 +189,10 @@ class InceptionFID(nn.Module):
         for name in sorted(own.keys() | given.keys()):
             if name not in given or name not in own:
                 what = "is missing" if name not in given else "has no place in it"
-                raise LvaeError(f"{source}: not weights of the FID Inception network: {name} {what}.")
+                raise LvaeError(source, f"not weights of the FID Inception network: {name} {what}")
             if given[name].shape != own[name].shape:
                 shapes = f"{tuple(given[name].shape)}, not {tuple(own[name].shape)}"
-                raise LvaeError(f"{source}: not weights of the FID Inception network: {name} is {shapes}.")
+                raise LvaeError(source, f"not weights of the FID Inception network: {name} is {shapes}")
             own[name].copy_(given[name])
         return network.eval()
 
@@ -234,7 +234,7 @@ class InceptionFID(nn.Module):
 def prepare(images: NDArray[np.uint8], mode: Mode) -> Tensor:
     """uint8 (N, H, W, 3) -> what the network's first layer sees, float32 (N, 3, 299, 299)."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise LvaeError(f"images must be uint8 (N, H, W, 3), not {images.dtype} {images.shape}.")
+        raise LvaeError("", f"images must be uint8 (N, H, W, 3), not {images.dtype} {images.shape}")
     if mode == "adm":
         return (_channels_first(tf1_bilinear(images, SIDE)) - 128) / 128
     if mode == "clean":
@@ -242,7 +242,7 @@ def prepare(images: NDArray[np.uint8], mode: Mode) -> Tensor:
     if mode == "pytorch-fid":
         scaled = _channels_first(images.astype(np.float32)) / 255
         return 2 * F.interpolate(scaled, (SIDE, SIDE), mode="bilinear", align_corners=False) - 1
-    raise LvaeError(f"--mode {mode}: there is no such mode. Choose one of {', '.join(MODES)}.")
+    raise LvaeError(f"--mode {mode}", "there is no such mode", f"Choose one of {', '.join(MODES)}.")
 
 
 def _channels_first(images: NDArray[np.float32]) -> Tensor:

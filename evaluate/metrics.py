@@ -77,7 +77,7 @@ def frechet_distance_to_moments(x: NDArray[Any], mu: NDArray[Any], sigma: NDArra
 def _distance(mu1: Array, mu2: Array, trace1: float, trace2: float, root_trace: float) -> float:
     found = float(((mu1 - mu2) ** 2).sum()) + trace1 + trace2 - 2 * root_trace
     if not np.isfinite(found) or found < -ROUNDING * max(trace1 + trace2, 1e-300):
-        raise LvaeError("the Fréchet distance of these statistics is no number. Check them for damage.")
+        raise LvaeError("", "the Fréchet distance of these statistics is no number", "Check them for damage.")
     return max(found, 0.0)
 
 
@@ -136,7 +136,9 @@ def frechet_at_counts(
     x = _features("x", x, 2)
     least = max(2, min(SPLIT, len(x) // 10) if smallest is None else smallest)
     if least >= len(x):
-        raise LvaeError(f"{len(x)} samples are too few to extrapolate from subsets of {least} on. Take more samples.")
+        raise LvaeError(
+            "", f"{len(x)} samples are too few to extrapolate from subsets of {least} on", "Take more samples."
+        )
     counts = sorted({round(float(count)) for count in np.linspace(least, len(x), points)})
     found = []
     for count in counts:
@@ -289,11 +291,15 @@ def _checked(*gaussians: tuple[NDArray[Any], NDArray[Any]]) -> tuple[list[Array]
     for mean, covariance in zip(means, covariances, strict=True):
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)) or len(mean) != len(means[0]):
             raise LvaeError(
-                f"statistics of shapes {mean.shape} and {covariance.shape} do not belong together, or to the other "
-                "set's. Both must be of one network and mode."
+                "",
+                (
+                    f"statistics of shapes {mean.shape} and {covariance.shape} do not belong together, "
+                    "or to the other set's"
+                ),
+                "Both must be of one network and mode.",
             )
         if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-            raise LvaeError("statistics hold numbers that are not finite. Make them again.")
+            raise LvaeError("", "statistics hold numbers that are not finite", "Make them again.")
     return means, covariances
 
 
@@ -303,12 +309,12 @@ def _features(name: str, features: NDArray[Any], least: int) -> NDArray[Any]:
     if found.dtype not in (np.float32, np.float64):
         found = found.astype(np.float64)
     if found.ndim != 2 or len(found) < least:
-        raise LvaeError(f"{name}: features of shape {found.shape}, where (n, d) with at least {least} rows belongs.")
+        raise LvaeError(name, f"features of shape {found.shape}, where (n, d) with at least {least} rows belongs")
     if not np.isfinite(found).all():
-        raise LvaeError(f"{name}: features that are not finite. Look for damaged images.")
+        raise LvaeError(name, "features that are not finite", "Look for damaged images.")
     return found
 
 
 def _same_width(x: NDArray[Any], y: NDArray[Any]) -> None:
     if x.shape[1] != y.shape[1]:
-        raise LvaeError(f"features of {x.shape[1]} and of {y.shape[1]} numbers: both sets must be of one network.")
+        raise LvaeError(f"features of {x.shape[1]} and of {y.shape[1]} numbers", "both sets must be of one network")

@@ -78,13 +78,13 @@ def open_maker(folder: Folder, plan: PicturesPlan, device: str) -> PictureMaker:
     """LvaeError where the dataset is another one than the plan's, or a network is not there."""
     dataset = Dataset.open(plan.dataset, plan.split)
     if dataset.manifest.id != plan.dataset_id:
-        raise LvaeError(f"{plan.dataset}: has changed since this was begun. Remove {folder}, and begin anew.")
+        raise LvaeError(plan.dataset, "has changed since this was begun", f"Remove {folder}, and begin anew.")
     weights = None if plan.weights is None else str(folder.local(plan.weights.path))
     network = None
     if plan.network is not None:
         network = open_network(folder.local(plan.network.path), plan.mode or "adm", device)
         if network.sha256 != plan.network.sha256:
-            raise LvaeError(f"{folder}/{plan.network.path}: has been changed or damaged. Remove {folder}.")
+            raise LvaeError(f"{folder}/{plan.network.path}", "has been changed or damaged", f"Remove {folder}.")
     decoder = load_decoder(dataset, weights) if plan.of == "latents" else None
     return PictureMaker(folder, plan, dataset, decoder, network, device)
 

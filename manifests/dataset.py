@@ -39,7 +39,7 @@ class Dataset:
     def __init__(self, folder: Folder, manifest: Manifest, split: str = TRAIN):
         if split not in manifest.splits:
             known = ", ".join(sorted(manifest.splits))
-            raise LvaeError(f"{folder}: has no split {split!r}. Its splits: {known}.")
+            raise LvaeError(folder, f"has no split {split!r}", f"Its splits: {known}.")
         self.folder, self.manifest, self.name = folder, manifest, split
         self._reader: SplitReader | None = None
 
@@ -53,7 +53,7 @@ class Dataset:
                 if folder.exists("plan.json")
                 else ("is not a dataset. Make one with 'lvae encode SOURCE DATASET'")
             )
-            raise LvaeError(f"{root}: {what}.")
+            raise LvaeError(root, str(what))
         return cls(folder, manifest, split)
 
     @property
@@ -150,7 +150,7 @@ class Dataset:
         receipt = read_receipt(self.folder, part) if self.manifest.raw == "kept" else None
         if receipt is None:
             why = f"there is no part {part}" if self.manifest.raw == "kept" else "its raw parts have been dropped"
-            raise LvaeError(f"{self.folder}: {why}.")
+            raise LvaeError(self.folder, str(why))
         raw = read_raw(self.folder, receipt, self.encoding)
         return PIXEL_VALUES.astype(np.float32)[raw] if raw.dtype == np.uint8 else np.array(raw)
 

@@ -6,15 +6,29 @@ LONGEST = 1000  # characters
 
 
 class LvaeError(Exception):
-    """Shown as one line, without a traceback: what is wrong, where, and what to do.
+    """Shown as one line, without a traceback: where, what is wrong, and what to do.
+
+    where: a path, an option, a key; "" where there is no place to name. problem: without a closing period.
+    advice: whole sentences, or "".
 
     Names and reasons in it come from files of any kind, so that what is not printable is escaped, and what is very long
     is cut.
     """
 
-    def __init__(self, text: str):
-        line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}...")
+    def __init__(self, where: object, problem: str, advice: str = ""):
+        self.where, self.problem, self.advice = str(where), problem, advice
+        text = f"{self.where}: {problem}" if self.where else problem
+        if not text.endswith((".", "?", "!")):
+            text += "."
+        super().__init__(_one_line(f"{text} {advice}" if advice else text))
+
+    def __reduce__(self) -> tuple[type["LvaeError"], tuple[str, str, str]]:
+        return type(self), (self.where, self.problem, self.advice)
+
+
+def _one_line(text: str) -> str:
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,3 @@ class Fault:
     part: int | None = None
     split: str | None = None
     shard: int | None = None
-
-
-def without_advice(error: LvaeError) -> str:
-    return str(error).split(": ", 1)[-1].split(". Run ")[0].split(". Remove ")[0].removesuffix(".")

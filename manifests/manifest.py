@@ -119,13 +119,13 @@ def read_manifest(folder: Folder) -> Manifest | None:
     where = folder.place(MANIFEST)
     content = records.loads(data, where)
     if not isinstance(content, dict) or content.get("format") != "latent-vae-dataset":
-        raise LvaeError(f"{where}: does not describe a latent-vae dataset.")
+        raise LvaeError(where, "does not describe a latent-vae dataset")
     if content.get("version") != 1:
-        raise LvaeError(f"{where}: has version {content.get('version')}, and this program reads 1. Update latent-vae.")
+        raise LvaeError(where, f"has version {content.get('version')}, and this program reads 1", "Update latent-vae.")
     claimed = content.pop("self_sha256", None)
     manifest = records.from_plain(Manifest, content, where)
     if claimed != records.sha256_of(manifest):
-        raise LvaeError(f"{where}: has been changed or damaged. Run 'lvae encode' again to make it anew.")
+        raise LvaeError(where, "has been changed or damaged", "Run 'lvae encode' again to make it anew.")
     return manifest
 
 

@@ -59,7 +59,7 @@ def loads(data: bytes, where: str) -> Any:
             dumps(value)  # half of a surrogate pair is no text: encoding it says so
         return value
     except (ValueError, RecursionError) as error:
-        raise LvaeError(f"{where}: not valid JSON ({error}).") from error
+        raise LvaeError(where, f"not valid JSON ({error})") from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -100,12 +100,12 @@ def _convert(expected: Any, value: Any, where: str) -> Any:
     if origin is typing.Literal:
         if value in arguments and type(value) in {type(argument) for argument in arguments}:
             return value
-        raise LvaeError(f"{where}: {value!r} is none of {', '.join(map(repr, arguments))}.")
+        raise LvaeError(where, f"{value!r} is none of {', '.join(map(repr, arguments))}")
     if origin is tuple:
         return _convert_tuple(arguments, value, where)
     if origin is dict:
         if not isinstance(value, dict):
-            raise LvaeError(f"{where}: must be an object.")
+            raise LvaeError(where, "must be an object")
         return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(expected):
         return _convert_dataclass(expected, value, where)
@@ -115,9 +115,9 @@ def _convert(expected: Any, value: Any, where: str) -> Any:
         try:
             return float(value)
         except OverflowError as error:
-            raise LvaeError(f"{where}: is too large a number.") from error
+            raise LvaeError(where, "is too large a number") from error
     if type(value) is not expected:
-        raise LvaeError(f"{where}: must be {getattr(expected, '__name__', expected)}, not {value!r:.60}.")
+        raise LvaeError(where, f"must be {getattr(expected, '__name__', expected)}, not {value!r:.60}")
     return value
 
 
@@ -132,13 +132,13 @@ def _first_that_fits(options: list[Any], value: Any, where: str) -> Any:
 
 def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise LvaeError(f"{where}: must be a list.")
+        raise LvaeError(where, "must be a list")
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         if arguments[0] in PLAIN and all(type(item) is arguments[0] for item in value):
             return tuple(value)
         return tuple(_convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if len(value) != len(arguments):
-        raise LvaeError(f"{where}: must have {len(arguments)} entries, not {len(value)}.")
+        raise LvaeError(where, f"must have {len(arguments)} entries, not {len(value)}")
     return tuple(
         _convert(argument, item, f"{where}[{index}]")
         for index, (argument, item) in enumerate(zip(arguments, value, strict=True))
@@ -147,12 +147,12 @@ def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[
 
 def _convert_dataclass(cls: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
-        raise LvaeError(f"{where}: must be an object.")
+        raise LvaeError(where, "must be an object")
     types_of = _fields(cls)
     if unknown := sorted(value.keys() - types_of.keys()):
-        raise LvaeError(f"{where}: unknown field {unknown[0]!r}.")
+        raise LvaeError(where, f"unknown field {unknown[0]!r}")
     if missing := [name for name in types_of if name not in value]:
-        raise LvaeError(f"{where}: field {missing[0]!r} is missing.")
+        raise LvaeError(where, f"field {missing[0]!r} is missing")
     return cls(**{name: _convert(wanted, value[name], f"{where}.{name}") for name, wanted in types_of.items()})
 
 

@@ -51,7 +51,7 @@ def permute(positions: NDArray[np.int64], count: int, seed: int, purpose: str) -
 def chosen(there: int, num: int | None, where: str, seed: int) -> NDArray[np.int64]:
     """Which of so many rows count: all, or a seeded choice of `num`, in order."""
     if num is not None and num > there:
-        raise LvaeError(f"{where}: holds {there}, and --num asks for {num}. Ask for fewer, or make more.")
+        raise LvaeError(where, f"holds {there}, and --num asks for {num}", "Ask for fewer, or make more.")
     if num is None or num == there:
         return np.arange(there)
     return np.sort(np.random.default_rng(derive(seed, "chosen", there)).choice(there, num, replace=False))

@@ -165,7 +165,7 @@ class Normalization:
             scale = np.where(moments.std > 0, moments.std, 1.0)
             return cls(kind, tuple(map(float, moments.mean)), tuple(map(float, scale)))
         raise LvaeError(
-            f"normalization {kind!r} cannot be computed. Choose channel, scalar or none, or name a JSON file."
+            "", f"normalization {kind!r} cannot be computed", "Choose channel, scalar or none, or name a JSON file."
         )
 
     @classmethod
@@ -175,9 +175,9 @@ class Normalization:
             shifts = np.broadcast_to(np.asarray(shift, np.float64), (channels,))
             scales = np.broadcast_to(np.asarray(scale, np.float64), (channels,))
         except (TypeError, ValueError) as error:
-            raise LvaeError(f"normalization: shift and scale must be numbers, or lists of {channels}.") from error
+            raise LvaeError("normalization", f"shift and scale must be numbers, or lists of {channels}") from error
         if not (np.isfinite(shifts).all() and np.isfinite(scales).all() and (scales > 0).all()):
-            raise LvaeError("normalization: shift must be finite, scale finite and positive.")
+            raise LvaeError("normalization", "shift must be finite, scale finite and positive")
         return cls("given", tuple(map(float, shifts)), tuple(map(float, scales)))
 
     def normalize(self, raw: NDArray[Any], dtype: str) -> NDArray[Any]:
@@ -189,7 +189,9 @@ class Normalization:
         with np.errstate(over="ignore"):
             result: NDArray[Any] = values.astype(dtype)
         if not np.isfinite(result).all():
-            raise LvaeError(f"normalized latents do not fit {dtype}. Use --dtype float32 or another normalization.")
+            raise LvaeError(
+                "", f"normalized latents do not fit {dtype}", "Use --dtype float32 or another normalization."
+            )
         return result
 
     def normalize_log_variances(self, raw: NDArray[Any], dtype: str) -> NDArray[Any]:

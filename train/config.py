@@ -60,9 +60,9 @@ class ModelConfig:
         for name in PER_RESOLUTION:
             self._check_list(name, least=0 if name in ("ffn_ratios", "attentions", "heads") else 1)
         if type(self.hierarchical_prior) is not bool:
-            raise LvaeError(f"hierarchical_prior must be true or false, not {self.hierarchical_prior!r:.60}.")
+            raise LvaeError("", f"hierarchical_prior must be true or false, not {self.hierarchical_prior!r:.60}")
         if self.attention not in ("softmax", "published"):
-            raise LvaeError(f"attention must be softmax or published, not {self.attention!r:.60}.")
+            raise LvaeError("", f"attention must be softmax or published, not {self.attention!r:.60}")
         self._check_resolutions()
         self._check_widths()
         self._check_upsampler()
@@ -73,35 +73,42 @@ class ModelConfig:
             values = tuple(values)
             object.__setattr__(self, name, values)
         if not isinstance(values, tuple) or not values:
-            raise LvaeError(f"{name} must be a list with one whole number per resolution, not {values!r:.60}.")
+            raise LvaeError("", f"{name} must be a list with one whole number per resolution, not {values!r:.60}")
         if len(values) != len(self.multipliers):
             raise LvaeError(
-                f"{name} has {len(values)} entries and multipliers {len(self.multipliers)}: give one per resolution."
+                f"{name} has {len(values)} entries and multipliers {len(self.multipliers)}", "give one per resolution"
             )
         for value in values:
             whole(f"every entry of {name}", value, least, MAX_LAYERS)
         if sum(values) > MAX_LAYERS:
-            raise LvaeError(f"{name}: {sum(values)} in all is more than {MAX_LAYERS}. Take fewer.")
+            raise LvaeError(name, f"{sum(values)} in all is more than {MAX_LAYERS}", "Take fewer.")
 
     def _check_resolutions(self) -> None:
         steps = self.resolutions
         if any((high, low) != (4, 1) and high != 2 * low for high, low in pairwise(steps)):
             raise LvaeError(
-                f"resolution {self.resolution} gives {', '.join(map(str, steps))} over {len(steps)} levels: each must "
-                "be half of the one above, and 1 follows 4. Take 4, 8, 16, 32, ... and as many levels as that has."
+                f"resolution {self.resolution} gives {', '.join(map(str, steps))} over {len(steps)} levels",
+                "each must be half of the one above, and 1 follows 4",
+                "Take 4, 8, 16, 32, ... and as many levels as that has.",
             )
 
     def _check_widths(self) -> None:
         for multiplier, ratio in zip(self.multipliers, self.ffn_ratios, strict=True):
             widest = max(self.width, self.encoder_width) * multiplier * max(ratio, 1)
             if widest > 4 * MAX_WIDTH:
-                raise LvaeError(f"a layer of {widest} channels is wider than {4 * MAX_WIDTH}. Take a smaller width.")
+                raise LvaeError(
+                    "", f"a layer of {widest} channels is wider than {4 * MAX_WIDTH}", "Take a smaller width."
+                )
         for index, (attentions, heads) in enumerate(zip(self.attentions, self.heads, strict=True)):
             widths = self.widths[index], self.encoder_widths[index]
             if attentions and (heads < 1 or any(width % heads for width in widths)):
                 raise LvaeError(
-                    f"heads: {heads} at resolution {self.resolutions[index]} does not divide the widths "
-                    f"{widths[0]} (generator) and {widths[1]} (encoder) there. Take a divisor of both."
+                    "heads",
+                    (
+                        f"{heads} at resolution {self.resolutions[index]} does not divide the widths "
+                        f"{widths[0]} (generator) and {widths[1]} (encoder) there"
+                    ),
+                    "Take a divisor of both.",
                 )
 
     def _check_upsampler(self) -> None:
@@ -111,11 +118,14 @@ class ModelConfig:
         whole("low_resolution_factor", factor, 1, MAX_RESOLUTION)
         if factor * self.resolutions[-1] != self.resolution:
             raise LvaeError(
-                f"low_resolution_factor {factor}: the lowest resolution is {self.resolutions[-1]}, but must be "
-                f"{self.resolution}/{factor}. Change the factor or the number of levels."
+                f"low_resolution_factor {factor}",
+                (f"the lowest resolution is {self.resolutions[-1]}, but must be {self.resolution}/{factor}"),
+                "Change the factor or the number of levels.",
             )
         if self.classes or self.hierarchical_prior:
-            raise LvaeError("an upsampler has no classes and no hierarchical prior. Set classes 0, the other false.")
+            raise LvaeError(
+                "", "an upsampler has no classes and no hierarchical prior", "Set classes 0, the other false."
+            )
 
     @property
     def resolutions(self) -> tuple[int, ...]:
@@ -145,10 +155,8 @@ class ModelConfig:
             return tuple((resolution, resolution) for resolution in self.resolutions)
         step = self.resolution // 4
         if self.resolutions[-1] != 1 or any(side < 1 or side % step for side in size):
-            raise LvaeError(
-                f"size {size[0]}x{size[1]}: this model generates multiples of {step}"
-                + (" only." if self.resolutions[-1] == 1 else f", and only {self.resolution}x{self.resolution}.")
-            )
+            only = " only" if self.resolutions[-1] == 1 else f", and only {self.resolution}x{self.resolution}"
+            raise LvaeError(f"size {size[0]}x{size[1]}", f"this model generates multiples of {step}{only}")
         height, width = size
         return tuple(
             (height * resolution // self.resolution, width * resolution // self.resolution)
@@ -241,7 +249,7 @@ class TrainConfig:
             whole("recompute_from", self.recompute_from, 1, MAX_RESOLUTION)
         if self.learning_rate_minimum > self.learning_rate:
             raise LvaeError(
-                f"learning_rate_minimum {self.learning_rate_minimum} exceeds learning_rate {self.learning_rate}."
+                "", (f"learning_rate_minimum {self.learning_rate_minimum} exceeds learning_rate {self.learning_rate}")
             )
         for name, allowed in (
             ("learning_rate_schedule", ("constant", "cosine")),
@@ -250,7 +258,7 @@ class TrainConfig:
             ("precision", ("float32", "tf32", "bfloat16")),
         ):
             if getattr(self, name) not in allowed:
-                raise LvaeError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r:.60}.")
+                raise LvaeError("", f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r:.60}")
         self._check_rates()
 
     def _check_rates(self) -> None:
@@ -259,7 +267,9 @@ class TrainConfig:
             real("every entry of rate_per_resolution", value, above=0.0)
         if (self.rate_schedule == "constant_per") != bool(self.rate_per_resolution):
             raise LvaeError(
-                "rate_per_resolution belongs to rate_schedule constant_per, a number per resolution. Set both or none."
+                "",
+                "rate_per_resolution belongs to rate_schedule constant_per, a number per resolution",
+                "Set both or none.",
             )
 
     @property
@@ -274,8 +284,12 @@ def check_together(model: ModelConfig, training: TrainConfig) -> None:
     """What neither record can know alone."""
     if training.rate_per_resolution and len(training.rate_per_resolution) != len(model.groups):
         raise LvaeError(
-            f"rate_per_resolution has {len(training.rate_per_resolution)} entries, the model {len(model.groups)} "
-            "resolutions. Give one per resolution, from the highest."
+            "",
+            (
+                f"rate_per_resolution has {len(training.rate_per_resolution)} entries, the model "
+                f"{len(model.groups)} resolutions"
+            ),
+            "Give one per resolution, from the highest.",
         )
 
 
@@ -286,7 +300,7 @@ def names_of(record: type[ModelConfig] | type[TrainConfig]) -> tuple[str, ...]:
 
 def whole(name: str, value: Any, least: int, most: int) -> None:
     if type(value) is not int or not least <= value <= most:
-        raise LvaeError(f"{name} must be a whole number from {least} to {most}, not {value!r:.60}.")
+        raise LvaeError("", f"{name} must be a whole number from {least} to {most}, not {value!r:.60}")
 
 
 def real(
@@ -299,8 +313,8 @@ def real(
     most: float = math.inf,
 ) -> None:
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise LvaeError(f"{name} must be a finite number, not {value!r:.60}.")
+        raise LvaeError("", f"{name} must be a finite number, not {value!r:.60}")
     if not (least <= value <= most and above < value < below):
         low = f"at least {least:g}" if math.isfinite(least) else f"above {above:g}"
         high = f" and below {below:g}" if math.isfinite(below) else f" and at most {most:g}" if most < math.inf else ""
-        raise LvaeError(f"{name} must be {low}{high}, not {value!r:.60}.")
+        raise LvaeError("", f"{name} must be {low}{high}, not {value!r:.60}")

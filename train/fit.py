@@ -71,7 +71,9 @@ def check_batch(batch: int, device: Device) -> None:
     parts = device.world * device.parts
     if batch % parts:
         near = max(1, round(batch / parts)) * parts
-        raise LvaeError(f"--batch {batch}: {parts} devices cannot take equal slices of it. Take {near}, for example.")
+        raise LvaeError(
+            f"--batch {batch}", f"{parts} devices cannot take equal slices of it", f"Take {near}, for example."
+        )
 
 
 def _begin(
@@ -86,13 +88,13 @@ def _begin(
     before = read_run_if_there(run)
     if before is not None and (other := difference(before, config)):
         raise LvaeError(
-            f"{run}: holds a run of other settings: {other}. Name another folder, or give the old settings."
+            run, f"holds a run of other settings: {other}", "Name another folder, or give the old settings."
         )
     step = -1
     if device.is_main or device.world == 1:  # the processes of a pod are no ranks: each looks for itself
         found = checkpoints.latest()
         if found is not None and before is None:
-            raise LvaeError(f"{run}: has checkpoints but no config.json. Name another folder.")
+            raise LvaeError(run, "has checkpoints but no config.json", "Name another folder.")
         step = -1 if found is None else found.step
     if device.is_main:
         write_run(run, config)
@@ -100,7 +102,7 @@ def _begin(
     if step >= 0:
         checkpoint = checkpoints.open(step)
         if "optimizer" not in checkpoint.groups:
-            raise LvaeError(f"{run}: was imported, without what an update needs. Begin a new run with --init {run}.")
+            raise LvaeError(run, "was imported, without what an update needs", f"Begin a new run with --init {run}.")
         updater.restore({group: checkpoint.read(group) for group in checkpoint.groups})
         return step
     if init is not None:

@@ -45,18 +45,20 @@ def rate_schedule(
     count = sum(groups)
     if kind == "shifted_exp" and isinstance(arguments, Mapping):
         if sorted(arguments) != ["scale", "shift"]:
-            raise LvaeError(f"rate schedule shifted_exp needs scale and shift, not {list(arguments)!r:.60}.")
+            raise LvaeError("", f"rate schedule shifted_exp needs scale and shift, not {list(arguments)!r:.60}")
         exponents = torch.linspace(0, math.log(arguments["scale"]), count, dtype=torch.float64)
         shares = exponents.exp() + arguments["shift"]
     elif kind == "constant_per" and isinstance(arguments, Sequence):
         if len(arguments) != len(groups):
-            raise LvaeError(f"rate schedule constant_per has {len(arguments)} numbers for {len(groups)} resolutions.")
+            raise LvaeError(
+                "", (f"rate schedule constant_per has {len(arguments)} numbers for {len(groups)} resolutions")
+            )
         pairs = zip(reversed(arguments), reversed(groups), strict=True)
         shares = torch.tensor([share for share, n in pairs for _ in range(n)], dtype=torch.float64)
     else:
-        raise LvaeError(f"rate schedule {kind!r:.60}: choose shifted_exp (scale, shift) or constant_per (a list).")
+        raise LvaeError(f"rate schedule {kind!r:.60}", "choose shifted_exp (scale, shift) or constant_per (a list)")
     if not bool((shares > 0).all()):
-        raise LvaeError("rate schedule: every group needs a share above 0.")
+        raise LvaeError("rate schedule", "every group needs a share above 0")
     return (shares * (lower / shares.sum())).float()
 
 

@@ -310,7 +310,9 @@ class HierarchicalVAE(nn.Module):
     ) -> Tensor:
         """`count` latents from the prior: (B, d, R, R), the mean of the output; no noise is added to it."""
         if self.inproj is not None and low_resolution is None:
-            raise LvaeError("an upsampler needs low-resolution images to sample from. Give --low-resolution SAMPLES.")
+            raise LvaeError(
+                "", "an upsampler needs low-resolution images to sample from", "Give --low-resolution SAMPLES."
+            )
         nothing = [None] * sum(self.config.groups)
         return self.decode(
             nothing,

@@ -335,12 +335,12 @@ def preset(name: str, shape: Sequence[int] | None = None) -> Preset:
     """By name, for latents of `shape` (channels, h, w), or the ones that it was made for."""
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, 3, cutoff=0.4)
-        raise LvaeError(f"{name!r:.60}: no such preset. " + f"Near it: {', '.join(near or NAMES)}.")
+        raise LvaeError(f"{name!r:.60}", "no such preset", f"Near it: {', '.join(near or NAMES)}.")
     if name in SIZED:
         make, resolution = SIZED[name]
         channels, height, width = (4, resolution, resolution) if shape is None else shape
         if height != width:
-            raise LvaeError(f"{name}: made for square latents, not {height}x{width}. Encode square images.")
+            raise LvaeError(name, f"made for square latents, not {height}x{width}", "Encode square images.")
         return make(channels, height)
     found = PRESETS[name]
     if shape is None:
@@ -349,8 +349,9 @@ def preset(name: str, shape: Sequence[int] | None = None) -> Preset:
     made_for = (model.channels, model.resolution, model.resolution)
     if tuple(shape) != made_for:
         raise LvaeError(
-            f"{name}: made for latents of {_shown(made_for)}, not {_shown(shape)}. Choose a preset for these, such as "
-            "tiny or small, or encode with another autoencoder or size."
+            name,
+            f"made for latents of {_shown(made_for)}, not {_shown(shape)}",
+            ("Choose a preset for these, such as tiny or small, or encode with another autoencoder or size."),
         )
     return replace(found, model=model)
 

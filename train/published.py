@@ -65,10 +65,10 @@ def published_state(model: HierarchicalVAE) -> dict[str, Tensor]:
 
 def _fill(place: Tensor, weights: Tensor, name: str, where: str) -> None:
     if not weights.is_floating_point():
-        raise LvaeError(f"{where}: {name} holds {weights.dtype}, not floating-point weights. Give a file of weights.")
+        raise LvaeError(where, f"{name} holds {weights.dtype}, not floating-point weights", "Give a file of weights.")
     place.copy_(weights)
     if not place.isfinite().all():
-        raise LvaeError(f"{where}: {name} holds numbers that are not finite. Fetch the file again.")
+        raise LvaeError(where, f"{name} holds numbers that are not finite", "Fetch the file again.")
 
 
 def _demand(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], where: str) -> None:
@@ -76,12 +76,14 @@ def _demand(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[i
     for name in sorted(found.keys() | expected.keys()):
         if name not in found:
             if not name.endswith(VECTORS):
-                raise LvaeError(f"{where}: {name} of shape {expected[name]} is missing. Give another config or file.")
+                raise LvaeError(where, f"{name} of shape {expected[name]} is missing", "Give another config or file.")
         elif name not in expected:
             raise LvaeError(
-                f"{where}: {printable(name)} of shape {found[name]} is not expected. Give another config or file."
+                where, f"{printable(name)} of shape {found[name]} is not expected", "Give another config or file."
             )
         elif found[name] != expected[name]:
             raise LvaeError(
-                f"{where}: {name} has shape {found[name]}, expected is {expected[name]}. Give another config or file."
+                where,
+                f"{name} has shape {found[name]}, expected is {expected[name]}",
+                "Give another config or file.",
             )

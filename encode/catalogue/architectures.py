@@ -19,12 +19,12 @@ MAX_DESCRIPTION_BYTES = 1 << 20
 def _whole(field: str, value: object, least: int, most: int) -> None:
     if type(value) is not int or not least <= value <= most:
         wanted = str(least) if least == most else f"a whole number from {least} to {most}"
-        raise LvaeError(f"{field} must be {wanted}, not {shown(value)}.")
+        raise LvaeError("", f"{field} must be {wanted}, not {shown(value)}")
 
 
 def _wholes(field: str, values: object, least: int, most: int) -> int:
     if not isinstance(values, tuple):
-        raise LvaeError(f"{field} must be a list of whole numbers, not {shown(values)}.")
+        raise LvaeError("", f"{field} must be a list of whole numbers, not {shown(values)}")
     for value in values:
         _whole(f"every entry of {field}", value, least, most)
     return len(values)
@@ -35,9 +35,9 @@ def _check_levels(multipliers: object, width: int, least: int) -> int:
     levels = _wholes("multipliers", multipliers, 1, MAX_WIDTH)
     assert isinstance(multipliers, tuple)
     if not least <= levels <= 8:
-        raise LvaeError(f"multipliers must have {least} to 8 entries, one per level, not {levels}.")
+        raise LvaeError("", f"multipliers must have {least} to 8 entries, one per level, not {levels}")
     if width * max(multipliers) > MAX_WIDTH:
-        raise LvaeError(f"multipliers times width must not exceed {MAX_WIDTH} channels.")
+        raise LvaeError("", f"multipliers times width must not exceed {MAX_WIDTH} channels")
     return levels
 
 
@@ -70,16 +70,18 @@ class LdmSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in ("kl", "vq"):
-            raise LvaeError(f"kind must be kl or vq, not {shown(self.kind)}.")
+            raise LvaeError("", f"kind must be kl or vq, not {shown(self.kind)}")
         _whole("width", self.width, 1, MAX_WIDTH)
         _whole("latent_channels", self.latent_channels, 1, 1024)
         _whole("blocks", self.blocks, 1, 16)
         levels = _check_levels(self.multipliers, self.width, least=1)
         _wholes("attention_levels", self.attention_levels, 0, levels - 1)
         if list(self.attention_levels) != sorted(set(self.attention_levels)):
-            raise LvaeError(f"attention_levels must ascend, each level once, not {shown(list(self.attention_levels))}.")
+            raise LvaeError(
+                "", (f"attention_levels must ascend, each level once, not {shown(list(self.attention_levels))}")
+            )
         if not isinstance(self.middle_attention, bool):
-            raise LvaeError(f"middle_attention must be true or false, not {shown(self.middle_attention)}.")
+            raise LvaeError("", f"middle_attention must be true or false, not {shown(self.middle_attention)}")
         if self.kind == "kl":
             _whole("codes (of a kl autoencoder)", self.codes, 0, 0)
         else:
@@ -108,7 +110,7 @@ class TinySpec:
         _whole("blocks", self.blocks, 1, 16)
         _check_levels(self.multipliers, self.width, least=2)
         if self.multipliers[0] != 1:
-            raise LvaeError(f"multipliers of a tiny autoencoder must begin with 1, not {self.multipliers[0]}.")
+            raise LvaeError("", f"multipliers of a tiny autoencoder must begin with 1, not {self.multipliers[0]}")
         _whole("patch", self.patch, 1, MAX_PATCH)
 
     @property
@@ -126,7 +128,7 @@ class PixelsSpec:
 
     def __post_init__(self) -> None:
         if type(self.factor) is not int or self.factor not in (1, 2, 4, 8):
-            raise LvaeError(f"factor must be 1, 2, 4 or 8, not {shown(self.factor)}.")
+            raise LvaeError("", f"factor must be 1, 2, 4 or 8, not {shown(self.factor)}")
 
 
 Spec = LdmSpec | TinySpec | PixelsSpec
@@ -178,12 +180,12 @@ def parse_spec(description: str | Path | Mapping[str, Any] | Spec) -> Spec:
         return _parse_json(text, "autoencoder")
     path = Path(description)
     if not path.is_file():
-        raise LvaeError(f"{shown(text)}: neither a JSON file nor one of the known autoencoders {', '.join(KNOWN)}.")
+        raise LvaeError(f"{shown(text)}", f"neither a JSON file nor one of the known autoencoders {', '.join(KNOWN)}")
     try:
         with path.open("rb") as file:
             head = file.read(MAX_DESCRIPTION_BYTES)
     except OSError as error:
-        raise LvaeError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise LvaeError(path, f"cannot be read ({error.strerror})") from None
     return _parse_json(head.decode("utf-8", "replace"), str(path))
 
 
@@ -193,28 +195,28 @@ def _parse_json(text: str, source: str) -> Spec:
     except (ValueError, RecursionError):
         description = None
     if not isinstance(description, dict):
-        raise LvaeError(f'{source}: not a JSON object that describes an autoencoder, as in {{"kind": "kl", ...}}.')
+        raise LvaeError(source, 'not a JSON object that describes an autoencoder, as in {"kind": "kl", ...}')
     return _parse(description, source)
 
 
 def _parse(description: Mapping[str, Any], source: str) -> Spec:
     kind = description.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise LvaeError(f"{source}: kind must be one of {', '.join(_KINDS)}, not {shown(kind)}.")
+        raise LvaeError(source, f"kind must be one of {', '.join(_KINDS)}, not {shown(kind)}")
     spec: Any = _KINDS[kind]
     allowed = fields(spec)
     names = {field.name for field in allowed}
     unknown = sorted(str(name) for name in description if name not in names)
     if unknown:
         raise LvaeError(
-            f"{source}: unknown field {shown(unknown[0])}; a {kind} autoencoder has {', '.join(sorted(names))}."
+            source, f"unknown field {shown(unknown[0])}; a {kind} autoencoder has {', '.join(sorted(names))}"
         )
     for field in allowed:
         if field.default is MISSING and field.name not in description:
-            raise LvaeError(f"{source}: the field {field.name} is missing, which a {kind} autoencoder needs.")
+            raise LvaeError(source, f"the field {field.name} is missing, which a {kind} autoencoder needs")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
     try:
         parsed: Spec = spec(**values)
     except LvaeError as error:
-        raise LvaeError(f"{source}: {error}") from None
+        raise LvaeError(source, str(error)) from None
     return parsed

@@ -93,7 +93,7 @@ def encoding_preset(name: str) -> EncodingPreset:
     known = [*PRESETS, *ALIASES]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     advice = f"Did you mean {' or '.join(near)}?" if near else f"Choose one of {', '.join(known)}."
-    raise LvaeError(f"--preset {shown(name)}: there is no such preset. {advice}")
+    raise LvaeError(f"--preset {shown(name)}", "there is no such preset", str(advice))
 
 
 def paper_constants(name: str) -> tuple[float, float]:
@@ -101,7 +101,9 @@ def paper_constants(name: str) -> tuple[float, float]:
     constants = encoding_preset(name).constants
     if constants is None:
         known = ", ".join(other for other, preset in PRESETS.items() if preset.constants is not None)
-        raise LvaeError(f"--preset {name}: is not in the paper, so there are no constants. Those with some: {known}.")
+        raise LvaeError(
+            f"--preset {name}", "is not in the paper, so there are no constants", f"Those with some: {known}."
+        )
     return constants
 
 

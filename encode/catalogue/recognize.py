@@ -26,8 +26,7 @@ def recognize(tensors: Mapping[str, Shaped], source: str = "these weights") -> S
             return _tiny(shapes)
         return _ldm(shapes)
     except LvaeError as error:
-        message = str(error)
-        raise LvaeError(message if message.startswith(source) else f"{source}: {message}") from None
+        raise LvaeError(source, error.problem, error.advice) from None
 
 
 def summary(spec: Spec) -> str:
@@ -56,10 +55,10 @@ class _Shapes:
     def side(self, name: str, axis: int, sides: int = 4) -> int:
         """The length of one side of a tensor, by default of a convolution's (outputs, inputs, height, width)."""
         if name not in self:
-            raise LvaeError(f"{self._source}: {name} is missing, which every autoencoder known here has.")
+            raise LvaeError(self._source, f"{name} is missing, which every autoencoder known here has")
         shape = tuple(self._tensors[name].shape)
         if len(shape) != sides:
-            raise LvaeError(f"{self._source}: {name} has shape {shape} instead of {sides} sides.")
+            raise LvaeError(self._source, f"{name} has shape {shape} instead of {sides} sides")
         return shape[axis]
 
     def count(self, pattern: str, first: int = 0) -> int:
@@ -74,7 +73,7 @@ def _ldm(shapes: _Shapes) -> LdmSpec:
     for name in ("quant_conv.weight", "post_quant_conv.weight"):
         if name not in shapes:
             raise LvaeError(
-                f"{name} is missing: autoencoders without quantization layers (SD3, FLUX) are not supported."
+                f"{name} is missing", "autoencoders without quantization layers (SD3, FLUX) are not supported"
             )
     width = shapes.side("encoder.conv_in.weight", 0)
     levels = range(shapes.count("encoder.down.*.block.0.conv1.weight"))
@@ -95,7 +94,7 @@ def _ldm(shapes: _Shapes) -> LdmSpec:
 def _multipliers(widths: Iterable[int], width: int) -> Iterable[int]:
     for level, channels in enumerate(widths):
         if width < 1 or channels % width:
-            raise LvaeError(f"level {level} has {channels} channels, no multiple of the first layer's {width}.")
+            raise LvaeError("", f"level {level} has {channels} channels, no multiple of the first layer's {width}")
         yield channels // width
 
 

@@ -51,7 +51,7 @@ def resolved(source: str) -> str:
         return str(Path(source).absolute())
     refuse_secrets(source)
     if "::" in source.partition("://")[2] or "::" in source.partition("://")[0]:
-        raise LvaeError(f"{source}: is a chain of URLs. Name the file itself, by one URL.")
+        raise LvaeError(source, "is a chain of URLs", "Name the file itself, by one URL.")
     return source
 
 
@@ -61,11 +61,11 @@ def refuse_secrets(url: str) -> None:
     if "@" in authority:
         scheme = url.partition("://")[0]
         raise LvaeError(
-            f"{scheme}://...@...: a URL with a password would be written down. Use the storage's own set-up."
+            f"{scheme}://...@...", "a URL with a password would be written down", "Use the storage's own set-up."
         )
     if SIGNED.search(url):
         raise LvaeError(
-            f"{url.partition('?')[0]}?...: a signed URL would be written down. Use the storage's own set-up."
+            f"{url.partition('?')[0]}?...", "a signed URL would be written down", "Use the storage's own set-up."
         )
 
 
@@ -165,7 +165,7 @@ def read_up_to(location: str, limit: int) -> bytes:
     with open_file(location, in_place=False) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise LvaeError(f"{location}: of more than {limit} bytes.")
+        raise LvaeError(location, f"of more than {limit} bytes")
     return data
 
 
@@ -244,7 +244,7 @@ class RemoteFile(io.RawIOBase):
         super().__init__()
         found = status(location)
         if found.size is None:
-            raise LvaeError(f"{location}: the server does not tell its size, so it cannot be read in place.")
+            raise LvaeError(location, "the server does not tell its size, so it cannot be read in place")
         self._location, self.size, self._position = location, found.size, 0
 
     def readable(self) -> bool:

@@ -49,16 +49,16 @@ def expand(pattern: str) -> list[str]:
         elif Path(name).exists():
             found.append(name)
         else:
-            raise LvaeError(f"{name}: no such file, but {pattern} asks for it.")
+            raise LvaeError(name, f"no such file, but {pattern} asks for it")
         if len(found) > MAX_FILES:
-            raise LvaeError(f"{pattern}: stands for more than {MAX_FILES} files.")
+            raise LvaeError(pattern, f"stands for more than {MAX_FILES} files")
     if not found:
-        raise LvaeError(f"{pattern}: no file has such a name.")
+        raise LvaeError(pattern, "no file has such a name")
     base = base_of(pattern)
     relative = [_relative(name, base) for name in found]
     if len(set(relative)) != len(relative):
         again = next(name for number, name in enumerate(relative) if name in relative[:number])
-        raise LvaeError(f"{pattern}: names {again} twice.")
+        raise LvaeError(pattern, f"names {again} twice")
     return relative
 
 
@@ -66,15 +66,15 @@ def _behind_url(name: str, pattern: str) -> list[str]:
     try:
         if "*" not in name:
             if not places.exists(name):
-                raise LvaeError(f"{name}: no such file, but {pattern} asks for it.")
+                raise LvaeError(name, f"no such file, but {pattern} asks for it")
             return [name]
         folder, _, wanted = name.rpartition("/")
         if "*" in folder:
-            raise LvaeError(f"{pattern}: in a URL, * stands in the last component alone.")
+            raise LvaeError(pattern, "in a URL, * stands in the last component alone")
         matches = re.compile(re.escape(places.plain(name, wanted)).replace(r"\*", ".*"), re.DOTALL).fullmatch
         return [places.join(folder, entry) for entry in places.names_in(f"{folder}/") if matches(entry)]
     except OSError as error:
-        raise LvaeError(f"{name}: cannot be read ({places.why(error)}).") from error
+        raise LvaeError(name, f"cannot be read ({places.why(error)})") from error
 
 
 def _relative(name: str, base: str) -> str:
@@ -87,7 +87,7 @@ def _braces(pattern: str) -> Iterator[str]:
     match = BRACES.search(pattern)
     if match is None:
         if "{" in pattern or "}" in pattern:
-            raise LvaeError(f"{pattern}: braces that do not close. Write train-{{0000..0146}}.tar or {{a,b}}.tar.")
+            raise LvaeError(pattern, "braces that do not close", "Write train-{0000..0146}.tar or {a,b}.tar.")
         yield pattern
         return
     for choice in _choices(match[1], pattern):
@@ -98,9 +98,9 @@ def _choices(inside: str, pattern: str) -> list[str]:
     if numbers := RANGE.fullmatch(inside):
         first, last = int(numbers[1]), int(numbers[2])
         if not first <= last < first + MAX_FILES:
-            raise LvaeError(f"{pattern}: {{{inside}}} has to count upwards, to at most {MAX_FILES} files.")
+            raise LvaeError(pattern, f"{{{inside}}} has to count upwards, to at most {MAX_FILES} files")
         width = len(numbers[1]) if numbers[1].startswith("0") or len(numbers[1]) == len(numbers[2]) else 1
         return [f"{number:0{width}}" for number in range(first, last + 1)]
     if "," not in inside:
-        raise LvaeError(f"{pattern}: {{{inside}}} is neither a range like {{0000..0146}} nor a list like {{a,b}}.")
+        raise LvaeError(pattern, f"{{{inside}}} is neither a range like {{0000..0146}} nor a list like {{a,b}}")
     return inside.split(",")

@@ -125,9 +125,9 @@ def _filesystem(url: str) -> tuple[Any, str]:
         try:
             fs, _ = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except ImportError as error:
-            raise LvaeError(f"{url}: needs a package that is not installed ({_line(error)}).") from error
+            raise LvaeError(url, f"needs a package that is not installed ({_line(error)})") from error
         except (ValueError, OSError) as error:
-            raise LvaeError(f"{url}: cannot be opened ({_line(error)}).") from error
+            raise LvaeError(url, f"cannot be opened ({_line(error)})") from error
         fs = _filesystems.setdefault(key, fs)
     return fs, fs._strip_protocol(url)
 
@@ -209,12 +209,13 @@ async def _http_range(fs: Any, url: str, offset: int, length: int) -> bytes:
             return b""
         _check(response, url)
         if "Content-Encoding" in response.headers:
-            raise LvaeError(f"{url}: the server compresses what it sends, so that nothing can be read in place.")
+            raise LvaeError(url, "the server compresses what it sends, so that nothing can be read in place")
         answered = response.headers.get("Content-Range", "").partition("-")[0].strip()
         if offset and (response.status != 206 or answered != f"bytes {offset}"):
             raise LvaeError(
-                f"{url}: the server answers no ranged requests, so that nothing can be read in place. "
-                "Copy the file here, or serve it otherwise."
+                url,
+                "the server answers no ranged requests, so that nothing can be read in place",
+                "Copy the file here, or serve it otherwise.",
             )
         data = bytearray()
         while len(data) < length and (piece := await response.content.read(length - len(data))):

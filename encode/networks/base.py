@@ -39,7 +39,7 @@ class Autoencoder(nn.Module):
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) in [-1, 1] -> mean and log-variance of the posterior, (B, C, h, w) each, before any scaling."""
-        raise LvaeError(f"{self.name}: only a KL autoencoder has moments. Store the mode, or choose one of kl-*.")
+        raise LvaeError(self.name, "only a KL autoencoder has moments", "Store the mode, or choose one of kl-*.")
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, f h, f w), about [-1, 1] but not clipped; VQ quantizes first."""
@@ -94,8 +94,12 @@ class Autoencoder(nn.Module):
             raise ValueError(f"images must be (B, 3, H, W), not {tuple(images.shape)}")
         if min(images.shape[2:]) < self.downsampling_factor:
             raise LvaeError(
-                f"{self.name}: an image of {images.shape[2]}x{images.shape[3]} is smaller than the downsampling factor "
-                f"{self.downsampling_factor}. Use larger images or another autoencoder."
+                self.name,
+                (
+                    f"an image of {images.shape[2]}x{images.shape[3]} is smaller than the downsampling "
+                    f"factor {self.downsampling_factor}"
+                ),
+                "Use larger images or another autoencoder.",
             )
 
 

@@ -112,17 +112,17 @@ def score(
     """
     name, network = autoencoder
     if size % network.downsampling_factor or size < max(SSIM_SIDE, network.downsampling_factor):
-        raise LvaeError(f"--size {size}: {name} needs a multiple of its downsampling factor of at least 16.")
+        raise LvaeError(f"--size {size}", f"{name} needs a multiple of its downsampling factor of at least 16")
     rows = [row for row in chosen.rows if share is None or held_out(row.key, share)]
     others = [] if share is None else [row for row in chosen.rows if not held_out(row.key, share)]
     if not rows:
-        raise LvaeError(f"{chosen.location}: no picture is held out at that share. Raise it, or leave it out.")
+        raise LvaeError(chosen.location, "no picture is held out at that share", "Raise it, or leave it out.")
     thinned = others[:: -(-len(others) // LINEAR_PICTURES)] if others else []
     total = len(rows) + len(thinned)
     left_out: dict[str, int] = {}
     pictures = _opened(replace(chosen, rows=tuple(rows)), size, kind, left_out, lambda n: progress(n, total))
     if not pictures:
-        raise LvaeError(f"{chosen.location}: no picture can be opened ({'; '.join(left_out)}).")
+        raise LvaeError(chosen.location, f"no picture can be opened ({'; '.join(left_out)})")
     fitting = _opened(replace(chosen, rows=tuple(thinned)), size, kind, {}, lambda n: progress(len(rows) + n, total))
     linear = LinearCode.fitted(fitting or pictures, network.downsampling_factor, network.latent_channels)
     latents, decoded, without = _through(network, pictures, choose_device(device))
@@ -158,7 +158,7 @@ def _opened(
     chosen: Chosen, size: int, kind: str, left_out: dict[str, int], progress: Callable[[int], None]
 ) -> list[Pixels]:
     if kind not in CROPS:
-        raise LvaeError(f"--crop {kind}: there is no such crop. Choose one of {', '.join(CROPS)}.")
+        raise LvaeError(f"--crop {kind}", "there is no such crop", f"Choose one of {', '.join(CROPS)}.")
     reader, found = open_reader(chosen.kind, chosen.location), []
     for number, row in enumerate(chosen.rows, start=1):
         try:

@@ -45,7 +45,7 @@ def write_scenes(
     """
     if not 8 <= size <= LARGEST_SIZE or not 0 < count <= LARGEST_COUNT:
         raise LvaeError(
-            f"1 to {LARGEST_COUNT} pictures of 8 to {LARGEST_SIZE} pixels a side; asked for {count} of {size}."
+            "", (f"1 to {LARGEST_COUNT} pictures of 8 to {LARGEST_SIZE} pixels a side; asked for {count} of {size}")
         )
     width = len(str(LARGEST_COUNT - 1))
     wanted = {f"{CLASSES[i % len(CLASSES)]}/{i:0{width}}.png": i for i in range(count)}
@@ -110,19 +110,19 @@ def _check_folder(folder: Path, wanted: dict[str, int], size: int, seed: int, ni
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise LvaeError(f"{folder}: is not a folder.")
+        raise LvaeError(folder, "is not a folder")
     there: list[str] = []
     for parent, _, files in os.walk(folder):
         there += [Path(parent, name).relative_to(folder).as_posix() for name in files]
     ours = sorted((wanted[name], name) for name in there if name in wanted)
     strange = [name for name in there if name not in wanted and not name.endswith(UNFINISHED)]
     if strange:
-        raise LvaeError(f"{folder}: holds {min(strange)}, which is not of this world. Name a new or empty folder.")
+        raise LvaeError(folder, f"holds {min(strange)}, which is not of this world", "Name a new or empty folder.")
     by_hour = sorted((_hour(seed, index)[0], index, name) for index, name in ours)
     dawn = bisect_left(by_hour, night, key=itemgetter(0))
     telling = {*ours[:1], *ours[-1:], *(picture[1:] for picture in by_hour[max(0, dawn - 1) : dawn + 1])}
     for index, name in telling:
         if (folder / name).read_bytes() != _png(scene(seed, index, size, night)):
             raise LvaeError(
-                f"{folder}: holds pictures of another size, seed or share of nights. Name a new or empty folder."
+                folder, "holds pictures of another size, seed or share of nights", "Name a new or empty folder."
             )

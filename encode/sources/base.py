@@ -62,7 +62,7 @@ def read_bytes(row: ImageRow, reader: Reader) -> bytes:
             data = reader.read(row)
         except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
             raise LvaeError(
-                f"{row.key}: cannot be read any more ({error.strerror}). Restore it, or scan anew."
+                row.key, f"cannot be read any more ({error.strerror})", "Restore it, or scan anew."
             ) from error
         except OSError:
             if delay is None:
@@ -70,7 +70,7 @@ def read_bytes(row: ImageRow, reader: Reader) -> bytes:
             time.sleep(delay)
         else:
             if len(data) != row.length and row.offset >= 0:
-                raise LvaeError(f"{row.key}: has {len(data)} bytes, and had {row.length} when it was listed.")
+                raise LvaeError(row.key, f"has {len(data)} bytes, and had {row.length} when it was listed")
             return data
     raise AssertionError("unreachable")
 

@@ -26,7 +26,7 @@ def choose(source: str, only_classes: tuple[str, ...] | None, limit: int | None)
         missing = [name for name in only_classes if name not in classes]
         if missing:
             known = ", ".join(classes) or "none"
-            raise LvaeError(f"--only-classes: {source} has no class {missing[0]!r}. Its classes: {known}.")
+            raise LvaeError("--only-classes", f"{source} has no class {missing[0]!r}", f"Its classes: {known}.")
         wanted = {classes.index(name) for name in only_classes}
         rows = [row for row in rows if row.label in wanted]
     if limit is not None and limit < len(rows):

@@ -135,7 +135,7 @@ class Walk:
             status = os.stat(path)  # noqa: PTH116  a Path for each of a million files is slow, and interns its name
         except OSError as error:
             if not is_link:
-                raise LvaeError(f"{path}: cannot be looked at ({error.strerror}).") from error
+                raise LvaeError(path, f"cannot be looked at ({error.strerror})") from error
             self._count(names.BROKEN_LINKS)  # nothing there, no permission on the way, or a link to itself
             return
         if stat.S_ISDIR(status.st_mode):
@@ -187,7 +187,7 @@ class FolderReader:
             with open(f"{self.location}/{row.key}", "rb") as file:
                 data = file.read(row.length + 1)
         if len(data) != row.length:
-            raise LvaeError(f"{row.key}: not as long as when it was listed. Scan the source again into a new folder.")
+            raise LvaeError(row.key, "not as long as when it was listed", "Scan the source again into a new folder.")
         return data
 
     def close(self) -> None:
@@ -231,7 +231,7 @@ class RemoteWalk:
             elif not _is_image_behind_url(location, entry.name):
                 self._count(names.NOT_IMAGES)
             elif entry.status.size is None:
-                raise LvaeError(f"{location}: the server does not tell its size.")
+                raise LvaeError(location, "the server does not tell its size")
             else:
                 yield prefix + entry.name, entry.status.size, entry.status.stamp
 
@@ -239,7 +239,7 @@ class RemoteWalk:
         try:
             return places.entries(folder)
         except OSError as error:
-            raise LvaeError(f"{folder}: the folder cannot be read ({places.why(error)}).") from error
+            raise LvaeError(folder, f"the folder cannot be read ({places.why(error)})") from error
 
     def _count(self, what: str) -> None:
         self._counts[what] = self._counts.get(what, 0) + 1
@@ -263,7 +263,7 @@ class _Folder:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
-            raise LvaeError(f"{path}: the folder cannot be read ({error.strerror}).") from error
+            raise LvaeError(path, f"the folder cannot be read ({error.strerror})") from error
 
     def __enter__(self) -> "_Folder":
         try:
@@ -271,7 +271,7 @@ class _Folder:
                 self.names = {entry.name: _kind_of(entry) for entry in entries}
         except OSError as error:
             os.close(self._descriptor)
-            raise LvaeError(f"{self.path}: the folder cannot be read ({error.strerror}).") from error
+            raise LvaeError(self.path, f"the folder cannot be read ({error.strerror})") from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -281,7 +281,7 @@ class _Folder:
         try:
             return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except OSError as error:
-            raise LvaeError(f"{self.path}/{name}: cannot be looked at ({error.strerror}).") from error
+            raise LvaeError(f"{self.path}/{name}", f"cannot be looked at ({error.strerror})") from error
 
 
 def _folders_in(folder: str) -> list[tuple[str, bool]]:
@@ -322,7 +322,7 @@ def _is_image_behind_url(location: str, name: str) -> bool:
     try:
         return is_image(places.first_bytes(location, names.MAGIC_BYTES))
     except OSError as error:
-        raise LvaeError(f"{location}: cannot be read ({places.why(error)}).") from error
+        raise LvaeError(location, f"cannot be read ({places.why(error)})") from error
 
 
 def _is_image_file(folder: str, name: str) -> bool:
@@ -334,7 +334,7 @@ def _is_image_file(folder: str, name: str) -> bool:
         with open(path, "rb") as file:
             return is_image(file.read(names.MAGIC_BYTES))
     except OSError as error:
-        raise LvaeError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise LvaeError(path, f"cannot be read ({error.strerror})") from error
 
 
 def _read_if_there(location: str) -> bytes | None:
@@ -343,4 +343,4 @@ def _read_if_there(location: str) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise LvaeError(f"{location}: cannot be read ({places.why(error)}).") from error
+        raise LvaeError(location, f"cannot be read ({places.why(error)})") from error

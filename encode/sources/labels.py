@@ -39,9 +39,9 @@ def read_labels(path: str | Path) -> Labels:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LvaeError(f"{path}: not UTF-8 text.") from error
+        raise LvaeError(path, "not UTF-8 text") from error
     except OSError as error:
-        raise LvaeError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise LvaeError(path, f"cannot be read ({error.strerror})") from error
     match path.suffix.lower():
         case ".csv":
             entries = _csv(text, path)
@@ -50,7 +50,7 @@ def read_labels(path: str | Path) -> Labels:
         case ".json":
             entries = _json(text, path)
         case _:
-            raise LvaeError(f"{path}: labels are read from .csv, .jsonl and .json.")
+            raise LvaeError(path, "labels are read from .csv, .jsonl and .json")
     return _numbered(entries, path)
 
 
@@ -74,8 +74,9 @@ def apply_labels(rows: Iterable[ImageRow], labels: Labels, counts: dict[str, int
         missing = len(labels.by_key) - len(met)
         example = next(key for key in labels.by_key if key not in met)
         raise LvaeError(
-            f"--labels: {missing} of {len(labels.by_key)} keys match no image, {example!r} for one."
-            " A key is the path below the source."
+            "--labels",
+            f"{missing} of {len(labels.by_key)} keys match no image, {example!r} for one",
+            "A key is the path below the source.",
         )
 
 
@@ -95,11 +96,11 @@ def _csv(text: str, path: Path) -> Iterator[Entry]:
                     key_column, label_column, columns = key_heads[0], label_heads[0], len(heads)
                     continue
             if len(cells) != columns:
-                raise LvaeError(f"{where}: {len(cells)} columns instead of {columns}. A line is key,label.")
+                raise LvaeError(where, f"{len(cells)} columns instead of {columns}", "A line is key,label.")
             label = cells[label_column].strip()
             yield where, cells[key_column], int(label) if is_number(label) else label
     except csv.Error as error:
-        raise LvaeError(f"{path}: line {reader.line_num}: {error}.") from error
+        raise LvaeError(path, f"line {reader.line_num}: {error}") from error
 
 
 def _json_lines(text: str, path: Path) -> Iterator[Entry]:
@@ -110,14 +111,14 @@ def _json_lines(text: str, path: Path) -> Iterator[Entry]:
         entry = parse_json(line, where)
         key = entry.get("key", entry.get("file_name")) if isinstance(entry, dict) else None
         if not isinstance(key, str) or "label" not in entry:
-            raise LvaeError(f'{where}: a line is {{"key": "path", "label": 3}}.')
+            raise LvaeError(where, 'a line is {"key": "path", "label": 3}')
         yield where, key, entry["label"]
 
 
 def _json(text: str, path: Path) -> Iterator[Entry]:
     found = parse_json(text, str(path))
     if not isinstance(found, dict):
-        raise LvaeError(f'{path}: neither {{"path": 3, ...}} nor NVIDIA\'s {{"labels": [["path", 3], ...]}}.')
+        raise LvaeError(path, 'neither {"path": 3, ...} nor NVIDIA\'s {"labels": [["path", 3], ...]}')
     if isinstance(found.get("labels", 0), list):
         found = parse_label_pairs(found["labels"], str(path)) or {}
     for key, label in found.items():
@@ -130,16 +131,16 @@ def _numbered(entries: Iterable[Entry], path: Path) -> Labels:
     for where, key, label in entries:
         if isinstance(label, str):
             if not label:
-                raise LvaeError(f"{where}: the label of {key!r} is empty. Leave the line out instead.")
+                raise LvaeError(where, f"the label of {key!r} is empty", "Leave the line out instead.")
         else:
             checked_label(label, where, None)
         sorts.setdefault(isinstance(label, str), where)
         if labels.setdefault(key, label) != label:
-            raise LvaeError(f"{where}: {key!r} has two labels, {labels[key]!r} and {label!r}.")
+            raise LvaeError(where, f"{key!r} has two labels, {labels[key]!r} and {label!r}")
     if not labels:
-        raise LvaeError(f"{path}: holds no labels.")
+        raise LvaeError(path, "holds no labels")
     if len(sorts) == 2:
-        raise LvaeError(f"{sorts[True]}: a class name, but {sorts[False]} has a number. Use one sort.")
+        raise LvaeError(f"{sorts[True]}", f"a class name, but {sorts[False]} has a number", "Use one sort.")
     if False in sorts:
         return Labels(None, labels)
     classes = tuple(sorted(set(labels.values())))
@@ -157,11 +158,11 @@ MAX_LABEL = 999_999
 def checked_label(label: Any, where: str, classes: tuple[str, ...] | None) -> int:
     """An integer label that is in range, or an LvaeError that begins with `where`."""
     if isinstance(label, bool) or not isinstance(label, int):
-        raise LvaeError(f"{where}: the label {label!r:.60} is not a whole number.")
+        raise LvaeError(where, f"the label {label!r:.60} is not a whole number")
     if not 0 <= label <= MAX_LABEL:
-        raise LvaeError(f"{where}: the label {label} is out of range. Labels are 0 to {MAX_LABEL}.")
+        raise LvaeError(where, f"the label {label} is out of range", f"Labels are 0 to {MAX_LABEL}.")
     if classes is not None and label >= len(classes):
-        raise LvaeError(f"{where}: the label {label} is out of range: {CLASSES_TXT} names {len(classes)} classes.")
+        raise LvaeError(where, f"the label {label} is out of range: {CLASSES_TXT} names {len(classes)} classes")
     return label
 
 
@@ -175,13 +176,13 @@ def parse_json(text: bytes | str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise LvaeError(f"{where}: not JSON, {error.msg} in line {error.lineno}, column {error.colno}.") from error
+        raise LvaeError(where, f"not JSON, {error.msg} in line {error.lineno}, column {error.colno}") from error
     except UnicodeDecodeError as error:
-        raise LvaeError(f"{where}: not UTF-8 text.") from error
+        raise LvaeError(where, "not UTF-8 text") from error
     except RecursionError as error:
-        raise LvaeError(f"{where}: nested too deeply.") from error
+        raise LvaeError(where, "nested too deeply") from error
     except ValueError as error:  # duplicates, NaN, numbers of thousands of digits
-        raise LvaeError(f"{where}: {error!s:.100}.") from error
+        raise LvaeError(where, f"{error!s:.100}") from error
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -201,7 +202,7 @@ def parse_dataset_json(text: bytes | str, where: str) -> dict[str, int] | None:
     """NVIDIA's layout, {"labels": [["path", 3], ...]} or null -> labels by path, or None."""
     found = parse_json(text, where)
     if not isinstance(found, dict) or "labels" not in found:
-        raise LvaeError(f'{where}: no "labels". NVIDIA\'s layout is {{"labels": [["path", 3], ...]}} or null.')
+        raise LvaeError(where, 'no "labels"', 'NVIDIA\'s layout is {"labels": [["path", 3], ...]} or null.')
     return parse_label_pairs(found["labels"], where)
 
 
@@ -209,16 +210,16 @@ def parse_label_pairs(pairs: Any, where: str) -> dict[str, int] | None:
     if pairs is None:
         return None
     if not isinstance(pairs, list):
-        raise LvaeError(f'{where}: "labels" is neither a list nor null.')
+        raise LvaeError(where, '"labels" is neither a list nor null')
     labels: dict[str, int] = {}
     for number, pair in enumerate(pairs):
         here = f"{where}: labels[{number}]"
         if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise LvaeError(f'{here} is {json.dumps(pair):.60}. It has to be ["path", number].')
+            raise LvaeError("", f"{here} is {json.dumps(pair):.60}", 'It has to be ["path", number].')
         key = key_of_member(pair[0].replace("\\", "/"))
         label = checked_label(pair[1], f"{here} ({key})", None)
         if labels.setdefault(key, label) != label:
-            raise LvaeError(f"{here}: {key} has two labels, {labels[key]} and {label}.")
+            raise LvaeError(here, f"{key} has two labels, {labels[key]} and {label}")
     return labels
 
 
@@ -242,5 +243,7 @@ class NamedLabels:
             return
         missing = set(self._labels).difference(is_there)
         raise LvaeError(
-            f"{self._where}: names {counted(len(missing), 'image')} not there, {min(missing)!r} for one. Take them out."
+            self._where,
+            f"names {counted(len(missing), 'image')} not there, {min(missing)!r} for one",
+            "Take them out.",
         )

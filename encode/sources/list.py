@@ -69,7 +69,7 @@ class ListSource(Notes):
                 continue
             where = f"{self.location}: line {number}"
             if found.size is None:
-                raise LvaeError(f"{where}: the server does not tell the size of {path}.")
+                raise LvaeError(where, f"the server does not tell the size of {path}")
             self.seen.add(path, found.size, found.stamp)
             chosen = UNLABELLED if label is None else numbers[label] if isinstance(label, str) else label
             self._largest = max(self._largest, chosen)
@@ -78,8 +78,9 @@ class ListSource(Notes):
             yield ImageRow(path, "", 0, found.size, "", chosen)
         if missing:
             raise LvaeError(
-                f"{self.location}: names {counted(missing, 'picture')} not there, {example!r} for one. "
-                "Paths are relative to the list. Take them out."
+                self.location,
+                f"names {counted(missing, 'picture')} not there, {example!r} for one",
+                "Paths are relative to the list. Take them out.",
             )
         if not images:
             raise names.no_images(self.location, self.counts)
@@ -91,7 +92,7 @@ class ListSource(Notes):
         while batch := list(itertools.islice(lines, AT_A_TIME)):
             for number, path, _ in batch:
                 if hash(path) in met:
-                    raise LvaeError(f"{self.location}: line {number}: {path!r} stands twice. Keys must be unique.")
+                    raise LvaeError(self.location, f"line {number}: {path!r} stands twice", "Keys must be unique.")
                 met.add(hash(path))
             where = [where_of(base, path, f"{self.location}: line {number}") for number, path, _ in batch]
             remote = any(map(places.is_url, where))
@@ -110,10 +111,12 @@ class ListSource(Notes):
                 checked_label(label, f"{self.location}: line {number} ({path!r:.100})", None)
             if number_at and name_at:
                 raise LvaeError(
-                    f"{self.location}: line {name_at}: a class name, but line {number_at} has a number. Use one sort."
+                    self.location,
+                    f"line {name_at}: a class name, but line {number_at} has a number",
+                    "Use one sort.",
                 )
             if len(found) > MAX_LABEL:
-                raise LvaeError(f"{self.location}: more than {MAX_LABEL} class names.")
+                raise LvaeError(self.location, f"more than {MAX_LABEL} class names")
         return tuple(sorted(found)) or None
 
 
@@ -134,7 +137,7 @@ class ListReader:
             with places.open_file(path) as file:
                 data = file.read(row.length + 1)
         if len(data) != row.length:
-            raise LvaeError(f"{row.key}: not as long as when it was listed. Scan the source again into a new folder.")
+            raise LvaeError(row.key, "not as long as when it was listed", "Scan the source again into a new folder.")
         return data
 
     def close(self) -> None:
@@ -146,7 +149,7 @@ def where_of(base: str, path: str, where: str) -> str:
     if places.is_url(path):
         places.refuse_secrets(path)
     if places.is_url(base) and (path.startswith(("/", "file:", "local:")) or ".." in path.split("/")):
-        raise LvaeError(f"{where}: {path!r:.200}: a list behind a URL may only name URLs and what lies beside it.")
+        raise LvaeError(where, f"{path!r:.200}: a list behind a URL may only name URLs and what lies beside it")
     return places.resolved(path) if places.is_url(path) else places.join(base, path)
 
 
@@ -156,7 +159,7 @@ def _status(location: str) -> Status | None:
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
         return None
     except OSError as error:
-        raise LvaeError(f"{location}: cannot be looked at ({places.why(error)}).") from error
+        raise LvaeError(location, f"cannot be looked at ({places.why(error)})") from error
     return None if found.is_folder else found
 
 
@@ -178,20 +181,20 @@ def lines_of(location: str) -> Iterator[Line]:
             for number, path, label in found:
                 if not path or "\0" in path or not names.is_utf8(path):
                     raise LvaeError(
-                        f"{location}: line {number}: {'no path' if not path else 'a path of odd characters'}."
+                        location, f"line {number}: {('no path' if not path else 'a path of odd characters')}"
                     )
                 yield number, path, None if label == "" else label
     except UnicodeDecodeError as error:
-        raise LvaeError(f"{location}: not UTF-8 text.") from error
+        raise LvaeError(location, "not UTF-8 text") from error
     except OSError as error:
-        raise LvaeError(f"{location}: cannot be read ({places.why(error)}).") from error
+        raise LvaeError(location, f"cannot be read ({places.why(error)})") from error
 
 
 def _physical(file: IO[bytes], location: str) -> Iterator[str]:
     for number in itertools.count(1):
         line = file.readline(MAX_LINE + 1)
         if len(line) > MAX_LINE:
-            raise LvaeError(f"{location}: line {number} has more than {MAX_LINE} bytes.")
+            raise LvaeError(location, f"line {number} has more than {MAX_LINE} bytes")
         if not line:
             return
         yield line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -213,13 +216,13 @@ def _csv(file: IO[bytes], location: str) -> Iterator[Line]:
                     path_at, label_at = path_heads[0], label_heads[0] if label_heads else columns
                     continue
                 if columns > 2:
-                    raise LvaeError(f"{location}: line 1: {columns} columns without names. A line is path,label.")
+                    raise LvaeError(location, f"line 1: {columns} columns without names", "A line is path,label.")
             if len(cells) != columns:
-                raise LvaeError(f"{location}: line {reader.line_num}: {len(cells)} columns instead of {columns}.")
+                raise LvaeError(location, f"line {reader.line_num}: {len(cells)} columns instead of {columns}")
             label = cells[label_at].strip() if label_at < columns else None
             yield reader.line_num, cells[path_at], int(label) if label and is_number(label) else label
     except csv.Error as error:
-        raise LvaeError(f"{location}: line {reader.line_num}: {error}.") from error
+        raise LvaeError(location, f"line {reader.line_num}: {error}") from error
 
 
 def _json_lines(file: IO[bytes], location: str) -> Iterator[Line]:
@@ -230,7 +233,7 @@ def _json_lines(file: IO[bytes], location: str) -> Iterator[Line]:
         entry = parse_json(line, where)
         found = [entry[name] for name in PATH_COLUMNS if name in entry] if isinstance(entry, dict) else []
         if not found or not isinstance(found[0], str):
-            raise LvaeError(f'{where}: a line is {{"path": "a.jpg", "label": 3}}.')
+            raise LvaeError(where, 'a line is {"path": "a.jpg", "label": 3}')
         label = next((entry[name] for name in LABEL_COLUMNS if name in entry), None)
         if label is not None and not isinstance(label, str):
             checked_label(label, where, None)

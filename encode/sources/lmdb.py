@@ -80,7 +80,7 @@ class LmdbSource(Notes):
                     names.count_unlabelled(self.counts, UNLABELLED)
                     yield ImageRow(name, container, value.offset, value.length, name, UNLABELLED)
         except OSError as error:
-            raise LvaeError(f"{self.location}: cannot be read ({places.why(error)}).") from error
+            raise LvaeError(self.location, f"cannot be read ({places.why(error)})") from error
         if not images:
             raise names.no_images(self.location, self.counts)
 
@@ -106,13 +106,13 @@ def values(file: IO[bytes], path: str) -> Iterator[Value]:
     tree = _newest(file, path)
     size = places.size_of(file)
     if size < (tree.last_page + 1) * tree.page_bytes and tree.root != NO_PAGE:
-        raise LvaeError(f"{path}: truncated: {size} bytes are fewer than its {tree.last_page + 1} pages take.")
+        raise LvaeError(path, f"truncated: {size} bytes are fewer than its {tree.last_page + 1} pages take")
     if tree.root != NO_PAGE:
         pages = _Pages(file, path, tree, size)
         previous: bytes | None = None
         for value in pages.values(tree.root, 0):
             if previous is not None and value.key <= previous:
-                raise LvaeError(f"{path}: damaged: its keys are out of order at {value.key!r:.60}.")
+                raise LvaeError(path, f"damaged: its keys are out of order at {value.key!r:.60}")
             previous = value.key
             yield value
 
@@ -121,7 +121,7 @@ def _newest(file: IO[bytes], path: str) -> Tree:
     file.seek(0)
     first = _meta(file.read(PAGE_HEADER.size + META.size), path)
     if first is None:
-        raise LvaeError(f"{path}: not an LMDB of the usual kind (version 1, 64 bits, little-endian).")
+        raise LvaeError(path, "not an LMDB of the usual kind (version 1, 64 bits, little-endian)")
     file.seek(first.page_bytes)
     second = _meta(file.read(PAGE_HEADER.size + META.size), path)
     return second if second is not None and second.transaction > first.transaction else first
@@ -135,7 +135,7 @@ def _meta(data: bytes, path: str) -> Tree | None:
     if version != 1 or page_bytes not in (1 << power for power in range(8, 17)):
         return None
     if flags & (DUPLICATES | OTHER_ORDER):
-        raise LvaeError(f"{path}: its keys have several values, or an order of their own; LSUN's have not.")
+        raise LvaeError(path, "its keys have several values, or an order of their own; LSUN's have not")
     return Tree(page_bytes, root, last_page, transaction)
 
 
@@ -160,7 +160,7 @@ class _Pages:
                 yield from self.values(low | high << 16 | node_flags << 32, depth + 1)
                 continue
             if node_flags & SUB_DATA:
-                raise LvaeError(f"{self._path}: has databases inside, which pictures do not need.")
+                raise LvaeError(self._path, "has databases inside, which pictures do not need")
             key, length = page[begin : begin + key_bytes], low | high << 16
             if not key:
                 raise self._damaged(number)
@@ -174,7 +174,7 @@ class _Pages:
         self._file.seek(number * self._tree.page_bytes)
         page = self._file.read(self._tree.page_bytes)
         if len(page) < self._tree.page_bytes:
-            raise LvaeError(f"{self._path}: truncated at page {number}.")
+            raise LvaeError(self._path, f"truncated at page {number}")
         own, _, flags, lower, _ = PAGE_HEADER.unpack_from(page)
         if own != number or flags & (BRANCH | LEAF) not in (BRANCH, LEAF) or not PAGE_HEADER.size <= lower <= len(page):
             raise self._damaged(number)
@@ -195,4 +195,4 @@ class _Pages:
         return Value(key, first * self._tree.page_bytes + PAGE_HEADER.size, length, False)
 
     def _damaged(self, number: int) -> LvaeError:
-        return LvaeError(f"{self._path}: damaged at page {number}.")
+        return LvaeError(self._path, f"damaged at page {number}")

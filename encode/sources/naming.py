@@ -147,4 +147,4 @@ def warn_of_unlabelled(source: Labelled, why: str) -> None:
 def no_images(source: str, counts: dict[str, int], hint: str = "") -> LvaeError:
     """What to say of a source in which nothing is an image."""
     found = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
-    return LvaeError(f"{source}: no images found ({found or 'it is empty'}).{hint and ' ' + hint}")
+    return LvaeError(source, f"no images found ({found or 'it is empty'}).{hint and ' ' + hint}")

@@ -39,7 +39,7 @@ class NestedTarSource(Notes):
             self.classes = tuple(sorted(map(class_of, inner)))
             numbers = {name: number for number, name in enumerate(self.classes)}
             if len(numbers) < len(inner):
-                raise LvaeError(f"{self.location}: two of its tars are called alike, so that classes would be.")
+                raise LvaeError(self.location, "two of its tars are called alike, so that classes would be")
             for tar in inner:
                 for member in self._images(tar, file):
                     images += 1

@@ -91,7 +91,7 @@ class NpzSource(Notes):
                 pictures = look(file, self.location)
                 labels = None if self.kind == "npy" else _labels(file, self.location, pictures.images)
         except OSError as error:
-            raise LvaeError(f"{self.location}: cannot be read ({places.why(error)}).") from error
+            raise LvaeError(self.location, f"cannot be read ({places.why(error)})") from error
         if not pictures.images:
             raise names.no_images(self.location, self.counts)
         if pictures.offset < 0:
@@ -128,7 +128,7 @@ class NpzReader:
             pictures = self._pictures
         index, length = int(row.member), len(pictures.header) + pictures.bytes
         if not 0 <= index < pictures.images or row.length != length:
-            raise LvaeError(f"{self.location}: not as it was when it was listed. Scan the source again.")
+            raise LvaeError(self.location, "not as it was when it was listed", "Scan the source again.")
         if pictures.offset >= 0:
             offset = pictures.offset + index * pictures.bytes
             return pictures.header + self._containers.read_at(row.container, offset, pictures.bytes)
@@ -174,7 +174,7 @@ def look(file: places.Watched, location: str) -> Pictures:
                 offset = data_offset(containers, info, size, location)
             return _pictures(array, info.filename, info.file_size, -1 if offset < 0 else offset + array.offset, where)
     except (*DAMAGE, RuntimeError, MemoryError) as error:
-        raise LvaeError(f"{location}: not a whole .npz ({error}).") from error
+        raise LvaeError(location, f"not a whole .npz ({error})") from error
 
 
 def _member(archive: zipfile.ZipFile, wanted: tuple[str, ...], location: str) -> zipfile.ZipInfo:
@@ -182,25 +182,25 @@ def _member(archive: zipfile.ZipFile, wanted: tuple[str, ...], location: str) ->
     found = [infos[f"{name}.npy"] for name in wanted if f"{name}.npy" in infos]
     if not found:
         inside = ", ".join(sorted(repr(name.removesuffix(".npy")) for name in infos))
-        raise LvaeError(f"{location}: has no {' or '.join(wanted)}, but {inside or 'nothing':.200}.")
+        raise LvaeError(location, f"has no {' or '.join(wanted)}, but {inside or 'nothing':.200}")
     if found[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise LvaeError(f"{location}: {found[0].filename} is neither stored nor deflated. Save it with numpy.savez.")
+        raise LvaeError(location, f"{found[0].filename} is neither stored nor deflated", "Save it with numpy.savez.")
     return found[0]
 
 
 def _pictures(array: Array, member: str, file_bytes: int, offset: int, where: str) -> Pictures:
     shape, shown = array.shape, "x".join(map(str, array.shape))
     if array.dtype not in ("|u1", "u1", "<u1", ">u1", "=u1"):
-        raise LvaeError(f"{where}: holds {array.dtype!r:.40}. Pictures are uint8, 0 to 255: numpy's '|u1'.")
+        raise LvaeError(where, f"holds {array.dtype!r:.40}", "Pictures are uint8, 0 to 255: numpy's '|u1'.")
     if len(shape) == 4 and shape[3] not in (1, 3) and shape[1] in (1, 3):
-        raise LvaeError(f"{where}: of shape {shown}, channels first. Save images.transpose(0, 2, 3, 1) instead.")
+        raise LvaeError(where, f"of shape {shown}, channels first", "Save images.transpose(0, 2, 3, 1) instead.")
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
-        raise LvaeError(f"{where}: of shape {shown:.100}. Pictures are (N, H, W, 3), (N, H, W, 1) or (N, H, W).")
+        raise LvaeError(where, f"of shape {shown:.100}", "Pictures are (N, H, W, 3), (N, H, W, 1) or (N, H, W).")
     count, height, width = shape[:3]
     if not 0 < height * width <= MAX_PIXELS:
-        raise LvaeError(f"{where}: of shape {shown:.100}. Pictures have 1 to {MAX_PIXELS} pixels.")
+        raise LvaeError(where, f"of shape {shown:.100}", f"Pictures have 1 to {MAX_PIXELS} pixels.")
     if file_bytes != array.offset + array.items:
-        raise LvaeError(f"{where}: damaged: {file_bytes} bytes, but its header promises {array.offset + array.items}.")
+        raise LvaeError(where, f"damaged: {file_bytes} bytes, but its header promises {array.offset + array.items}")
     return Pictures(member, count, height, width, shape[3] if len(shape) == 4 else 1, offset)
 
 
@@ -217,13 +217,13 @@ def _labels(file: places.Watched, location: str, count: int) -> NDArray[np.int64
                 array = read_header(member, where)
                 if INTEGER.fullmatch(array.dtype) is None or array.shape not in ((count,), (count, 1)):
                     shown = "x".join(map(str, array.shape))
-                    raise LvaeError(f"{where}: {array.dtype!r:.40} of shape {shown:.60}, not {count} whole numbers.")
+                    raise LvaeError(where, f"{array.dtype!r:.40} of shape {shown:.60}, not {count} whole numbers")
                 dtype = np.dtype(array.dtype)
                 labels = np.frombuffer(_exactly(member, count * dtype.itemsize), dtype)
     except (*DAMAGE, RuntimeError, MemoryError) as error:
-        raise LvaeError(f"{location}: not a whole .npz ({error}).") from error
+        raise LvaeError(location, f"not a whole .npz ({error})") from error
     if count and not (int(labels.min()) >= UNLABELLED and int(labels.max()) <= MAX_LABEL):
-        raise LvaeError(f"{where}: labels from {labels.min()} to {labels.max()}. They are -1 to {MAX_LABEL}.")
+        raise LvaeError(where, f"labels from {labels.min()} to {labels.max()}", f"They are -1 to {MAX_LABEL}.")
     return labels.astype(np.int64)
 
 
@@ -254,23 +254,23 @@ def read_header(file: IO[bytes] | Watched, where: str) -> Array:
     """From the file's position, which is its start."""
     head = file.read(12)
     if head[:6] != MAGIC or len(head) < 12:
-        raise LvaeError(f"{where}: not a .npy file.")
+        raise LvaeError(where, "not a .npy file")
     if head[6] not in (1, 2):
-        raise LvaeError(f"{where}: a .npy file of version {head[6]}, which no array of numbers needs.")
+        raise LvaeError(where, f"a .npy file of version {head[6]}, which no array of numbers needs")
     size_bytes = 2 if head[6] == 1 else 4
     (length,) = struct.unpack_from("<H" if head[6] == 1 else "<I", head, 8)
     if length > MAX_HEADER_BYTES:
-        raise LvaeError(f"{where}: its header of {length} bytes is too long for an array of numbers.")
+        raise LvaeError(where, f"its header of {length} bytes is too long for an array of numbers")
     text = head[8 + size_bytes :] + file.read(max(0, length - (4 - size_bytes)))
     try:
         found = ast.literal_eval(text[:length].decode("latin1").strip())
         dtype, shape, fortran = found["descr"], found["shape"], found["fortran_order"]
     except (*BROKEN, KeyError) as error:
-        raise LvaeError(f"{where}: its header is damaged.") from error
+        raise LvaeError(where, "its header is damaged") from error
     if len(text) < length or not isinstance(shape, tuple) or not all(type(side) is int and side >= 0 for side in shape):
-        raise LvaeError(f"{where}: its header is damaged.")
+        raise LvaeError(where, "its header is damaged")
     if not isinstance(dtype, str) or "O" in dtype:
-        raise LvaeError(f"{where}: holds objects or records, not an array of numbers; nothing is unpickled.")
+        raise LvaeError(where, "holds objects or records, not an array of numbers; nothing is unpickled")
     if fortran is not False and len(shape) > 1:
-        raise LvaeError(f"{where}: lies in Fortran's order. Save numpy.ascontiguousarray(images) instead.")
+        raise LvaeError(where, "lies in Fortran's order", "Save numpy.ascontiguousarray(images) instead.")
     return Array(dtype, shape, 8 + size_bytes + length)

@@ -51,9 +51,9 @@ def open_source(source: str) -> Source:
             return _pattern(location)
         found = places.status(location) if not location.endswith("/") or not places.is_url(location) else None
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise LvaeError(f"{source}: no such file or folder. A source is {KINDS}.") from error
+        raise LvaeError(source, "no such file or folder", f"A source is {KINDS}.") from error
     except OSError as error:
-        raise LvaeError(f"{source}: cannot be looked at ({places.why(error)}).") from error
+        raise LvaeError(source, f"cannot be looked at ({places.why(error)})") from error
     if found is None or found.is_folder:
         return _folder(f"{location.rstrip('/')}/" if places.is_url(location) else location)
     return _file(location)
@@ -72,7 +72,7 @@ def _folder(location: str) -> Source:
     try:
         found = [name for name in places.names_in(location) if not names.is_hidden(name)]
     except OSError as error:
-        raise LvaeError(f"{location}: the folder cannot be read ({places.why(error)}).") from error
+        raise LvaeError(location, f"the folder cannot be read ({places.why(error)})") from error
     if DATA in found:
         return LmdbSource(location)
     tars = [name for name in found if name.lower().endswith(".tar")]
@@ -80,7 +80,7 @@ def _folder(location: str) -> Source:
     if not (tars or tables) or holds_images(location):
         return FolderSource(location)
     if tars and tables:
-        raise LvaeError(f"{location}: holds tars and Parquet files. Name those meant by a pattern.")
+        raise LvaeError(location, "holds tars and Parquet files", "Name those meant by a pattern.")
     return TarSource(location, tars) if tars else ParquetSource(location, tables)
 
 
@@ -121,7 +121,7 @@ def open_reader(kind: str, location: str) -> Reader:
             return ListReader(location)
         case "synthetic":
             return SyntheticReader(location)
-    raise LvaeError(f"source kind {kind!r} is none of folder, list, lmdb, npy, npz, parquet, synthetic, tar, zip.")
+    raise LvaeError("", f"source kind {kind!r} is none of folder, list, lmdb, npy, npz, parquet, synthetic, tar, zip")
 
 
 def _is_zip_with_a_preface(location: str) -> bool:
@@ -129,7 +129,7 @@ def _is_zip_with_a_preface(location: str) -> bool:
         with places.open_file(location) as file:
             return zipfile.is_zipfile(file)
     except OSError as error:
-        raise LvaeError(f"{location}: cannot be read ({places.why(error)}).") from error
+        raise LvaeError(location, f"cannot be read ({places.why(error)})") from error
 
 
 def _refuse_all_but_tars(location: str) -> None:
@@ -141,15 +141,15 @@ def _refuse_all_but_tars(location: str) -> None:
         with places.open_file(location) as file:
             is_tar = tarfile.is_tarfile(file)
     except OSError as error:
-        raise LvaeError(f"{location}: cannot be read ({places.why(error)}).") from error
+        raise LvaeError(location, f"cannot be read ({places.why(error)})") from error
     except (ValueError, OverflowError, MemoryError, RecursionError):
         is_tar = False
     if not is_tar:
-        raise LvaeError(f"{location}: not a source. A source is {KINDS}.")
+        raise LvaeError(location, "not a source", f"A source is {KINDS}.")
 
 
 def _first_bytes(location: str) -> bytes:
     try:
         return places.first_bytes(location, MAGIC_AT + len(MAGIC))
     except OSError as error:
-        raise LvaeError(f"{location}: cannot be read ({places.why(error)}).") from error
+        raise LvaeError(location, f"cannot be read ({places.why(error)})") from error

@@ -91,13 +91,13 @@ class ParquetSource(Notes):
             with opened(path) as file:
                 columns = columns_of(file, path)
                 if first is not None and columns != first:
-                    raise LvaeError(f"{path}: has other columns or class names than {self._files[0]}.")
+                    raise LvaeError(path, f"has other columns or class names than {self._files[0]}")
                 first = columns
                 if columns.label and _holds_names(file.schema_arrow.field(columns.label).type):
                     for group in range(file.num_row_groups):
                         gathered.update(label for label in _labels(file, group, columns.label, path) if label)
                         if len(gathered) > MAX_LABEL or any(len(label) > MAX_NAME for label in gathered):
-                            raise LvaeError(f"{path}: {columns.label!r} has too many or too long values to be a class.")
+                            raise LvaeError(path, f"{columns.label!r} has too many or too long values to be a class")
         return tuple(sorted(gathered)) or (first.classes if first else None)
 
     def _label(self, label: Any, columns: Columns, numbers: dict[str, int], where: str) -> int:
@@ -107,9 +107,7 @@ class ParquetSource(Notes):
             return numbers[label]
         number = checked_label(label, where, None)
         if self._classes is not None and number >= len(self._classes):
-            raise LvaeError(
-                f"{where}: the label {number} is out of range: its schema names {len(self._classes)} classes."
-            )
+            raise LvaeError(where, f"the label {number} is out of range: its schema names {len(self._classes)} classes")
         self._largest = max(self._largest, number)
         return number
 
@@ -136,7 +134,7 @@ class ParquetReader:
         try:
             data = self._groups.read((row.container, int(group)), int(number))
         except IndexError as error:
-            raise LvaeError(f"{row.container}: shorter than when it was listed. Scan the source again.") from error
+            raise LvaeError(row.container, "shorter than when it was listed", "Scan the source again.") from error
         if data is None:
             raise ImageRejected("a path instead of the picture's bytes, in its Parquet file")
         if len(data) > names.MAX_MEMBER_BYTES:
@@ -185,7 +183,7 @@ def opened(path: str, seen: places.Seen | None = None, name: str = "") -> Iterat
             yield pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=False, read_dictionary=text)
     except FAULTS as error:
         reason = places.why(error) if isinstance(error, OSError) else " ".join(str(error).split())[:200]
-        raise LvaeError(f"{path}: cannot be read as Parquet ({reason}).") from error
+        raise LvaeError(path, f"cannot be read as Parquet ({reason})") from error
 
 
 def columns_of(file: pq.ParquetFile, path: str) -> Columns:
@@ -194,15 +192,16 @@ def columns_of(file: pq.ParquetFile, path: str) -> Columns:
     known = [name for name in IMAGE_COLUMNS if name in found]
     if not known and len(found) != 1:
         raise LvaeError(
-            f"{path}: has no column of pictures called image, but {', '.join(found or schema.names) or 'nothing':.200}."
-            " Pictures are struct<bytes, path> or binary."
+            path,
+            (f"has no column of pictures called image, but {', '.join(found or schema.names) or 'nothing':.200}"),
+            "Pictures are struct<bytes, path> or binary.",
         )
     image = (known or found)[0]
     if schema.names.count(image) > 1:
-        raise LvaeError(f"{path}: has two columns {image!r}.")
+        raise LvaeError(path, f"has two columns {image!r}")
     label = next((name for name in LABEL_COLUMNS if schema.names.count(name) == 1), None)
     if label is not None and not (_holds_names(kind := schema.field(label).type) or pa.types.is_integer(kind)):
-        raise LvaeError(f"{path}: its column {label!r} holds {kind!s:.60}, neither whole numbers nor names.")
+        raise LvaeError(path, f"its column {label!r} holds {kind!s:.60}, neither whole numbers nor names")
     return Columns(image, pa.types.is_struct(schema.field(image).type), label, _class_names(schema, label, path))
 
 
@@ -217,7 +216,7 @@ def _class_names(schema: pa.Schema, label: str | None, path: str) -> tuple[str, 
     if found is None:
         return None
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found) or len(set(found)) < len(found):
-        raise LvaeError(f"{path}: the class names in its huggingface metadata are not a list of different names.")
+        raise LvaeError(path, "the class names in its huggingface metadata are not a list of different names")
     return tuple(found) or None
 
 
@@ -237,7 +236,7 @@ def _labels(file: pq.ParquetFile, group: int, column: str | None, path: str) -> 
         else:
             yield from values.to_pylist()
     if count != rows:
-        raise LvaeError(f"{path}: damaged: row group {group} has {count} labels for {rows} rows.")
+        raise LvaeError(path, f"damaged: row group {group} has {count} labels for {rows} rows")
 
 
 def _holds_names(kind: pa.DataType) -> bool:

@@ -68,7 +68,7 @@ class Containers:
 
 
 def _shorter(container: str) -> LvaeError:
-    return LvaeError(f"{container}: shorter than when it was listed. Scan the source again.")
+    return LvaeError(container, "shorter than when it was listed", "Scan the source again.")
 
 
 class _OpenFile:

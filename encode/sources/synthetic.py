@@ -57,11 +57,11 @@ def _parse(source: str) -> tuple[int, int, int, int]:
     given = [pair.split("=") for pair in (found[2] or "").split("&") if pair] if found else []
     names = [name for name, _ in given]
     if found is None or not set(names) <= set(settings) or len(set(names)) < len(names):
-        raise LvaeError(f"{source}: write {PREFIX}1000 or {PREFIX}1000?size=256&seed=0&classes=10.")
+        raise LvaeError(source, f"write {PREFIX}1000 or {PREFIX}1000?size=256&seed=0&classes=10")
     settings |= {name: int(value) for name, value in given}
     count, size, classes = int(found[1]), settings["size"], settings["classes"]
     if count < 1 or not 1 <= size <= MAX_SIZE or not 1 <= classes <= MAX_LABEL + 1:
-        raise LvaeError(f"{source}: at least one image and class, and 1 to {MAX_SIZE} pixels a side.")
+        raise LvaeError(source, f"at least one image and class, and 1 to {MAX_SIZE} pixels a side")
     return count, size, settings["seed"], classes
 
 

@@ -176,7 +176,7 @@ def opened(path: str, name: str, seen: places.Seen | None) -> IO[bytes]:
             seen.add(name, found.size, found.stamp)
         return places.open_file(path, READ_AHEAD)
     except OSError as error:
-        raise LvaeError(f"{path}: cannot be read ({places.why(error)}).") from error
+        raise LvaeError(path, f"cannot be read ({places.why(error)})") from error
 
 
 def members(path: str, file: IO[bytes], counts: dict[str, int]) -> Iterator[Member]:
@@ -189,7 +189,7 @@ def members(path: str, file: IO[bytes], counts: dict[str, int]) -> Iterator[Memb
             counts[odd] = counts.get(odd, 0) + 1
         elif not found.isdir():
             if hash(key) in seen:
-                raise LvaeError(f"{path}: {key!r} stands twice, again at byte {found.offset}. Names must be unique.")
+                raise LvaeError(path, f"{key!r} stands twice, again at byte {found.offset}", "Names must be unique.")
             seen.add(hash(key))
             yield Member(found.name, key, found.offset_data, found.size)
 
@@ -203,7 +203,9 @@ def refuse_compressed(path: str, first_bytes: bytes) -> None:
     for magic, command in COMPRESSED.items():
         if first_bytes.startswith(magic):
             raise LvaeError(
-                f"{path}: is compressed, and images are read in place. Run '{command}' on it, or unpack it to a folder."
+                path,
+                "is compressed, and images are read in place",
+                f"Run '{command}' on it, or unpack it to a folder.",
             )
 
 
@@ -219,19 +221,17 @@ def _headers(path: str, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
         )
         while (header := archive.next()) is not None:
             if header.size < 0 or archive.offset <= offset or header.offset_data < 0:
-                raise LvaeError(f"{path}: damaged at byte {offset} (a size that makes no sense).")
+                raise LvaeError(path, f"damaged at byte {offset} (a size that makes no sense)")
             if header.isreg() and not header.issparse() and header.offset_data + header.size > size:
-                raise LvaeError(
-                    f"{path}: truncated: {header.name!r} at byte {offset} goes on after the end of the file."
-                )
+                raise LvaeError(path, f"truncated: {header.name!r} at byte {offset} goes on after the end of the file")
             offset = archive.offset
             archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
             yield header
         _check_end(path, file, offset)
     except DAMAGE as error:
-        raise LvaeError(f"{path}: damaged or truncated at byte {offset} ({error}).") from error
+        raise LvaeError(path, f"damaged or truncated at byte {offset} ({error})") from error
     except OSError as error:
-        raise LvaeError(f"{path}: cannot be read at byte {offset} ({places.why(error)}).") from error
+        raise LvaeError(path, f"cannot be read at byte {offset} ({places.why(error)})") from error
 
 
 def _check_end(path: str, file: IO[bytes], offset: int) -> None:
@@ -239,12 +239,12 @@ def _check_end(path: str, file: IO[bytes], offset: int) -> None:
     file.seek(offset)
     block = file.read(BLOCK)
     if len(block) < BLOCK:
-        raise LvaeError(f"{path}: truncated at byte {offset}: the closing block is missing.")
+        raise LvaeError(path, f"truncated at byte {offset}: the closing block is missing")
     if any(block):
-        raise LvaeError(f"{path}: damaged at byte {offset}: neither a member nor the closing block.")
+        raise LvaeError(path, f"damaged at byte {offset}: neither a member nor the closing block")
     while block := file.read(1 << 16):
         if any(block):
-            raise LvaeError(f"{path}: goes on after its end at byte {offset}; were several tars joined by cat?")
+            raise LvaeError(path, f"goes on after its end at byte {offset}; were several tars joined by cat?")
 
 
 def _why_not(found: tarfile.TarInfo, key: str) -> str | None:
@@ -284,7 +284,7 @@ def _samples(members: Iterator[Member]) -> Iterator[list[Member]]:
 
 def _read_label(member: Member, file: IO[bytes], where: str) -> bytes:
     if member.length > MAX_LABEL_BYTES:
-        raise LvaeError(f"{where}: {member.length} bytes are too many for a label.")
+        raise LvaeError(where, f"{member.length} bytes are too many for a label")
     file.seek(member.offset)
     return file.read(member.length)
 
@@ -296,15 +296,15 @@ def _read_classes(path: str) -> tuple[str, ...] | None:
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise LvaeError(f"{path}: not UTF-8 text.") from error
+        raise LvaeError(path, "not UTF-8 text") from error
     except OSError as error:
-        raise LvaeError(f"{path}: cannot be read ({places.why(error)}).") from error
+        raise LvaeError(path, f"cannot be read ({places.why(error)})") from error
     classes = tuple(line.strip() for line in lines)
     while classes and not classes[-1]:
         classes = classes[:-1]
     met: set[str] = set()
     for number, name in enumerate(classes, 1):
         if not name or name in met:
-            raise LvaeError(f"{path}: line {number} is {'empty' if not name else f'{name!r} again'}.")
+            raise LvaeError(path, f"line {number} is {('empty' if not name else f'{name!r} again')}")
         met.add(name)
     return classes or None

@@ -50,9 +50,9 @@ class ZipSource(Notes):
             with places.Watched(places.open_file(self._path)) as file, open_archive(file, self._path) as archive:
                 yield from self._rows(archive, places.size_of(file))
         except OSError as error:
-            raise LvaeError(f"{self._path}: cannot be read ({places.why(error)}).") from error
+            raise LvaeError(self._path, f"cannot be read ({places.why(error)})") from error
         except (*DAMAGE, MemoryError, UnicodeDecodeError) as error:
-            raise LvaeError(f"{self._path}: not a whole zip ({error}).") from error
+            raise LvaeError(self._path, f"not a whole zip ({error})") from error
 
     def _rows(self, archive: zipfile.ZipFile, size: int) -> Iterator[ImageRow]:
         members = self._members(archive)
@@ -86,7 +86,7 @@ class ZipSource(Notes):
         try:
             text = _inflated(archive, members[names.DATASET_JSON])
         except ImageRejected as error:
-            raise LvaeError(f"{where}: {error.reason}.") from error
+            raise LvaeError(where, str(error.reason)) from error
         labels = parse_dataset_json(text, where)
         return None if labels is None else NamedLabels(labels, where)
 
@@ -103,7 +103,7 @@ class ZipSource(Notes):
             elif stat.S_ISLNK(info.external_attr >> 16):
                 self.count(names.LINKS)
             elif key in members:
-                raise LvaeError(f"{self._path}: {key!r} stands twice. Names must be unique.")
+                raise LvaeError(self._path, f"{key!r} stands twice", "Names must be unique.")
             else:
                 members[key] = info
         return members
@@ -112,10 +112,12 @@ class ZipSource(Notes):
         by_name = names.is_image_name(key)
         if by_name is not False:
             if info.flag_bits & ENCRYPTED:
-                raise LvaeError(f"{self._path}: {key} is encrypted. Unpack the zip with its password.")
+                raise LvaeError(self._path, f"{key} is encrypted", "Unpack the zip with its password.")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise LvaeError(
-                    f"{self._path}: {key} is neither stored nor deflated (method {info.compress_type}). Unpack the zip."
+                    self._path,
+                    f"{key} is neither stored nor deflated (method {info.compress_type})",
+                    "Unpack the zip.",
                 )
         if by_name is None:
             with archive.open(info) as member:
@@ -150,7 +152,7 @@ def open_archive(file: places.Watched, path: str) -> zipfile.ZipFile:
         return zipfile.ZipFile(file)
     except (*DAMAGE, MemoryError, UnicodeDecodeError) as error:
         file.raise_fault()
-        raise LvaeError(f"{path}: not a whole zip ({error}).") from error
+        raise LvaeError(path, f"not a whole zip ({error})") from error
 
 
 def data_offset(containers: Containers, info: zipfile.ZipInfo, size: int, path: str) -> int:
@@ -162,15 +164,15 @@ def data_offset(containers: Containers, info: zipfile.ZipInfo, size: int, path: 
     if info.header_offset >= 0 and length >= LOCAL_HEADER.size:
         header = patiently(containers.read_at, path, info.header_offset, length)
     if header[:4] != LOCAL_MAGIC:
-        raise LvaeError(f"{where}: damaged, no header at byte {info.header_offset}.")
+        raise LvaeError(where, f"damaged, no header at byte {info.header_offset}")
     _, _, flags, method, *_, name_length, extra_length = LOCAL_HEADER.unpack(header[: LOCAL_HEADER.size])
     name = header[LOCAL_HEADER.size :][:name_length].decode("utf-8" if flags & UTF8 else "cp437", "replace")
     offset: int = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
     stored = method == zipfile.ZIP_STORED
     if name != info.orig_filename or method != info.compress_type or (stored and info.compress_size != info.file_size):
-        raise LvaeError(f"{where}: damaged, its header at byte {info.header_offset} says something else.")
+        raise LvaeError(where, f"damaged, its header at byte {info.header_offset} says something else")
     if offset + info.compress_size > size:
-        raise LvaeError(f"{where}: damaged, it goes on after the end of the file.")
+        raise LvaeError(where, "damaged, it goes on after the end of the file")
     return offset if stored else -1
 
 
@@ -198,7 +200,7 @@ class ZipReader:
         except KeyError:
             info = None
         if info is None or info.file_size != row.length:
-            raise LvaeError(f"{row.container}: {row.member!r} is not as it was when listed. Scan the source again.")
+            raise LvaeError(row.container, f"{row.member!r} is not as it was when listed", "Scan the source again.")
         return _inflated(archive, info)
 
     def close(self) -> None:

@@ -61,7 +61,7 @@ class FitConfig:
     def __post_init__(self) -> None:
         spec = parse_spec(self.architecture)
         if isinstance(spec, PixelsSpec):
-            raise LvaeError("--autoencoder: pixels have nothing to learn. Choose a kl, vq or tiny autoencoder.")
+            raise LvaeError("--autoencoder", "pixels have nothing to learn", "Choose a kl, vq or tiny autoencoder.")
         low, high = self.shorter_side
         _within("--size", self.size, SMALLEST_SIZE, LARGEST_SIZE)
         _within("--shorter-side, the lower end", low, self.size, 16 * LARGEST_SIZE)
@@ -79,11 +79,12 @@ class FitConfig:
         least = 3 * 2**self.discriminator_layers  # for one verdict a picture
         if self.adversarial_weight and self.size < least:
             raise LvaeError(
-                f"--discriminator-layers {self.discriminator_layers}: needs crops of at least {least} pixels, not "
-                f"{self.size}. Take fewer layers, or a larger --size."
+                f"--discriminator-layers {self.discriminator_layers}",
+                f"needs crops of at least {least} pixels, not {self.size}",
+                "Take fewer layers, or a larger --size.",
             )
 
 
 def _within(option: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
-        raise LvaeError(f"{option} {shown(value)}: must lie between {least} and {most}.")
+        raise LvaeError(f"{option} {shown(value)}", f"must lie between {least} and {most}")

@@ -94,8 +94,9 @@ def _write(folder: Folder, chosen: Chosen, config: FitConfig, progress: Callable
                 continue
             if offset + pixels.nbytes > LARGEST_CACHE:
                 raise LvaeError(
-                    f"{chosen.location}: its pictures take more than {LARGEST_CACHE >> 30} GiB. "
-                    f"Say --limit {number}, a fair sample, or lower --shorter-side."
+                    chosen.location,
+                    f"its pictures take more than {LARGEST_CACHE >> 30} GiB",
+                    f"Say --limit {number}, a fair sample, or lower --shorter-side.",
                 )
             height, width = pixels.shape[:2]
             pictures[held_out(row.key, config.validation)].append(Picture(row.key, offset, height, width))
@@ -109,10 +110,10 @@ def _write(folder: Folder, chosen: Chosen, config: FitConfig, progress: Callable
 def _check(index: PictureIndex, source: str, config: FitConfig) -> None:
     if not index.train:
         why = "; ".join(f"{count} {reason}" for reason, count in sorted(index.left_out.items())) or "it has none"
-        raise LvaeError(f"{source}: no picture to train on ({why}). Name a source of pictures, or lower --size.")
+        raise LvaeError(source, f"no picture to train on ({why})", "Name a source of pictures, or lower --size.")
     if not index.validation and config.validation > 0:
         raise LvaeError(
-            f"{source}: {len(index.train)} pictures leave none for validation. Take more, or raise --validation."
+            source, f"{len(index.train)} pictures leave none for validation", "Take more, or raise --validation."
         )
 
 

@@ -58,7 +58,7 @@ class Cadence:
 
     def __post_init__(self) -> None:
         if min(self.log, self.save, self.validate) < 1 or self.save % self.log:
-            raise LvaeError(f"--save-every {self.save}: must be a multiple of --log-every {self.log}.")
+            raise LvaeError(f"--save-every {self.save}", f"must be a multiple of --log-every {self.log}")
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def fit(
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        raise LvaeError(f"{out}: no space is left. Free some, then run the same command again.") from error
+        raise LvaeError(out, "no space is left", "Free some, then run the same command again.") from error
 
 
 def _keep_settings(folder: Folder, config: FitConfig) -> None:
@@ -128,15 +128,16 @@ def _keep_settings(folder: Folder, config: FitConfig) -> None:
     for name, value in new.items():
         if old[name] != value:
             raise LvaeError(
-                f"{folder}: was begun with {name} {json.dumps(old[name])}, not {json.dumps(value)}. "
-                "Give the same settings to go on, or name another OUT."
+                folder,
+                f"was begun with {name} {json.dumps(old[name])}, not {json.dumps(value)}",
+                "Give the same settings to go on, or name another OUT.",
             )
 
 
 def _check_size(config: FitConfig, network: Autoencoder) -> None:
     factor = network.downsampling_factor
     if config.size % factor:
-        raise LvaeError(f"--size {config.size}: must be a multiple of the network's downsampling factor, {factor}.")
+        raise LvaeError(f"--size {config.size}", f"must be a multiple of the network's downsampling factor, {factor}")
 
 
 def _tell(index: PictureIndex, watcher: Watcher) -> None:
@@ -239,8 +240,9 @@ class _Run:
             last = self._checkpoints.steps()
             kept = f"the checkpoint of update {last[-1]} is kept" if last else "there is no checkpoint yet"
             raise LvaeError(
-                f"{self._folder}: the loss of update {step} is not finite; {kept}. "
-                "Begin anew elsewhere with a lower --learning-rate."
+                self._folder,
+                f"the loss of update {step} is not finite; {kept}",
+                "Begin anew elsewhere with a lower --learning-rate.",
             )
 
     def _log(self, step: int, values: dict[str, float], seconds: float) -> None:

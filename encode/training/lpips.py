@@ -44,7 +44,7 @@ class Lpips(nn.Module):
         """From "VGG,LPIPS", two files of weights in any format."""
         parts = files.split(",")
         if len(parts) != 2:
-            raise LvaeError(f"--perceptual {files}: name two files as VGG,LPIPS (torchvision's VGG-16, LPIPS' heads).")
+            raise LvaeError(f"--perceptual {files}", "name two files as VGG,LPIPS (torchvision's VGG-16, LPIPS' heads)")
         network, (vgg, heads) = cls(), (read_tensors(part) for part in parts)
         with torch.no_grad():
             for convolution, number in zip(network.convolutions(), _vgg_numbers(), strict=True):
@@ -90,8 +90,8 @@ def _vgg_numbers() -> list[int]:
 
 def _take(tensors: Mapping[str, Tensor], name: str, like: Tensor, file: str) -> Tensor:
     if name not in tensors:
-        raise LvaeError(f"{file}: has no {name}. Name two files as VGG,LPIPS (torchvision's VGG-16, LPIPS' heads).")
+        raise LvaeError(file, f"has no {name}", "Name two files as VGG,LPIPS (torchvision's VGG-16, LPIPS' heads).")
     found = tensors[name]
     if found.shape != like.shape:
-        raise LvaeError(f"{file}: {name} has shape {tuple(found.shape)} instead of {tuple(like.shape)}.")
+        raise LvaeError(file, f"{name} has shape {tuple(found.shape)} instead of {tuple(like.shape)}")
     return found

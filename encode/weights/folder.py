@@ -28,7 +28,7 @@ def find_files(folder: Path, kind: str | None) -> tuple[list[Path], dict[str, An
             for name in FILES:
                 if (inner / name).is_file():
                     return [inner / name], config
-            raise LvaeError(f"{inner}: has no {WEIGHTS} (or .bin). Fetch the folder again, or name the file.")
+            raise LvaeError(inner, f"has no {WEIGHTS} (or .bin)", "Fetch the folder again, or name the file.")
     files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
     pairs = _pairs(files)
     if len(pairs) == 1:
@@ -38,9 +38,11 @@ def find_files(folder: Path, kind: str | None) -> tuple[list[Path], dict[str, An
     if files:
         pair = ",".join(map(str, pairs[0])) if pairs else ""
         advice = f"Name two of them, as in {pair}" if pairs else f"Name one of them, as in {files[0]}"
-        raise LvaeError(f"{folder}: has {len(files)} files of weights. {advice}.")
+        raise LvaeError(folder, f"has {len(files)} files of weights", f"{advice}.")
     raise LvaeError(
-        f"{folder}: has no config.json, nor do vae/ and vqvae/ in it. Give a file of weights, or the folder it lies in."
+        folder,
+        "has no config.json, nor do vae/ and vqvae/ in it",
+        "Give a file of weights, or the folder it lies in.",
     )
 
 
@@ -58,11 +60,13 @@ def describe_for_diffusers(spec: Spec, scale: Mapping[str, Any]) -> dict[str, An
 
 def _architecture(spec: Spec) -> dict[str, Any]:
     if isinstance(spec, PixelsSpec):
-        raise LvaeError("pixels have no network. Nothing to write.")
+        raise LvaeError("", "pixels have no network", "Nothing to write.")
     if not isinstance(spec, LdmSpec):
         halvings = len(spec.widths) - 1
         if spec.patch != 1 or len(set(spec.widths)) != 1:
-            raise LvaeError("diffusers cannot describe a tiny autoencoder of several widths, or one that sees patches.")
+            raise LvaeError(
+                "", ("diffusers cannot describe a tiny autoencoder of several widths, or one that sees patches")
+            )
         return {
             "_class_name": "AutoencoderTiny",
             "encoder_block_out_channels": list(spec.widths),
@@ -75,7 +79,9 @@ def _architecture(spec: Spec) -> dict[str, Any]:
     widths = [spec.width * multiplier for multiplier in spec.multipliers]
     groups = {math.gcd(32, width) for width in widths}
     if len(groups) != 1:
-        raise LvaeError(f"diffusers cannot describe channels {widths}: 32 does not divide all. Use --layout compvis.")
+        raise LvaeError(
+            f"diffusers cannot describe channels {widths}", "32 does not divide all", "Use --layout compvis."
+        )
     attends = [level in spec.attention_levels for level in range(len(widths))]
     config: dict[str, Any] = {
         "_class_name": "AutoencoderKL" if spec.kind == "kl" else "VQModel",
@@ -121,13 +127,13 @@ def _read_config(path: Path, kind: str | None) -> dict[str, Any]:
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        raise LvaeError(f"{path}: not a JSON object. Fetch the folder again.")
+        raise LvaeError(path, "not a JSON object", "Fetch the folder again.")
     class_name = config.get("_class_name")
     found = CLASSES.get(class_name) if isinstance(class_name, str) else None
     if found is None or kind not in (None, found):
         wanted = " or ".join(repr(name) for name, its_kind in CLASSES.items() if kind in (None, its_kind))
         raise LvaeError(
-            f"{path}: describes {str(class_name)[:60]!r}, not {wanted}. Choose an autoencoder of that kind."
+            path, f"describes {str(class_name)[:60]!r}, not {wanted}", "Choose an autoencoder of that kind."
         )
     fixed = {"act_fn": "silu", "norm_type": "group", "use_quant_conv": True, "use_post_quant_conv": True}
     if found == "tiny":
@@ -135,14 +141,18 @@ def _read_config(path: Path, kind: str | None) -> dict[str, Any]:
     for field, value in fixed.items():
         if config.get(field, value) != value:
             raise LvaeError(
-                f"{path}: {field} is {shown(config[field])}, where only {value!r} is supported. Use other weights."
+                path, f"{field} is {shown(config[field])}, where only {value!r} is supported", "Use other weights."
             )
     groups, widths = config.get("norm_num_groups", 32), config.get("block_out_channels", [])
     if found != "tiny" and isinstance(widths, list):
         for width in widths:
             if isinstance(width, int) and math.gcd(32, width) != groups:
                 raise LvaeError(
-                    f"{path}: norm_num_groups is {shown(groups)}, but {width} channels are normalized in "
-                    f"{math.gcd(32, width)} groups here. Use other weights."
+                    path,
+                    (
+                        f"norm_num_groups is {shown(groups)}, but {width} channels are normalized in "
+                        f"{math.gcd(32, width)} groups here"
+                    ),
+                    "Use other weights.",
                 )
     return config

@@ -54,8 +54,12 @@ def first_stage(state: Mapping[str, T], source: str) -> dict[str, T]:
     prefix = next((p for p in PREFIXES if any(sees_rgb(state.get(p + name)) for name in FIRST_LAYERS)), None)
     if prefix is None:
         raise LvaeError(
-            f"{source}: holds no image autoencoder: {FIRST_LAYERS[0]} of shape (width, 3, 3, 3) is missing, also below "
-            f"{', '.join(PREFIXES[1:])}. Give the weights of a first stage."
+            source,
+            (
+                f"holds no image autoencoder: {FIRST_LAYERS[0]} of shape (width, 3, 3, 3) is missing, "
+                f"also below {', '.join(PREFIXES[1:])}"
+            ),
+            "Give the weights of a first stage.",
         )
     below = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     return {name: tensor for name, tensor in below.items() if not IGNORED.fullmatch(name)}
@@ -75,7 +79,7 @@ def from_diffusers(state: Mapping[str, Tensor], source: str = "these weights") -
             new = f"{match['s']}.layers.{number}.{match['rest']}"
         if new in result:
             raise LvaeError(
-                f"{source}: {printable(new)} is there twice, under two names. Give a file with one set of weights."
+                source, f"{printable(new)} is there twice, under two names", "Give a file with one set of weights."
             )
         flat = ATTENTION_MATRIX.fullmatch(new) and tensor.ndim == 2
         result[new] = tensor[:, :, None, None] if flat else tensor

@@ -80,12 +80,12 @@ def read(location: str | Path, kind: str | None = None) -> Contents:
         elif not path.exists():
             files = [Path(part) for part in str(location).split(",")]
             if len(files) != 2:
-                raise LvaeError(f"{path}: no such file or folder. Give one that exists.")
+                raise LvaeError(path, "no such file or folder", "Give one that exists.")
         opened = [open_tensors(file) for file in files]
         state = opened[0][0] if len(opened) == 1 else _join(files, [stored for stored, _ in opened])
         return _contents(state, sum(size for _, size in opened), files, config)
     except OSError as error:
-        raise LvaeError(f"{path}: cannot be read ({error.strerror or error}).") from None
+        raise LvaeError(path, f"cannot be read ({error.strerror or error})") from None
 
 
 def read_tensors(location: str | Path) -> dict[str, Tensor]:
@@ -95,7 +95,7 @@ def read_tensors(location: str | Path) -> dict[str, Tensor]:
         stored, size = open_tensors(path)
         return read_all(stored, size, str(path))
     except OSError as error:
-        raise LvaeError(f"{path}: cannot be read ({error.strerror or error}).") from None
+        raise LvaeError(path, f"cannot be read ({error.strerror or error})") from None
 
 
 def demand(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], name: str, source: str) -> None:
@@ -103,18 +103,18 @@ def demand(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]],
     for key in sorted(tensors.keys() | shapes.keys()):
         shape = tuple(tensors[key].shape) if key in tensors else None
         if shape is None:
-            raise LvaeError(f"{source}: {key} is missing, which {name} needs: {_verdict(tensors, name)}")
+            raise LvaeError(source, f"{key} is missing, which {name} needs: {_verdict(tensors, name)}")
         if key not in shapes:
             difference = f"{printable(key)} {shape} is not expected by {name}"
-            raise LvaeError(f"{source}: {difference}: {_verdict(tensors, name)}")
+            raise LvaeError(source, f"{difference}: {_verdict(tensors, name)}")
         if shape != shapes[key]:
             difference = f"{key} has shape {shape}, but {name} needs {shapes[key]}"
-            raise LvaeError(f"{source}: {difference}: {_verdict(tensors, name)}")
+            raise LvaeError(source, f"{difference}: {_verdict(tensors, name)}")
     for key in sorted(tensors):
         if tensors[key].dtype not in FLOATS:
-            raise LvaeError(f"{source}: {key} holds {tensors[key].dtype}, not floating-point weights.")
+            raise LvaeError(source, f"{key} holds {tensors[key].dtype}, not floating-point weights")
         if not tensors[key].to(torch.float32).isfinite().all():
-            raise LvaeError(f"{source}: {key} holds numbers that are not finite. The file is damaged; fetch it again.")
+            raise LvaeError(source, f"{key} holds numbers that are not finite", "The file is damaged; fetch it again.")
 
 
 def _verdict(tensors: Mapping[str, Tensor], name: str) -> str:
@@ -133,7 +133,7 @@ def _verdict(tensors: Mapping[str, Tensor], name: str) -> str:
 def _contents(state: Stored, available: int, files: list[Path], config: Mapping[str, Any]) -> Contents:
     source = ",".join(map(str, files))
     if "0.weight" in state or "1.weight" in state:
-        raise LvaeError(f"{source}: one half of a tiny autoencoder. Give both as ENCODER,DECODER, or their folder.")
+        raise LvaeError(source, "one half of a tiny autoencoder", "Give both as ENCODER,DECODER, or their folder.")
     scale = scale_facts(config)
     factor = state.get("scale_factor")  # a buffer that LDM writes
     if factor is not None and math.prod(factor.shape) == 1:
@@ -150,7 +150,7 @@ def _join(files: list[Path], states: list[Stored]) -> Stored:
     encoders = [sees_rgb(state.get("0.weight")) for state in states]
     if sorted(encoders) != [False, True]:
         raise LvaeError(
-            f"{files[0]},{files[1]}: not the encoder and the decoder of a tiny autoencoder. Give those two."
+            f"{files[0]},{files[1]}", "not the encoder and the decoder of a tiny autoencoder", "Give those two."
         )
     encoder, decoder = sorted(states, key=lambda state: not sees_rgb(state.get("0.weight")))
     return join_taesd(encoder, decoder)

@@ -56,7 +56,7 @@ def convert(
     What is there already is kept where it is the same, and refused otherwise; files appear whole or not at all.
     """
     if layout == "compvis" and out.suffix != SUFFIX:
-        raise LvaeError(f"{out}: must end in {SUFFIX}. Only --layout diffusers writes a folder.")
+        raise LvaeError(out, f"must end in {SUFFIX}", "Only --layout diffusers writes a folder.")
     spec = None if autoencoder is None else parse_spec(autoencoder)
     contents = read(weights, None if spec is None else spec.kind)
     network = of_contents(contents, weights, spec)
@@ -89,7 +89,7 @@ def _round_to_half(network: Autoencoder, source: str) -> None:
         for name, tensor in network.state_dict().items():
             half = tensor.to(torch.float16)
             if not half.isfinite().all():
-                raise LvaeError(f"{source}: {name} does not fit into float16. Keep float32.")
+                raise LvaeError(source, f"{name} does not fit into float16", "Keep float32.")
             tensor.copy_(half)
 
 
@@ -100,7 +100,7 @@ def _outputs(network: Autoencoder, contents: Contents, out: Path, layout: Layout
         return {out.name: save_state(state)}
     config = describe_for_diffusers(parse_spec(network.architecture), contents.scale)
     if dtype != "float32":
-        raise LvaeError(f"--dtype {dtype}: only --layout compvis writes it.")
+        raise LvaeError(f"--dtype {dtype}", "only --layout compvis writes it")
     state = to_diffusers(network.state_for_storage(), network.architecture)
     return {f"{out.name}/{WEIGHTS}": save_state(state), f"{out.name}/config.json": dumps(config)}
 
@@ -108,7 +108,7 @@ def _outputs(network: Autoencoder, contents: Contents, out: Path, layout: Layout
 def _refuse_other(folder: Folder, name: str, data: bytes) -> None:
     there = folder.size(name)
     if there is not None and (folder.local(name).is_dir() or there != len(data) or folder.read(name) != data):
-        raise LvaeError(f"{folder.local(name)}: exists and differs. Choose another OUT, or remove it first.")
+        raise LvaeError(f"{folder.local(name)}", "exists and differs", "Choose another OUT, or remove it first.")
 
 
 def _write(folder: Folder, name: str, data: bytes) -> FileRecord:

@@ -48,9 +48,9 @@ def fetch(name: str, progress: Progress, place: str | None = None, folder: Path 
     place: a URL or file of the same weights to take instead of the published place. folder: instead of the cache.
     """
     if name == DEFAULT:
-        raise LvaeError("default: is part of this package. There is nothing to fetch.")
+        raise LvaeError("default", "is part of this package", "There is nothing to fetch.")
     if name not in PUBLISHED:
-        raise LvaeError(f"{name}: nothing of that name is published. There are {', '.join(PUBLISHED)}.")
+        raise LvaeError(name, "nothing of that name is published", f"There are {', '.join(PUBLISHED)}.")
     published, folder = PUBLISHED[name], folder or cache_folder()
     out = folder / fetched(name).name
     downloads = folder / "downloads"
@@ -61,7 +61,7 @@ def fetch(name: str, progress: Progress, place: str | None = None, folder: Path 
         try:
             conversion = convert(str(found), out, published.architecture)
         except LvaeError as error:
-            raise LvaeError(f"{error} Remove {found}, then run the same command again.") from error
+            raise LvaeError("", f"{error} Remove {found}, then run the same command again") from error
         return _record(conversion, out, found, source, checked, downloads)
 
 
@@ -87,16 +87,18 @@ def _obtain(
             if error.code == 404 and number + 1 < len(urls):
                 continue
             raise LvaeError(
-                f"{url}: the server says {error.code} {error.reason}. Try later, or put that file at {path} and run "
-                "the same command again."
+                url,
+                f"the server says {error.code} {error.reason}",
+                f"Try later, or put that file at {path} and run the same command again.",
             ) from None
         except (OSError, HTTPException) as error:
             if isinstance(error, OSError) and not isinstance(error, urllib.error.URLError) and error.filename:
                 raise  # our own disk
             why = getattr(error, "reason", None) or error
             raise LvaeError(
-                f"{url}: cannot be reached ({why}). Fetch it on a machine that can, put it at {path}, and run the "
-                "same command again."
+                url,
+                f"cannot be reached ({why})",
+                f"Fetch it on a machine that can, put it at {path}, and run the same command again.",
             ) from None
     raise AssertionError("unreachable")
 
@@ -133,7 +135,7 @@ def _download(url: str, path: Path, sha256: str | None, progress: Progress) -> s
         _receive(response, file, done, total, progress)
     size = partial.stat().st_size
     if total and size != total:
-        raise LvaeError(f"{url}: {size} of {total} bytes came. Run the same command again to fetch the rest.")
+        raise LvaeError(url, f"{size} of {total} bytes came", "Run the same command again to fetch the rest.")
     announced = redirects.sha256
     checked = _checked(partial, sha256 or announced, "the published list" if sha256 else urlsplit(url).netloc)
     partial.replace(path)
@@ -170,7 +172,7 @@ def _checked(path: Path, sha256: str | None, who: str) -> str:
         return "nothing"
     found = _sha256(path)
     if found != sha256:
-        raise LvaeError(f"{path}: has sha256 {found}, but {who} says {sha256}. Remove it, then run this again.")
+        raise LvaeError(path, f"has sha256 {found}, but {who} says {sha256}", "Remove it, then run this again.")
     return f"sha256 of {who}"
 
 

@@ -52,8 +52,12 @@ class Queries:
         record, wanted = dataset.manifest.autoencoder, dataset.manifest.view.shape
         if self.autoencoder.weights_sha256 != record.weights_sha256 or self.raw.shape[1:] != wanted:
             raise LvaeError(
-                f"{dataset.folder}: latents {wanted} of {record.name}, but the samples are {self.raw.shape[1:]} of "
-                f"{self.autoencoder.name} with other weights or shape. Give the dataset that the model was trained on."
+                dataset.folder,
+                (
+                    f"latents {wanted} of {record.name}, but the samples are {self.raw.shape[1:]} of "
+                    f"{self.autoencoder.name} with other weights or shape"
+                ),
+                "Give the dataset that the model was trained on.",
             )
 
     @classmethod
@@ -119,7 +123,7 @@ def neighbours(
     """
     searched = len(dataset) if limit is None else min(limit, len(dataset))
     if searched < k + 2:
-        raise LvaeError(f"{dataset.folder}: {searched} latents are too few for {k} neighbours. Ask for fewer.")
+        raise LvaeError(dataset.folder, f"{searched} latents are too few for {k} neighbours", "Ask for fewer.")
     queries.expect_same(dataset)
 
     def vectors(raw: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -273,4 +277,4 @@ def is_run(place: Path) -> bool:
         return False
     if folder.exists("config.json"):
         return True
-    raise LvaeError(f"{place}: neither a run nor samples. Make some with 'lvae sample RUN {place}'.")
+    raise LvaeError(place, "neither a run nor samples", f"Make some with 'lvae sample RUN {place}'.")

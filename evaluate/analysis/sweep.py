@@ -57,7 +57,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         if self.pictures > self.count:
-            raise LvaeError(f"{self.pictures} pictures of {self.count} samples: give -n {self.pictures} or more.")
+            raise LvaeError(f"{self.pictures} pictures of {self.count} samples", f"give -n {self.pictures} or more")
 
 
 @dataclass(frozen=True)
@@ -143,11 +143,12 @@ def settings_of(
     guidable = bool(config.classes and config.hierarchical_prior)
     if not guidable and (any(means or ()) or any(variances or ())):
         raise LvaeError(
-            "guidance needs a model with classes and a hierarchical prior, and this one has not both. Leave --means "
-            "and --variances out; its temperature can be swept."
+            "",
+            ("guidance needs a model with classes and a hierarchical prior, and this one has not both"),
+            "Leave --means and --variances out; its temperature can be swept.",
         )
     if min(temperatures or (0.0,)) < 0:
-        raise LvaeError("--temperatures: must not be negative.")
+        raise LvaeError("--temperatures", "must not be negative")
     means = means if means is not None else MEANS if guidable else (0.0,)
     variances = variances if variances is not None else VARIANCES if guidable else (0.0,)
     found = [Setting(0.0, 0.0, 1.0)]
@@ -165,9 +166,9 @@ def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     try:
         values = tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError:
-        raise LvaeError(f"{option} {text:.60}: write numbers like 0,1.5,3.") from None
+        raise LvaeError(f"{option} {text:.60}", "write numbers like 0,1.5,3") from None
     if not np.isfinite(values).all():
-        raise LvaeError(f"{option} {text:.60}: every number must be finite.")
+        raise LvaeError(f"{option} {text:.60}", "every number must be finite")
     return values
 
 
@@ -265,7 +266,7 @@ def _begun(folder: Folder, prepared: Prepared, wanted: Sweep, scoring: Scoring |
     before = read_sweep(folder.root)
     if before is None:
         if folder.root.exists() and any(not name.startswith("samples/") for name in folder.names()):
-            raise LvaeError(f"{folder}: holds something else than a sweep. Name another folder.")
+            raise LvaeError(folder, "holds something else than a sweep", "Name another folder.")
         return new if scoring is None else replace(new, floor=dict(scoring.floor()))
     added = before.against is None or new.against is None  # scores may come later, and need not be asked for again
     asked = replace(new, against=before.against) if added else new
@@ -273,8 +274,9 @@ def _begun(folder: Folder, prepared: Prepared, wanted: Sweep, scoring: Scoring |
     if difference:
         name, old, now = difference
         raise LvaeError(
-            f"{folder}: holds a sweep of other settings: {name} was {old!r:.80} and is {now!r:.80} now. "
-            "Name another folder, or give the old settings."
+            folder,
+            f"holds a sweep of other settings: {name} was {old!r:.80} and is {now!r:.80} now",
+            "Name another folder, or give the old settings.",
         )
     if scoring is None or before.against is not None:
         return before

@@ -134,17 +134,17 @@ def read_features(path: Path) -> StoredFeatures | None:
                 return None
             stored: dict[str, Any] = {name: file[name] for name in (*ARRAYS, *SAID) if name in file.files}
     except FileNotFoundError:
-        raise LvaeError(f"{path}: no such file.") from None
+        raise LvaeError(path, "no such file") from None
     except (ValueError, zipfile.BadZipFile, EOFError, KeyError, OSError) as error:
-        raise LvaeError(f"{path}: not a whole .npz file ({error}). Fetch or write it again.") from None
+        raise LvaeError(path, f"not a whole .npz file ({error})", "Fetch or write it again.") from None
     arrays: list[Any] = [stored.get(name) for name in ARRAYS]
     rows = {
         len(array) if array.ndim == 2 and array.dtype == np.float32 else -1 for array in arrays if array is not None
     }
     if any(name not in stored for name in SAID) or stored["size"].shape != (2,) or len(rows) != 1 or -1 in rows:
-        raise LvaeError(f"{path}: holds no features as 'lvae features' writes them. Make them again.")
+        raise LvaeError(path, "holds no features as 'lvae features' writes them", "Make them again.")
     if any(not np.isfinite(array).all() for array in arrays if array is not None):
-        raise LvaeError(f"{path}: holds features that are not finite. Make them again.")
+        raise LvaeError(path, "holds features that are not finite", "Make them again.")
     size = tuple(int(number) for number in stored["size"])
     record = FeaturesRecord(str(stored["what"]), (size[0], size[1]), str(stored["mode"]), str(stored["weights_sha256"]))
     return StoredFeatures(str(path), record, PictureFeatures(arrays[0], arrays[1], arrays[2]))

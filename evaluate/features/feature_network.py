@@ -50,7 +50,7 @@ class FeatureNetwork:
     def __call__(self, images: NDArray[np.uint8]) -> PictureFeatures:
         """uint8 (N, H, W, 3), of any size that the network takes."""
         if self.network is None:
-            raise LvaeError("--features: is needed for pictures. Give the network that the stored features are of.")
+            raise LvaeError("--features", "is needed for pictures", "Give the network that the stored features are of.")
         if self.name == "inception":
             found = self.network(images, self.mode)
             return PictureFeatures(found.pooled, found.spatial, found.logits)
@@ -61,11 +61,11 @@ class FeatureNetwork:
             except RuntimeError as error:
                 reason = str(error).strip().splitlines()[-1]
                 raise LvaeError(
-                    f"--features: the network does not take uint8 {tuple(pixels.shape)}: {reason}"
+                    "--features", f"the network does not take uint8 {tuple(pixels.shape)}: {reason}"
                 ) from None
         if not isinstance(out, torch.Tensor) or out.dim() != 2 or len(out) != len(images):
             shape = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
-            raise LvaeError(f"--features: the network gives {shape} for {len(images)} pictures, not (N, features).")
+            raise LvaeError("--features", f"the network gives {shape} for {len(images)} pictures, not (N, features)")
         return PictureFeatures(out.float().cpu().numpy(), None, None)
 
 
@@ -75,14 +75,15 @@ def open_network(path: Path, mode: Mode, device: str = "cpu") -> FeatureNetwork:
     A TorchScript file is a program, run by torch's own interpreter: it is as trustworthy as its author.
     """
     if not path.is_file():
-        raise LvaeError(f"{path}: no such file. --features is the file of a feature network.")
+        raise LvaeError(path, "no such file. --features is the file of a feature network")
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     names = _members(path)
     if any(name.endswith("/archive_format") or "/models/" in name for name in names):
         raise LvaeError(
-            f"{path}: a torch.export file, which torch reads by unpickling: never done here. "
-            "Save torch.jit.trace(network, example) instead."
+            path,
+            "a torch.export file, which torch reads by unpickling: never done here",
+            "Save torch.jit.trace(network, example) instead.",
         )
     if any("/code/" in name for name in names):
         try:
@@ -90,7 +91,7 @@ def open_network(path: Path, mode: Mode, device: str = "cpu") -> FeatureNetwork:
                 warnings.simplefilter("ignore", DeprecationWarning)
                 program = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
-            raise LvaeError(f"{path}: not a whole TorchScript file ({str(error).splitlines()[0]:.120}).") from None
+            raise LvaeError(path, f"not a whole TorchScript file ({str(error).splitlines()[0]:.120})") from None
         return FeatureNetwork("own", file_sha256(path), "own", program, device)
     return FeatureNetwork("inception", file_sha256(path), mode, InceptionFID.load(path).to(device), device)
 

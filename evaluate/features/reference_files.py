@@ -48,12 +48,12 @@ def read_reference(path: Path) -> Reference | None:
             if "mu" not in names:
                 return None
             if "sigma" not in names:
-                raise LvaeError(f"{path}: has mu but no sigma. Make the statistics again with 'lvae reference'.")
+                raise LvaeError(path, "has mu but no sigma", "Make the statistics again with 'lvae reference'.")
             stored: dict[str, Any] = {name: file[name] for name in names & set(FIELDS)}
     except FileNotFoundError:
-        raise LvaeError(f"{path}: no such file.") from None
+        raise LvaeError(path, "no such file") from None
     except (ValueError, zipfile.BadZipFile, EOFError, KeyError, OSError) as error:
-        raise LvaeError(f"{path}: not a whole .npz file ({error}). Fetch or write it again.") from None
+        raise LvaeError(path, f"not a whole .npz file ({error})", "Fetch or write it again.") from None
     arrays = {name: np.asarray(stored[name], np.float64) if name in stored else None for name in FIELDS[:4]}
     mu, sigma = arrays["mu"], arrays["sigma"]
     assert mu is not None and sigma is not None

@@ -51,7 +51,7 @@ def write_curves(run: Path, out: Path) -> int:
     read_run(run)
     lines = read_metrics(run)
     if not lines:
-        raise LvaeError(f"{run}: has written nothing to its log yet. Let it train for a while.")
+        raise LvaeError(run, "has written nothing to its log yet", "Let it train for a while.")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(png(run_curves(lines)))
     return len(lines)

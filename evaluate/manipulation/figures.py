@@ -63,7 +63,7 @@ def sweep_values(steps: int, low: float = -ARC, high: float = ARC) -> tuple[floa
 def most_informative(rates: Rates) -> tuple[tuple[int, int], tuple[int, int]]:
     """Group and channel with the largest rate, in each of the first two groups."""
     if len(rates.groups) < 2:
-        raise LvaeError("this model has one group only: name two of its channels, as in --channels 0:3,0:5.")
+        raise LvaeError("this model has one group only", "name two of its channels, as in --channels 0:3,0:5")
     first, second = rates.groups[:2]
     return (0, first.most_informative), (1, second.most_informative)
 
@@ -146,7 +146,7 @@ def _channel(studio: Studio, sweep: Sweep, rates: Rates | None) -> str:
 def pairs_of(count: int, which: Literal["chain", "all"]) -> list[tuple[int, int]]:
     """Which images are joined: each with the next, or every two."""
     if count < 2:
-        raise LvaeError("an interpolation needs two images or more. Name more of them.")
+        raise LvaeError("", "an interpolation needs two images or more", "Name more of them.")
     return list(pairwise(range(count))) if which == "chain" else list(combinations(range(count), 2))
 
 

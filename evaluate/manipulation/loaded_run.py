@@ -113,14 +113,19 @@ def open_dataset(studio: Studio, path: str, split: str = "train") -> Dataset:
     record, manifest = studio.config.dataset, dataset.manifest
     if tuple(manifest.view.shape) != tuple(record.shape):
         raise LvaeError(
-            f"{path}: latents of {_shown(manifest.view.shape)}, and {studio.run} knows {_shown(record.shape)}. "
-            "Give a dataset that was encoded alike."
+            path,
+            (f"latents of {_shown(manifest.view.shape)}, and {studio.run} knows {_shown(record.shape)}"),
+            "Give a dataset that was encoded alike.",
         )
     ours, theirs = record.autoencoder, manifest.autoencoder
     if not ours.weights_unknown and ours.weights_sha256 != theirs.weights_sha256:
         raise LvaeError(
-            f"{path}: was encoded with {theirs.name} ({str(theirs.weights_sha256)[:12]}), and {studio.run} with "
-            f"{ours.name} ({str(ours.weights_sha256)[:12]}). Give a dataset of the same autoencoder."
+            path,
+            (
+                f"was encoded with {theirs.name} ({str(theirs.weights_sha256)[:12]}), and {studio.run} "
+                f"with {ours.name} ({str(ours.weights_sha256)[:12]})"
+            ),
+            "Give a dataset of the same autoencoder.",
         )
     return dataset
 
@@ -134,7 +139,7 @@ def latents_at(
     if (theirs.shift, theirs.scale) != (ours.shift, ours.scale):
         latents = ours.normalize(theirs.denormalize(latents), "float32")
     if studio.classes and len(labels) and int(labels.max()) >= studio.classes:
-        raise LvaeError(f"{dataset.folder}: has label {labels.max()}, and the model classes 0 to {studio.classes - 1}.")
+        raise LvaeError(dataset.folder, f"has label {labels.max()}, and the model classes 0 to {studio.classes - 1}")
     return studio.clipped(latents), labels if studio.classes else np.full(len(labels), UNLABELLED, np.int32)
 
 
@@ -153,7 +158,9 @@ def from_files(studio: Studio, paths: Sequence[Path], label: int = UNLABELLED) -
     """Image files, cropped and encoded as the run's dataset was."""
     if studio.network is None:
         raise LvaeError(
-            f"{studio.run}: the first stage's weights are not there, so images cannot be encoded. Give --decoder FILE."
+            studio.run,
+            "the first stage's weights are not there, so images cannot be encoded",
+            "Give --decoder FILE.",
         )
     return [_from_file(studio, studio.network, path, label) for path in paths]
 
@@ -163,9 +170,9 @@ def _from_file(studio: Studio, network: Autoencoder, path: Path, label: int) -> 
     try:
         pixels = np.asarray(crop(open_image(path.read_bytes()), record.image.size, record.image.crop))
     except ImageRejected as rejection:
-        raise LvaeError(f"{path}: cannot be used ({rejection.reason}). Give another image.") from None
+        raise LvaeError(path, f"cannot be used ({rejection.reason})", "Give another image.") from None
     except OSError as error:
-        raise LvaeError(f"{path}: cannot be read ({error.strerror or error}). Give an image file.") from None
+        raise LvaeError(path, f"cannot be read ({error.strerror or error})", "Give an image file.") from None
     if isinstance(network, PixelsAutoencoder):
         raw = PIXEL_VALUES.astype(np.float32)[network.reduce(pixels[None])]
     else:

@@ -177,11 +177,11 @@ def check_sweeps(config: ModelConfig, sweeps: Sequence[Sweep]) -> None:
     for sweep in sweeps:
         if not (0 <= sweep.group < groups and 0 <= sweep.channel < config.z_channels):
             raise LvaeError(
-                f"group {sweep.group}, channel {sweep.channel}: this model has groups 0 to {groups - 1} "
-                f"of channels 0 to {config.z_channels - 1}."
+                f"group {sweep.group}, channel {sweep.channel}",
+                f"this model has groups 0 to {groups - 1} of channels 0 to {config.z_channels - 1}",
             )
     if len({(sweep.group, sweep.channel) for sweep in sweeps}) != len(sweeps):
-        raise LvaeError("a traversal needs two different channels.")
+        raise LvaeError("", "a traversal needs two different channels")
 
 
 @torch.no_grad()
@@ -233,7 +233,7 @@ def canvas(config: ModelConfig, margins: Margins) -> tuple[Canvas, tuple[slice, 
     asked for is cut off.
     """
     if min(margins.left, margins.right, margins.top, margins.bottom) < 0:
-        raise LvaeError("an image is outpainted by columns and rows outside of it: give numbers of 0 or more.")
+        raise LvaeError("an image is outpainted by columns and rows outside of it", "give numbers of 0 or more")
     step = max(1, config.resolution // 4)
     left, right, top, bottom = (
         -(-side // step) * step for side in (margins.left, margins.right, margins.top, margins.bottom)

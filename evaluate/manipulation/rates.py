@@ -114,7 +114,7 @@ def measure(
     """Rates over the first so many latents of a dataset's shuffled order (None: all)."""
     count = len(dataset) if images is None else min(images, len(dataset))
     if count == 0:
-        raise LvaeError(f"{dataset.folder}: split {dataset.name} holds no latents. Give another split.")
+        raise LvaeError(dataset.folder, f"split {dataset.name} holds no latents", "Give another split.")
     tally = _Tally()
     for start in range(0, count, BATCH):
         positions = np.arange(start, min(start + BATCH, count))

@@ -130,7 +130,7 @@ def chosen(labels: NDArray[np.int32], wanted: Mapping[int, int], in_all: int, sp
 
 def _something(place: str, name: str, pictures: Sequence[Captioned], labels: NDArray[np.int32], remark: str) -> Beside:
     if not pictures:
-        raise LvaeError(f"{place}: has no picture of the classes in this grid. Name another place, or its classes so.")
+        raise LvaeError(place, "has no picture of the classes in this grid", "Name another place, or its classes so.")
     return Beside(name, tuple(pictures), labels, remark)
 
 

@@ -51,14 +51,15 @@ def find_decoder(
     found = weights or next((str(place) for place in places if place.exists()), None)
     if found is None:
         what = "its weights" if record.weights_unknown else f"the weights ({str(record.weights_sha256)[:12]})"
-        raise LvaeError(f"{where}: {what} of {record.name} are not there. Give --weights FILE.")
+        raise LvaeError(where, f"{what} of {record.name} are not there", "Give --weights FILE.")
     if record.weights_unknown:
         return load(record.architecture, found) if record.architecture else load_file(found)
     network = load(record.architecture, found)
     if network.fingerprint != record.weights_sha256:
         raise LvaeError(
-            f"{found}: weights {network.fingerprint[:12]}, but {where} was encoded with "
-            f"{str(record.weights_sha256)[:12]}. Give the weights that it was encoded with."
+            found,
+            (f"weights {network.fingerprint[:12]}, but {where} was encoded with {str(record.weights_sha256)[:12]}"),
+            "Give the weights that it was encoded with.",
         )
     return network
 
@@ -110,10 +111,10 @@ def positions_of(text: str | None, count: int, limit: int | None) -> NDArray[np.
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not (first.isdigit() and (last.isdigit() or not dash) and len(first) < 16 and len(last) < 16):
-            raise LvaeError(f"--indices {part:.40}: write numbers and ranges like 0,5,7-20.")
+            raise LvaeError(f"--indices {part:.40}", "write numbers and ranges like 0,5,7-20")
         start, stop = int(first), int(last or first)
         if start > stop or stop >= count:
-            raise LvaeError(f"--indices {part:.40}: there are {count}, numbered from 0 to {count - 1}.")
+            raise LvaeError(f"--indices {part:.40}", f"there are {count}, numbered from 0 to {count - 1}")
         found.extend(range(start, stop + 1))
     return np.array(found[:limit], np.int64)
 

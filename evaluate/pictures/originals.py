@@ -28,7 +28,7 @@ class Originals:
     def __init__(self, dataset: Dataset):
         plan = read_plan(dataset.folder)
         if plan is None:
-            raise LvaeError(f"{dataset.folder}: has no plan.json, which says where its images lie.")
+            raise LvaeError(dataset.folder, "has no plan.json, which says where its images lie")
         self._plan: Plan = plan
         self._rows = RowReader(dataset.folder, plan.listing)
         self._readers: dict[int, Reader] = {}
@@ -53,9 +53,9 @@ class Originals:
         try:
             opened = open_row(image, self._readers[segment], self._plan.encoded().image)
         except OSError as error:
-            raise LvaeError(f"{source}: its images cannot be read any more ({error}).") from error
+            raise LvaeError(source, f"its images cannot be read any more ({error})") from error
         if opened.pixels is None:
-            raise LvaeError(f"{source}: {image.key} cannot be opened any more ({opened.reason}).")
+            raise LvaeError(source, f"{image.key} cannot be opened any more ({opened.reason})")
         return np.ascontiguousarray(opened.pixels[:, ::-1]) if mirrored else opened.pixels
 
     def _listed(self, row: int) -> tuple[ImageRow, int]:
@@ -71,7 +71,7 @@ def pairs(
 ) -> Iterator[tuple[Pixels, Pixels]]:
     """Originals beside reconstructions, uint8 (n, H, W, 3) each, a batch at a time, in the order of the source."""
     if dataset.manifest.origin == "samples":
-        raise LvaeError(f"{dataset.folder}: samples have no originals. Give --reference.")
+        raise LvaeError(dataset.folder, "samples have no originals", "Give --reference.")
     rows = dataset.rows[positions]
     positions = positions[np.argsort(rows, kind="stable")]
     with Originals(dataset) as originals:
@@ -103,9 +103,9 @@ def reconstructions(dataset: Dataset, count: int, seed: int = 0) -> list[Reconst
     """A seeded choice of a dataset's images, read from its source again, beside what its raw latents decode to."""
     plan = read_plan(dataset.folder)
     if plan is None:
-        raise LvaeError(f"{dataset.folder}: has no plan.json, which says where its images lie.")
+        raise LvaeError(dataset.folder, "has no plan.json, which says where its images lie")
     if dataset.manifest.raw == "dropped":
-        raise LvaeError(f"{dataset.folder}: its raw parts have been dropped, and with them which latent is whose.")
+        raise LvaeError(dataset.folder, "its raw parts have been dropped, and with them which latent is whose")
     network = load_autoencoder(dataset)
     readers = [
         open_reader(segment.kind, origin.source)
@@ -127,7 +127,7 @@ def reconstructions(dataset: Dataset, count: int, seed: int = 0) -> list[Reconst
             original = open_row(image, readers[place.segment], plan.encoded().image).pixels
         except FileNotFoundError as error:
             source = plan.origins[place.segment].source
-            raise LvaeError(f"{source}: its images are not there any more; a preview needs them.") from error
+            raise LvaeError(source, "its images are not there any more; a preview needs them") from error
         raw = _raw_latent(dataset, plan, receipt, int(row))
         if original is not None:
             found.append(Reconstruction(image.key, label, original, decode(network, raw)[0]))

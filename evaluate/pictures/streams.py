@@ -78,9 +78,9 @@ def open_stack(path: Path, num: int | None = None, seed: int = 0) -> ImageStack:
     anything else."""
     shape, dtype = _described(path)
     if dtype.kind == "f":
-        raise LvaeError(f"{path}: {IMAGES} is {dtype}, whose range nobody knows. Store uint8 levels from 0 to 255.")
+        raise LvaeError(path, f"{IMAGES} is {dtype}, whose range nobody knows", "Store uint8 levels from 0 to 255.")
     if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3):
-        raise LvaeError(f"{path}: {IMAGES} is {dtype} {shape}, where uint8 (N, H, W, 3) belongs.")
+        raise LvaeError(path, f"{IMAGES} is {dtype} {shape}, where uint8 (N, H, W, 3) belongs")
     positions = chosen_positions(str(path), shape[0], num, seed)
 
     def batches() -> Iterator[NDArray[np.uint8]]:
@@ -97,7 +97,7 @@ def open_stack(path: Path, num: int | None = None, seed: int = 0) -> ImageStack:
 def chosen_positions(where: str, there: int, num: int | None, seed: int) -> NDArray[np.int64]:
     """Which of so many pictures count: all, or a seeded choice of `num`, in order."""
     if there < 2:
-        raise LvaeError(f"{where}: holds {there} images, too few to score. Give at least 2.")
+        raise LvaeError(where, f"holds {there} images, too few to score", "Give at least 2.")
     return chosen(there, num, where, seed)
 
 
@@ -107,17 +107,17 @@ def _described(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
         with zipfile.ZipFile(path) as archive, archive.open(f"{IMAGES}.npy") as member:
             shape, fortran, dtype = _header(member)
     except FileNotFoundError:
-        raise LvaeError(f"{path}: no such file. Give images as .npz, or a dataset of latents.") from None
+        raise LvaeError(path, "no such file", "Give images as .npz, or a dataset of latents.") from None
     except IsADirectoryError:
-        raise LvaeError(f"{path}: is a folder without a dataset. Give an .npz of images, or a dataset.") from None
+        raise LvaeError(path, "is a folder without a dataset", "Give an .npz of images, or a dataset.") from None
     except KeyError:
-        raise LvaeError(f"{path}: has no array named {IMAGES}, which is where images are looked for.") from None
+        raise LvaeError(path, f"has no array named {IMAGES}, which is where images are looked for") from None
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise LvaeError(f"{path}: not a whole .npz file ({error}). Fetch or write it again.") from None
+        raise LvaeError(path, f"not a whole .npz file ({error})", "Fetch or write it again.") from None
     if fortran:
-        raise LvaeError(f"{path}: {IMAGES} is in Fortran order. Save np.ascontiguousarray of it.")
+        raise LvaeError(path, f"{IMAGES} is in Fortran order", "Save np.ascontiguousarray of it.")
     if dtype.hasobject:
-        raise LvaeError(f"{path}: {IMAGES} holds Python objects, which are never read. Save it as uint8.")
+        raise LvaeError(path, f"{IMAGES} holds Python objects, which are never read", "Save it as uint8.")
     return shape, dtype
 
 
@@ -139,9 +139,9 @@ def _blocks(path: Path, shape: tuple[int, ...], count: int) -> Iterator[NDArray[
             try:
                 data = member.read(wanted)
             except (zipfile.BadZipFile, EOFError) as error:
-                raise LvaeError(f"{path}: is damaged ({error}). Fetch or write it again.") from None
+                raise LvaeError(path, f"is damaged ({error})", "Fetch or write it again.") from None
             if len(data) < wanted:
-                raise LvaeError(f"{path}: ends after {start + len(data) // one} of {shape[0]} images. Write it again.")
+                raise LvaeError(path, f"ends after {start + len(data) // one} of {shape[0]} images", "Write it again.")
             yield np.frombuffer(data, np.uint8).reshape(-1, *shape[1:])
 
 
@@ -165,8 +165,9 @@ def open_source_stack(source: str, num: int | None, seed: int, size: int | None,
         for row, (pixels, is_lossy) in _ahead(rows, reader, size, kind):
             if pixels.shape != first:
                 raise LvaeError(
-                    f"{source}: {row.key} has {_size(pixels.shape)} pixels and {rows[0].key} {_size(first)}. "
-                    "Give --size N to crop all of them."
+                    source,
+                    f"{row.key} has {_size(pixels.shape)} pixels and {rows[0].key} {_size(first)}",
+                    "Give --size N to crop all of them.",
                 )
             lossy += is_lossy
             batch.append(pixels)
@@ -205,7 +206,7 @@ def _opened(row: ImageRow, reader: Reader, size: int | None, kind: str) -> tuple
         image = open_image(data)
         return np.asarray(image if size is None else crop(image, size, kind)), _is_lossy(data)
     except ImageRejected as rejection:
-        raise LvaeError(f"{row.key}: cannot be scored ({rejection.reason}). Mend it, or take it out.") from None
+        raise LvaeError(row.key, f"cannot be scored ({rejection.reason})", "Mend it, or take it out.") from None
 
 
 def _is_lossy(data: bytes) -> bool:

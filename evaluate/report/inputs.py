@@ -106,12 +106,16 @@ def opened(
     """Open a run, and draw and score the samples that are not there yet. progress: of the samples of `sampled`."""
     config = read_run(run)
     if config.model.low_resolution_factor is not None:
-        raise LvaeError(f"{run}: is an upsampler. Make the report of the model that draws its low resolutions.")
+        raise LvaeError(run, "is an upsampler", "Make the report of the model that draws its low resolutions.")
     dataset = Dataset.open(options.dataset) if options.dataset is not None else None
     if dataset is not None and dataset.manifest.id != config.dataset.id:
         raise LvaeError(
-            f"{options.dataset}: is not what {run} was trained on (id {dataset.manifest.id[:12]}, and the run says "
-            f"{config.dataset.id[:12]}). Give that dataset."
+            options.dataset,
+            (
+                f"is not what {run} was trained on (id {dataset.manifest.id[:12]}, and the run says "
+                f"{config.dataset.id[:12]})"
+            ),
+            "Give that dataset.",
         )
     prepared = prepare(run, SampleOptions(count=options.count, seed=options.seed), device.precision)
     kept = Folder(run / "report" / f"step-{prepared.plan.step:08d}")

@@ -187,9 +187,9 @@ def _scores_of(path: Path) -> str:
     try:
         found = records.loads(path.read_bytes(), str(path))
     except FileNotFoundError:
-        raise LvaeError(f"{path}: no such file. 'lvae score ... --json > {path.name}' makes one.") from None
+        raise LvaeError(path, "no such file", f"'lvae score ... --json > {path.name}' makes one.") from None
     if not isinstance(found, dict):
-        raise LvaeError(f"{path}: not what 'lvae score --json' prints.")
+        raise LvaeError(path, "not what 'lvae score --json' prints")
     warnings = found.pop("warnings", [])
     rows = [(name.replace("_", " "), _plain(value)) for name, value in found.items()]
     said = "".join(paragraph(str(warning), "warning") for warning in warnings)

@@ -63,7 +63,7 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
     )
     temperature = numbers("--temperature", options.temperature, levels)
     if min(temperature) < 0:
-        raise LvaeError(f"--temperature {options.temperature:.60}: must not be negative.")
+        raise LvaeError(f"--temperature {options.temperature:.60}", "must not be negative")
     low = _low_resolution(options.low_resolution, model_config.low_resolution_factor, record.shape, options.count)
     count = options.count if options.count is not None else (len(low) if low is not None else COUNT)
     labels = labels_of(options.labels, count, model_config.classes, record.classes, options.seed)
@@ -102,17 +102,19 @@ def _low_resolution(
 ) -> Dataset | None:
     if (path is None) != (factor is None):
         if path is None:
-            raise LvaeError("an upsampler needs low-resolution images to sample from. Give --low-resolution SAMPLES.")
-        raise LvaeError("--low-resolution: this model is no upsampler. Leave the option out.")
+            raise LvaeError(
+                "", "an upsampler needs low-resolution images to sample from", "Give --low-resolution SAMPLES."
+            )
+        raise LvaeError("--low-resolution", "this model is no upsampler", "Leave the option out.")
     if path is None or factor is None:
         return None
     low = Dataset.open(path)
     wanted = (shape[0], shape[1] // factor, shape[2] // factor)
     if low.manifest.view.shape != wanted:
-        raise LvaeError(f"{path}: latents of {low.manifest.view.shape}, where this upsampler needs {wanted}.")
+        raise LvaeError(path, f"latents of {low.manifest.view.shape}, where this upsampler needs {wanted}")
     if count is not None and count > len(low):
         raise LvaeError(
-            f"{path}: has {len(low)} samples, and -n asks for {count}. Draw more of them, or ask for fewer."
+            path, f"has {len(low)} samples, and -n asks for {count}", "Draw more of them, or ask for fewer."
         )
     return low
 
@@ -181,7 +183,7 @@ def draw(prepared: Prepared, indices: Sequence[int], device: Device, batch: int)
     device.mark_step()
     found: NDArray[np.float32] = device.fetch(latents).float().numpy()[: len(indices)]
     if not np.isfinite(found).all():
-        raise LvaeError(f"sample {indices[0]} or one soon after it is not finite. Lower the guidance weights.")
+        raise LvaeError("", f"sample {indices[0]} or one soon after it is not finite", "Lower the guidance weights.")
     return found
 
 

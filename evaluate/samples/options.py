@@ -19,11 +19,13 @@ def numbers(option: str, text: str, levels: int) -> tuple[float, ...]:
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
-        raise LvaeError(f"{option} {text:.60}: write a number, or one per resolution like 0,1.5,1.5.") from None
+        raise LvaeError(f"{option} {text:.60}", "write a number, or one per resolution like 0,1.5,1.5") from None
     if not np.isfinite(values).all():
-        raise LvaeError(f"{option} {text:.60}: every number must be finite.")
+        raise LvaeError(f"{option} {text:.60}", "every number must be finite")
     if len(values) not in (1, levels):
-        raise LvaeError(f"{option} {text:.60}: {len(values)} numbers for {levels} resolutions. Give one or {levels}.")
+        raise LvaeError(
+            f"{option} {text:.60}", f"{len(values)} numbers for {levels} resolutions", f"Give one or {levels}."
+        )
     return tuple(values * levels if len(values) == 1 else values)
 
 
@@ -34,7 +36,7 @@ def guidance_weights(
     levels = len(config.groups)
     off = 1.0 if convention == "scale" else 0.0
     if named is not None and (mean is not None or variance is not None):
-        raise LvaeError("--guidance paper sets both weights. Leave --guidance-mean and --guidance-variance out.")
+        raise LvaeError("", "--guidance paper sets both weights", "Leave --guidance-mean and --guidance-variance out.")
     if named == "paper":
         lowest_first = tuple(reversed(config.resolutions))
         means = tuple(0.0 if resolution == 1 else PAPER_MEAN for resolution in lowest_first)
@@ -47,8 +49,9 @@ def guidance_weights(
         )
     if any((*means, *variances)) and not (config.classes and config.hierarchical_prior):
         raise LvaeError(
-            "guidance needs a model with classes and a hierarchical prior, and this one has not both. "
-            "Leave the guidance weights out."
+            "",
+            ("guidance needs a model with classes and a hierarchical prior, and this one has not both"),
+            "Leave the guidance weights out.",
         )
     return means, variances
 
@@ -59,7 +62,7 @@ def labels_of(
     """A label for every sample (n,): cycle, random, a number, a class's name or a file with one a line; else -1."""
     if classes == 0:
         if text is not None:
-            raise LvaeError("--labels: this model is unconditional. Leave the option out.")
+            raise LvaeError("--labels", "this model is unconditional", "Leave the option out.")
         return np.full(count, -1, np.int32)
     if text is None or text == "cycle":
         return (np.arange(count) % classes).astype(np.int32)
@@ -70,7 +73,7 @@ def labels_of(
     path = Path(text)
     if not path.is_file():
         raise LvaeError(
-            f"--labels {text:.60}: neither a class from 0 to {classes - 1}, nor a class's name, nor a file."
+            f"--labels {text:.60}", f"neither a class from 0 to {classes - 1}, nor a class's name, nor a file"
         )
     return _labels_in(path, count, classes, names)
 
@@ -80,7 +83,7 @@ def _label(text: str, classes: int, names: tuple[str, ...] | None) -> int | None
         return names.index(text)
     if text.isascii() and text.isdigit():
         if int(text) >= classes:
-            raise LvaeError(f"--labels: {text:.20} is not a class; they are 0 to {classes - 1}.")
+            raise LvaeError("--labels", f"{text:.20} is not a class; they are 0 to {classes - 1}")
         return int(text)
     return None
 
@@ -89,9 +92,11 @@ def _labels_in(path: Path, count: int, classes: int, names: tuple[str, ...] | No
     lines = path.read_text().split("\n")
     lines = lines[:-1] if lines[-1] == "" else lines
     if len(lines) < count:
-        raise LvaeError(f"{path}: {len(lines)} labels for {count} samples. Give -n {len(lines)} or more labels.")
+        raise LvaeError(path, f"{len(lines)} labels for {count} samples", f"Give -n {len(lines)} or more labels.")
     found = [_label(line.strip(), classes, names) for line in lines[:count]]
     if None in found:
         line = found.index(None) + 1
-        raise LvaeError(f"{path}, line {line}: {lines[line - 1]:.40} is no class. Write a number or a class's name.")
+        raise LvaeError(
+            f"{path}, line {line}", f"{lines[line - 1]:.40} is no class", "Write a number or a class's name."
+        )
     return np.array(found, np.int32)

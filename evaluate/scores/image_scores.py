@@ -258,7 +258,7 @@ def checked_metrics(text: str | None, known: Sequence[str], why: str) -> tuple[s
     asked = tuple(part.strip() for part in text.split(","))
     for one in asked:
         if one not in known:
-            raise LvaeError(f"--metrics {one:.40}: {why} has {', '.join(known)}.")
+            raise LvaeError(f"--metrics {one:.40}", f"{why} has {', '.join(known)}")
     return asked
 
 
@@ -273,16 +273,16 @@ def reference_of(
         refuse_others(where, stored.mode, stored.weights_sha256, network)
     features, notes = (None, []) if stack is None else features_of(stack, network, progress)
     if stored is not None and features is not None and features.pooled.shape[1] != len(stored.mu):
-        raise LvaeError(f"{where}: statistics of {len(stored.mu)} features, and this network has other ones.")
+        raise LvaeError(where, f"statistics of {len(stored.mu)} features, and this network has other ones")
     return ReferenceFeatures(where, features, stored), notes
 
 
 def refuse_others(where: str, mode: str | None, weights_sha256: str | None, network: FeatureNetwork) -> None:
     """LvaeError where statistics or features were made in another mode or by another network."""
     if mode is not None and mode != network.mode:
-        raise LvaeError(f"{where}: made with mode {mode}, and this is {network.mode}. Score in one mode.")
+        raise LvaeError(where, f"made with mode {mode}, and this is {network.mode}", "Score in one mode.")
     if weights_sha256 is not None and weights_sha256 != network.sha256:
-        raise LvaeError(f"{where}: made with other weights than those given. Make it again with these.")
+        raise LvaeError(where, "made with other weights than those given", "Make it again with these.")
 
 
 def check_sizes(samples: Pictures, reference: Pictures | None, where: Path | str) -> None:
@@ -290,6 +290,7 @@ def check_sizes(samples: Pictures, reference: Pictures | None, where: Path | str
     if reference is not None and reference.size != samples.size:
         height, width = reference.size
         raise LvaeError(
-            f"{where}: pictures of {width}x{height}, and the samples have {samples.size[1]}x{samples.size[0]}. "
-            f"Score equal sizes: --size {samples.size[0]} crops pictures of a source."
+            where,
+            f"pictures of {width}x{height}, and the samples have {samples.size[1]}x{samples.size[0]}",
+            f"Score equal sizes: --size {samples.size[0]} crops pictures of a source.",
         )

@@ -117,7 +117,7 @@ def latents_of(dataset: Dataset, reference: Dataset, num: int | None = None, see
     """Latents, flattened (n, d), as the reference normalizes them."""
     where = chosen(len(dataset), num, str(dataset.folder), seed)
     if len(where) < LEAST:
-        raise LvaeError(f"{dataset.folder}: {len(where)} latents are too few to score. Give at least {LEAST}.")
+        raise LvaeError(dataset.folder, f"{len(where)} latents are too few to score", f"Give at least {LEAST}.")
     result = np.empty((len(where), int(np.prod(dataset.manifest.view.shape))), np.float32)
     for start in range(0, len(where), READ_ROWS):
         rows = where[start : start + READ_ROWS]
@@ -132,9 +132,12 @@ def expect_same(samples: Dataset, reference: Dataset) -> None:
     one, other = samples.manifest, reference.manifest
     if one.autoencoder.weights_sha256 != other.autoencoder.weights_sha256 or one.view.shape != other.view.shape:
         raise LvaeError(
-            f"{samples.folder}: latents {one.view.shape} of {one.autoencoder.name}, but {reference.folder} holds "
-            f"{other.view.shape} of {other.autoencoder.name} with other weights or shape. Score against the dataset "
-            "that the model was trained on."
+            samples.folder,
+            (
+                f"latents {one.view.shape} of {one.autoencoder.name}, but {reference.folder} holds "
+                f"{other.view.shape} of {other.autoencoder.name} with other weights or shape"
+            ),
+            "Score against the dataset that the model was trained on.",
         )
 
 
@@ -151,7 +154,9 @@ def open_sets(paths: Sequence[str]) -> list[Dataset]:
     ids = [one.manifest.id for one in opened]
     for number, one in enumerate(ids):
         if one in ids[:number]:
-            raise LvaeError(f"{paths[number]}: the same samples as {paths[ids.index(one)]}. Draw them with --seed.")
+            raise LvaeError(
+                f"{paths[number]}", f"the same samples as {paths[ids.index(one)]}", "Draw them with --seed."
+            )
     return opened
 
 

@@ -35,7 +35,9 @@ class Work:
         """LvaeError for options of a job where there is none."""
         asked = self.workers is not None or bool(self.beam_options)
         if not asked and (self.parts is not None or self.part_size is not None or self.shared_path):
-            raise LvaeError("--parts, --part-size and --shared-path are for workers. Give --workers N or Beam options.")
+            raise LvaeError(
+                "", "--parts, --part-size and --shared-path are for workers", "Give --workers N or Beam options."
+            )
         return asked
 
 
@@ -63,7 +65,7 @@ def decoding_request(
 ) -> PicturesRequest:
     kind = format_of(out, format_)
     if kind == "grid":
-        raise LvaeError(f"{out}: a grid is not made by several workers. Leave --workers and Beam's options out.")
+        raise LvaeError(out, "a grid is not made by several workers", "Leave --workers and Beam's options out.")
     there = len(_dataset(latents, split))
     chosen = None if indices is None and limit is None else decoding.positions_of(indices, there, limit)
     return PicturesRequest(
@@ -80,7 +82,7 @@ def features_request(
     latents: str, features: Path, mode: Mode, originals: bool, statistics: bool, asked: Pictures
 ) -> PicturesRequest:
     if asked.size is not None:
-        raise LvaeError("--size: pictures of a dataset have its size. Leave it out.")
+        raise LvaeError("--size", "pictures of a dataset have its size", "Leave it out.")
     there = len(_dataset(latents, asked.split))
     name = open_network(features, mode).name  # refuses what is no network, before any worker has to
     chosen = None if asked.num is None else chosen_positions(latents, there, asked.num, asked.seed)
@@ -97,5 +99,5 @@ def features_request(
 
 def _dataset(latents: str, split: str) -> Dataset:
     if "://" not in latents and not is_dataset(latents):
-        raise LvaeError(f"{latents}: workers take datasets and samples alone. Leave --workers and Beam's options out.")
+        raise LvaeError(latents, "workers take datasets and samples alone", "Leave --workers and Beam's options out.")
     return Dataset.open(latents, split)

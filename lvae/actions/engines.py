@@ -38,7 +38,7 @@ def ready(
         return replace(engine, workers=workers_for(engine, devices))
     for path in local:
         if not shared and "://" not in path and not path.startswith("synthetic:"):
-            raise LvaeError(f"{path}: workers elsewhere may not see this path. Say --shared-path if they do.")
+            raise LvaeError(path, "workers elsewhere may not see this path", "Say --shared-path if they do.")
     examine(engine, dataset, source)
     return engine
 

@@ -87,12 +87,12 @@ def run_decode(
     dataset = Dataset.open(latents, split)
     kind = format_of(out, format_)
     if kind != "grid" and (beside or columns):
-        raise LvaeError(f"--beside and --columns are for a grid, and {out} is none. Name it OUT.png.")
+        raise LvaeError("", f"--beside and --columns are for a grid, and {out} is none", "Name it OUT.png.")
     positions = decoding.positions_of(indices, len(dataset), limit)
     if not len(positions):
-        raise LvaeError(f"{latents}: holds no latents, so there is nothing to decode.")
+        raise LvaeError(latents, "holds no latents, so there is nothing to decode")
     if kind == "grid" and len(positions) > decoding.GRID_LIMIT:
-        raise LvaeError(f"{len(positions)} pictures are too many for one grid. Give --limit or --indices.")
+        raise LvaeError("", f"{len(positions)} pictures are too many for one grid", "Give --limit or --indices.")
     network = decoding.load_decoder(dataset, weights)
     pictures = decoding.decoded(dataset, network, positions, batch, choose_device(device), precision, rounding)
     with Bar("decoding", len(positions), "pictures") as bar:
@@ -118,7 +118,7 @@ def run_features(images: str, out: Path, features: Path, mode: Mode, statistics:
     stack = image_stack(images, asked)
     if isinstance(stack, StoredFeatures):
         if not statistics:
-            raise LvaeError(f"{images}: holds features already.")
+            raise LvaeError(images, "holds features already")
         count = write_reference_of_features(out, [features_of(stack, network)[0]], stack.record)
     else:
         with Bar("features", len(stack), "images") as bar:
@@ -144,7 +144,7 @@ def run_score(
     elif network is None:
         if around is not None or extrapolate:
             raise LvaeError(
-                "--around and --extrapolate belong to scores by a network's features. Give --features FILE."
+                "", "--around and --extrapolate belong to scores by a network's features", "Give --features FILE."
             )
         found = _score_latents(samples, reference, wanted, asked)
     else:
@@ -160,8 +160,9 @@ def _score_latents(samples: tuple[str, ...], reference: str, wanted: str | None,
     for path in (*samples, reference):
         if not is_dataset(path):
             raise LvaeError(
-                f"{path}: pictures are scored by a network's features. Give --features FILE (the FID Inception "
-                "weights, or a TorchScript network), or datasets of latents."
+                path,
+                "pictures are scored by a network's features",
+                ("Give --features FILE (the FID Inception weights, or a TorchScript network), or datasets of latents."),
             )
     names = checked_metrics(wanted, latent_scores.METRICS, "latent space")
     sets, other = latent_scores.open_sets(samples), Dataset.open(reference, asked.split)
@@ -175,7 +176,7 @@ def _score_reconstructions(
     samples: tuple[str, ...], network: FeatureNetwork | None, wanted: str | None, asked: Pictures
 ) -> Scores:
     if len(samples) != 1 or not is_dataset(samples[0]):
-        raise LvaeError("--reference: only a DATASET can be scored without one, by the images that it was made of.")
+        raise LvaeError("--reference", "only a DATASET can be scored without one, by the images that it was made of")
     known = PAIRED_METRICS if network is not None else PAIRED_METRICS[:2]
     names = checked_metrics(wanted, known, "a dataset against its images (rfid needs --features)")
     dataset = Dataset.open(samples[0], asked.split)

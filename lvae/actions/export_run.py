@@ -57,7 +57,7 @@ class Exported:
 def run_export(run: Path, out: Path, layout: Layout | None, weights: Literal["ema", "raw"]) -> None:
     layout = layout or ("published" if out.suffix == ".pt" else "lvae")
     if layout == "published" and out.suffix != ".pt":
-        raise LvaeError(f"{out}: must end in .pt in the published layout.")
+        raise LvaeError(out, "must end in .pt in the published layout")
     config, checkpoint = read_run(run), latest_checkpoint(run)
     model = HierarchicalVAE(config.model)
     load_weights(model, checkpoint.read("ema" if weights == "ema" else "model"), str(checkpoint.path))
@@ -116,14 +116,14 @@ def _differs(config: RunConfig) -> bool:
 def _refuse_other(folder: Folder, name: str, data: bytes) -> None:
     there = folder.size(name)
     if there is not None and (there != len(data) or folder.read(name) != data):
-        raise LvaeError(f"{folder.local(name)}: exists and differs. Choose another OUT, or remove it first.")
+        raise LvaeError(f"{folder.local(name)}", "exists and differs", "Choose another OUT, or remove it first.")
 
 
 def read_exported(path: Path) -> Exported | None:
     """What `run_export` wrote there, checked; None where there is something else."""
     record_path = path / RECORD if path.is_dir() else path.with_suffix(".json")
     if path.is_dir() and not record_path.is_file():
-        raise LvaeError(f"{path}: a folder that 'lvae export' did not write. Give a published file.")
+        raise LvaeError(path, "a folder that 'lvae export' did not write", "Give a published file.")
     if not record_path.is_file():
         return None
     data = record_path.read_bytes()
@@ -132,7 +132,7 @@ def read_exported(path: Path) -> Exported | None:
     record = records.parse(ExportRecord, data, str(record_path))
     model_path = path / MODEL if path.is_dir() else path
     if not model_path.is_file() or Folder(model_path.parent).sha256(model_path.name) != record.sha256:
-        raise LvaeError(f"{model_path}: is not the file that {record_path.name} describes. Export it again.")
+        raise LvaeError(model_path, f"is not the file that {record_path.name} describes", "Export it again.")
     file = open_published(model_path)
     state = dict(model_of(file.preferred, file, str(model_path), record.run.model).state_dict())
     name = record.run.dataset.autoencoder.weights_file

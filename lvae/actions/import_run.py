@@ -75,7 +75,7 @@ def run_import(
 def imported(path: Path, options: ImportOptions) -> Imported:
     """Read a published file, or an export of ours."""
     if not path.exists():
-        raise LvaeError(f"{path}: no such file. Give a published checkpoint, or what 'lvae export' wrote.")
+        raise LvaeError(path, "no such file", "Give a published checkpoint, or what 'lvae export' wrote.")
     exported = read_exported(path)
     return _published(path, options) if exported is None else _ours(path, exported)
 
@@ -134,7 +134,7 @@ def _config(options: ImportOptions) -> ModelConfig | None:
         try:
             text = options.config.read_bytes()
         except OSError as error:
-            raise LvaeError(f"{options.config}: cannot be read ({error.strerror or error}).") from None
+            raise LvaeError(options.config, f"cannot be read ({error.strerror or error})") from None
         content = records.loads(text, str(options.config))
         inner = content.get("model", content) if isinstance(content, dict) else content
         return records.from_plain(ModelConfig, inner, str(options.config))
@@ -156,7 +156,7 @@ def _first_stage(path: Path, file: PublishedFile, preset: Preset | None, options
     if file.autoencoder:
         network = of_contents(weight_files.read(path), str(path))
         if options.autoencoder is not None and build(options.autoencoder).architecture != network.architecture:
-            raise LvaeError(f"{path}: holds {network.name}, not {options.autoencoder}. Leave --autoencoder out.")
+            raise LvaeError(path, f"holds {network.name}, not {options.autoencoder}", "Leave --autoencoder out.")
         return network
     name = options.autoencoder or (None if preset is None or preset.autoencoder == "any" else preset.autoencoder)
     if name is None:
@@ -175,8 +175,9 @@ def _autoencoder_record(
     if network is not None:
         if network.latent_channels != config.channels:
             raise LvaeError(
-                f"{network.name} has {network.latent_channels} latent channels, and the model {config.channels}. "
-                "Name the first stage that it was trained with."
+                "",
+                (f"{network.name} has {network.latent_channels} latent channels, and the model {config.channels}"),
+                "Name the first stage that it was trained with.",
             )
         pixels = network.architecture["kind"] == "pixels"
         sha256 = None if pixels else network.fingerprint
@@ -214,7 +215,7 @@ def _normalization(
         return kept, ["warning: shift and scale of its latents are unknown: taken as 0 and 1. Give --shift and --scale"]
     shift, scale = 0.0 if shift is None else shift, 1.0 if scale is None else scale
     if not (np.isfinite([shift, scale]).all() and scale > 0):
-        raise LvaeError(f"--shift {shift:g} --scale {scale:g}: must be finite, and the scale above 0.")
+        raise LvaeError(f"--shift {shift:g} --scale {scale:g}", "must be finite, and the scale above 0")
     found = Normalization("scalar", (shift,) * config.channels, (scale,) * config.channels)
     return found, [f"latents = (raw - {shift:g}) / {scale:g}"]
 
@@ -233,11 +234,11 @@ def write(run: Path, found: Imported) -> str:
     folder, there = Folder(run), read_run_if_there(run)
     if there is not None:
         if records.dumps(there) != records.dumps(found.config):
-            raise LvaeError(f"{run}: holds another run. Name another folder.")
+            raise LvaeError(run, "holds another run", "Name another folder.")
         if Checkpoints(run / CHECKPOINTS).latest() is not None:
             return f"{run}: is there already"
     elif run.exists() and (strange := sorted({path.name for path in run.iterdir()} - OURS)):
-        raise LvaeError(f"{run}: holds something else than a run ({strange[0]}). Name another folder.")
+        raise LvaeError(run, f"holds something else than a run ({strange[0]})", "Name another folder.")
     name = found.config.dataset.autoencoder.weights_file
     if found.network is not None and name is not None:
         folder.write(name, save_safetensors(found.network))
@@ -259,4 +260,4 @@ def _check(run: Path, against: str | None, device: str) -> None:
     for line in how_to_score(studio.config.preset, str(run)):
         click.echo(line)
     if wrong := [finding for finding in findings if finding.verdict == "NOT as expected"]:
-        raise LvaeError(f"{run}: {wrong[0].what} not as expected. Is this the file that it claims to be?")
+        raise LvaeError(run, f"{wrong[0].what} not as expected", "Is this the file that it claims to be?")

@@ -110,14 +110,14 @@ def run_outpaint(run: Path, sources: Sequence[str], out: Path, asked: dict[str, 
 
 def run_depths(run: Path, sources: Sequence[str], out: Path, asked: dict[str, Any]) -> None:
     if asked["beside"] and asked["nats"] is None:
-        raise LvaeError("--beside: belongs to --nats FILE.png, the chart that it adds a model to. Give both.")
+        raise LvaeError("--beside", "belongs to --nats FILE.png, the chart that it adds a model to", "Give both.")
     studio = _studio(run, asked)
     subjects = _subjects(studio, sources, asked)
     rates = None
     if len(sources) == 1 and _is_dataset(sources[0]):
         rates = _measured(studio, sources[0], asked)
     if asked["nats"] is not None and rates is None:
-        raise LvaeError("--nats: rates are measured over a DATASET, and images were given. Give a dataset.")
+        raise LvaeError("--nats", "rates are measured over a DATASET, and images were given", "Give a dataset.")
     config = studio.model.config
     columns = (sum(config.groups) if asked["every_group"] else len(steps_of(config))) + 1
     _not_too_many(len(subjects) * columns)
@@ -196,7 +196,7 @@ def _is_dataset(path: str) -> bool:
 
 def _one_dataset(sources: Sequence[str], otherwise: str) -> str:
     if len(sources) != 1 or not _is_dataset(sources[0]):
-        raise LvaeError(f"rates are measured over a dataset: give one DATASET after RUN, {otherwise}.")
+        raise LvaeError("rates are measured over a dataset", f"give one DATASET after RUN, {otherwise}")
     return sources[0]
 
 
@@ -210,16 +210,16 @@ def _measured(studio: Studio, path: str, asked: dict[str, Any]) -> Rates:
 def _subjects(studio: Studio, sources: Sequence[str], asked: dict[str, Any]) -> list[Subject]:
     """Images of one dataset, or image files."""
     if not sources:
-        raise LvaeError("name a DATASET after RUN, or image files.")
+        raise LvaeError("", "name a DATASET after RUN, or image files")
     if len(sources) == 1 and _is_dataset(sources[0]):
         dataset = open_dataset(studio, sources[0], asked["split"])
         text = asked.get("indices") or f"0-{min(4, len(dataset)) - 1}"
         return from_dataset(studio, dataset, positions_of(text, len(dataset), None))
     if asked.get("indices"):
-        raise LvaeError("--indices: are positions in a DATASET, and image files were given. Leave the option out.")
+        raise LvaeError("--indices", "are positions in a DATASET, and image files were given", "Leave the option out.")
     for source in sources:
         if Path(source).is_dir():
-            raise LvaeError(f"{source}: is a folder without a dataset. Give one DATASET, or image files.")
+            raise LvaeError(source, "is a folder without a dataset", "Give one DATASET, or image files.")
     return from_files(studio, [Path(source) for source in sources], _label(studio, asked["label"]))
 
 
@@ -249,7 +249,7 @@ def _values(asked: dict[str, Any]) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if not values or not np.isfinite(values).all():
-        raise LvaeError(f"--values {asked['values']:.60}: write numbers like -1,0,0.5,2.")
+        raise LvaeError(f"--values {asked['values']:.60}", "write numbers like -1,0,0.5,2")
     _not_too_many(len(values) ** 2)
     return values
 
@@ -258,14 +258,14 @@ def _channels(text: str) -> tuple[tuple[int, int], tuple[int, int]]:
     """ "0:3,1:5" -> group and channel that are swept across and down."""
     parts = [part.strip().partition(":") for part in text.split(",")]
     if len(parts) != 2 or not all(g.isdigit() and c.isdigit() and len(g) < 6 and len(c) < 6 for g, _, c in parts):
-        raise LvaeError(f"--channels {text:.60}: write two of GROUP:CHANNEL, like 0:3,1:5.")
+        raise LvaeError(f"--channels {text:.60}", "write two of GROUP:CHANNEL, like 0:3,1:5")
     (first, _, one), (second, _, other) = parts
     return (int(first), int(one)), (int(second), int(other))
 
 
 def _not_too_many(pictures: int) -> None:
     if pictures > MOST_PICTURES:
-        raise LvaeError(f"{pictures} pictures are too many for one figure. Ask for at most {MOST_PICTURES}.")
+        raise LvaeError("", f"{pictures} pictures are too many for one figure", f"Ask for at most {MOST_PICTURES}.")
 
 
 def _write(shown: Shown, out: Path, arrays: Path | None, what: str) -> None:

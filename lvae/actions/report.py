@@ -108,11 +108,13 @@ def _scoring(
 ) -> Scoring | None:
     if reference is None:
         if features is not None:
-            raise LvaeError("--features needs something to compare with. Give --reference DATASET, IMAGES or NPZ.")
+            raise LvaeError(
+                "", "--features needs something to compare with", "Give --reference DATASET, IMAGES or NPZ."
+            )
         return None
     if features is None:
         if not is_dataset(reference):
-            raise LvaeError(f"{reference}: pictures are scored by a network's features. Give --features FILE.")
+            raise LvaeError(reference, "pictures are scored by a network's features", "Give --features FILE.")
         return LatentScoring(Dataset.open(reference, split), count, num, seed)
     network = open_network(features, mode, _for_networks(device))
     stored = read_reference(Path(reference)) if reference.endswith(".npz") else None
@@ -154,7 +156,7 @@ def run_neighbours(
     data = Dataset.open(dataset, split)
     if is_run(place):
         if indices is not None:
-            raise LvaeError("--indices: of samples that are drawn now, the first -n are shown. Leave it out.")
+            raise LvaeError("--indices", "of samples that are drawn now, the first -n are shown", "Leave it out.")
         on = open_device(device, precision)
         try:
             queries = Queries.of_run(place, count, options, on)

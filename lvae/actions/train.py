@@ -60,7 +60,7 @@ def settings_given(options: dict[str, Any]) -> dict[str, str]:
     for text in options["set_"]:
         name, equals, value = text.partition("=")
         if not equals:
-            raise LvaeError(f"--set {text}: say --set KEY=VALUE.")
+            raise LvaeError(f"--set {text}", "say --set KEY=VALUE")
         settings[name] = value
     given = {name: options[option] for option, name in SHORTHANDS.items() if options[option] is not None}
     return settings | {name: str(value) for name, value in given.items()}

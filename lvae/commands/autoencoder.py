@@ -148,14 +148,14 @@ def _sha256(files: str | None) -> str | None:
     paths = [Path(name) for name in ([files] if Path(files).exists() else files.split(","))]
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        raise LvaeError(f"{missing[0]}: no such file. Name a file of weights.")
+        raise LvaeError(f"{missing[0]}", "no such file", "Name a file of weights.")
     return sha256_of([Folder(path.parent).sha256(path.name) for path in paths])
 
 
 def _whole_range(text: str) -> tuple[int, int]:
     low, dash, high = text.partition("-")
     if not (low.isdigit() and (high.isdigit() or not dash)):
-        raise LvaeError(f"--shorter-side {text}: write two numbers of pixels, as in 96-192.")
+        raise LvaeError(f"--shorter-side {text}", "write two numbers of pixels, as in 96-192")
     return int(low), int(high or low)
 
 

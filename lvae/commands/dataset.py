@@ -68,11 +68,13 @@ def inspect(
         from lvae.actions.manipulate import run_inspect
 
         if preview is not None or histogram is not None:
-            raise LvaeError("--preview and --histogram: show datasets. Of a run, see 'lvae depths' and 'lvae plot'.")
+            raise LvaeError(
+                "--preview and --histogram", "show datasets", "Of a run, see 'lvae depths' and 'lvae plot'."
+            )
         run_inspect(Path(inspected), measured, {**asked, "as_json": as_json})
         return
     if measured is not None:
-        raise LvaeError(f"{inspected}: is no run, so there is nothing to measure over {measured}. Leave one out.")
+        raise LvaeError(inspected, f"is no run, so there is nothing to measure over {measured}", "Leave one out.")
     from lvae.manifests.dataset import Dataset
 
     opened = Dataset.open(inspected)

@@ -133,9 +133,9 @@ def decode(
     if not work.is_asked_for:
         evaluating.run_decode(latents, out, batch=batch or 16, device=device, beside=beside, columns=columns, **asked)
     elif beside or columns:
-        raise LvaeError("--beside and --columns are for a grid, which several workers do not make.")
+        raise LvaeError("", "--beside and --columns are for a grid, which several workers do not make")
     elif batch is not None:
-        raise LvaeError("--batch: workers take 32 pictures at a time. Leave it out; --part-size is theirs to set.")
+        raise LvaeError("--batch", "workers take 32 pictures at a time", "Leave it out; --part-size is theirs to set.")
     else:
         picture_jobs.run(latents, out, picture_jobs.decoding_request(latents, out, **asked), device, work)
 
@@ -274,7 +274,7 @@ def _features(
     from lvae.evaluate.features.open import Pictures
 
     if out.suffix != ".npz":
-        raise LvaeError(f"{out}: is to be an .npz file. Name it {out.name}.npz.")
+        raise LvaeError(out, "is to be an .npz file", f"Name it {out.name}.npz.")
     work = picture_jobs.Work(workers, beam_options, shared_path, parts, part_size)
     if work.is_asked_for:
         asked = Pictures(device=device, **pictures)
@@ -282,7 +282,7 @@ def _features(
         picture_jobs.run(images, out, request, device, work)
         return
     if originals:
-        raise LvaeError("--originals is for workers. Give --workers N, or name the images themselves.")
+        raise LvaeError("", "--originals is for workers", "Give --workers N, or name the images themselves.")
     run_features(images, out, features, mode, statistics, Pictures(device=choose_device(device), **pictures))
 
 

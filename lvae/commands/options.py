@@ -99,7 +99,7 @@ def share(text: str, option: str) -> float:
     try:
         return float(number) * factor
     except ValueError:
-        raise LvaeError(f"{option} {text}: write a share such as 5% or 0.05.") from None
+        raise LvaeError(f"{option} {text}", "write a share such as 5% or 0.05") from None
 
 
 def scan_options(options: dict[str, Any]) -> "ScanOptions":
@@ -115,7 +115,7 @@ def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":
     for item in (item for value in options["split"] for item in value.split(",")):
         name, _, share = item.partition("=")
         if name in split:
-            raise LvaeError(f"--split: {name} is given twice.")
+            raise LvaeError("--split", f"{name} is given twice")
         split[name] = share
     return ViewOptions(
         normalization=options["normalization"],
@@ -140,5 +140,5 @@ def _class_names(option: str, text: str | None) -> tuple[str, ...] | None:
         return tuple(text.split(",")) if text else ()
     names = records.loads(text.encode(), option)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise LvaeError(f'{option}: write A,B or ["a, b", "c"].')
+        raise LvaeError(option, 'write A,B or ["a, b", "c"]')
     return tuple(names)

@@ -44,14 +44,15 @@ def united(folders: list[Folder], plans: list[Plan]) -> Plan:
         if difference:
             name, before, now = difference
             raise LvaeError(
-                f"{folder}: has {name} {now}, and {folders[0]} has {before}. "
-                "Only datasets of the same autoencoder and image settings can be merged."
+                folder,
+                f"has {name} {now}, and {folders[0]} has {before}",
+                "Only datasets of the same autoencoder and image settings can be merged.",
             )
     listing = Listing(tuple(segment for plan in plans for segment in plan.listing.segments))
     if listing.classes is not None:
         for folder, plan in zip(folders, plans, strict=True):
             if plan.listing.classes is None and has_labels(folder, plan):
-                raise LvaeError(f"{folder}: its labels are numbers without names, and other datasets name theirs.")
+                raise LvaeError(folder, "its labels are numbers without names, and other datasets name theirs")
     erased: list[Erased] = []
     offset = 0
     for plan in plans:

@@ -126,7 +126,7 @@ def picture_parts(folder: Folder, plan: PicturesPlan, what: str) -> Iterator[byt
         data = None if receipt is None else folder.read_if_there(receipt.files[what].path)
         if receipt is None or data is None or hashlib.sha256(data).hexdigest() != receipt.files[what].sha256:
             folder.remove(_receipt_name(part))
-            raise LvaeError(f"{folder}: part {part} is damaged. Run the same command again, which makes it anew.")
+            raise LvaeError(folder, f"part {part} is damaged", "Run the same command again, which makes it anew.")
         yield data
 
 

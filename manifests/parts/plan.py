@@ -136,7 +136,7 @@ class Plan:
     def encoded(self) -> Encoding:
         """The encoding's settings, which are there as soon as a part is."""
         if self.encoding is None:
-            raise LvaeError("this dataset has only been scanned. Run 'lvae encode' on it.")
+            raise LvaeError("", "this dataset has only been scanned", "Run 'lvae encode' on it.")
         return self.encoding
 
     def before_append(self, plan_sha256: str) -> "Plan | None":
@@ -186,12 +186,12 @@ def read_plan(folder: Folder) -> Plan | None:
     where = folder.place(PLAN)
     content = records.loads(data, where)
     if not isinstance(content, dict):
-        raise LvaeError(f"{where}: is not a plan.")
+        raise LvaeError(where, "is not a plan")
     claimed = content.pop("self_sha256", None)
     plan = records.from_plain(Plan, content, where)
     if claimed != records.sha256_of(plan):
         raise LvaeError(
-            f"{where}: has been changed or damaged. Remove it and run the first 'lvae encode' command again."
+            where, "has been changed or damaged", "Remove it and run the first 'lvae encode' command again."
         )
     return plan
 
@@ -226,6 +226,7 @@ def refuse_change(folder: Folder, old: object, new: object) -> None:
     if difference:
         name, before, now = difference
         raise LvaeError(
-            f"{folder}: was made with {option_of(name)} {value_of(before)}, but this command says {value_of(now)}. "
-            "Give the same settings, or name another folder."
+            folder,
+            (f"was made with {option_of(name)} {value_of(before)}, but this command says {value_of(now)}"),
+            "Give the same settings, or name another folder.",
         )

@@ -161,9 +161,9 @@ def read_receipt(folder: Folder, part: int) -> Receipt | None:
     receipt = records.from_plain(Receipt, content, where)
     as_written = claimed == records.sha256_beside(data, "self_sha256")
     if not as_written and claimed != records.sha256_of(receipt):
-        raise LvaeError(f"{where}: has been changed or damaged.")
+        raise LvaeError(where, "has been changed or damaged")
     if receipt.part != part or receipt.raw.path != raw_name(part, receipt.raw.sha256):
-        raise LvaeError(f"{where}: is the receipt of another part.")
+        raise LvaeError(where, "is the receipt of another part")
     return receipt
 
 
@@ -203,7 +203,7 @@ def receipts(folder: Folder, plan: Plan) -> Iterator[Receipt]:
     """The receipts of all parts, in part order; LvaeError at the first that is missing."""
     for part, receipt in enumerate(folder.each(partial(finished, folder, plan), range(plan.listing.parts))):
         if receipt is None:
-            raise LvaeError(f"{folder}: part {part} is not finished or damaged. Run 'lvae encode' again to go on.")
+            raise LvaeError(folder, f"part {part} is not finished or damaged", "Run 'lvae encode' again to go on.")
         yield receipt
 
 
@@ -221,7 +221,7 @@ def read_raw(folder: Folder, receipt: Receipt, encoding: Encoding) -> NDArray[An
     path = folder.local(receipt.raw.path)
     raw = load_array(path, mapped=receipt.latents > 0)
     if raw.shape != (receipt.latents, *encoding.raw_shape) or raw.dtype != encoding.raw_dtype:
-        raise LvaeError(f"{path}: holds {raw.dtype} {raw.shape}. Run 'lvae encode' again to make it anew.")
+        raise LvaeError(path, f"holds {raw.dtype} {raw.shape}", "Run 'lvae encode' again to make it anew.")
     return raw
 
 
@@ -233,7 +233,7 @@ def load_array(path: Path, mapped: bool) -> NDArray[Any]:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, OverflowError, EOFError) as error:
-        raise LvaeError(f"{path}: cannot be read ({error}). Run 'lvae encode' again to make it anew.") from error
+        raise LvaeError(path, f"cannot be read ({error})", "Run 'lvae encode' again to make it anew.") from error
 
 
 def orphans(folder: Folder) -> Iterator[str]:

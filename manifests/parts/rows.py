@@ -286,7 +286,7 @@ class RowReader:
         except (OSError, ValueError, pa.ArrowException, IndexError, KeyError) as error:
             name = self._folder.place(place.file)
             reason = str(error).splitlines()[0]
-            raise DamagedRowsError(f"{name}: cannot be read ({reason}). Run 'lvae encode' again.") from error
+            raise DamagedRowsError(name, f"cannot be read ({reason})", "Run 'lvae encode' again.") from error
 
     def keys(self, part: int) -> pa.ChunkedArray:
         return self.listed(part, ["key"])["key"]
@@ -300,8 +300,9 @@ class RowReader:
             return table["key"], labels
         if len(labels) and not (labels.min() >= UNLABELLED and labels.max() < len(names) - 1):
             raise DamagedRowsError(
-                f"{self._folder.place(self.listing.place(part).file)}: has labels that stand for no class. "
-                "Run 'lvae encode' again."
+                f"{self._folder.place(self.listing.place(part).file)}",
+                "has labels that stand for no class",
+                "Run 'lvae encode' again.",
             )
         return table["key"], names[labels]
 

@@ -35,12 +35,12 @@ def clean(dataset: str, raw: bool, dry_run: bool) -> Cleaned:
     """
     folder = folder_at(dataset)
     if not folder.exists("plan.json"):
-        raise LvaeError(f"{dataset}: is not a dataset; nothing is removed.")
+        raise LvaeError(dataset, "is not a dataset; nothing is removed")
     with nullcontext() if dry_run else writing(folder):
         manifest = read_manifest(folder)
         if manifest is None:
             if raw:
-                raise LvaeError(f"{dataset}: is not finished, so its raw latents are still needed.")
+                raise LvaeError(dataset, "is not finished, so its raw latents are still needed")
             names = list(folder.names(".tmp"))
         else:
             names = leftovers(folder, manifest)

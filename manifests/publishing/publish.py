@@ -113,7 +113,7 @@ def describe(
 def _check_total(folder: Folder, used: int, orientations: int, latents: int) -> None:
     if latents != used * orientations:
         raise LvaeError(
-            f"{folder}: {used} images in {orientations} orientations gave {latents} latents; please report it."
+            folder, f"{used} images in {orientations} orientations gave {latents} latents; please report it"
         )
 
 
@@ -126,7 +126,7 @@ def _shards(folder: Folder, view: ViewPlan, split: str) -> Iterator[ShardReceipt
     found = folder.each(partial(finished_shard, folder, view, split), range(view.layouts[split].shards))
     for number, receipt in enumerate(found):
         if receipt is None:
-            raise LvaeError(f"{folder}: shard {number} of {split} is not finished. Run 'lvae encode' again to go on.")
+            raise LvaeError(folder, f"shard {number} of {split} is not finished", "Run 'lvae encode' again to go on.")
         yield receipt
 
 
@@ -161,7 +161,7 @@ def drop_raw(folder: Folder) -> None:
     """Remove the raw parts of a dataset; receipts stay, and the manifest says so first."""
     manifest = read_manifest(folder)
     if manifest is None:
-        raise LvaeError(f"{folder}: is not finished. Run 'lvae encode' first.")
+        raise LvaeError(folder, "is not finished", "Run 'lvae encode' first.")
     if manifest.raw == "kept":
         folder.write(MANIFEST, dump_manifest(_without_raw(manifest)))
     for name in folder.names("raw"):

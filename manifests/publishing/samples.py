@@ -101,15 +101,16 @@ def begin(folder: Folder, plan: SamplesPlan) -> bool:
     """Make a folder ready for these samples; False where they are all there. LvaeError where it holds others."""
     data = folder.read_if_there(SAMPLES)
     if data is None and folder.root.exists() and any(folder.root.iterdir()):
-        raise LvaeError(f"{folder}: holds something else than samples. Name another folder.")
+        raise LvaeError(folder, "holds something else than samples", "Name another folder.")
     if data is not None:
         before = records.parse(SamplesPlan, data, str(folder.local(SAMPLES)))
         difference = first_difference(before, plan)
         if difference:
             name, old, new = difference
             raise LvaeError(
-                f"{folder}: holds samples of other settings: {name} was {old!r:.80} and is {new!r:.80} now. "
-                "Name another folder, or give the old settings."
+                folder,
+                f"holds samples of other settings: {name} was {old!r:.80} and is {new!r:.80} now",
+                "Name another folder, or give the old settings.",
             )
         if read_manifest_if_whole(folder) is not None and not pending(folder, plan):
             return False
@@ -179,7 +180,7 @@ def _receipts(folder: Folder, plan: SamplesPlan) -> Iterator[ShardReceipt]:
     for number in range(plan.view.layouts[TRAIN].shards):
         receipt = finished_shard(folder, plan.view, TRAIN, number)
         if receipt is None:
-            raise LvaeError(f"{folder}: shard {number} is not finished. Run 'lvae sample' again to go on.")
+            raise LvaeError(folder, f"shard {number} is not finished", "Run 'lvae sample' again to go on.")
         yield receipt
 
 

@@ -14,4 +14,4 @@ def codec(name: str) -> Codec:
         from lvae.manifests.shards.webdataset_format import WebDatasetCodec
 
         return WebDatasetCodec()
-    raise LvaeError(f"format {name!r}: there is no such shard format. Choose zarr or webdataset.")
+    raise LvaeError(f"format {name!r}", "there is no such shard format", "Choose zarr or webdataset.")

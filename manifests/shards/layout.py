@@ -38,7 +38,9 @@ class SplitLayout:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise LvaeError(f"dtype {self.dtype!r}: latents cannot be stored so. Choose one of {', '.join(DTYPES)}.")
+            raise LvaeError(
+                f"dtype {self.dtype!r}", "latents cannot be stored so", f"Choose one of {', '.join(DTYPES)}."
+            )
 
     @property
     def latent_bytes(self) -> int:

@@ -169,7 +169,7 @@ def map_file(path: Path) -> memoryview:
         if error.errno != errno.EMFILE:
             raise
         raise LvaeError(
-            f"{path}: {most} files are open already. Raise the limit (ulimit -n) or make larger shards."
+            path, f"{most} files are open already", "Raise the limit (ulimit -n) or make larger shards."
         ) from error
 
 

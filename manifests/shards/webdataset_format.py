@@ -64,7 +64,7 @@ class WebDatasetCodec:
     def open_split(self, folder: Folder, view: str, layout: SplitLayout) -> "TarReader":
         reader = TarReader(folder, view, layout)
         for fault in reader.faults():
-            raise LvaeError(fault)
+            raise LvaeError("", fault)
         return reader
 
     def check(self, folder: Folder, view: str, layout: SplitLayout) -> Iterator[str]:
@@ -210,7 +210,7 @@ class TarReader:
         except ValueError as error:
             path = f"{folder}/shards/{view}/{layout.split}-*.tar"
             raise LvaeError(
-                f"{path}: a .cls member is damaged ({error}). Run 'lvae verify --deep' to find it."
+                path, f"a .cls member is damaged ({error})", "Run 'lvae verify --deep' to find it."
             ) from error
 
     @cached_property
@@ -233,7 +233,7 @@ class TarReader:
                 rows[row], mirrored[row] = int(fact["row"]), bool(fact["mirrored"])
             except STRANGE_JSON as error:
                 where = f"{folder}/{file_name(view, layout, number)}: the .json of sample {first + row:0{KEY_DIGITS}d}"
-                raise LvaeError(f"{where} is damaged ({error}). {REPAIR}") from error
+                raise LvaeError("", f"{where} is damaged ({error})", str(REPAIR)) from error
         return rows, mirrored
 
     def _tar(self, number: int) -> TarRows:
@@ -246,7 +246,7 @@ class TarReader:
         folder, view, layout = self._place
         path, (first, count), frame = file_name(view, layout, number), layout.rows_of(number), frame_of(layout)
         if not folder.size(path):
-            raise LvaeError(f"{folder}/{path}: this shard is missing or empty. {REPAIR}")
+            raise LvaeError(f"{folder}/{path}", "this shard is missing or empty", str(REPAIR))
         shard = map_file(folder.local(path))
 
         def as_written(row: int) -> bool:
@@ -256,12 +256,12 @@ class TarReader:
         if len(shard) == file_bytes(layout, count) and as_written(0) and as_written(count - 1):
             return _strided(layout, shard, count)
         if len(shard) < file_bytes(layout, count) and as_written(0):
-            raise LvaeError(f"{folder}/{path}: has {len(shard)} bytes and is cut short. {REPAIR}")
+            raise LvaeError(f"{folder}/{path}", f"has {len(shard)} bytes and is cut short", str(REPAIR))
         logger.warning("%s/%s is not laid out as we write it: looking through its members", folder, path)
         try:
             return _loose(layout, folder.local(path), shard, count)
         except (tarfile.TarError, *STRANGE_JSON) as error:
-            raise LvaeError(f"{folder}/{path}: does not hold its {count} samples ({error}). {REPAIR}") from error
+            raise LvaeError(f"{folder}/{path}", f"does not hold its {count} samples ({error})", str(REPAIR)) from error
 
 
 def _strided(layout: SplitLayout, shard: memoryview, count: int) -> TarRows:

@@ -64,7 +64,7 @@ class ZarrCodec:
     def open_split(self, folder: Folder, view: str, layout: SplitLayout) -> "ZarrReader":
         reader = ZarrReader(folder, view, layout)
         for fault in reader.faults():
-            raise LvaeError(fault)
+            raise LvaeError("", fault)
         return reader
 
     def check(self, folder: Folder, view: str, layout: SplitLayout) -> Iterator[str]:
@@ -188,11 +188,11 @@ class ZarrReader:
         path = f"{_root(view, layout)}/{name}"
         text = folder.read_if_there(f"{path}/zarr.json")
         if text is None:
-            raise LvaeError(f"{folder}/{path}/zarr.json: this file is missing. {REPAIR}")
+            raise LvaeError(f"{folder}/{path}/zarr.json", "this file is missing", str(REPAIR))
         try:
             found = {**json.loads(text)}
         except (ValueError, TypeError, RecursionError) as error:
-            raise LvaeError(f"{folder}/{path}/zarr.json: this is not a JSON object. {REPAIR}") from error
+            raise LvaeError(f"{folder}/{path}/zarr.json", "this is not a JSON object", str(REPAIR)) from error
         expected = array_metadata(layout, name)
         described = ("attributes", "dimension_names", "storage_transformers", "fill_value")  # decide no byte we map
         if all(found.get(key) == value for key, value in expected.items() if key not in described):
@@ -200,10 +200,10 @@ class ZarrReader:
         logger.warning("%s/%s is not laid out as we write it: reading it through zarr, which is slow", folder, path)
         stock = _open_with_zarr(folder, path)
         if 0 in (stock.shards or stock.chunks):
-            raise LvaeError(f"{folder}/{path}: has chunks of nothing. {REPAIR}")
+            raise LvaeError(f"{folder}/{path}", "has chunks of nothing", str(REPAIR))
         if list(stock.shape) != expected["shape"] or stock.dtype.name != expected["data_type"]:
             wrong = f"{stock.dtype}{list(stock.shape)} where {expected['data_type']}{expected['shape']} belongs"
-            raise LvaeError(f"{folder}/{path}: holds {wrong}. {REPAIR}")
+            raise LvaeError(f"{folder}/{path}", f"holds {wrong}", str(REPAIR))
         return stock
 
     def _sharded(self, name: str) -> ShardedArray:
@@ -219,11 +219,13 @@ class ZarrReader:
         path, expected = file_name(view, layout, name, number), file_bytes(layout, name, number)
         size = folder.size(path)
         if not size:
-            raise LvaeError(f"{folder}/{path}: this shard is {'missing' if size is None else 'empty'}. {REPAIR}")
+            raise LvaeError(
+                f"{folder}/{path}", f"this shard is {('missing' if size is None else 'empty')}", str(REPAIR)
+            )
         shape, dtype = _row_type(layout, name)
         if name in PER_ROW:
             if size != expected:
-                raise LvaeError(f"{folder}/{path}: has {size} bytes, not {expected}. {REPAIR}")
+                raise LvaeError(f"{folder}/{path}", f"has {size} bytes, not {expected}", str(REPAIR))
             row_bytes = np.dtype(dtype).itemsize
             return Rows(folder.read(path), range(0, count * row_bytes, row_bytes), shape, dtype)
         shard, index = map_file(folder.local(path)), _index(layout, count)
@@ -231,7 +233,7 @@ class ZarrReader:
         if found == index and size == expected:
             return Rows(shard, range(0, count * layout.latent_bytes, layout.latent_bytes), shape, dtype)
         if not _valid_index(found, len(index), size):
-            raise LvaeError(f"{folder}/{path}: its index is damaged or it is cut short. {REPAIR}")
+            raise LvaeError(f"{folder}/{path}", "its index is damaged or it is cut short", str(REPAIR))
         logger.warning("%s/%s is not laid out as we write it: reading it through zarr, which is slow", folder, path)
         return StockRows(_open_with_zarr(folder, f"{_root(view, layout)}/{name}"), first, count)
 
@@ -261,7 +263,7 @@ class StockRows:
             return np.asarray(self._array[start:stop], self._dtype)
         except (ValueError, RuntimeError, OSError) as error:
             raise LvaeError(
-                f"{self._array.store_path}: rows {start} to {stop} cannot be read ({error}). {REPAIR}"
+                self._array.store_path, f"rows {start} to {stop} cannot be read ({error})", str(REPAIR)
             ) from error
 
 
@@ -271,7 +273,7 @@ def _open_with_zarr(folder: Folder, path: str) -> Any:
     try:
         return zarr.open_array(folder.local(path), mode="r", zarr_format=3)
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, OSError) as error:
-        raise LvaeError(f"{folder}/{path}: zarr cannot open this array ({error}). {REPAIR}") from error
+        raise LvaeError(f"{folder}/{path}", f"zarr cannot open this array ({error})", str(REPAIR)) from error
 
 
 def _root(view: str, layout: SplitLayout) -> str:

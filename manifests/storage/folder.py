@@ -102,7 +102,7 @@ class Folder:
 
     def __init__(self, root: str | Path):
         if "://" in str(root):
-            raise LvaeError(f"{root}: this is written to a file system alone. Name a local path, then copy it there.")
+            raise LvaeError(root, "this is written to a file system alone", "Name a local path, then copy it there.")
         self.root = Path(root)
 
     def __str__(self) -> str:

@@ -83,22 +83,22 @@ def _lock_file(folder: Folder, path: Path) -> int:
             continue  # its last holder removed the folder between our two calls
         except OSError as error:
             raise LvaeError(
-                f"{folder}: cannot be written to ({error.strerror}). Name a folder that you may write to."
+                folder, f"cannot be written to ({error.strerror})", "Name a folder that you may write to."
             ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(descriptor)
             if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise LvaeError(f"{path}: this file system cannot lock files ({error.strerror}).") from error
+                raise LvaeError(path, f"this file system cannot lock files ({error.strerror})") from error
             raise LvaeError(
-                f"{folder}: another lvae command is writing here. Wait for it to end, or stop it."
+                folder, "another lvae command is writing here", "Wait for it to end, or stop it."
             ) from error
         with suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
         os.close(descriptor)  # its holder removed it between our two calls
-    raise LvaeError(f"{path}: vanishes as often as it is made. See what else removes files there.")
+    raise LvaeError(path, "vanishes as often as it is made", "See what else removes files there.")
 
 
 @contextmanager
@@ -127,12 +127,12 @@ def _take(folder: "RemoteFolder", holder: str) -> None:
         time.sleep(BEAT_SECONDS / 2)
         found = folder.read_if_there(LOCK)
         if found not in (seen, None):
-            raise LvaeError(f"{folder}: another lvae command is writing here. Wait for it to end, or stop it.")
+            raise LvaeError(folder, "another lvae command is writing here", "Wait for it to end, or stop it.")
         seen = found
     folder.write(LOCK, _lease(holder, 0))
     time.sleep(SETTLING_SECONDS)
     if _holder(folder) != holder:
-        raise LvaeError(f"{folder}: another lvae command has begun to write here. Wait for it to end, or stop it.")
+        raise LvaeError(folder, "another lvae command has begun to write here", "Wait for it to end, or stop it.")
 
 
 def _beat(folder: "RemoteFolder", holder: str, end: threading.Event) -> None:

@@ -51,9 +51,9 @@ class RemoteFolder(Folder):
         try:
             self._files, self._path = fsspec.core.url_to_fs(url, use_listings_cache=False, **_settings(url))
         except ImportError as error:
-            raise LvaeError(f"{url}: {error}.") from error
+            raise LvaeError(url, str(error)) from error
         except ValueError as error:
-            raise LvaeError(f"{url}: {error}. Name a path or a URL that fsspec knows.") from error
+            raise LvaeError(url, str(error), "Name a path or a URL that fsspec knows.") from error
         self._url = url.rstrip("/")
         fetched = tempfile.mkdtemp(prefix="lvae-")
         weakref.finalize(self, shutil.rmtree, fetched, ignore_errors=True)
@@ -81,8 +81,9 @@ class RemoteFolder(Folder):
             except Exception as error:  # every store's library has classes of its own
                 if isinstance(error, PermissionError) or type(error).__name__ in REFUSALS:
                     raise LvaeError(
-                        f"{self.place(name)}: the store refuses ({_first_line(error)}). Check the credentials in the "
-                        "environment, and what they permit."
+                        f"{self.place(name)}",
+                        f"the store refuses ({_first_line(error)})",
+                        "Check the credentials in the environment, and what they permit.",
                     ) from error
                 if isinstance(error, TypeError | AttributeError | NameError | AssertionError):
                     raise  # a bug, not the storage
@@ -201,7 +202,7 @@ class RemoteFolder(Folder):
         self._forget(name)
 
     def _no_bucket(self, error: FileNotFoundError) -> LvaeError:
-        return LvaeError(f"{self}: cannot be written to ({_first_line(error)}). Name a bucket that is there.")
+        return LvaeError(self, f"cannot be written to ({_first_line(error)})", "Name a bucket that is there.")
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file that must not be there yet; False where it is."""

@@ -66,7 +66,7 @@ class _Reader:
         self.position, self._values = 0, 0
 
     def damaged(self, what: str) -> LvaeError:
-        return LvaeError(f"{self._source}: no whole checkpoint of Flax: {what}. Fetch it again.")
+        return LvaeError(self._source, f"no whole checkpoint of Flax: {what}", "Fetch it again.")
 
     def value(self, depth: int) -> Any:
         """The next one: a dict, list, StoredTensor, text, memoryview or plain value."""

@@ -76,7 +76,7 @@ def check_proportion(stored: Mapping[str, StoredTensor], available: int, source:
     promised = sum(4 * math.prod(tensor.shape) for tensor in stored.values())  # as float32
     if promised > 4 * available + SLACK_BYTES:
         raise LvaeError(
-            f"{source}: its tensors would take {promised} bytes, out of proportion to the file. Not loaded."
+            source, f"its tensors would take {promised} bytes, out of proportion to the file", "Not loaded."
         )
 
 
@@ -94,7 +94,7 @@ def stored_array(
     """
     size = DTYPES.get(dtype)
     if size is not None and len(numbers) != size * math.prod(shape):
-        raise LvaeError(f"{source}: damaged, an array {shape} with {len(numbers)} bytes behind it. Fetch it again.")
+        raise LvaeError(source, f"damaged, an array {shape} with {len(numbers)} bytes behind it", "Fetch it again.")
     strides, step = [0] * len(shape), 1
     for side in range(len(shape)) if columns_first else reversed(range(len(shape))):
         strides[side] = step
@@ -104,7 +104,7 @@ def stored_array(
 
     def read() -> "Tensor":
         if size is None:
-            raise LvaeError(f"{source}: an array of {dtype[:40]!r}, which weights are never made of. Not loaded.")
+            raise LvaeError(source, f"an array of {dtype[:40]!r}, which weights are never made of", "Not loaded.")
         return tensor_from(numbers, dtype, 0, shape, tuple(strides))
 
     return StoredTensor(shape, read)

@@ -26,12 +26,12 @@ SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin")
 def open_tensors(path: Path) -> tuple[Stored, int]:
     """A file's tensors and its size in bytes, unpacked. Told apart by content: a file's name proves nothing."""
     if not path.exists():
-        raise LvaeError(f"{path}: no such file. Give one that exists.")
+        raise LvaeError(path, "no such file", "Give one that exists.")
     if not path.is_file():
-        raise LvaeError(f"{path}: not a regular file. Give a file of weights or its folder.")
+        raise LvaeError(path, "not a regular file", "Give a file of weights or its folder.")
     size = path.stat().st_size
     if size == 0:
-        raise LvaeError(f"{path}: the file is empty (0 bytes). Fetch it again.")
+        raise LvaeError(path, "the file is empty (0 bytes)", "Fetch it again.")
     with path.open("rb") as file:
         head = file.read(512)
         header_bytes = int.from_bytes(head[:8], "little")
@@ -41,7 +41,7 @@ def open_tensors(path: Path) -> tuple[Stored, int]:
             return _open_zip(map_file(file), str(path))
         if is_pickle(head):
             return read_legacy(map_file(file), str(path)), size
-    raise LvaeError(f"{path}: {_no_weights(head, header_bytes, size)}")
+    raise LvaeError(path, f"{_no_weights(head, header_bytes, size)}")
 
 
 def open_tree(path: Path) -> tuple[Tree, int]:
@@ -71,7 +71,7 @@ def _open_zip(data: memoryview, source: str, inside: bool = False) -> tuple[Stor
         return read_zip(archive, folders[0], source), len(data)
     wanted = [name for name in names if name.endswith(SUFFIXES)]
     if folders or inside or len(wanted) != 1:
-        raise LvaeError(f"{source}: a zip file that does not hold one file of weights. Unpack it and give that file.")
+        raise LvaeError(source, "a zip file that does not hold one file of weights", "Unpack it and give that file.")
     inner = archive.unpack(wanted[0])
     source = f"{source} ({printable(wanted[0])})"
     head = bytes(inner[:512])
@@ -80,8 +80,8 @@ def _open_zip(data: memoryview, source: str, inside: bool = False) -> tuple[Stor
     if head.startswith(b"\x80"):
         return read_legacy(inner, source), len(inner)
     if head[8:9] == b"{":
-        raise LvaeError(f"{source}: a .safetensors file within a zip file. Unpack it and give that file.")
-    raise LvaeError(f"{source}: {_no_weights(head, 0, len(inner))}")
+        raise LvaeError(source, "a .safetensors file within a zip file", "Unpack it and give that file.")
+    raise LvaeError(source, f"{_no_weights(head, 0, len(inner))}")
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

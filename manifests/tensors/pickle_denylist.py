@@ -75,8 +75,9 @@ def refuse_dangerous(values: Iterable[object]) -> None:
     for value in values:
         if isinstance(value, Global) and dangerous(value):
             raise LvaeError(
-                f"calls {_printable(value)}, which could run code, so the file was made to do harm or is broken. "
-                "Nothing of it was run; do not open it with other programs either."
+                "",
+                (f"calls {_printable(value)}, which could run code, so the file was made to do harm or is broken"),
+                "Nothing of it was run; do not open it with other programs either.",
             )
 
 

@@ -40,4 +40,4 @@ def _read(file: Any, name: str, path: Path) -> "Tensor":
 def _damaged(path: Path, error: Exception) -> LvaeError:
     cause = " ".join(str(error).split())[:120]
     size = path.stat().st_size
-    return LvaeError(f"{path}: damaged or incomplete safetensors ({size} bytes: {cause}). Fetch it again.")
+    return LvaeError(path, f"damaged or incomplete safetensors ({size} bytes: {cause})", "Fetch it again.")

@@ -34,13 +34,13 @@ _Find = Callable[[PickledStorage, int], memoryview]  # the bytes of a storage, a
 def read_zip(archive: Archive, prefix: str, source: str) -> dict[str, StoredTensor]:
     """`prefix` is the folder in the archive that torch wrote, such as "archive/"."""
     if archive.get(f"{prefix}byteorder", 64) not in (None, b"little"):
-        raise LvaeError(f"{source}: {BIG_ENDIAN}")
+        raise LvaeError(source, str(BIG_ENDIAN))
     reader = Reader(memoryview(archive.get(f"{prefix}data.pkl", MAX_BYTES) or b""))
 
     def find(storage: PickledStorage, needed: int) -> memoryview:
         numbers = archive.map(f"{prefix}data/{storage.key}", needed)
         if numbers is None or len(numbers) < needed:
-            raise LvaeError(f"{source}: damaged, the numbers of a tensor are missing. Fetch it again.")
+            raise LvaeError(source, "damaged, the numbers of a tensor are missing", "Fetch it again.")
         return numbers[:needed]
 
     return _stored(_unpickle(reader, source), find, source)
@@ -51,19 +51,19 @@ def read_legacy(data: memoryview, source: str) -> dict[str, StoredTensor]:
     bytes) and numbers."""
     reader = Reader(data)
     if _unpickle(reader, source) != MAGIC or _unpickle(reader, source) != PROTOCOL:
-        raise LvaeError(f"{source}: a pickle that torch.save did not write. Give a file that it wrote.")
+        raise LvaeError(source, "a pickle that torch.save did not write", "Give a file that it wrote.")
     system, root, keys = (_unpickle(reader, source) for _ in range(3))
     if isinstance(system, Table) and dict(system.named()).get("little_endian") is False:
-        raise LvaeError(f"{source}: {BIG_ENDIAN}")
+        raise LvaeError(source, str(BIG_ENDIAN))
     order = [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
     places = _places(data, reader.stream.position, order, reader.storages)
 
     def find(storage: PickledStorage, needed: int) -> memoryview:
         start, elements = places.get(storage.key, (len(data), storage.elements))
         if elements != storage.elements:
-            raise LvaeError(f"{source}: damaged, a tensor and its numbers differ in length. Fetch it again.")
+            raise LvaeError(source, "damaged, a tensor and its numbers differ in length", "Fetch it again.")
         if start + needed > len(data):
-            raise LvaeError(f"{source}: an incomplete download ({len(data)} bytes). Fetch it again.")
+            raise LvaeError(source, f"an incomplete download ({len(data)} bytes)", "Fetch it again.")
         return data[start : start + needed]
 
     return _stored(root, find, source)
@@ -80,7 +80,7 @@ def read_pickled_arrays(data: memoryview, source: str) -> Mapping[str, Any] | No
     tree = _Branches(source).of(root, 0)
     if not isinstance(tree, dict):
         name = root.name if isinstance(root, Inert) else type(root).__name__
-        raise LvaeError(f"{source}: a pickled {name} instead of arrays by name. Give a dictionary of them.")
+        raise LvaeError(source, f"a pickled {name} instead of arrays by name", "Give a dictionary of them.")
     return tree
 
 
@@ -93,7 +93,7 @@ class _Branches:
     def of(self, value: object, depth: int) -> Any:
         self._left -= 1
         if self._left < 0 or depth > MAX_DEPTH:
-            raise LvaeError(f"{self._source}: more objects, or deeper ones, than weights have. Not loaded.")
+            raise LvaeError(self._source, "more objects, or deeper ones, than weights have", "Not loaded.")
         if isinstance(value, Table):
             return {str(key): self.of(item, depth + 1) for key, item in value.pairs() if isinstance(key, str | int)}
         if isinstance(value, list | tuple):
@@ -106,7 +106,7 @@ class _Branches:
         if value.dtype is None or value.numbers is None:
             return None
         if value.dtype.big_endian:
-            raise LvaeError(f"{self._source}: {BIG_ENDIAN}")
+            raise LvaeError(self._source, str(BIG_ENDIAN))
         return stored_array(value.numbers, value.dtype.name, value.shape, self._source, value.columns_first, value.axes)
 
 
@@ -129,11 +129,11 @@ def _unpickle(reader: Reader, source: str) -> object:
     try:
         return reader.read()
     except TruncatedPickleError as error:
-        raise LvaeError(f"{source}: an incomplete download (objects end at {error} bytes). Fetch it again.") from None
+        raise LvaeError(source, f"an incomplete download (objects end at {error} bytes)", "Fetch it again.") from None
     except MalformedPickleError as error:
-        raise LvaeError(f"{source}: damaged, or no weights: {error}. Fetch it again.") from None
+        raise LvaeError(source, f"damaged, or no weights: {error}", "Fetch it again.") from None
     except LvaeError as error:
-        raise LvaeError(f"{source}: {error}") from None
+        raise LvaeError(source, str(error)) from None
 
 
 def _stored(root: object, find: _Find, source: str) -> dict[str, StoredTensor]:
@@ -141,7 +141,7 @@ def _stored(root: object, find: _Find, source: str) -> dict[str, StoredTensor]:
     if not isinstance(root, Table):
         name = root.name if isinstance(root, Inert) else type(root).__name__
         what = "a lone tensor" if isinstance(root, PickledTensor) else f"a pickled {name}"
-        raise LvaeError(f"{source}: {what} instead of tensors by name. Save its state_dict() and give that.")
+        raise LvaeError(source, f"{what} instead of tensors by name", "Save its state_dict() and give that.")
     values = dict(root.named())
     inner = values.get("state_dict")
     if isinstance(inner, Table):
@@ -154,9 +154,9 @@ def _as_stored(tensor: PickledTensor, find: _Find, source: str) -> StoredTensor:
 
     def read() -> "Tensor":
         if tensor.dtype not in DTYPES:
-            raise LvaeError(f"{source}: a tensor holds numbers of an unknown kind, not weights.")
+            raise LvaeError(source, "a tensor holds numbers of an unknown kind, not weights")
         if math.prod(tensor.shape) > tensor.elements:
-            raise LvaeError(f"{source}: a tensor {tensor.shape} with {tensor.elements} numbers behind it. Not loaded.")
+            raise LvaeError(source, f"a tensor {tensor.shape} with {tensor.elements} numbers behind it", "Not loaded.")
         numbers = find(storage, storage.elements * ITEM_BYTES[storage.dtype])
         return tensor_from(numbers, tensor.dtype, tensor.offset, tensor.shape, tensor.stride)
 

@@ -44,15 +44,16 @@ class Archive:
             with zipfile.ZipFile(_File(data)) as file:
                 infos = [info for info in file.infolist() if not info.filename.endswith("/")]
         except _DirectoryTooLargeError:
-            raise LvaeError(f"{source}: a zip file with a directory too large for weights. Not loaded.") from None
+            raise LvaeError(source, "a zip file with a directory too large for weights", "Not loaded.") from None
         except DAMAGES:
             raise LvaeError(
-                f"{source}: an incomplete download or damaged ({len(data)} bytes: a zip file without the directory at "
-                "its end). Fetch it again."
+                source,
+                (f"an incomplete download or damaged ({len(data)} bytes: a zip file without the directory at its end)"),
+                "Fetch it again.",
             ) from None
         self._members = {info.filename: info for info in infos}
         if len(self._members) != len(infos):
-            raise LvaeError(f"{source}: a zip file with two members of one name. Not loaded.")
+            raise LvaeError(source, "a zip file with two members of one name", "Not loaded.")
 
     def names(self) -> list[str]:
         return sorted(self._members)
@@ -63,7 +64,7 @@ class Archive:
         if info is None:
             return None
         if info.file_size > limit:
-            raise LvaeError(f"{self._source}: {info.file_size} bytes where at most {limit} can be right. Not loaded.")
+            raise LvaeError(self._source, f"{info.file_size} bytes where at most {limit} can be right", "Not loaded.")
         return b"".join(self._pieces(info))
 
     def map(self, name: str, most: int) -> memoryview | None:
@@ -92,8 +93,9 @@ class Archive:
         free = shutil.disk_usage(folder).free
         if info.file_size > free:
             raise LvaeError(
-                f"{self._source}: {info.file_size} bytes when unpacked, but {folder} has room for {free}. "
-                "Make room, set TMPDIR, or unpack it yourself and give the file inside."
+                self._source,
+                f"{info.file_size} bytes when unpacked, but {folder} has room for {free}",
+                "Make room, set TMPDIR, or unpack it yourself and give the file inside.",
             )
         with tempfile.TemporaryFile() as file:
             for piece in self._pieces(info):
@@ -129,11 +131,12 @@ class Archive:
     def _raw(self, info: zipfile.ZipInfo) -> memoryview:
         """The bytes as they stand in the archive."""
         if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise LvaeError(f"{self._source}: encrypted or packed in a rare way. Unpack it and give the file inside.")
+            raise LvaeError(self._source, "encrypted or packed in a rare way", "Unpack it and give the file inside.")
         if info.file_size > MAX_RATIO * info.compress_size + CHUNK_BYTES:
             raise LvaeError(
-                f"{self._source}: {info.file_size} bytes packed into {info.compress_size}, which weights never are. "
-                "Not loaded."
+                self._source,
+                f"{info.file_size} bytes packed into {info.compress_size}, which weights never are",
+                "Not loaded.",
             )
         header = self._data[info.header_offset : info.header_offset + LOCAL_HEADER.size]
         if info.header_offset < 0 or len(header) < LOCAL_HEADER.size:
@@ -153,7 +156,7 @@ class Archive:
 
     def _damaged(self) -> LvaeError:
         return LvaeError(
-            f"{self._source}: damaged ({len(self._data)} bytes, checksums or sizes differ). Fetch it again."
+            self._source, f"damaged ({len(self._data)} bytes, checksums or sizes differ)", "Fetch it again."
         )
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from lvae.manifests import records
-from lvae.manifests.errors import Fault, LvaeError, without_advice
+from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.manifest import MANIFEST, Manifest, unfinished_append
 from lvae.manifests.parts.plan import Plan
 from lvae.manifests.parts.receipts import (
@@ -69,7 +69,7 @@ def _receipt(folder: Folder, plan: Plan, part: int) -> tuple[Receipt | None, str
     try:
         receipt = read_receipt(folder, part)
     except LvaeError as error:
-        return None, without_advice(error)
+        return None, error.problem
     if receipt is None:
         return None, "is missing"
     if not fits(receipt, plan, part):
@@ -94,7 +94,7 @@ def _raw(folder: Folder, plan: Plan, receipt: Receipt, deep: bool) -> Iterator[F
         try:
             raw = read_raw(folder, receipt, plan.encoded())
         except LvaeError as error:
-            yield Fault(name, without_advice(error), part=part)
+            yield Fault(name, error.problem, part=part)
             return
         if raw.dtype.kind == "f" and not all(
             np.isfinite(raw[start : start + READ_ROWS]).all() for start in range(0, len(raw), READ_ROWS)

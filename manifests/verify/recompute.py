@@ -46,8 +46,12 @@ class Regenerated:
         pairs = ((self.moments.mean, claimed.mean), (self.moments.std, claimed.std))
         if not all((np.abs(found - np.array(said)) <= self.tolerance).all() for found, said in pairs):
             raise LvaeError(
-                f"{self.dataset}: the manifest's statistics are {difference:.2g} standard deviations off those of the "
-                f"{self.computed_from} latents. Run 'lvae verify --deep {self.dataset}' to find the fault."
+                self.dataset,
+                (
+                    f"the manifest's statistics are {difference:.2g} standard deviations off those of "
+                    f"the {self.computed_from} latents"
+                ),
+                f"Run 'lvae verify --deep {self.dataset}' to find the fault.",
             )
 
     def beside(self, name: str, shift: float, scale: float) -> "Comparison":
@@ -139,7 +143,7 @@ def regenerated(dataset: str) -> Regenerated:
     folder = folder_at(dataset)
     manifest, plan = read_manifest(folder), read_plan(folder)
     if manifest is None or plan is None:
-        raise LvaeError(f"{dataset}: is not a finished dataset. Make one with 'lvae encode SOURCE DATASET'.")
+        raise LvaeError(dataset, "is not a finished dataset", "Make one with 'lvae encode SOURCE DATASET'.")
     if manifest.raw == "dropped":
         moments, by_label = moments_from_shards(folder, manifest)
     else:

@@ -8,7 +8,7 @@ import numpy as np
 
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
-from lvae.manifests.errors import Fault, LvaeError, without_advice
+from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.manifest import MANIFEST, FileEntry, Manifest, Shard, view_settings
 from lvae.manifests.parts.plan import Plan
 from lvae.manifests.parts.receipts import RECEIPTS, Receipt, read_receipt
@@ -37,7 +37,7 @@ def shard_faults(folder: Folder, manifest: Manifest, deep: bool, progress: Calla
     try:
         view = read_view(folder, manifest.view.name)
     except LvaeError as error:
-        yield Fault(f"shards/{manifest.view.name}/view.json", without_advice(error))
+        yield Fault(f"shards/{manifest.view.name}/view.json", error.problem)
         return
     entry_name = view_file(manifest.view.name)
     entry = manifest.files.get(entry_name)
@@ -79,7 +79,7 @@ def _shard_entry(folder: Folder, manifest: Manifest, split: str, number: int, la
     try:
         receipt = records.parse(ShardReceipt, data, name)
     except LvaeError as error:
-        yield Fault(name, without_advice(error), split=split, shard=number)
+        yield Fault(name, error.problem, split=split, shard=number)
         return
     if (receipt.split, receipt.number, receipt.count) != (split, number, layout.rows_of(number)[1]):
         yield Fault(name, "is the receipt of another shard", split=split, shard=number)
@@ -104,7 +104,7 @@ def _labels_and_numbers(folder: Folder, manifest: Manifest, view: ViewPlan) -> I
             if classes is not None and not all(_labels_within(dataset.reader, number, classes) for number in shards):
                 yield Fault(where, f"{split}: labels outside of the {classes} classes")
         except LvaeError as error:
-            yield Fault(where, without_advice(error))
+            yield Fault(where, error.problem)
         dataset.close()
 
 

@@ -5,7 +5,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 
-from lvae.manifests.errors import Fault, LvaeError, without_advice
+from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.manifest import MANIFEST, FileEntry, Manifest, read_manifest, unfinished_append
 from lvae.manifests.parts.plan import PLAN, Plan, read_plan
 from lvae.manifests.parts.receipts import RECEIPTS
@@ -44,16 +44,16 @@ def verify(folder: Folder, deep: bool, progress: Callable[[str], None] = lambda 
     try:
         manifest = read_manifest(folder)
     except LvaeError as error:
-        faults.append(Fault(MANIFEST, without_advice(error)))
+        faults.append(Fault(MANIFEST, error.problem))
         manifest = None
     try:
         plan = read_plan(folder)
     except LvaeError as error:
-        faults.append(Fault(PLAN, without_advice(error)))
+        faults.append(Fault(PLAN, error.problem))
         plan = None
     if manifest is None and not faults:
         if plan is None:
-            raise LvaeError(f"{folder}: is not a dataset. Make one with 'lvae encode SOURCE DATASET'.")
+            raise LvaeError(folder, "is not a dataset", "Make one with 'lvae encode SOURCE DATASET'.")
         return [Fault(MANIFEST, "is missing: the dataset is not finished")]
     if plan is None and not faults and not (manifest is not None and manifest.origin == "samples"):
         faults.append(Fault(PLAN, "is missing"))

@@ -85,8 +85,9 @@ class RawLatents:
         raw = load_array(self._folder.local(self._name(part)), True)
         if raw.shape != (self._count(part), *self._encoding.raw_shape):
             raise LvaeError(
-                f"{self._folder.place(self._name(part))}: holds an array of shape {raw.shape}. "
-                "Run 'lvae encode' again to make it anew."
+                f"{self._folder.place(self._name(part))}",
+                f"holds an array of shape {raw.shape}",
+                "Run 'lvae encode' again to make it anew.",
             )
         return raw
 
@@ -202,7 +203,7 @@ def _read(
         for first, last in runs:
             piece = next(data)
             if len(piece) != (last + 1 - first) * row_bytes:
-                raise LvaeError(f"{folder.place(file.name)}: is cut short. Run 'lvae encode' again.")
+                raise LvaeError(f"{folder.place(file.name)}", "is cut short", "Run 'lvae encode' again.")
             rows = file.rows[np.searchsorted(file.rows, first) : np.searchsorted(file.rows, last, side="right")]
             found[position : position + len(rows)] = np.frombuffer(piece, dtype).reshape(-1, *shape)[rows - first]
             position += len(rows)

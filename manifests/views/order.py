@@ -174,8 +174,9 @@ def _check_size(folder: Folder, plan: Plan, receipt: Receipt) -> None:
     size = raw_bytes(plan.encoded(), receipt.latents)
     if receipt.raw.bytes != size:
         raise LvaeError(
-            f"{folder.place(receipt.raw.path)}: has {receipt.raw.bytes} bytes, and {receipt.latents} latents take "
-            f"{size}. Remove {receipt_name(receipt.part)} and run 'lvae encode' again."
+            f"{folder.place(receipt.raw.path)}",
+            f"has {receipt.raw.bytes} bytes, and {receipt.latents} latents take {size}",
+            f"Remove {receipt_name(receipt.part)} and run 'lvae encode' again.",
         )
 
 
@@ -194,7 +195,7 @@ def _check_counts(counts: dict[str, int], selection: Selection) -> None:
     for name, count in counts.items():
         if count == 0:
             what = "nothing is selected" if sum(counts.values()) == 0 else f"the split {name!r} is empty"
-            raise LvaeError(f"{what}. Widen the selection ({_sentence(selection)}).")
+            raise LvaeError("", str(what), f"Widen the selection ({_sentence(selection)}).")
 
 
 def _sentence(selection: Selection) -> str:

@@ -96,7 +96,7 @@ def _thresholds(selection: Selection, parts: Iterable[PartRows]) -> Thresholds:
     for name, share in shares:
         taken += int(share)
         if taken >= len(ranked):
-            raise LvaeError(f"--split: {name}={share} leaves nothing to train on; {len(ranked)} images are selected.")
+            raise LvaeError("--split", f"{name}={share} leaves nothing to train on; {len(ranked)} images are selected")
         bounds.append((name, ranked[taken - 1]))
     return Thresholds(limit, tuple(bounds))
 
@@ -107,7 +107,7 @@ def _bounds_of_shares(shares: list[tuple[str, str]]) -> tuple[tuple[str, np.uint
     for name, share in shares:
         taken += float(share.removesuffix("%")) / 100
         if taken >= 1:
-            raise LvaeError("--split: the shares leave nothing to train on.")
+            raise LvaeError("--split", "the shares leave nothing to train on")
         bounds.append((name, np.uint64(int(taken * 2**64))))
     return tuple(bounds)
 

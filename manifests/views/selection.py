@@ -47,7 +47,7 @@ def resolve_selection(
 ) -> Selection:
     """A selection checked against the classes there are."""
     if only_classes is not None and without_classes is not None:
-        raise LvaeError("--only-classes and --without-classes: give one of them.")
+        raise LvaeError("--only-classes and --without-classes", "give one of them")
     chosen = _known("--only-classes", only_classes, classes) if only_classes is not None else None
     if without_classes is not None:
         gone = _known("--without-classes", without_classes, classes)
@@ -55,9 +55,9 @@ def resolve_selection(
     for name, share in (split or {}).items():
         _check_split(name, share)
     if split and len({share.endswith("%") for share in split.values()}) > 1:
-        raise LvaeError("--split: give numbers of images or shares, not both.")
+        raise LvaeError("--split", "give numbers of images or shares, not both")
     if limit is not None and limit < 1:
-        raise LvaeError("--limit: must be at least 1.")
+        raise LvaeError("--limit", "must be at least 1")
     hashes = tuple(sorted({key_hash(key) for key in without_keys})) if without_keys is not None else None
     class_map = {name: index for index, name in enumerate(chosen)} if chosen is not None else None
     unlabelled = without_classes is not None
@@ -67,13 +67,13 @@ def resolve_selection(
 def _known(option: str, chosen: Iterable[str], classes: tuple[str, ...] | None) -> tuple[str, ...]:
     names = tuple(chosen)
     if not names:
-        raise LvaeError(f"{option}: names no class.")
+        raise LvaeError(option, "names no class")
     for name in names:
         if classes is None or name not in classes:
             known = ", ".join(classes[:20]) if classes else "none"
-            raise LvaeError(f"{option}: there is no class {name!r}. The dataset's classes: {known}.")
+            raise LvaeError(option, f"there is no class {name!r}", f"The dataset's classes: {known}.")
     if len(set(names)) != len(names):
-        raise LvaeError(f"{option}: a class is named twice.")
+        raise LvaeError(option, "a class is named twice")
     return names
 
 
@@ -85,4 +85,4 @@ def _check_split(name: str, share: str) -> None:
         value = 0
     if not name.isidentifier() or name == TRAIN or not value > 0 or (share.endswith("%") and not value < 100):
         given = f"{name}={share}" if share else name
-        raise LvaeError(f"--split: {given} cannot be read. Write val=5000 or val=5%.")
+        raise LvaeError("--split", f"{given} cannot be read", "Write val=5000 or val=5%.")

@@ -73,7 +73,7 @@ def plan_view(plan: Plan, settings: ViewSettings, selected: Selected, raw_sha256
     encoding = plan.encoded()
     shape = encoding.latent_shape
     if settings.dtype == "uint8" and not encoding.autoencoder.pixels:
-        raise LvaeError("--dtype uint8: only pixels are stored as bytes. Choose float16 or float32.")
+        raise LvaeError("--dtype uint8", "only pixels are stored as bytes", "Choose float16 or float32.")
     if settings.normalization == "given":
         normalization = Normalization.given(settings.shift or (), settings.scale or (), shape[0])
     else:
@@ -112,7 +112,7 @@ def read_view(folder: Folder, name: str) -> ViewPlan:
     path = folder.place(view_file(name))
     data = folder.read_if_there(view_file(name))
     if data is None:
-        raise LvaeError(f"{path}: is missing. Run 'lvae encode' again to make it anew.")
+        raise LvaeError(path, "is missing", "Run 'lvae encode' again to make it anew.")
     return records.parse(ViewPlan, data, path)
 
 

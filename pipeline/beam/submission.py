@@ -99,7 +99,7 @@ def _job(submission: Submission) -> "Job":
     folder = folder_at(submission.dataset)
     plan = read_pictures_plan(folder) if submission.pictures else read_plan(folder)
     if plan is None:
-        raise LvaeError(f"{submission.dataset}: has no plan.")
+        raise LvaeError(submission.dataset, "has no plan")
     return Job(
         dataset=submission.dataset,
         plan_sha256=records.sha256_of(plan),

@@ -142,7 +142,7 @@ def _task(job: Job, name: str) -> Iterator[tuple[Folder, Reporter]]:
         reporter.working(0)
         unfit = other_package(job.package)
         if unfit is not None:
-            raise LvaeError(unfit)
+            raise LvaeError("", unfit)
         yield folder, reporter
         reporter.finished()
 
@@ -193,8 +193,9 @@ def _submitted(read: Callable[[Folder], T | None], dataset: str, sha256: str) ->
         if delay is not None:
             time.sleep(delay)
     raise LvaeError(
-        f"{dataset}: a worker on {os.uname().nodename} does not see the plan that was submitted. "
-        "Name a dataset on storage that all workers share, and give one command at a time."
+        dataset,
+        f"a worker on {os.uname().nodename} does not see the plan that was submitted",
+        "Name a dataset on storage that all workers share, and give one command at a time.",
     )
 
 
@@ -209,8 +210,9 @@ def _encoder(dataset: str, plan_sha256: str, devices: tuple[str, ...]) -> "Encod
     wanted = encoding.autoencoder.weights_sha256
     if wanted is not None and network.fingerprint != wanted:
         raise LvaeError(
-            f"{dataset}/{encoding.autoencoder.weights_file}: holds other weights on {os.uname().nodename} than the "
-            "plan names. Put the dataset on storage that all workers share."
+            f"{dataset}/{encoding.autoencoder.weights_file}",
+            f"holds other weights on {os.uname().nodename} than the plan names",
+            "Put the dataset on storage that all workers share.",
         )
     return Encoder(encoding, network, _claim_device(devices))
 

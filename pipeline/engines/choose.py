@@ -66,7 +66,7 @@ def choose_engine(beam_options: Sequence[str], workers: int, environment: dict[s
     runner = RUNNERS.get(name.lower(), name if name in RUNNERS.values() else None)
     if runner is None:
         known = "FnApiRunner, dask, portable, flink, spark, dataflow"
-        raise LvaeError(f"--runner={name}: there is no such runner. Choose one of {known}.")
+        raise LvaeError(f"--runner={name}", "there is no such runner", f"Choose one of {known}.")
     clusters.refuse_incomplete(runner, others)
     if others:
         _check_options(others, runner)
@@ -77,7 +77,7 @@ def _check_options(options: Sequence[str], runner: str) -> None:
 
     unknown = " ".join(unknown_options(options, runner))
     if unknown and runner == IN_PROCESS:
-        raise LvaeError(f"a Beam option after --: {unknown} is unknown. Leave it out, or mend its spelling.")
+        raise LvaeError("a Beam option after --", f"{unknown} is unknown", "Leave it out, or mend its spelling.")
     if unknown:
         say(f"warning: Beam does not know {unknown}; passed on to {runner.rpartition('.')[2]} unchecked")
 
@@ -105,4 +105,4 @@ def unknown_options(options: Sequence[str], runner: str) -> list[str]:
 
 
 def _refuse(message: str) -> NoReturn:
-    raise LvaeError(f"a Beam option after --: {message}. 'lvae encode SOURCE DATASET -- --help' shows them all.")
+    raise LvaeError("a Beam option after --", str(message), "'lvae encode SOURCE DATASET -- --help' shows them all.")

@@ -19,16 +19,18 @@ def refuse_incomplete(runner: str, options: Sequence[str]) -> None:
     """LvaeError for options without which a runner would start something else, or hang."""
     if runner == DASK:
         if importlib.util.find_spec("distributed") is None or importlib.util.find_spec("dask") is None:
-            raise LvaeError("--runner=dask: needs the package distributed. pip install 'latent-vae[dask]'")
+            raise LvaeError("--runner=dask", "needs the package distributed. pip install 'latent-vae[dask]'")
         if not (_value(options, "--dask_client_address") or _value(options, "--dask_scheduler_file")):
             raise LvaeError(
-                "--runner=dask: needs a scheduler. Start one ('lvae encode --help-runner dask'), and say "
-                "--dask_client_address=tcp://HOST:8786."
+                "--runner=dask",
+                "needs a scheduler",
+                ("Start one ('lvae encode --help-runner dask'), and say --dask_client_address=tcp://HOST:8786."),
             )
     if runner == PORTABLE and not _value(options, "--job_endpoint"):
         raise LvaeError(
-            "--runner=portable: needs a job service. Start one ('lvae encode --help-runner portable'), and say "
-            "--job_endpoint=HOST:8099."
+            "--runner=portable",
+            "needs a job service",
+            "Start one ('lvae encode --help-runner portable'), and say --job_endpoint=HOST:8099.",
         )
 
 
@@ -93,8 +95,10 @@ def _refuse_silent(option: str, place: str) -> None:
     """LvaeError where nobody listens at HOST:PORT."""
     host, _, port = place.rpartition(":")
     if not host or not port.isdigit():
-        raise LvaeError(f"{option}={place}: write HOST:PORT.")
+        raise LvaeError(f"{option}={place}", "write HOST:PORT")
     try:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
     except OSError as error:
-        raise LvaeError(f"{option}={place}: nothing answers there ({error}). Is it started, and reachable?") from error
+        raise LvaeError(
+            f"{option}={place}", f"nothing answers there ({error})", "Is it started, and reachable?"
+        ) from error

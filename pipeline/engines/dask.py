@@ -52,12 +52,12 @@ async def _examine(scheduler: str, dataset: str, source: str | None, say: Callab
             folder.remove(probe[0])
         silent = [address for address, found in answers.items() if found is None]
         if len(silent) == len(answers):
-            raise LvaeError(f"{scheduler}: none of {counted(len(silent), 'worker')} answers. Start them anew.")
+            raise LvaeError(scheduler, f"none of {counted(len(silent), 'worker')} answers", "Start them anew.")
         for address, found in answers.items():
             if isinstance(found, Exception):
-                raise LvaeError(f"{scheduler}: {_unable(address, found)}")
+                raise LvaeError(scheduler, _unable(address, found))
             if found is not None and found.shortcoming is not None:
-                raise LvaeError(found.shortcoming)
+                raise LvaeError("", found.shortcoming)
         kinds = sorted({found.libraries for found in answers.values() if isinstance(found, Answer)})
         if len(kinds) > 1:
             say(f"warning: workers differ, and the last bits of latents may: {'; '.join(kinds)}")
@@ -85,7 +85,7 @@ async def _connected(scheduler: str) -> Client:
     except (OSError, ValueError, TimeoutError) as error:
         await client.close(timeout=1)
         raise LvaeError(
-            f"{scheduler}: no Dask scheduler answers there. Is it started, and reachable from this machine?"
+            scheduler, "no Dask scheduler answers there", "Is it started, and reachable from this machine?"
         ) from error
 
 
@@ -94,7 +94,7 @@ async def _workers(client: Client, scheduler: str) -> list[str]:
     try:
         await asyncio.wait_for(client.wait_for_workers(1), WORKERS_SECONDS)
     except TimeoutError as error:
-        raise LvaeError(f"{scheduler}: the scheduler has no workers. Start some: dask worker {scheduler}") from error
+        raise LvaeError(scheduler, "the scheduler has no workers", f"Start some: dask worker {scheduler}") from error
     return sorted(client.scheduler_info()["workers"])  # as the scheduler has just told them
 
 

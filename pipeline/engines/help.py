@@ -96,5 +96,5 @@ def help_for(name: str) -> str:
     """LvaeError for a runner that nobody knows."""
     key = name.lower().removesuffix("runner")
     if key not in TEXTS:
-        raise LvaeError(f"--help-runner {name}: there is no such runner. Choose one of {', '.join(TEXTS)}.")
+        raise LvaeError(f"--help-runner {name}", "there is no such runner", f"Choose one of {', '.join(TEXTS)}.")
     return f"{TEXTS[key]}\n{COMMON}"

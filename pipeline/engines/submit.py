@@ -102,11 +102,11 @@ def run(folder: Folder, tasks: Tasks, engine: Engine, watch: Watcher, log: Calla
         end = _submit(folder, tasks, batch, waiting, engine, alone, watch)
         before, pending = pending, waiting.look()
         if end.user_error:
-            raise LvaeError(end.user_error)
+            raise LvaeError("", end.user_error)
         if end.stalled and not engine.in_process:
             clusters.let_go_of_silent_workers(engine.runner, engine.options, log)
         if pending and folder.free_bytes() < FULL_BYTES:
-            raise LvaeError(f"{folder}: no space left. Free some, then run the same command again to go on.")
+            raise LvaeError(folder, "no space left", "Free some, then run the same command again to go on.")
         if not set(batch) & set(pending):
             continue
         under_way = [task for task in batch if task in pending and tasks.name(task) in end.under_way]
@@ -120,12 +120,13 @@ def run(folder: Folder, tasks: Tasks, engine: Engine, watch: Watcher, log: Calla
         lost = "the storage failed" if end.storage else "the workers were lost"
         log(f"{lost} ({end.how}); {len(pending)} of {len(before)} tasks are submitted again")
         if fruitless >= FRUITLESS_SUBMISSIONS:
-            raise LvaeError(f"{folder}: {fruitless} attempts in a row achieved nothing ({end.how}).{end.last_words}")
+            raise LvaeError(folder, f"{fruitless} attempts in a row achieved nothing ({end.how}).{end.last_words}")
     if pending:
         named = ", ".join(tasks.describe(task) for task in pending[:3])
         raise LvaeError(
-            f"{folder}: {named}: the process dies whenever it runs, even alone (out of memory?). Everything else is "
-            "done. Run the same command with more memory, or leave those images out."
+            folder,
+            f"{named}: the process dies whenever it runs, even alone (out of memory?)",
+            ("Everything else is done. Run the same command with more memory, or leave those images out."),
         )
 
 

@@ -46,7 +46,7 @@ def make(source: str, out: Path, parts: str, request: PicturesRequest, engine: E
     """OUT of parts that lie in the folder `parts` meanwhile; how many pictures. The same call again goes on."""
     dataset = Dataset.open(source, request.split)
     if request.of == "originals" and dataset.manifest.origin == "samples":
-        raise LvaeError(f"{source}: samples have no originals. Leave --originals out.")
+        raise LvaeError(source, "samples have no originals", "Leave --originals out.")
     _check(dataset, request)
     folder = folder_at(parts)
     with writing(folder):
@@ -69,14 +69,14 @@ def make(source: str, out: Path, parts: str, request: PicturesRequest, engine: E
 def _check(dataset: Dataset, request: PicturesRequest) -> None:
     """What is refused before anything is written."""
     if not _count(dataset, request):
-        raise LvaeError(f"{dataset.folder}: holds no latents, so there is nothing to make.")
+        raise LvaeError(dataset.folder, "holds no latents, so there is nothing to make")
     if request.part_size is not None and request.part_size % LEAST:
-        raise LvaeError(f"--part-size {request.part_size}: write a multiple of {LEAST}, what is computed at once.")
+        raise LvaeError(f"--part-size {request.part_size}", f"write a multiple of {LEAST}, what is computed at once")
     for file in (request.weights, request.network):
         if file is not None and file.is_dir():
-            raise LvaeError(f"{file}: a folder; workers take one file. 'lvae autoencoder convert' makes one of it.")
+            raise LvaeError(file, "a folder; workers take one file", "'lvae autoencoder convert' makes one of it.")
         if file is not None and not file.is_file():
-            raise LvaeError(f"{file}: there is no file of this name.")
+            raise LvaeError(file, "there is no file of this name")
 
 
 def _count(dataset: Dataset, request: PicturesRequest) -> int:

@@ -56,8 +56,9 @@ def encode(
         manifest, faults = _existing(folder)
         if options.scan.append and manifest is not None and manifest.raw == "dropped":
             raise LvaeError(
-                f"{dataset}: its raw parts have been dropped, and new images need them beside theirs. "
-                "Encode the new images into a dataset of their own."
+                dataset,
+                "its raw parts have been dropped, and new images need them beside theirs",
+                "Encode the new images into a dataset of their own.",
             )
         old = read_plan_if_whole(folder)
         plan = prepare(folder, source, options, say)
@@ -107,7 +108,7 @@ def _existing(folder: Folder) -> tuple[Manifest | None, list[Fault] | None]:
 def _set_aside(folder: Folder, plan: Plan, manifest: Manifest | None, faults: list[Fault]) -> None:
     """Make room for what is made again: parts and shards at fault lose their receipts."""
     if manifest is not None and plan.before_append(manifest.plan_sha256) is None:
-        raise LvaeError(f"{folder}: these settings are not those of its manifest. Give those of the first command.")
+        raise LvaeError(folder, "these settings are not those of its manifest", "Give those of the first command.")
     if manifest is None or any(fault.where == PLAN for fault in faults):
         faults = verify(folder, deep=True)  # what could not be looked at without its plan
     for fault in faults:
@@ -170,14 +171,14 @@ def rejection_bound(text: str, images: int) -> float:
     except ValueError:
         value = -1
     if not 0 <= value < float("inf"):
-        raise LvaeError(f"--max-rejected {text}: cannot be read. Write 1% or 100.")
+        raise LvaeError(f"--max-rejected {text}", "cannot be read", "Write 1% or 100.")
     return value * images / 100 if text.endswith("%") else value
 
 
 def _check_rejected(folder: Folder, plan: Plan, rejected: int, max_rejected: str | None) -> None:
     images = plan.listing.images
     if rejected == images:
-        raise LvaeError(f"{folder}: none of {images} images could be used; {folder}/rejected.jsonl says why.")
+        raise LvaeError(folder, f"none of {images} images could be used; {folder}/rejected.jsonl says why")
     if rejected:
         say(f"{rejected} of {images} images could not be used; {folder}/rejected.jsonl says why")
     if max_rejected is None:
@@ -185,8 +186,9 @@ def _check_rejected(folder: Folder, plan: Plan, rejected: int, max_rejected: str
     bound = rejection_bound(max_rejected, images)
     if rejected > bound:
         raise LvaeError(
-            f"{folder}: {rejected} of {images} images were rejected, more than --max-rejected {max_rejected}. "
-            f"See {folder}/rejected.jsonl; the same command with a higher bound goes on from here."
+            folder,
+            f"{rejected} of {images} images were rejected, more than --max-rejected {max_rejected}",
+            f"See {folder}/rejected.jsonl; the same command with a higher bound goes on from here.",
         )
 
 
@@ -196,4 +198,6 @@ def refuse_faults(folder: Folder, plan: Plan) -> None:
     if faults:
         first, *rest = faults
         more = f" and {counted(len(rest), 'more fault')}" if rest else ""
-        raise LvaeError(f"{folder}/{first.where}: {first.problem}{more}. Run: {mend_command(plan, folder, faults)}")
+        raise LvaeError(
+            f"{folder}/{first.where}", f"{first.problem}{more}", f"Run: {mend_command(plan, folder, faults)}"
+        )

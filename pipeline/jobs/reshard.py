@@ -56,7 +56,7 @@ def shard_elsewhere(dataset: str, out: str, options: ViewOptions, engine: Engine
     """A view as a dataset of its own, with raw parts of its own, linked or copied."""
     source, folder = _existing(dataset), Folder(out)
     if source.root.resolve() == folder.root.resolve():
-        raise LvaeError(f"--out {out}: is the dataset itself. Leave --out out for another view of it.")
+        raise LvaeError(f"--out {out}", "is the dataset itself", "Leave --out out for another view of it.")
     with writing(folder):
         folder.sweep()
         plan, manifest = _finished(source)
@@ -76,7 +76,7 @@ def merge(
     folders, folder = [_existing(dataset) for dataset in datasets], Folder(out)
     roots = [one.root.resolve() for one in folders]
     if len(set(roots)) != len(roots) or folder.root.resolve() in roots:
-        raise LvaeError(f"{out}: a dataset is named twice. Name different ones, and a new folder last.")
+        raise LvaeError(out, "a dataset is named twice", "Name different ones, and a new folder last.")
     with writing(folder):
         folder.sweep()
         finished = [_finished(one) for one in folders]
@@ -102,8 +102,9 @@ def _without_repeated(out: str, folders: list[Folder], plans: list[Plan], plan: 
     if not skip:
         key = next(iter(repeated.values()))
         raise LvaeError(
-            f"{out}: {counted(len(repeated), 'key')}, {key!r} for one, would stand there twice. "
-            "Say --skip-duplicates to keep the first of each."
+            out,
+            f"{counted(len(repeated), 'key')}, {key!r} for one, would stand there twice",
+            "Say --skip-duplicates to keep the first of each.",
         )
     say(f"{counted(len(repeated), 'image')} left out: an earlier dataset has the same key")
     return erasing(plan, repeated, DUPLICATE)
@@ -112,7 +113,7 @@ def _without_repeated(out: str, folders: list[Folder], plans: list[Plan], plan: 
 def _existing(dataset: str) -> Folder:
     folder = folder_at(dataset)
     if not folder.exists("plan.json"):
-        raise LvaeError(f"{dataset}: is not a dataset with raw parts. Make one with 'lvae encode SOURCE DATASET'.")
+        raise LvaeError(dataset, "is not a dataset with raw parts", "Make one with 'lvae encode SOURCE DATASET'.")
     return folder
 
 
@@ -120,11 +121,11 @@ def _finished(folder: Folder) -> tuple[Plan, Manifest]:
     """The plan and the manifest of a dataset whose raw parts are all there."""
     plan, manifest = read_plan(folder), read_manifest(folder)
     if plan is None or manifest is None or plan.encoding is None:
-        raise LvaeError(f"{folder}: is not finished. Run its 'lvae encode' command again.")
+        raise LvaeError(folder, "is not finished", "Run its 'lvae encode' command again.")
     if manifest.raw == "dropped":
-        raise LvaeError(f"{folder}: its raw parts have been dropped. Encode the images again for another view.")
+        raise LvaeError(folder, "its raw parts have been dropped", "Encode the images again for another view.")
     if manifest.plan_sha256 != plan.sha256:
-        raise LvaeError(f"{folder}: images are being appended. Run its 'lvae encode' command again first.")
+        raise LvaeError(folder, "images are being appended", "Run its 'lvae encode' command again first.")
     return plan, manifest
 
 
@@ -132,7 +133,7 @@ def _begin(folder: Folder, plan: Plan) -> None:
     """A folder for a new dataset: empty, or this very one, begun before."""
     old = read_plan(folder)
     if (old is None and folder.exists(MANIFEST)) or (old is not None and old.sha256 != plan.sha256):
-        raise LvaeError(f"{folder}: another dataset lies there. Name another folder.")
+        raise LvaeError(folder, "another dataset lies there", "Name another folder.")
 
 
 def _write(folder: Folder, plan: Plan) -> None:
@@ -176,7 +177,7 @@ def _erase(folder: Folder, plan: Plan, selection: Selection) -> Plan:
 
 def _erased(folder: Folder, plan: Plan, selection: Selection) -> Plan:
     if selection.only_classes is None and selection.without_keys is None:
-        raise LvaeError("--erase: say what, by --without-keys, --without-classes or --only-classes.")
+        raise LvaeError("--erase", "say what, by --without-keys, --without-classes or --only-classes")
     return erasing(plan, left_out(folder, plan, selection, lambda: receipts(folder, plan)), ERASED)
 
 

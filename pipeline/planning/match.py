@@ -53,18 +53,18 @@ class Match:
             else:
                 known = self._hashes() if known is None else known
                 if _contains(known, hash(now.key)):
-                    raise LvaeError(self._out_of_order(now))
+                    raise LvaeError("", self._out_of_order(now))
                 self.new_seen += seen
                 yield now
         for waiting in self._waiting.values():
             gone = waiting.next_needed() if waiting.taken else None
             if gone is not None:
-                raise LvaeError(f"{gone.key} is gone")
+                raise LvaeError("", f"{gone.key} is gone")
         self._check_labels()
 
     def _compare(self, number: int, before: ImageRow, now: ImageRow) -> None:
         if before != now and before != now._replace(label=before.label):
-            raise LvaeError(f"{now.key} has changed")
+            raise LvaeError("", f"{now.key} has changed")
         if self._compare_labels[number]:
             self._labels.setdefault((number, before.label, now.label), now.key)
 
@@ -74,7 +74,7 @@ class Match:
             then = _named(self._plan.listing.segments[number].classes, before)
             here = _named(self._found.classes, now)
             if then != here:
-                raise LvaeError(f"{key} has label {here} instead of {then}")
+                raise LvaeError("", f"{key} has label {here} instead of {then}")
 
     def _hashes(self) -> NDArray[np.int64]:
         """Of all keys, sorted."""

@@ -60,15 +60,15 @@ def new_encoding(options: EncodeOptions, network: Autoencoder, fingerprint: str 
     store = options.store or "mode"
     factor = network.downsampling_factor
     if crop not in CROPS:
-        raise LvaeError(f"--crop {crop}: there is no such crop. Choose one of {', '.join(CROPS)}.")
+        raise LvaeError(f"--crop {crop}", "there is no such crop", f"Choose one of {', '.join(CROPS)}.")
     if size < 1 or size % factor:
-        raise LvaeError(f"--size {size}: {network.name} needs a multiple of its downsampling factor, {factor}.")
+        raise LvaeError(f"--size {size}", f"{network.name} needs a multiple of its downsampling factor, {factor}")
     if store != "mode" and network.architecture["kind"] != "kl":
         raise LvaeError(
-            f"--store {store}: {network.name} has no posterior. Only kl autoencoders do; leave --store out."
+            f"--store {store}", f"{network.name} has no posterior", "Only kl autoencoders do; leave --store out."
         )
     if options.batch is not None and options.batch < 1:
-        raise LvaeError(f"--batch {options.batch}: must be at least 1.")
+        raise LvaeError(f"--batch {options.batch}", "must be at least 1")
     cost = 0 if fingerprint is None else multiply_adds(network, size)
     return Encoding(
         image=ImageSettings(size, crop, CROPS[crop], bool(options.mirror), (-1.0, 1.0)),
@@ -217,7 +217,7 @@ def _check_weights(folder: Folder, encoding: Encoding, options: EncodeOptions) -
     name = encoding.autoencoder.weights_file
     if name is None:
         if options.weights is not None:
-            raise LvaeError(f"--weights: {folder} holds pixels, which need none. Leave it out.")
+            raise LvaeError("--weights", f"{folder} holds pixels, which need none", "Leave it out.")
         return
     network = None
     weights = options.weights or shipped_or_fetched(options.autoencoder or "")
@@ -228,7 +228,7 @@ def _check_weights(folder: Folder, encoding: Encoding, options: EncodeOptions) -
             refuse_change(folder, {"weights": encoding.autoencoder.weights_sha256}, {"weights": found})
     if not _whole_weights(folder, encoding):
         if network is None:
-            raise LvaeError(f"{folder}/{name}: is missing or damaged. Run the same command with --weights FILE.")
+            raise LvaeError(f"{folder}/{name}", "is missing or damaged", "Run the same command with --weights FILE.")
         folder.remove(name)
         store_weights(folder, encoding, network)
 
@@ -252,7 +252,7 @@ def scan_only(folder: Folder, source: str, options: ScanOptions, say: Callable[[
             write_plan(folder, plan)
         return plan
     if folder.exists(MANIFEST):
-        raise LvaeError(f"{folder}: is a finished dataset without its plan.json. Run its first 'lvae encode' again.")
+        raise LvaeError(folder, "is a finished dataset without its plan.json", "Run its first 'lvae encode' again.")
     plan = scan(folder, source, options, options.part_size or DEFAULT_PART_SIZE, say)
     write_plan(folder, plan)
     return plan

@@ -47,8 +47,9 @@ def recognize(
         raise _other_images(folder, source, error) from error
     if new is not None:
         raise LvaeError(
-            f"{source}: is not what {folder} was made from: {new.key} is new. "
-            "Say --append to add it, or encode into another folder."
+            source,
+            f"is not what {folder} was made from: {new.key} is new",
+            "Say --append to add it, or encode into another folder.",
         )
     from_file = options.labels is None and plan.origins[0].labels_from == "file"
     if len(plan.listing.segments) == 1 and match.held and not from_file and not _same_classes(plan, found):
@@ -95,7 +96,7 @@ def _named_alike(folder: Folder, plan: Plan, found: Scan, rows: Iterator[ImageRo
     for row in rows:
         if row.label != UNLABELLED and ((named and found.classes is None) or (numbered and found.classes is not None)):
             theirs, ours = ("numbers", "names") if named else ("names", "numbers")
-            raise LvaeError(f"its labels are {theirs}, those of the dataset {ours}")
+            raise LvaeError("", f"its labels are {theirs}, those of the dataset {ours}")
         yield row
 
 
@@ -110,8 +111,9 @@ def inherited_limit(plan: Plan, source: str, options: ScanOptions) -> int | None
 
 def _other_images(folder: Folder, source: str, difference: object) -> LvaeError:
     return LvaeError(
-        f"{source}: is not what {folder} was made from: {difference}. "
-        "Restore the images, or encode into another folder."
+        source,
+        f"is not what {folder} was made from: {difference}",
+        "Restore the images, or encode into another folder.",
     )
 
 
@@ -145,8 +147,12 @@ def _compare_contents(folder: Folder, plan: Plan, number: int, say: Callable[[st
         part = rows.part(receipt.part)
         if content_sha256(part, reader) != receipt.content_sha256:
             raise LvaeError(
-                f"{source}: an image from {part[0].key} to {part[-1].key} has other bytes than when part "
-                f"{receipt.part} of {folder} was encoded. Restore it, or encode into another folder."
+                source,
+                (
+                    f"an image from {part[0].key} to {part[-1].key} has other bytes than when part "
+                    f"{receipt.part} of {folder} was encoded"
+                ),
+                "Restore it, or encode into another folder.",
             )
     reader.close()
 
@@ -164,12 +170,12 @@ def _write_again(folder: Folder, plan: Plan, source: str, options: ScanOptions) 
     """Write the damaged rows of a segment from the source: what no other segment has."""
     damaged = [number for number in range(len(plan.listing.segments)) if not _whole(folder, plan.listing, number)]
     if len(damaged) > 1:
-        raise LvaeError(f"{folder}: rows of {len(damaged)} scans are damaged. Restore rows/ from a copy.")
+        raise LvaeError(folder, f"rows of {len(damaged)} scans are damaged", "Restore rows/ from a copy.")
     number = damaged[0]
     segment = plan.listing.segments[number]
     found = Scan(source, replace(options, limit=inherited_limit(plan, source, options)))
     if options.labels is None and plan.origins[number].labels_from == "file":
-        raise LvaeError(f"{folder}: its rows are damaged and were labelled by a file. Give --labels again.")
+        raise LvaeError(folder, "its rows are damaged and were labelled by a file", "Give --labels again.")
     match = Match(folder, plan, found, options.labels is not None, without=number)
     first = int(plan.listing.segment_files(number)[0].removeprefix("rows/").removesuffix(".parquet"))
     try:
@@ -197,4 +203,4 @@ def _relabelled(rows: Iterator[ImageRow], found: Scan, segment: Segment) -> Iter
         elif names[row.label] in segment.classes:
             yield row._replace(label=segment.classes.index(names[row.label]))
         else:
-            raise LvaeError(f"{row.key} is of a new class, {names[row.label]}")
+            raise LvaeError("", f"{row.key} is of a new class, {names[row.label]}")

@@ -34,7 +34,7 @@ class Scan:
 
     def __init__(self, source: str, options: ScanOptions):
         if options.limit is not None and options.limit < 1:
-            raise LvaeError("--limit: must be at least 1.")
+            raise LvaeError("--limit", "must be at least 1")
         self.source: Source = open_source(source)
         self._labels = read_labels(options.labels) if options.labels is not None else None
         self._limit = options.limit
@@ -93,7 +93,7 @@ def refuse_overlap(folder: Folder, source: str) -> None:
         return
     images, dataset = Path(source).resolve(), folder.root.resolve()
     if dataset == images or images in dataset.parents:
-        raise LvaeError(f"{folder}: lies in the source {source}. Name a folder elsewhere.")
+        raise LvaeError(folder, f"lies in the source {source}", "Name a folder elsewhere.")
 
 
 def remember(folder: Folder, seen: dict[int, int]) -> None:

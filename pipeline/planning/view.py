@@ -57,9 +57,9 @@ def view_settings_of(
         given |= read_normalization(options.normalization, plan.encoded().latent_shape[0])
     settings = replace(settings, **given)
     if settings.dtype == "uint8" and not plan.encoded().autoencoder.pixels:
-        raise LvaeError("--dtype uint8: only pixels are stored as bytes. Choose float16 or float32.")
+        raise LvaeError("--dtype uint8", "only pixels are stored as bytes", "Choose float16 or float32.")
     if settings.shard_size < 1:
-        raise LvaeError(f"--shard-size {settings.shard_size}: must be at least 1.")
+        raise LvaeError(f"--shard-size {settings.shard_size}", "must be at least 1")
     selecting = (options.split, options.only_classes, options.without_classes, options.without_keys, options.limit)
     if options.everything or any(option is not None for option in selecting):
         keys = read_keys(options.without_keys) if options.without_keys is not None else None
@@ -90,12 +90,12 @@ def read_normalization(name_or_file: str, channels: int) -> dict[str, Any]:
         data = name_or_file.encode() if inline else Path(name_or_file).read_bytes()
     except OSError as error:
         raise LvaeError(
-            f"--normalization {name_or_file}: is none of channel, scalar, none, and no file that can be read "
-            f"({error.strerror})."
+            f"--normalization {name_or_file}",
+            f"is none of channel, scalar, none, and no file that can be read ({error.strerror})",
         ) from error
     content = records.loads(data, name_or_file)
     if not isinstance(content, dict) or not {"shift", "scale"} <= set(content):
-        raise LvaeError(f'{name_or_file}: must be JSON like {{"shift": [...], "scale": [...]}}.')
+        raise LvaeError(name_or_file, 'must be JSON like {"shift": [...], "scale": [...]}')
     given = Normalization.given(content["shift"], content["scale"], channels)
     return {"normalization": "given", "shift": given.shift, "scale": given.scale}
 
@@ -106,7 +106,7 @@ def read_keys(path: Path) -> list[str]:
         lines = path.read_bytes().decode().split("\n")  # and at nothing else that a key may hold
         return [key for line in lines if (key := line.removesuffix("\r"))]
     except (OSError, UnicodeDecodeError) as error:
-        raise LvaeError(f"--without-keys {path}: cannot be read ({error}).") from error
+        raise LvaeError(f"--without-keys {path}", f"cannot be read ({error})") from error
 
 
 def check_space(folder: Folder, plan: Plan, settings: ViewSettings) -> None:
@@ -122,8 +122,9 @@ def check_space(folder: Folder, plan: Plan, settings: ViewSettings) -> None:
     free = folder.free_bytes()
     if raw + shards + SPACE_SLACK > free:
         raise LvaeError(
-            f"{folder}: about {readable(raw + shards + SPACE_SLACK)} are needed and {readable(free)} are free. "
-            "Free some space, or name a folder on another disk."
+            folder,
+            f"about {readable(raw + shards + SPACE_SLACK)} are needed and {readable(free)} are free",
+            "Free some space, or name a folder on another disk.",
         )
 
 
@@ -154,7 +155,8 @@ def settings_for(folder: Folder, plan: Plan, options: ViewOptions, manifest: Man
         if difference:
             name, before, now = difference
             raise LvaeError(
-                f"{folder}: its view has {option_of(name)} {value_of(before)}, but this command says {value_of(now)}. "
-                "Use 'lvae shard' for another view."
+                folder,
+                (f"its view has {option_of(name)} {value_of(before)}, but this command says {value_of(now)}"),
+                "Use 'lvae shard' for another view.",
             )
     return settings

@@ -90,8 +90,9 @@ class Observer:
         plan = read_plan(self._folder)
         if plan is None:
             raise LvaeError(
-                f"{self._folder}: has no plan.json, so there is nothing to watch. "
-                "Start 'lvae encode', or wait until it has listed the images."
+                self._folder,
+                "has no plan.json, so there is nothing to watch",
+                "Start 'lvae encode', or wait until it has listed the images.",
             )
         if self._plan is None or self._plan.sha256 != plan.sha256:
             self._plan, self._pending = plan, list(range(plan.listing.parts))

@@ -25,8 +25,8 @@ def with_late_directory(data: bytes) -> bytes:
 
 
 def test_what_libraries_say_of_damaged_files_is_printable_and_short(tmp_path: Path) -> None:
-    assert str(LvaeError("a\x0e\n\udce9b")) == r"a\x0e\n\udce9b"
-    assert len(str(LvaeError("a" * 100_000))) == 1000
+    assert str(LvaeError("", "a\x0e\n\udce9b")) == r"a\x0e\n\udce9b."
+    assert len(str(LvaeError("", "a" * 100_000))) == 1000
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"image": [png()]}), path)
     data = path.read_bytes()

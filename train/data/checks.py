@@ -29,17 +29,17 @@ def local_copy(root: str, cache: Path | None, progress: Progress = lambda _: Non
     if "://" not in root:
         return Path(root)
     if cache is None:
-        raise LvaeError(f"{root}: training reads its latents over and over. Name a folder for a copy: --cache DIR.")
+        raise LvaeError(root, "training reads its latents over and over", "Name a folder for a copy: --cache DIR.")
     remote = folder_at(root)
     manifest = read_manifest(remote)
     if manifest is None:
-        raise LvaeError(f"{root}: is not a finished dataset. Run 'lvae encode' again to finish it.")
+        raise LvaeError(root, "is not a finished dataset", "Run 'lvae encode' again to finish it.")
     local = Folder(cache / manifest.id[:16])
     wanted = {name: entry for name, entry in manifest.files.items() if _needed(name, manifest.view.name)}
     missing = {name: entry for name, entry in wanted.items() if local.size(name) != entry.bytes}
     size, free = sum(entry.bytes for entry in missing.values()), local.free_bytes()
     if size > free:
-        raise LvaeError(f"{cache}: {size} bytes are to be copied here and {free} are free. Name another folder.")
+        raise LvaeError(cache, f"{size} bytes are to be copied here and {free} are free", "Name another folder.")
     for number, (name, entry) in enumerate(sorted(missing.items()), 1):
         progress(f"copying {root}: file {number} of {len(missing)}")
         _fetch(remote, local, name, entry)
@@ -55,7 +55,7 @@ def _fetch(remote: Folder, local: Folder, name: str, entry: FileEntry) -> None:
     with local.writer() as unfinished:
         unfinished.file.write(remote.read(name))
         if (unfinished.file.bytes, unfinished.file.sha256) != (entry.bytes, entry.sha256):
-            raise LvaeError(f"{remote}/{name}: its bytes are not those that were written (checksum). Copy it anew.")
+            raise LvaeError(f"{remote}/{name}", "its bytes are not those that were written (checksum)", "Copy it anew.")
         unfinished.commit(name)
 
 
@@ -76,7 +76,9 @@ def check_shards(dataset: Dataset, progress: Progress = lambda _: None) -> None:
         else:
             continue
         raise LvaeError(
-            f"{dataset.folder}/{name}: {found}. 'lvae verify --deep' lists all damage and the command that mends it."
+            f"{dataset.folder}/{name}",
+            str(found),
+            "'lvae verify --deep' lists all damage and the command that mends it.",
         )
 
 
@@ -86,11 +88,12 @@ def check_fits(dataset: Dataset, config: ModelConfig) -> None:
     wanted = (config.channels, config.resolution, config.resolution)
     if shape != wanted:
         raise LvaeError(
-            f"{dataset.folder}: its latents are {_shown(shape)}, the model is for {_shown(wanted)}. "
-            "Choose another preset, or encode with another autoencoder or size."
+            dataset.folder,
+            f"its latents are {_shown(shape)}, the model is for {_shown(wanted)}",
+            "Choose another preset, or encode with another autoencoder or size.",
         )
     if len(dataset) == 0:
-        raise LvaeError(f"{dataset.folder}: holds no latents. Encode some images.")
+        raise LvaeError(dataset.folder, "holds no latents", "Encode some images.")
     if config.classes:
         _check_labels(dataset, config.classes)
 
@@ -99,14 +102,16 @@ def _check_labels(dataset: Dataset, classes: int) -> None:
     labels = dataset.labels
     if (labels == UNLABELLED).all():
         raise LvaeError(
-            f"{dataset.folder}: its latents have no labels, and the model has {classes} classes. Train without "
-            "(--set classes=0), or encode with --labels FILE."
+            dataset.folder,
+            f"its latents have no labels, and the model has {classes} classes",
+            "Train without (--set classes=0), or encode with --labels FILE.",
         )
     if int(labels.max()) >= classes or int(labels.min()) < UNLABELLED:
         wrong = int(labels.max()) if int(labels.max()) >= classes else int(labels.min())
         raise LvaeError(
-            f"{dataset.folder}: has label {wrong}, and the model has classes 0 to {classes - 1}. "
-            f"Set --set classes={int(labels.max()) + 1}, or make a view with --only-classes."
+            dataset.folder,
+            f"has label {wrong}, and the model has classes 0 to {classes - 1}",
+            f"Set --set classes={int(labels.max()) + 1}, or make a view with --only-classes.",
         )
     if unlabelled := int(np.count_nonzero(labels == UNLABELLED)):
         logger.warning("%d of %d latents have no label; the model is told so", unlabelled, len(dataset))

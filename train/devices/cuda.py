@@ -17,8 +17,9 @@ class CudaDevice(Device):
     def __init__(self, precision: Precision, compiled: bool, ranks: Ranks):
         if ranks.local_rank >= torch.cuda.device_count():
             raise LvaeError(
-                f"rank {ranks.local_rank} has no GPU: this machine has {torch.cuda.device_count()}. "
-                "Give torchrun --nproc-per-node that number."
+                f"rank {ranks.local_rank} has no GPU",
+                f"this machine has {torch.cuda.device_count()}",
+                "Give torchrun --nproc-per-node that number.",
             )
         torch.cuda.set_device(ranks.local_rank)
         super().__init__(precision, compiled, ranks)

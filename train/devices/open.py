@@ -31,22 +31,26 @@ def open_device(
     operations; PyTorch's choice otherwise.
     """
     if kind not in KINDS:
-        raise LvaeError(f"--device {kind}: there is no such device. Choose one of {', '.join(KINDS)}.")
+        raise LvaeError(f"--device {kind}", "there is no such device", f"Choose one of {', '.join(KINDS)}.")
     ranks = ranks_of(dict(os.environ))
     if kind == "auto":
         kind = _best()
     if kind == "xla":
         if importlib.util.find_spec("torch_xla") is None:
-            raise LvaeError("--device xla: torch_xla is not installed. Install the extra: pip install latent-vae[tpu].")
+            raise LvaeError(
+                "--device xla", "torch_xla is not installed", "Install the extra: pip install latent-vae[tpu]."
+            )
         if ranks.world > 1:
-            raise LvaeError("--device xla: one process drives all devices of a host. Start it without torchrun.")
+            raise LvaeError("--device xla", "one process drives all devices of a host", "Start it without torchrun.")
         return XlaDevice(precision)
     if kind == "cuda":
         if not torch.cuda.is_available():
-            raise LvaeError("--device cuda: PyTorch sees no GPU. Choose cpu, or install a build of PyTorch with CUDA.")
+            raise LvaeError(
+                "--device cuda", "PyTorch sees no GPU", "Choose cpu, or install a build of PyTorch with CUDA."
+            )
         return CudaDevice(precision, compiled, ranks)
     if precision == "tf32":
-        raise LvaeError("--precision tf32: only GPUs have it. Choose float32 or bfloat16.")
+        raise LvaeError("--precision tf32", "only GPUs have it", "Choose float32 or bfloat16.")
     if threads is not None:
         torch.set_num_threads(threads)
     return Device(precision, compiled, ranks)

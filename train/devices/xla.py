@@ -16,7 +16,7 @@ class XlaDevice(Device):
 
     def __init__(self, precision: Precision):
         if precision == "tf32":
-            raise LvaeError("--precision tf32: only GPUs have it. Choose float32 or bfloat16.")
+            raise LvaeError("--precision tf32", "only GPUs have it", "Choose float32 or bfloat16.")
         super().__init__(precision)
         import numpy as np
         import torch_xla

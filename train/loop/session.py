@@ -129,8 +129,9 @@ class Session:
             steps = self._checkpoints.steps()
             kept = f"The checkpoint of step {steps[-1]} is kept" if steps else "There is no checkpoint"
             raise LvaeError(
-                f"{self._run}: no finite loss for {int(counts['useless'])} updates. {kept}. "
-                "Begin a new run with a smaller learning_rate, or with --precision float32."
+                self._run,
+                f"no finite loss for {int(counts['useless'])} updates",
+                f"{kept}. Begin a new run with a smaller learning_rate, or with --precision float32.",
             )
 
     @torch.no_grad()

@@ -44,9 +44,9 @@ def per_group(config: ModelConfig, name: str, value: Weights) -> list[float]:
     try:
         values = [float(v) for v in value] if isinstance(value, Sequence) else [float(value)] * levels
     except (TypeError, ValueError):
-        raise LvaeError(f"{name} must be a number, or one per resolution, not {value!r:.60}.") from None
+        raise LvaeError("", f"{name} must be a number, or one per resolution, not {value!r:.60}") from None
     if len(values) != levels:
         raise LvaeError(
-            f"{name}: {len(values)} numbers for {levels} resolutions. Give one, or one each from the lowest on."
+            name, f"{len(values)} numbers for {levels} resolutions", "Give one, or one each from the lowest on."
         )
     return [v for v, groups in zip(values, reversed(config.groups), strict=True) for _ in range(groups)]

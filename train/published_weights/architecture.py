@@ -22,15 +22,16 @@ def config_of(shapes: Shapes, where: str) -> ModelConfig:
         config = _config(shapes)
     except (LookupError, ZeroDivisionError, ValueError) as error:
         raise LvaeError(
-            f"{where}: not the weights of a published VAE ({error}). Give its state dict, with names such as "
-            "layer_list.0.layer_list.0.zproj.weight."
+            where,
+            f"not the weights of a published VAE ({error})",
+            "Give its state dict, with names such as layer_list.0.layer_list.0.zproj.weight.",
         ) from None
     for preset in PRESETS.values():
         known = replace(preset.model, attention="published")
         if _built(known) == _built(config):
             return known
     if config.low_resolution_factor is not None and config.resolutions[-1] != 1:
-        raise LvaeError(f"{where}: an upsampler's weights do not tell its resolution. Give its config.")
+        raise LvaeError(where, "an upsampler's weights do not tell its resolution", "Give its config.")
     return config
 
 

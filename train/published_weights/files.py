@@ -61,7 +61,7 @@ def open_published(source: str | Path | Mapping[str, Any]) -> PublishedFile:
         try:
             tree, size = open_tree(Path(source))
         except OSError as error:
-            raise LvaeError(f"{where}: cannot be read ({error.strerror or error}).") from None
+            raise LvaeError(where, f"cannot be read ({error.strerror or error})") from None
     inner = tree.get("state_dict")
     if isinstance(inner, Mapping):
         tree = inner
@@ -77,7 +77,7 @@ def _torch(tree: Mapping[str, Any], size: int, where: str) -> PublishedFile:
     for name, tensor in tree.items():
         if not isinstance(tensor, StoredTensor):
             kind = type(tensor).__name__
-            raise LvaeError(f"{where}: {printable(name)!r} is a {kind}, not a tensor. Give a state dict.")
+            raise LvaeError(where, f"{printable(name)!r} is a {kind}, not a tensor", "Give a state dict.")
         if name.startswith(prefix):
             state[name.removeprefix(prefix).replace(f".conv{VECTORS}", VECTORS)] = tensor
     beside = any(name.startswith(AUTOENCODER) for name in tree)
@@ -91,7 +91,7 @@ def _flax(tree: Mapping[str, Any], size: int, where: str) -> PublishedFile:
         raw = _weights(tree, None)
     if raw is None and ema is None:
         keys = ", ".join(printable(str(name)) for name in list(tree)[:6])
-        raise LvaeError(f"{where}: has neither ema_params nor params ({keys}). Give a state of the published trainer.")
+        raise LvaeError(where, f"has neither ema_params nor params ({keys})", "Give a state of the published trainer.")
     step = _step(tree.get("step"))
     return PublishedFile("flax", ema, raw, step, False, size)
 

@@ -91,11 +91,11 @@ class Checkpoint:
         """The tensors of one group by name, on the CPU."""
         path = self.path / f"{group}.safetensors"
         if group not in self.groups:
-            raise LvaeError(f"{self.path}: holds {', '.join(self.groups) or 'no tensors'}, and no {group} weights.")
+            raise LvaeError(self.path, f"holds {', '.join(self.groups) or 'no tensors'}, and no {group} weights")
         try:
             return safetensors.torch.load_file(path)
         except (OSError, SafetensorError) as error:
-            raise LvaeError(f"{path}: cannot be read ({error}).") from error
+            raise LvaeError(path, f"cannot be read ({error})") from error
 
 
 class Checkpoints:
@@ -130,7 +130,7 @@ class Checkpoints:
                 faults.append(str(error))
                 logger.warning("%s Taking the checkpoint before it.", error)
         if faults:
-            raise LvaeError(f"{self.folder}: no checkpoint is whole ({faults[0]}) Remove this folder to begin anew.")
+            raise LvaeError(self.folder, f"no checkpoint is whole ({faults[0]}) Remove this folder to begin anew")
         return None
 
     def open(self, step: int) -> Checkpoint:
@@ -138,7 +138,7 @@ class Checkpoints:
         path = self.at(step)
         checksums = _read_checksums(path)
         if checksums.step != step:
-            raise LvaeError(f"{path}: is that of step {checksums.step} under another name.")
+            raise LvaeError(path, f"is that of step {checksums.step} under another name")
         for name, file in checksums.files.items():
             _check(path / name, file)
         values = records.loads((path / STATE).read_bytes(), str(path / STATE))
@@ -162,20 +162,18 @@ class Checkpoints:
             shutil.rmtree(unfinished, ignore_errors=True)
             if error.errno not in FULL:
                 raise
-            raise LvaeError(self._full(step, FULL[error.errno])) from error
+            raise self._full(step, FULL[error.errno]) from error
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         self._retire(step)
         return self.at(step)
 
-    def _full(self, step: int, why: str) -> str:
+    def _full(self, step: int, why: str) -> LvaeError:
         steps = self.steps()
         last = f"the last checkpoint is that of step {steps[-1]}" if steps else "there is no checkpoint yet"
-        return (
-            f"{self.folder}: {why} for the checkpoint of step {step}; {last}. "
-            "Free some space, then run the same command again."
-        )
+        advice = "Free some space, then run the same command again."
+        return LvaeError(self.folder, f"{why} for the checkpoint of step {step}; {last}", advice)
 
     def _put_in_place(self, unfinished: Path, target: Path) -> None:
         """Rename; a damaged folder of that name, which a run passed over, gives way first."""
@@ -255,10 +253,10 @@ def _read_checksums(path: Path) -> _Checksums:
     try:
         data = (path / CHECKSUMS).read_bytes()
     except OSError as error:
-        raise LvaeError(f"{path}: has no checksums, so it is not a whole checkpoint.") from error
+        raise LvaeError(path, "has no checksums, so it is not a whole checkpoint") from error
     checksums = records.parse(_Checksums, data, str(path / CHECKSUMS))
     if data != records.dumps(_signed(checksums.step, checksums.files)) or STATE not in checksums.files:
-        raise LvaeError(f"{path / CHECKSUMS}: has been damaged.")
+        raise LvaeError(f"{path / CHECKSUMS}", "has been damaged")
     return checksums
 
 
@@ -266,8 +264,8 @@ def _check(path: Path, file: _File) -> None:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise LvaeError(f"{path}: is missing.") from error
+        raise LvaeError(path, "is missing") from error
     if size != file.bytes:
-        raise LvaeError(f"{path}: has {size} bytes instead of {file.bytes}.")
+        raise LvaeError(path, f"has {size} bytes instead of {file.bytes}")
     if Folder(path.parent).sha256(path.name) != file.sha256:
-        raise LvaeError(f"{path}: its bytes are not those that were written (checksum).")
+        raise LvaeError(path, "its bytes are not those that were written (checksum)")

@@ -58,7 +58,9 @@ def changed(model: ModelConfig, training: TrainConfig, settings: Mapping[str, st
     for name in settings:
         if name not in known:
             near = difflib.get_close_matches(name, known, 3, cutoff=0.5)
-            raise LvaeError(f"--set {name}: there is no such setting. Near it: {', '.join(near or sorted(known))}.")
+            raise LvaeError(
+                f"--set {name}", "there is no such setting", f"Near it: {', '.join(near or sorted(known))}."
+            )
     parsed = {name: _parsed(text) for name, text in settings.items()}
     return _with(model, parsed), _with(training, parsed)
 

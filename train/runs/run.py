@@ -79,7 +79,7 @@ def read_run(folder: str | Path) -> RunConfig:
     """The settings of a run; LvaeError where there is none."""
     config = read_run_if_there(folder)
     if config is None:
-        raise LvaeError(f"{folder}: is not a run. Make one with 'lvae train DATASET {folder}'.")
+        raise LvaeError(folder, "is not a run", f"Make one with 'lvae train DATASET {folder}'.")
     return config
 
 
@@ -90,9 +90,9 @@ def read_run_if_there(folder: str | Path) -> RunConfig | None:
         return None
     content = records.loads(data, str(path))
     if not isinstance(content, dict) or content.get("format") != "latent-vae-run":
-        raise LvaeError(f"{path}: does not describe a run.")
+        raise LvaeError(path, "does not describe a run")
     if content.get("version") != 1:
-        raise LvaeError(f"{path}: has version {content.get('version')}, and this program reads 1. Update latent-vae.")
+        raise LvaeError(path, f"has version {content.get('version')}, and this program reads 1", "Update latent-vae.")
     return records.from_plain(RunConfig, content, str(path))
 
 
@@ -104,7 +104,7 @@ def latest_checkpoint(folder: str | Path) -> Checkpoint:
     """The newest one that is whole; LvaeError where there is none."""
     found = Checkpoints(Path(folder) / CHECKPOINTS).latest()
     if found is None:
-        raise LvaeError(f"{folder}: has no checkpoint yet. Let 'lvae train' run until it saves one.")
+        raise LvaeError(folder, "has no checkpoint yet", "Let 'lvae train' run until it saves one.")
     return found
 
 
@@ -125,12 +125,12 @@ def load_weights(model: HierarchicalVAE, weights: Mapping[str, Any], where: str)
     own = model.state_dict()
     for name in sorted(own.keys() | weights.keys()):
         if name not in weights:
-            raise LvaeError(f"{where}: weights of another model: {name} is missing.")
+            raise LvaeError(where, f"weights of another model: {name} is missing")
         if name not in own:
-            raise LvaeError(f"{where}: weights of another model: {name} has no place in this one.")
+            raise LvaeError(where, f"weights of another model: {name} has no place in this one")
         found, wanted = list(weights[name].shape), list(own[name].shape)
         if found != wanted:
-            raise LvaeError(f"{where}: weights of another model: {name} is {found}, not {wanted}.")
+            raise LvaeError(where, f"weights of another model: {name} is {found}, not {wanted}")
     model.load_state_dict(weights)
 
 

@@ -110,7 +110,7 @@ def test_all_folders_made_for_nothing_go_again(tmp_path: Path) -> None:
     dataset = tmp_path / "a/b/c"
     with pytest.raises(LvaeError, match="refused"), writing(Folder(dataset)):
         (dataset / ".tmp").mkdir()  # as a file that was begun leaves it
-        raise LvaeError("refused")
+        raise LvaeError("", "refused")
     assert not list(tmp_path.iterdir())
 
 
@@ -120,14 +120,14 @@ def test_folders_with_something_in_them_stay(tmp_path: Path, name: str) -> None:
     with pytest.raises(LvaeError, match="refused"), writing(Folder(tmp_path / "a/b")):
         kept.parent.mkdir(exist_ok=True)
         kept.write_bytes(b"kept")
-        raise LvaeError("refused")
+        raise LvaeError("", "refused")
     assert kept.read_bytes() == b"kept"
 
 
 def test_a_folder_that_somebody_removed_hides_no_error(tmp_path: Path) -> None:
     with pytest.raises(LvaeError, match="the reason"), writing(Folder(tmp_path / "a")):
         shutil.rmtree(tmp_path / "a")
-        raise LvaeError("the reason")
+        raise LvaeError("", "the reason")
 
 
 def test_a_folder_that_goes_while_the_lock_is_taken_is_made_again(
