@@ -168,10 +168,13 @@ class Folder:
 
     def names(self, under: str = "") -> Iterator[str]:
         """Every file below, in sorted order. What vanishes meanwhile is not there."""
-        below = (Path(top, name) for top, _, names in os.walk(self.local(under)) for name in names)
-        for path in sorted(below):
-            if path.is_file():
-                yield path.relative_to(self.root).as_posix()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for path in sorted(self.local(under).iterdir()):
+                name = path.relative_to(self.root).as_posix()
+                if path.is_dir() and not path.is_symlink():
+                    yield from self.names(name)
+                elif path.is_file():
+                    yield name
 
     def subfolders(self, under: str) -> set[str]:
         """The folders right below, empty ones too; none on an object store, which knows no folders."""

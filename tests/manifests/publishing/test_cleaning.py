@@ -20,7 +20,12 @@ def littered(tmp_path: Path) -> tuple[Example, dict[str, bytes], set[str]]:
     with_old = shard(example, keep_old=True, seed=1)
     old = {name for name in files_of(tmp_path) if name.startswith("shards/") and name in whole}
     whole = {name: data for name, data in files_of(tmp_path).items() if name not in old}
-    for name in (".tmp/half", ".tmp/order/train.entries", "raw/part-000001.01234567.npy", "raw/part-000077.aa.npy"):
+    for name in (
+        ".tmp/half",
+        ".tmp/order/train.entries",
+        "raw/000000/part-000001.01234567.npy",
+        "raw/000000/part-000077.aa.npy",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"12345")
         old.add(name)
@@ -145,7 +150,7 @@ def test_what_vanishes_while_it_is_listed_is_not_listed(littered: tuple[Example,
 KILLED = """
 import os, signal, sys
 from lvae.manifests.publishing.cleaning import clean
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 remove = Folder.remove
 def remove_one(folder, name):
     remove(folder, name)

@@ -156,7 +156,7 @@ def test_damage_is_mended_by_the_same_command(scenes: Path, encoded: dict[str, P
     for name in (
         next(name for name in right if name.endswith(".npy")),
         next(name for name in right if "/latents/c/" in name),
-        "raw/part-000003.json",
+        "raw/000000/part-000003.json",
         "manifest.json",
         "rows/000000.parquet",
     ):

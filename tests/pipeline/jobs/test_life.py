@@ -128,7 +128,7 @@ def test_new_images_from_another_source_are_added(halves: tuple[Path, Path], at_
     same_as_at_once(dataset, at_once)
     encode(halves[0], dataset)  # either source is one of this dataset's
     encode(tmp_path / "second.zip", dataset)
-    next((dataset / "raw").glob("part-000007.*.npy")).unlink()
+    next((dataset / "raw").glob("*/part-000007.*.npy")).unlink()
     assert str(tmp_path / "second.zip") in lvae("verify", dataset, check=1).stdout
     encode(tmp_path / "second.zip", dataset)
     same_as_at_once(dataset, at_once)
