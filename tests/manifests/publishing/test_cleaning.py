@@ -165,7 +165,7 @@ def test_a_killed_cleaning_leaves_a_dataset_that_tells_the_truth(tmp_path: Path)
     """The manifest says first that raw latents are gone; then they go."""
     example = build(tmp_path)
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)])
-    assert done.returncode == -signal.SIGKILL and len(list(tmp_path.glob("raw/*.npy"))) == 4
+    assert done.returncode == -signal.SIGKILL and len(list(tmp_path.glob("raw/*/*.npy"))) == 4
     assert example.manifest.raw == "dropped" and problems(tmp_path) == []
     clean(str(tmp_path), raw=True, dry_run=False)
-    assert list(tmp_path.glob("raw/*.npy")) == [] and os.listdir(tmp_path / "raw") != []  # noqa: PTH208
+    assert list(tmp_path.glob("raw/*/*.npy")) == [] and os.listdir(tmp_path / "raw") != []  # noqa: PTH208
