@@ -17,7 +17,7 @@ from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.sources.base import Reader, read_bytes
 from lvae.encode.sources.open import open_reader, open_source
-from lvae.evaluate.pictures.decode import decode_raw, decoded
+from lvae.evaluate.pictures.decode import decode, decode_positions
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
@@ -52,7 +52,7 @@ def decoded_stack(
     what = "samples" if dataset.manifest.origin == "samples" else "reconstructions"
 
     def batches() -> Iterator[NDArray[np.uint8]]:
-        return (some.pixels for some in decoded(dataset, network, positions, BATCH, device))
+        return (some.pixels for some in decode_positions(dataset, network, positions, BATCH, device))
 
     return ImageStack(what, len(positions), (dataset.manifest.image.size,) * 2, batches)
 
@@ -68,7 +68,7 @@ def latents_stack(
     """What raw latents (n, C, h, w) decode to, as they come."""
 
     def batches() -> Iterator[NDArray[np.uint8]]:
-        return (decode_raw(network, latents, device) for latents in raw())
+        return (decode(network, latents, device) for latents in raw())
 
     return ImageStack(what, count, (size, size), batches)
 

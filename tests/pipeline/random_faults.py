@@ -30,7 +30,7 @@ from typing import Protocol
 from lvae.encode.scenes.make import write_scenes
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
-from lvae.manifests.parts.decoded_parts import read_pictures_plan
+from lvae.manifests.parts.decoded_parts import read_decode_plan
 from lvae.manifests.parts.plan import read_plan_if_whole
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.view import read_view
@@ -221,7 +221,7 @@ class Decoding:
 
     def submission(self, place: Path, options: tuple[str, ...], attempt: str) -> Submission | None:
         folder = Folder(place / "images.npz.parts")
-        plan = read_pictures_plan(folder)
+        plan = read_decode_plan(folder)
         if plan is None:
             return None
         pictures = tuple(range(plan.parts))
