@@ -16,7 +16,7 @@ from lvae.evaluate.pictures.decode import decode, load_decoder
 from lvae.evaluate.pictures.originals import Originals
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from tests.conftest import lvae as lvae_process
+from tests.conftest import lvae_process
 from tests.evaluate import run_examples
 
 
