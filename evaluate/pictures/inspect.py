@@ -11,7 +11,7 @@ from lvae.encode.autoencoder import is_untrained
 from lvae.evaluate.figures.charts import Series, bar_chart, density_chart
 from lvae.evaluate.figures.drawing import COLOURS, Captioned, png, stacked
 from lvae.evaluate.figures.grids import LARGE, Block, draw_grid, draw_pairs, fill_rows
-from lvae.evaluate.pictures.decode import decode, load_autoencoder
+from lvae.evaluate.pictures.decode import decode, load_decoder
 from lvae.evaluate.pictures.originals import reconstructions
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.parts.plan import read_plan
@@ -24,7 +24,7 @@ HISTOGRAM_LATENTS = 20_000  # a fair sample of the shuffled order is its beginni
 
 def untrained(dataset: Dataset) -> str | None:
     """What to say of a dataset's network where it was never trained; its pictures are noise."""
-    if dataset.manifest.autoencoder.pixels or not is_untrained(load_autoencoder(dataset)):
+    if dataset.manifest.autoencoder.pixels or not is_untrained(load_decoder(dataset)):
         return None
     return "the weights are random, so these reconstructions mean nothing"
 
@@ -104,7 +104,7 @@ def draw_pictures(pictures: NDArray[np.uint8], columns: int = COLUMNS) -> Image.
 def preview_writer(run: Path, dataset: Dataset, decoded: bool) -> Preview:
     """A function that writes RUN/previews/step-00005000.png from a model's samples."""
     folder = Folder(run)
-    network = load_autoencoder(dataset) if decoded else None
+    network = load_decoder(dataset) if decoded else None
 
     def write(step: int, latents: NDArray[np.float32]) -> None:
         pictures = false_colours(latents) if network is None else decode(network, dataset.denormalize(latents))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.decoded_parts import read_pictures_plan
+from lvae.manifests.parts.decoded_parts import read_decode_plan
 from lvae.manifests.parts.plan import read_plan
 from lvae.manifests.storage.open import folder_at
 from lvae.pipeline.beam.graphs import encode, pictures, shards
@@ -97,7 +97,7 @@ def _job(submission: Submission) -> "Job":
     from lvae.pipeline.beam.worker_check import package
 
     folder = folder_at(submission.dataset)
-    plan = read_pictures_plan(folder) if submission.pictures else read_plan(folder)
+    plan = read_decode_plan(folder) if submission.pictures else read_plan(folder)
     if plan is None:
         raise LvaeError(submission.dataset, "has no plan")
     return Job(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lvae.evaluate.figures.drawing import png
-from lvae.evaluate.pictures.decode import decode, load_autoencoder
+from lvae.evaluate.pictures.decode import decode, load_decoder
 from lvae.evaluate.pictures.inspect import draw_pictures
 from lvae.manifests.dataset import Dataset
 from lvae.train.network.noise import draw_noise
@@ -33,7 +33,7 @@ def gaussian(latents: np.ndarray, count: int, generator: np.random.Generator) ->
 def main(run: str, dataset_name: str, out: str) -> None:
     torch.set_num_threads(1)
     dataset, model = Dataset.open(dataset_name), load_model(run)
-    network, generator = load_autoencoder(dataset), np.random.default_rng(0)
+    network, generator = load_decoder(dataset), np.random.default_rng(0)
     classes = range(len(dataset.classes or ())) if model.config.classes else [None]
     rows = []
     with torch.inference_mode():
