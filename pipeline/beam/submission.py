@@ -20,7 +20,6 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.decoded_parts import read_decode_plan
 from lvae.manifests.parts.plan import read_plan
 from lvae.manifests.storage.open import folder_at
-from lvae.pipeline.beam.graphs import encode, pictures, shards
 
 if TYPE_CHECKING:
     from lvae.pipeline.beam.transforms import Job
@@ -78,11 +77,11 @@ def run(submission: Submission) -> None:
     pipeline = beam.Pipeline(options=PipelineOptions(list(submission.options)))
     job = _job(submission)
     if submission.parts:
-        encode(pipeline, submission.parts, EncodePart(job, submission.devices))
+        graphs.encode(pipeline, submission.parts, EncodePart(job, submission.devices))
     elif submission.pictures:
-        pictures(pipeline, submission.pictures, MakePictures(job, submission.devices))
+        graphs.pictures(pipeline, submission.pictures, MakePictures(job, submission.devices))
     else:
-        shards(pipeline, submission.shards, WriteShard(job, submission.view))
+        graphs.shards(pipeline, submission.shards, WriteShard(job, submission.view))
     graphs.check(pipeline)
     result = pipeline.run()
     try:
