@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.decoded_parts import read_pictures_plan
+from lvae.manifests.parts.decoded_parts import read_decode_plan
 from lvae.manifests.parts.plan import read_plan
 from lvae.manifests.storage.open import folder_at
-from lvae.pipeline.beam.graphs import encode, pictures, shards
 from lvae.pipeline.beam.work import PartsToDecode, PartsToEncode, Submission
 
 if TYPE_CHECKING:
@@ -60,11 +59,11 @@ def run(submission: Submission) -> None:
     job = _job(submission)
     work = submission.work
     if isinstance(work, PartsToEncode):
-        encode(pipeline, work.parts, EncodePart(job, work.devices))
+        graphs.encode(pipeline, work.parts, EncodePart(job, work.devices))
     elif isinstance(work, PartsToDecode):
-        pictures(pipeline, work.parts, MakePictures(job, work.devices))
+        graphs.pictures(pipeline, work.parts, MakePictures(job, work.devices))
     else:
-        shards(pipeline, work.shards, WriteShard(job, work.view))
+        graphs.shards(pipeline, work.shards, WriteShard(job, work.view))
     graphs.check(pipeline)
     result = pipeline.run()
     try:
@@ -80,7 +79,7 @@ def _job(submission: Submission) -> "Job":
 
     work = submission.work
     folder = folder_at(work.dataset)
-    plan = read_pictures_plan(folder) if isinstance(work, PartsToDecode) else read_plan(folder)
+    plan = read_decode_plan(folder) if isinstance(work, PartsToDecode) else read_plan(folder)
     if plan is None:
         raise LvaeError(work.dataset, "has no plan")
     return Job(

@@ -30,12 +30,12 @@ from typing import Protocol
 from lvae.encode.scenes.make import write_scenes
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
-from lvae.manifests.parts.decoded_parts import read_pictures_plan
+from lvae.manifests.parts.decoded_parts import read_decode_plan
 from lvae.manifests.parts.plan import read_plan_if_whole
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.view import read_view
 from lvae.pipeline.beam.work import PartsToDecode, PartsToEncode, ShardsToWrite, Submission
-from tests.conftest import SMALL_KL, lvae
+from tests.conftest import SMALL_KL, lvae_process
 from tests.pipeline.cluster import Dask
 from tests.pipeline.faults import busy, children, contents, receipts, worker_processes
 
@@ -144,10 +144,10 @@ class World:
         if not images.exists():
             write_scenes(pictures, PICTURES, 64, 5)
             patience = 240 * busy()
-            lvae("encode", pictures, right, *SETTINGS, *NETWORK, "--workers", "1", patience=patience)
+            lvae_process("encode", pictures, right, *SETTINGS, *NETWORK, "--workers", "1", patience=patience)
             size = ("--size", "64", "--workers", "1")
-            lvae("encode", f"synthetic:{DECODED}?size=64", latents, *size, *NETWORK, patience=patience)
-            lvae("decode", latents, images, patience=patience)
+            lvae_process("encode", f"synthetic:{DECODED}?size=64", latents, *size, *NETWORK, patience=patience)
+            lvae_process("decode", latents, images, patience=patience)
         assert len(Dataset.open(right).labels) == PICTURES
         assert len(Dataset.open(latents).labels) == DECODED
         assert len(receipts(right)) == PARTS
@@ -203,7 +203,7 @@ class Encoding:
         right, found = self._world.right, contents(place / "out")
         differing = sorted(name for name in found | right if found.get(name) != right.get(name))
         assert not differing, f"{story}: other bytes in {differing}"
-        lvae("verify", "--deep", place / "out", patience=240 * busy())
+        lvae_process("verify", "--deep", place / "out", patience=240 * busy())
 
 
 class Decoding:
@@ -226,7 +226,7 @@ class Decoding:
 
     def submission(self, place: Path, options: tuple[str, ...], attempt: str) -> Submission | None:
         folder = Folder(place / "images.npz.parts")
-        plan = read_pictures_plan(folder)
+        plan = read_decode_plan(folder)
         if plan is None:
             return None
         work = PartsToDecode(folder.address, tuple(range(plan.parts)), ("cpu",))

@@ -21,14 +21,14 @@ from lvae.pipeline.beam import transforms
 from lvae.pipeline.beam.transforms import EncodePart, Job
 from lvae.pipeline.beam.worker_check import Question, answer, other_package, package
 from lvae.pipeline.progress.reports import reports
-from tests.conftest import SMALL_KL, lvae
+from tests.conftest import SMALL_KL, lvae_process
 
 
 @pytest.fixture(scope="module")
 def dataset(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("workers") / "out"
     settings = ("--autoencoder", SMALL_KL, "--weights", "random:0", "--size", "32", "--part-size", "12")
-    lvae("encode", scenes, out, *settings, "--workers", "1")
+    lvae_process("encode", scenes, out, *settings, "--workers", "1")
     return out
 
 
