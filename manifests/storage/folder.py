@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.scratch import remove_abandoned
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -220,8 +221,9 @@ class Folder:
                         raise
 
     def sweep(self) -> None:
-        """Remove what killed writers left under .tmp/. For the one holder of the dataset's lock."""
+        """Remove what killed writers left under .tmp/ and on this machine. For the one holder of the dataset's lock."""
         self.remove(TEMPORARY)
+        remove_abandoned()
 
     def free_bytes(self) -> int:
         """Free space where this folder lies or will lie."""
