@@ -72,9 +72,11 @@ def final(run: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def undisturbed(latents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 40 updates, as a command."""
-    run = tmp_path_factory.mktemp("undisturbed") / "run"
-    subprocess.run(command(latents, run, 40), check=True, capture_output=True)
-    return run
+
+    def make(root: Path) -> None:
+        subprocess.run(command(latents, root / "run", 40), check=True, capture_output=True)
+
+    return make_once(tmp_path_factory, "undisturbed", make) / "run"
 
 
 def kill_and_go_on(start: list[str], run: Path, kind: signal.Signals, seed: int) -> int:
