@@ -29,6 +29,7 @@ from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.resolve import resolved
 from lvae.train.runs.run import latest_checkpoint, load_model, read_run
+from tests.conftest import make_once
 from tests.manifests.dataset_examples import flip
 
 SMALL = {"width": "8", "encoder_width": "8", "batch": "8", "warm_up_updates": "3"}
