@@ -12,7 +12,7 @@ from lvae.encode.networks.base import Autoencoder
 from lvae.evaluate.analysis.sweep import Setting, SweepRecord, samples_at
 from lvae.evaluate.figures.charts import Chart, Line, drawn, without_empty
 from lvae.evaluate.figures.drawing import Captioned, stacked
-from lvae.evaluate.figures.grids import Block, Row, class_name, grid
+from lvae.evaluate.figures.grids import Block, Row, draw_grid, name_class
 from lvae.evaluate.pictures.decode import decode
 from lvae.evaluate.samples import describe as settings_in_words
 from lvae.manifests.dataset import Dataset
@@ -78,8 +78,8 @@ def picture_grid(out: Path, record: SweepRecord, pictures: Sequence[NDArray[np.u
     rows = []
     for number in range(len(pictures[0])):
         label = int(samples.labels[number])
-        cells = tuple(Captioned(column[number], "") for column in pictures)
-        rows.append(Row(class_name(label, samples.classes) if label >= 0 else f"#{number}", cells))
+        cells = tuple(Captioned(column[number]) for column in pictures)
+        rows.append(Row(name_class(label, samples.classes) if label >= 0 else f"#{number}", cells))
     plan = settings_in_words.plan_of(samples.folder)
     assert plan is not None
     weights = "averaged" if plan.weights == "ema" else "last"
@@ -88,7 +88,7 @@ def picture_grid(out: Path, record: SweepRecord, pictures: Sequence[NDArray[np.u
         f"Update {record.step}, {weights} weights; seed {plan.seed}, labels {plan.labels}. The noise of a row is the "
         f"same in every column. Columns: weights of means and variances, then temperatures without guidance.{unguided}"
     )
-    return grid("Guidance and temperature", blocks, rows, note)
+    return draw_grid("Guidance and temperature", blocks, rows, note)
 
 
 def sweep_charts(record: SweepRecord) -> list[Chart]:

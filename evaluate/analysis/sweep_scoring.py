@@ -62,7 +62,7 @@ class FeatureScoring:
         return self._open()
 
     def score(self, samples: Dataset, seed: int) -> Figures:
-        stack = decoded_stack(samples, load_decoder(samples, None), None, device=self._network.device)
+        stack = decoded_stack(samples, load_decoder(samples), None, device=self._network.device)
         found, _ = features_of(stack, self._network)
         wanted = METRICS if self._network.name == "inception" else OWN_METRICS
         return figures(found, self._reference, self._network.name, wanted, seed, extrapolate=False)

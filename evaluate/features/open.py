@@ -26,7 +26,7 @@ def image_stack(path: str, asked: Pictures) -> ImageStack | StoredFeatures:
     """Pictures of a dataset, decoded; of an .npz, or features that it holds; or of any source."""
     if is_dataset(path):
         dataset = Dataset.open(path, asked.split)
-        return decoded_stack(dataset, decoding.load_decoder(dataset, None), asked.num, asked.seed, asked.device)
+        return decoded_stack(dataset, decoding.load_decoder(dataset), asked.num, asked.seed, asked.device)
     if path.endswith(".npz") and asked.size is None:
         if (stored := read_features(Path(path))) is not None:
             return stored.rows(chosen_positions(path, stored.count, asked.num, asked.seed))

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from lvae.evaluate.figures.cells import GAP, _text
 from lvae.evaluate.figures.drawing import (
     CAPTION,
     COLOURS,
@@ -20,11 +19,13 @@ from lvae.evaluate.figures.drawing import (
     SMALL,
     TITLE,
     font,
-    shortened,
-    text_size,
-    wrapped,
+    measure_text,
+    shorten,
+    wrap,
+    write_lines,
 )
 
+GAP = 14
 SIZE = (420, 260)
 LEFT, TOP, RIGHT, BOTTOM = 62, 34, 14, 58
 MARK = 3
@@ -98,16 +99,16 @@ def drawn(chart: Chart, size: tuple[int, int] = SIZE) -> Image.Image:
     def y_of(y: float) -> float:
         return bottom - (y - low) / (high - low) * (bottom - top)
 
-    draw.text((12, 8), shortened(_plain(chart.title), width - 24, CAPTION), INK, font(CAPTION))
+    draw.text((12, 8), shorten(_plain(chart.title), width - 24, CAPTION), INK, font(CAPTION))
     for mark in chart.marks:
         draw.line((left, y_of(mark), right, y_of(mark)), fill=RULE)
         text = f"{mark:.4g}"
-        draw.text((left - 6 - text_size(text, SMALL)[0], y_of(mark) - 7), text, FAINT, font(SMALL))
+        draw.text((left - 6 - measure_text(text, SMALL)[0], y_of(mark) - 7), text, FAINT, font(SMALL))
     for tick in ticks:
         text = f"{tick:g}"
-        draw.text((x_of(tick) - text_size(text, SMALL)[0] / 2, bottom + 4), text, FAINT, font(SMALL))
-    label = shortened(chart.x_label, right - left, SMALL)
-    draw.text(((left + right - text_size(label, SMALL)[0]) / 2, bottom + 19), label, FAINT, font(SMALL))
+        draw.text((x_of(tick) - measure_text(text, SMALL)[0] / 2, bottom + 4), text, FAINT, font(SMALL))
+    label = shorten(chart.x_label, right - left, SMALL)
+    draw.text(((left + right - measure_text(label, SMALL)[0]) / 2, bottom + 19), label, FAINT, font(SMALL))
     if chart.level is not None:
         y = y_of(chart.level[1])
         for dash in range(left, right, 8):
@@ -135,9 +136,9 @@ def _legend(draw: ImageDraw.ImageDraw, chart: Chart, left: int, y: int, right: i
     names += [(f"- - {chart.level[0]}", FAINT)] if chart.level is not None else []
     x = left
     for name, colour in names:
-        text = shortened(name, max(right - x, 20), SMALL)
+        text = shorten(name, max(right - x, 20), SMALL)
         draw.text((x, y), text, colour, font(SMALL))
-        x += text_size(text, SMALL)[0] + 14
+        x += measure_text(text, SMALL)[0] + 14
 
 
 def without_empty(charts: Sequence[Chart]) -> list[Chart]:
@@ -156,28 +157,28 @@ class Shares:
 def shares_chart(panels: Sequence[Shares], title: str, note: str = "", width: int = 760) -> Image.Image:
     """Horizontal bars, a panel for each whole, every bar a share of its own whole: value and percentage beside it."""
     line = CAPTION + 10
-    lines, notes = wrapped(title, width - 2 * MARGIN, TITLE), wrapped(note, width - 2 * MARGIN, CAPTION) if note else []
-    names = max(text_size(name, CAPTION)[0] for panel in panels for name in panel.names)
+    lines, notes = wrap(title, width - 2 * MARGIN, TITLE), wrap(note, width - 2 * MARGIN, CAPTION) if note else []
+    names = max(measure_text(name, CAPTION)[0] for panel in panels for name in panel.names)
     top = MARGIN + len(lines) * (TITLE + 8) + len(notes) * (CAPTION + 6) + 8
-    titles = [wrapped(panel.title, width - 2 * MARGIN, CAPTION) for panel in panels]
+    titles = [wrap(panel.title, width - 2 * MARGIN, CAPTION) for panel in panels]
     height = top + sum(
         len(heading) * (CAPTION + 6) + 4 + line * len(panel.names) + GAP
         for heading, panel in zip(titles, panels, strict=True)
     )
     canvas = Image.new("RGB", (width, height + MARGIN), PAPER)
     draw = ImageDraw.Draw(canvas)
-    _text(draw, lines, MARGIN, MARGIN, TITLE, TITLE + 8, INK)
-    _text(draw, notes, MARGIN, MARGIN + len(lines) * (TITLE + 8), CAPTION, CAPTION + 6, FAINT)
+    write_lines(draw, lines, (MARGIN, MARGIN), TITLE, INK, 8)
+    write_lines(draw, notes, (MARGIN, MARGIN + len(lines) * (TITLE + 8)), CAPTION, FAINT, 6)
     left, room = MARGIN + names + 12, width - 2 * MARGIN - names - 12 - 150
     largest = max(value / max(sum(panel.values), 1e-30) for panel in panels for value in panel.values)
     y = top
     for number, (panel, heading) in enumerate(zip(panels, titles, strict=True)):
-        _text(draw, heading, MARGIN, y, CAPTION, CAPTION + 6, INK)
+        write_lines(draw, heading, (MARGIN, y), CAPTION, INK, 6)
         y += len(heading) * (CAPTION + 6) + 4
         whole = max(sum(panel.values), 1e-30)
         for name, value in zip(panel.names, panel.values, strict=True):
             long = max(1, round(room * value / whole / max(largest, 1e-30)))
-            draw.text((MARGIN + names - text_size(name, CAPTION)[0], y), name, INK, font(CAPTION))
+            draw.text((MARGIN + names - measure_text(name, CAPTION)[0], y), name, INK, font(CAPTION))
             draw.rectangle((left, y + 2, left + long, y + line - 6), fill=COLOURS[number % len(COLOURS)])
             draw.text((left + long + 8, y), f"{value:.1f} nats, {value / whole:.1%}", FAINT, font(SMALL + 1))
             y += line
@@ -218,10 +219,10 @@ def density_chart(series: Series, reference: str, size: tuple[int, int], colour:
     for tick in range(-4, 5, 2):
         x, _ = point(tick, 0)
         text = str(tick)
-        draw.text((x - text_size(text, SMALL)[0] / 2, bottom + 4), text, FAINT, font(SMALL))
-    draw.text((left, 4), shortened(series.name, width - 16, CAPTION), INK, font(CAPTION))
-    note = text_size(reference, SMALL)[0]
-    if note + text_size(series.name, CAPTION)[0] + 30 < width:
+        draw.text((x - measure_text(text, SMALL)[0] / 2, bottom + 4), text, FAINT, font(SMALL))
+    draw.text((left, 4), shorten(series.name, width - 16, CAPTION), INK, font(CAPTION))
+    note = measure_text(reference, SMALL)[0]
+    if note + measure_text(series.name, CAPTION)[0] + 30 < width:
         draw.text((right - note, 6), reference, FAINT, font(SMALL))
     return canvas
 
@@ -229,16 +230,16 @@ def density_chart(series: Series, reference: str, size: tuple[int, int], colour:
 def bar_chart(title: str, names: Sequence[str], values: Sequence[int], width: int) -> Image.Image:
     """Horizontal bars with names and numbers."""
     line = CAPTION + 9
-    label = min(max(text_size(name, CAPTION)[0] for name in names), width // 3)
-    number = max(text_size(str(value), CAPTION)[0] for value in values)
+    label = min(max(measure_text(name, CAPTION)[0] for name in names), width // 3)
+    number = max(measure_text(str(value), CAPTION)[0] for value in values)
     canvas = Image.new("RGB", (width, 28 + line * len(names)), PAPER)
     draw = ImageDraw.Draw(canvas)
-    draw.text((8, 4), shortened(title, width - 16, CAPTION), INK, font(CAPTION))
+    draw.text((8, 4), shorten(title, width - 16, CAPTION), INK, font(CAPTION))
     longest = max(1, *values)
     room = width - label - number - 40
     for index, (name, value) in enumerate(zip(names, values, strict=True)):
         y = 26 + index * line
-        draw.text((8, y), shortened(name, label, CAPTION), INK, font(CAPTION))
+        draw.text((8, y), shorten(name, label, CAPTION), INK, font(CAPTION))
         draw.rectangle((20 + label, y + 2, 20 + label + round(room * value / longest), y + line - 6), fill=COLOURS[0])
         draw.text((26 + label + round(room * value / longest), y), str(value), FAINT, font(CAPTION))
     return canvas

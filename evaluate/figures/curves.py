@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from lvae.evaluate.figures.drawing import COLOURS, FAINT, INK, PAPER, RULE, font, png, shortened, stacked, text_size
+from lvae.evaluate.figures.drawing import COLOURS, FAINT, INK, PAPER, RULE, font, measure_text, png, shorten, stacked
 from lvae.manifests.errors import LvaeError
 from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.run import read_run
@@ -95,9 +95,9 @@ def line_chart(title: str, curves: Sequence[Curve], size: tuple[int, int], logar
         value = low + share * (high - low)
         draw.line((left, y, right, y), fill=RULE)
         text = f"{10**value if logarithmic else value:.4g}"
-        draw.text((left - text_size(text, SMALL)[0] - 6, y - 7), text, FAINT, font(SMALL))
+        draw.text((left - measure_text(text, SMALL)[0] - 6, y - 7), text, FAINT, font(SMALL))
         step = f"{first + share * (last - first):.0f}"
-        x = left + share * (right - left) - share * text_size(step, SMALL)[0]
+        x = left + share * (right - left) - share * measure_text(step, SMALL)[0]
         draw.text((x, bottom + 6), step, FAINT, font(SMALL))
     for number, curve in enumerate(curves):
         heights = np.log10(np.maximum(curve.values, 1e-300)) if logarithmic else curve.values
@@ -109,7 +109,7 @@ def line_chart(title: str, curves: Sequence[Curve], size: tuple[int, int], logar
             draw.ellipse((points[0][0] - 2, points[0][1] - 2, points[0][0] + 2, points[0][1] + 2), fill=colour)
         draw.line(points, fill=colour, width=2)
         if curve.name:
-            width = text_size(curve.name, SMALL)[0]
+            width = measure_text(curve.name, SMALL)[0]
             draw.text((right - width, 6 + number * 13), curve.name, colour, font(SMALL))
     return canvas
 
@@ -130,14 +130,14 @@ def rate_map(lines: Sequence[dict[str, Any]], size: tuple[int, int]) -> Image.Im
     picture = Image.fromarray(pixels).resize((right - left, bottom - top), Image.Resampling.NEAREST)
     canvas.paste(picture, (left, top))
     for row, y in ((1, top), (len(rates), bottom - 14)):
-        draw.text((left - text_size(str(row), SMALL)[0] - 6, y), str(row), FAINT, font(SMALL))
+        draw.text((left - measure_text(str(row), SMALL)[0] - 6, y), str(row), FAINT, font(SMALL))
     text = f"darkest: {high:.3g}"
-    draw.text((right - text_size(text, SMALL)[0], bottom + 6), text, FAINT, font(SMALL))
+    draw.text((right - measure_text(text, SMALL)[0], bottom + 6), text, FAINT, font(SMALL))
     return canvas
 
 
 def _frame(title: str, size: tuple[int, int]) -> tuple[Image.Image, ImageDraw.ImageDraw, tuple[int, int, int, int]]:
     canvas = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(canvas)
-    draw.text((12, 6), shortened(title, size[0] - 120, TITLE), INK, font(TITLE))
+    draw.text((12, 6), shorten(title, size[0] - 120, TITLE), INK, font(TITLE))
     return canvas, draw, (70, 34, size[0] - 16, size[1] - 34)

@@ -9,9 +9,9 @@ from PIL import Image
 
 from lvae.encode.autoencoder import is_untrained
 from lvae.evaluate.figures.charts import Series, bar_chart, density_chart
-from lvae.evaluate.figures.drawing import COLOURS, PAPER, Captioned, png, stacked
-from lvae.evaluate.figures.grids import pair_grid
-from lvae.evaluate.pictures.decode import decode, load_autoencoder
+from lvae.evaluate.figures.drawing import COLOURS, Captioned, png, stacked
+from lvae.evaluate.figures.grids import LARGE, Block, draw_grid, draw_pairs, fill_rows
+from lvae.evaluate.pictures.decode import decode, load_decoder
 from lvae.evaluate.pictures.originals import reconstructions
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.parts.plan import read_plan
@@ -24,7 +24,7 @@ HISTOGRAM_LATENTS = 20_000  # a fair sample of the shuffled order is its beginni
 
 def untrained(dataset: Dataset) -> str | None:
     """What to say of a dataset's network where it was never trained; its pictures are noise."""
-    if dataset.manifest.autoencoder.pixels or not is_untrained(load_autoencoder(dataset)):
+    if dataset.manifest.autoencoder.pixels or not is_untrained(load_decoder(dataset)):
         return None
     return "the weights are random, so these reconstructions mean nothing"
 
@@ -48,7 +48,7 @@ def write_preview(dataset: Dataset, path: Path, count: int = 8) -> float:
     remark = untrained(dataset)
     if remark is not None:
         title += f"; {remark}"
-    path.write_bytes(png(pair_grid(pairs, title, columns=2 if manifest.image.size > 128 else 4)))
+    path.write_bytes(png(draw_pairs(title, pairs)))
     return mean
 
 
@@ -81,9 +81,7 @@ def write_histogram(dataset: Dataset, path: Path) -> None:
 
 DEVIATIONS = 3.0  # of a normalized latent: black to white
 
-
-SIDE, GAP, COLUMNS = 96, 4, 8
-
+COLUMNS = 8  # of pictures in a preview
 
 Preview = Callable[[int, NDArray[np.float32]], None]
 
@@ -96,25 +94,20 @@ def false_colours(latents: NDArray[np.float32]) -> NDArray[np.uint8]:
     return result
 
 
-def picture_grid(pictures: NDArray[np.uint8], columns: int = COLUMNS) -> Image.Image:
-    """uint8 (n, h, w, 3), enlarged by whole numbers to about 96 pixels where they are smaller."""
-    times = max(1, SIDE // pictures.shape[1])
-    large = pictures.repeat(times, axis=1).repeat(times, axis=2)
-    height, width = large.shape[1] + GAP, large.shape[2] + GAP
-    columns = min(columns, len(large))
-    canvas = Image.new("RGB", (columns * width + GAP, -(-len(large) // columns) * height + GAP), PAPER)
-    for number, picture in enumerate(large):
-        canvas.paste(Image.fromarray(picture), (GAP + number % columns * width, GAP + number // columns * height))
-    return canvas
+def draw_pictures(pictures: NDArray[np.uint8], columns: int = COLUMNS) -> Image.Image:
+    """uint8 (n, H, W, 3) without words, so many in a row."""
+    columns = min(columns, len(pictures))
+    cells = [Captioned(picture) for picture in pictures]
+    return draw_grid("", [Block("", columns)], fill_rows(cells, columns), least=LARGE)
 
 
 def preview_writer(run: Path, dataset: Dataset, decoded: bool) -> Preview:
     """A function that writes RUN/previews/step-00005000.png from a model's samples."""
     folder = Folder(run)
-    network = load_autoencoder(dataset) if decoded else None
+    network = load_decoder(dataset) if decoded else None
 
     def write(step: int, latents: NDArray[np.float32]) -> None:
         pictures = false_colours(latents) if network is None else decode(network, dataset.denormalize(latents))
-        folder.write(f"previews/step-{step:08d}.png", png(picture_grid(pictures)))
+        folder.write(f"previews/step-{step:08d}.png", png(draw_pictures(pictures)))
 
     return write

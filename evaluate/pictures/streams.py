@@ -2,9 +2,7 @@
 
 import os
 import zipfile
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.sources.base import Reader, read_bytes
 from lvae.encode.sources.open import open_reader, open_source
-from lvae.evaluate.pictures.decode import decode_raw, decoded
+from lvae.evaluate.pictures.decode import decode, decode_positions
+from lvae.manifests.concurrency import concurrently
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
@@ -52,7 +51,7 @@ def decoded_stack(
     what = "samples" if dataset.manifest.origin == "samples" else "reconstructions"
 
     def batches() -> Iterator[NDArray[np.uint8]]:
-        return (some.pixels for some in decoded(dataset, network, positions, BATCH, device))
+        return (some.pixels for some in decode_positions(dataset, network, positions, BATCH, device))
 
     return ImageStack(what, len(positions), (dataset.manifest.image.size,) * 2, batches)
 
@@ -68,7 +67,7 @@ def latents_stack(
     """What raw latents (n, C, h, w) decode to, as they come."""
 
     def batches() -> Iterator[NDArray[np.uint8]]:
-        return (decode_raw(network, latents, device) for latents in raw())
+        return (decode(network, latents, device) for latents in raw())
 
     return ImageStack(what, count, (size, size), batches)
 
@@ -157,7 +156,7 @@ def open_source_stack(source: str, num: int | None, seed: int, size: int | None,
     rows = list(found.rows())
     rows = [rows[position] for position in chosen_positions(source, len(rows), num, seed)]
     reader = open_reader(found.kind, found.location)
-    notes = list(found.warnings)
+    notes = [warning.text for warning in found.warnings]
     first = _opened(rows[0], reader, size, kind)[0].shape
 
     def batches() -> Iterator[NDArray[np.uint8]]:
@@ -188,15 +187,7 @@ def _ahead(
     rows: list[ImageRow], reader: Reader, size: int | None, kind: str
 ) -> Iterator[tuple[ImageRow, tuple[NDArray[np.uint8], bool]]]:
     """In order; threads open the next ones."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        waiting: deque[tuple[ImageRow, Future[tuple[NDArray[np.uint8], bool]]]] = deque()
-        for row in rows:
-            waiting.append((row, pool.submit(_opened, row, reader, size, kind)))
-            if len(waiting) > BATCH:
-                oldest, opened = waiting.popleft()
-                yield oldest, opened.result()
-        for oldest, opened in waiting:
-            yield oldest, opened.result()
+    return concurrently(lambda row: (row, _opened(row, reader, size, kind)), rows, os.cpu_count(), BATCH)
 
 
 def _opened(row: ImageRow, reader: Reader, size: int | None, kind: str) -> tuple[NDArray[np.uint8], bool]:

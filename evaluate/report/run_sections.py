@@ -7,7 +7,7 @@ from itertools import groupby
 from lvae.evaluate.analysis.sweep import Setting
 from lvae.evaluate.analysis.sweep_figures import setting_in_words, sweep_charts
 from lvae.evaluate.figures.curves import LOSSES, Curve, curve_of, present
-from lvae.evaluate.figures.grids import class_name
+from lvae.evaluate.figures.grids import name_class
 from lvae.evaluate.report.html import Head, Line, Section, charts, facts, figure, folded, missing, pictures, subtitle
 from lvae.evaluate.report.inputs import (
     COLUMNS,
@@ -137,7 +137,7 @@ def _by_class(subject: Subject, setting: Setting) -> list[Line]:
     if subject.rows_by_class:
         for label in sorted({int(label) for label in labels}):
             own = [shot for shot, its in zip(shots, labels, strict=True) if its == label]
-            lines.append(Line(class_name(label, subject.classes), (*own, *(None,) * (COLUMNS - len(own)))))
+            lines.append(Line(name_class(label, subject.classes), (*own, *(None,) * (COLUMNS - len(own)))))
         return lines
     for start in range(0, len(shots), COLUMNS):
         some = shots[start : start + COLUMNS]
@@ -159,7 +159,7 @@ def guidance(subject: Subject) -> Section:
     labels = Dataset.open(subject.samples_of(UNGUIDED)).labels
     lines = []
     for number in range(len(columns[UNGUIDED])):
-        name = class_name(int(labels[number]), subject.classes) if labels[number] >= 0 else f"#{number}"
+        name = name_class(int(labels[number]), subject.classes) if labels[number] >= 0 else f"#{number}"
         lines.append(Line(name, tuple(replace(columns[one][number], caption="") for one in settings)))
     spared = "Means are not guided at 1×1, as in the paper. " if len(subject.config.model.groups) > 1 else ""
     caption = (

@@ -9,6 +9,7 @@ import click
 
 from lvae.actions.output import print_json
 from lvae.encode.devices import choose_device
+from lvae.encode.quality.fidelity import Rounding
 from lvae.evaluate.features.feature_files import StoredFeatures, extract, read_features
 from lvae.evaluate.features.feature_network import FeatureNetwork, open_network
 from lvae.evaluate.features.open import Pictures, image_stack
@@ -80,7 +81,7 @@ def run_decode(
     batch: int,
     device: str,
     precision: str,
-    rounding: decoding.Rounding,
+    rounding: Rounding,
     beside: tuple[str, ...] = (),
     columns: int | None = None,
 ) -> None:
@@ -94,7 +95,7 @@ def run_decode(
     if kind == "grid" and len(positions) > decoding.GRID_LIMIT:
         raise LvaeError("", f"{len(positions)} pictures are too many for one grid", "Give --limit or --indices.")
     network = decoding.load_decoder(dataset, weights)
-    pictures = decoding.decoded(dataset, network, positions, batch, choose_device(device), precision, rounding)
+    pictures = decoding.decode_positions(dataset, network, positions, batch, choose_device(device), precision, rounding)
     with Bar("decoding", len(positions), "pictures") as bar:
         if kind == "npz":
             labelled = dataset.classes is not None
@@ -180,7 +181,7 @@ def _score_reconstructions(
     known = PAIRED_METRICS if network is not None else PAIRED_METRICS[:2]
     names = checked_metrics(wanted, known, "a dataset against its images (rfid needs --features)")
     dataset = Dataset.open(samples[0], asked.split)
-    autoencoder = decoding.load_decoder(dataset, None)
+    autoencoder = decoding.load_decoder(dataset)
     with Bar("comparing", len(dataset) if asked.num is None else asked.num, "pictures") as bar:
         return reconstruction_scores(
             dataset, autoencoder, network, names, asked.num, asked.seed, asked.device, bar.advance
@@ -207,7 +208,7 @@ def _score_pictures(
     beside: list[Any] = []
     if around is not None:
         dataset = Dataset.open(around)
-        decoder = decoding.load_decoder(dataset, None)
+        decoder = decoding.load_decoder(dataset)
         beside = stacks_around(dataset, decoder, stacks[0].count, asked.seed, asked.device)
     total = sum(map(len, stacks)) + (len(pictures) if pictures is not None else 0)
     with Bar("features", total + sum(len(one) for _, _, some in beside for one in some), "images") as bar:

@@ -126,10 +126,10 @@ def decode(
     With --workers or Beam's options after --, workers decode part by part, here or on a cluster, and the same command
     goes on where it was stopped.
     """
-    from lvae.actions import bulk as picture_jobs
+    from lvae.actions import decode as decode_jobs
     from lvae.actions import evaluate as evaluating
 
-    work = picture_jobs.Work(workers, beam_options, shared_path, parts, part_size)
+    work = decode_jobs.Work(workers, beam_options, shared_path, parts, part_size)
     if not work.is_asked_for:
         evaluating.run_decode(latents, out, batch=batch or 16, device=device, beside=beside, columns=columns, **asked)
     elif beside or columns:
@@ -137,7 +137,7 @@ def decode(
     elif batch is not None:
         raise LvaeError("--batch", "workers take 32 pictures at a time", "Leave it out; --part-size is theirs to set.")
     else:
-        picture_jobs.run(latents, out, picture_jobs.decoding_request(latents, out, **asked), device, work)
+        decode_jobs.run(latents, out, decode_jobs.decoding_request(latents, out, **asked), device, work)
 
 
 PICTURES = shared.several(
@@ -268,18 +268,18 @@ def _features(
     beam_options: tuple[str, ...],
     **pictures: Any,
 ) -> None:
-    from lvae.actions import bulk as picture_jobs
+    from lvae.actions import decode as decode_jobs
     from lvae.actions.evaluate import run_features
     from lvae.encode.devices import choose_device
     from lvae.evaluate.features.open import Pictures
 
     if out.suffix != ".npz":
         raise LvaeError(out, "is to be an .npz file", f"Name it {out.name}.npz.")
-    work = picture_jobs.Work(workers, beam_options, shared_path, parts, part_size)
+    work = decode_jobs.Work(workers, beam_options, shared_path, parts, part_size)
     if work.is_asked_for:
         asked = Pictures(device=device, **pictures)
-        request = picture_jobs.features_request(images, features, mode, originals, statistics, asked)
-        picture_jobs.run(images, out, request, device, work)
+        request = decode_jobs.features_request(images, features, mode, originals, statistics, asked)
+        decode_jobs.run(images, out, request, device, work)
         return
     if originals:
         raise LvaeError("", "--originals is for workers", "Give --workers N, or name the images themselves.")

@@ -90,7 +90,7 @@ def busy() -> float:
 
 def receipts(dataset: Path) -> dict[str, int]:
     """Receipt -> time of its last change, in nanoseconds."""
-    return {path.name: path.stat().st_mtime_ns for path in (dataset / "raw").glob("part-*.json")}
+    return {path.name: path.stat().st_mtime_ns for path in (dataset / "raw").glob("*/part-*.json")}
 
 
 def processes_at(dataset: Path, task: str) -> list[int]:

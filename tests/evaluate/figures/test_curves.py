@@ -10,7 +10,7 @@ from PIL import Image
 
 from lvae.evaluate.figures.curves import Curve, line_chart, run_curves, write_curves
 from lvae.evaluate.figures.drawing import COLOURS
-from lvae.evaluate.pictures.inspect import false_colours, picture_grid
+from lvae.evaluate.pictures.inspect import draw_pictures, false_colours
 from lvae.manifests.errors import LvaeError
 
 
@@ -76,7 +76,7 @@ def test_latents_of_any_number_of_channels_become_colours() -> None:
 def test_a_grid_shows_every_picture_whole() -> None:
     pictures = np.stack([np.full((8, 8, 3), 10 * n, np.uint8) for n in range(11)])
     buffer = io.BytesIO()
-    picture_grid(pictures).save(buffer, "png")
+    draw_pictures(pictures).save(buffer, "png")
     found = np.asarray(Image.open(buffer))
     for n in range(11):
         assert (found == 10 * n).all(axis=2).sum() == 96 * 96

@@ -43,7 +43,7 @@ def made(folder: Path, tmp_path: Path, command: str, run: str, *options: str | P
     given = options if any(Path(str(option)).exists() for option in options) else (folder / "dataset", *options)
     lvae(command, folder / run, *given, out, "--arrays", arrays, "--device", "cpu")
     with Image.open(out) as picture:
-        assert picture.width >= 640 and picture.height > 100
+        assert picture.width >= 480 and picture.height > 100
     with np.load(arrays) as file:
         return dict(file)
 

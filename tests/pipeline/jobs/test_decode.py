@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from lvae.cli import main
 from lvae.encode.scenes.make import write_scenes
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.decoded_parts import PARTS, PLAN, finished_pictures, read_pictures_plan, write_picture_part
+from lvae.manifests.parts.decoded_parts import PARTS, PLAN, finished_decode, read_decode_plan, write_decoded_part
 from lvae.manifests.storage.folder import Folder
 from tests.conftest import SMALL_KL
 from tests.pipeline.faults import kill, start, wait_for
@@ -89,10 +89,10 @@ def test_a_finished_part_is_not_made_again_and_a_damaged_one_is(dataset: Path, r
     kill([job.pid])
     job.communicate()
     folder = Folder(parts)
-    plan = read_pictures_plan(folder)
+    plan = read_decode_plan(folder)
     assert plan is not None
-    first, second = [part for part in range(plan.parts) if finished_pictures(folder, plan, part)][:2]
-    flipped = parts / str(finished_pictures(folder, plan, second).files["pixels"].path)  # type: ignore[union-attr]
+    first, second = [part for part in range(plan.parts) if finished_decode(folder, plan, part)][:2]
+    flipped = parts / str(finished_decode(folder, plan, second).files["pixels"].path)  # type: ignore[union-attr]
     before = receipts(parts)[first].stat().st_mtime_ns
     with flipped.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
@@ -195,11 +195,11 @@ def test_two_unlike_attempts_at_one_part_leave_a_consistent_one(dataset: Path, t
     kill([job.pid])
     job.communicate()
     folder = Folder(parts)
-    plan = read_pictures_plan(folder)
+    plan = read_decode_plan(folder)
     assert plan is not None
-    write_picture_part(folder, plan, 0, {"pixels": b"one", "labels": b"1"})
-    write_picture_part(folder, plan, 0, {"pixels": b"other", "labels": b"2"})
-    receipt = finished_pictures(folder, plan, 0)
+    write_decoded_part(folder, plan, 0, {"pixels": b"one", "labels": b"1"})
+    write_decoded_part(folder, plan, 0, {"pixels": b"other", "labels": b"2"})
+    receipt = finished_decode(folder, plan, 0)
     assert receipt is not None
     assert [folder.read(receipt.files[what].path) for what in ("pixels", "labels")] == [b"other", b"2"]
 

@@ -156,7 +156,7 @@ def test_damage_is_mended_by_the_same_command(scenes: Path, encoded: dict[str, P
     for name in (
         next(name for name in right if name.endswith(".npy")),
         next(name for name in right if "/latents/c/" in name),
-        "raw/part-000003.json",
+        "raw/000000/part-000003.json",
         "manifest.json",
         "rows/000000.parquet",
     ):
@@ -194,7 +194,7 @@ def test_moments_are_stored_and_their_statistics_obey_the_law_of_total_variance(
 
 def test_raw_parts_are_dropped_once_the_shards_are_verified(scenes: Path, tmp_path: Path) -> None:
     encode(scenes, tmp_path / "out", "pixels", "--drop-raw")
-    assert not list((tmp_path / "out/raw").glob("*.npy"))
+    assert not list((tmp_path / "out/raw").glob("*/*.npy"))
     lvae("verify", "--deep", tmp_path / "out")
     lvae("stats", "--check", tmp_path / "out")
     assert "dropped" in lvae("shard", tmp_path / "out", "--dtype", "float32", check=1).stderr
@@ -215,7 +215,7 @@ def test_what_a_scan_set_is_inherited(scenes: Path, tmp_path: Path) -> None:
     lvae("encode", scenes, tmp_path / "out", "--size", "32", *NETWORKS["pixels"])
     manifest = json.loads((tmp_path / "out/manifest.json").read_bytes())
     assert manifest["counts"]["images"] == 20
-    assert len(list((tmp_path / "out/raw").glob("*.json"))) == 3
+    assert len(list((tmp_path / "out/raw").glob("*/*.json"))) == 3
 
 
 def test_a_batch_that_nothing_was_encoded_with_binds_nobody(scenes: Path, tmp_path: Path) -> None:

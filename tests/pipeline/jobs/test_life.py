@@ -32,7 +32,7 @@ def raw_by_key(root: Path) -> dict[str, NDArray[np.float32]]:
     """Key -> the raw latents of an image and its mirror, from raw parts, receipts and rows alone."""
     found = {}
     keys = [key for path in sorted((root / "rows").iterdir()) for key in pq.read_table(path)["key"].to_pylist()]
-    for path in sorted((root / "raw").glob("*.json")):
+    for path in sorted((root / "raw").glob("*/*.json")):
         receipt = json.loads(path.read_bytes())
         rejected = {rejection["row"] for rejection in receipt["rejected"]}
         rows = range(receipt["first_row"], receipt["first_row"] + receipt["rows"])
@@ -103,7 +103,7 @@ def test_new_images_in_the_same_folder_are_added(scenes: Path, at_once: Path, tm
     images = images_of(scenes)
     source, dataset = put(scenes, images[::2], tmp_path / "photos"), tmp_path / "dataset"
     encode(source, dataset, "--split", "val=20%")
-    before = {path: path.stat().st_mtime_ns for path in (dataset / "raw").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (dataset / "raw").glob("*/*")}
     put(scenes, images, source)  # also touches the old ones, whose bytes are compared
     assert "--append" in encode(source, dataset, check=1)
     rehearsed = lvae(
@@ -113,7 +113,7 @@ def test_new_images_in_the_same_folder_are_added(scenes: Path, at_once: Path, tm
     assert (shown["images"], shown["images_to_encode"]) == (48, 24)
     assert "24 new images" in encode(source, dataset, "--append")
     same_as_at_once(dataset, at_once)
-    assert before.items() <= {path: path.stat().st_mtime_ns for path in (dataset / "raw").iterdir()}.items()
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in (dataset / "raw").glob("*/*")}.items()
     assert "nothing is new" in encode(source, dataset, "--append")
     encode(source, dataset)
     same_as_at_once(dataset, at_once)
@@ -128,7 +128,7 @@ def test_new_images_from_another_source_are_added(halves: tuple[Path, Path], at_
     same_as_at_once(dataset, at_once)
     encode(halves[0], dataset)  # either source is one of this dataset's
     encode(tmp_path / "second.zip", dataset)
-    next((dataset / "raw").glob("part-000007.*.npy")).unlink()
+    next((dataset / "raw").glob("*/part-000007.*.npy")).unlink()
     assert str(tmp_path / "second.zip") in lvae("verify", dataset, check=1).stdout
     encode(tmp_path / "second.zip", dataset)
     same_as_at_once(dataset, at_once)
@@ -236,7 +236,7 @@ def test_a_class_and_keys_are_removed(erase: bool, scenes: Path, at_once: Path, 
     same_as_at_once(dataset, tmp_path / "right")
     # The source may lose them too: what is erased is neither missed nor encoded again.
     source = put(scenes, left, tmp_path / "source")
-    for path in sorted((dataset / "raw").glob("*.json"))[:3]:
+    for path in sorted((dataset / "raw").glob("*/*.json"))[:3]:
         path.unlink()
     encode(source, dataset)
     same_as_at_once(dataset, tmp_path / "right")

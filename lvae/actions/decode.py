@@ -8,6 +8,7 @@ import click
 
 from lvae.actions import engines
 from lvae.actions.evaluate import format_of
+from lvae.encode.quality.fidelity import Rounding
 from lvae.evaluate.features.feature_network import open_network
 from lvae.evaluate.features.open import Pictures
 from lvae.evaluate.inception import Mode
@@ -16,8 +17,8 @@ from lvae.evaluate.pictures.streams import chosen_positions
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import is_dataset
-from lvae.pipeline.jobs import decode as pictures
-from lvae.pipeline.jobs.decode import PicturesRequest
+from lvae.pipeline.jobs import decode as decode_job
+from lvae.pipeline.jobs.decode import DecodeRequest
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,13 @@ class Work:
         return asked
 
 
-def run(latents: str, out: Path, request: PicturesRequest, device: str, work: Work) -> None:
+def run(latents: str, out: Path, request: DecodeRequest, device: str, work: Work) -> None:
     engine = engines.choose(work.beam_options, work.workers)
     devices = engines.devices_for(engine, {"device": device})
     parts = work.parts or f"{out}.parts"
     engine = engines.ready(engine, devices, parts, latents, (latents, parts), work.shared_path)
     request = replace(request, part_size=work.part_size)
-    count = pictures.make(latents, out, parts, request, engine, devices)
+    count = decode_job.make(latents, out, parts, request, engine, devices)
     what = "pictures" if request.kind != "features" else "statistics" if request.statistics else "features"
     click.echo(f"{out}: {count} pictures" if what == "pictures" else f"{out}: {what} of {count} pictures")
 
@@ -61,14 +62,14 @@ def decoding_request(
     indices: str | None,
     limit: int | None,
     precision: Any,
-    rounding: decoding.Rounding,
-) -> PicturesRequest:
+    rounding: Rounding,
+) -> DecodeRequest:
     kind = format_of(out, format_)
     if kind == "grid":
         raise LvaeError(out, "a grid is not made by several workers", "Leave --workers and Beam's options out.")
     there = len(_dataset(latents, split))
     chosen = None if indices is None and limit is None else decoding.positions_of(indices, there, limit)
-    return PicturesRequest(
+    return DecodeRequest(
         kind,
         split,
         positions=None if chosen is None else tuple(chosen.tolist()),
@@ -80,13 +81,13 @@ def decoding_request(
 
 def features_request(
     latents: str, features: Path, mode: Mode, originals: bool, statistics: bool, asked: Pictures
-) -> PicturesRequest:
+) -> DecodeRequest:
     if asked.size is not None:
         raise LvaeError("--size", "pictures of a dataset have its size", "Leave it out.")
     there = len(_dataset(latents, asked.split))
     name = open_network(features, mode).name  # refuses what is no network, before any worker has to
     chosen = None if asked.num is None else chosen_positions(latents, there, asked.num, asked.seed)
-    return PicturesRequest(
+    return DecodeRequest(
         "features",
         asked.split,
         of="originals" if originals else "latents",
@@ -98,6 +99,6 @@ def features_request(
 
 
 def _dataset(latents: str, split: str) -> Dataset:
-    if "://" not in latents and not is_dataset(latents):
+    if not is_dataset(latents):
         raise LvaeError(latents, "workers take datasets and samples alone", "Leave --workers and Beam's options out.")
     return Dataset.open(latents, split)
