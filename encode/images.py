@@ -9,8 +9,8 @@ What a picture is, is decided by its first bytes, never by a name. Rules that a 
   nothing says which of them is white.
 - ICC profiles of RGB pictures are ignored, as ADM and LDM do, so that crops equal theirs pixel for pixel; a broken
   profile harms nothing. CMYK goes through Pillow's plain conversion, Lab through littlecms to sRGB.
-- Text, profiles, EXIF and XMP never cost a picture, whatever their size or state (formats/metadata.py). TIFFs that
-  Pillow misreads or does not know are decoded by formats/tiff.py. A feature that nothing here reads is rejected as "not
+- Text, profiles, EXIF and XMP never cost a picture, whatever their size or state (files/metadata.py). TIFFs that
+  Pillow misreads or does not know are decoded by files/tiff.py. A feature that nothing here reads is rejected as "not
   supported", never as damage.
 - A picture of more than MAX_PIXELS is refused on its header. A truncated one is refused: never a half-grey picture.
 
@@ -37,9 +37,9 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from lvae.encode.formats.metadata import Metadata, orientation_in_xmp, pixels_alone
-from lvae.encode.formats.rejection import MAX_PIXELS, ImageRejected
-from lvae.encode.formats.tiff import open_tiff
+from lvae.encode.files.metadata import Metadata, orientation_in_xmp, pixels_alone
+from lvae.encode.files.rejection import MAX_PIXELS, ImageRejected
+from lvae.encode.files.tiff import open_tiff
 
 __all__ = ["MAX_PIXELS", "ImageRejected", "is_image", "open_image"]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lvae.encode.images import ImageRejected, open_image
-from tests.encode.formats.tiff_files import RAMP, TRUTH, Tiff, write
+from tests.encode.files.tiff_files import RAMP, TRUTH, Tiff, write
 
 DEPTHS = [(1, "u"), (2, "u"), (4, "u"), (8, "u"), (12, "u"), (16, "u"), (16, "f"), (32, "f"), (64, "f")]
 PACKED = [(1, 1), (8, 1), (8, 2), (5, 1), (5, 2), (32773, 1)]

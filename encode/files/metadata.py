@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lvae.encode.formats.rejection import ImageRejected
+from lvae.encode.files.rejection import ImageRejected
 
 MAX_INFLATED = 8 << 20  # bytes of the one compressed text that says which side is up
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"

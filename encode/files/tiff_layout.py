@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass
 
-from lvae.encode.formats.rejection import MAX_PIXELS, ImageRejected
+from lvae.encode.files.rejection import MAX_PIXELS, ImageRejected
 
 NOT_SUPPORTED = "is not supported: convert the picture to 8-bit RGB"
 

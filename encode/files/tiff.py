@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL.Image import Image, fromarray, frombytes
 from PIL.TiffImagePlugin import TiffImageFile
 
-from lvae.encode.formats.metadata import orientation_in_xmp
-from lvae.encode.formats.rejection import MAX_PIXELS, ImageRejected
-from lvae.encode.formats.tiff_layout import (
+from lvae.encode.files.metadata import orientation_in_xmp
+from lvae.encode.files.rejection import MAX_PIXELS, ImageRejected
+from lvae.encode.files.tiff_layout import (
     BITS,
     COLOUR_MAP,
     COLOURS,
