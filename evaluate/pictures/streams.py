@@ -91,7 +91,7 @@ def open_source_stack(source: str, num: int | None, seed: int, size: int | None,
     rows = list(found.rows())
     rows = [rows[position] for position in chosen_positions(source, len(rows), num, seed)]
     reader = open_reader(found.kind, found.location)
-    notes = list(found.warnings)
+    notes = [warning.text for warning in found.warnings]
 
     def open_row(row: ImageRow) -> tuple[NDArray[np.uint8], bool]:
         return _open(source, row, reader, size, kind)

@@ -9,7 +9,7 @@ from lvae.encode.devices import choose_device
 from lvae.evaluate.analysis import neighbours as near
 from lvae.evaluate.analysis.neighbours import Queries, is_run
 from lvae.evaluate.analysis.sweep import SWEEP, Scoring, Sweep, numbers, samples_at, settings_of, sweep
-from lvae.evaluate.analysis.sweep_figures import picture_grid, score_figure, sweep_pictures, table
+from lvae.evaluate.analysis.sweep_figures import draw_scores, picture_grid, sweep_pictures, table
 from lvae.evaluate.analysis.sweep_scoring import FeatureScoring, LatentScoring
 from lvae.evaluate.features.feature_network import file_sha256, open_network
 from lvae.evaluate.features.open import PictureChoice, open_path, open_pictures
@@ -78,7 +78,7 @@ def run_sweep(
                 found = sweep_pictures(out, record, load_decoder(samples, None, run), pictures, bar.advance)
             write_whole(out / "sweep.png", png(picture_grid(out, record, found)))
             if record.metrics:
-                write_whole(out / "scores.png", png(score_figure(record)))
+                write_whole(out / "scores.png", draw_scores(record))
     finally:
         on.close()
     if as_json:

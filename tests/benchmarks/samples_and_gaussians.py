@@ -13,7 +13,7 @@ import torch
 
 from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.pictures.decode import decode, load_decoder
-from lvae.evaluate.pictures.inspect import picture_grid
+from lvae.evaluate.pictures.inspect import draw_pictures
 from lvae.manifests.dataset import Dataset
 from lvae.train.network.noise import draw_noise
 from lvae.train.runs.run import latest_checkpoint, load_model
@@ -44,7 +44,7 @@ def main(run: str, dataset_name: str, out: str) -> None:
             seeds = [1000 * (label or 0) + number for number in range(EACH)]
             samples = model.sample(EACH, labels, draw_noise(model.config, seeds)).numpy()
             rows += [real[:EACH], samples, gaussian(real, EACH, generator)]
-    Path(out).write_bytes(png(picture_grid(decode(network, dataset.denormalize(np.concatenate(rows))), 3 * EACH)))
+    Path(out).write_bytes(png(draw_pictures(decode(network, dataset.denormalize(np.concatenate(rows))), 3 * EACH)))
     print(f"{out}: {EACH} each of photographs decoded, samples at update {latest_checkpoint(run).step}, Gaussian draws")
 
 

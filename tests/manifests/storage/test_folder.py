@@ -87,7 +87,7 @@ def test_two_files_can_be_written_at_once(tmp_path: Path) -> None:
 
 KILLED = """
 import os, sys
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 with Folder(sys.argv[1]).writer() as unfinished:
     unfinished.file.write(bytes(10**6))
     print("half", flush=True)

@@ -20,7 +20,7 @@ from lvae.manifests.storage.object_store import RemoteFolder
 HOLD = """
 import sys, time
 from lvae.manifests.storage.locks import writing
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 with writing(Folder(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
