@@ -1,9 +1,7 @@
 """encode_part: the rows of one part -> raw latents -> a raw file and a receipt. Knows nothing of who asks for it."""
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +11,7 @@ from lvae.encode.crops import crop
 from lvae.encode.encoder import Encoder
 from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.sources.base import Reader, read_bytes
+from lvae.manifests.concurrency import concurrently
 from lvae.manifests.parts.plan import ImageSettings, Plan
 from lvae.manifests.parts.receipts import Receipt, Rejection, finished, write_part
 from lvae.manifests.parts.rows import ImageRow, RowReader
@@ -72,7 +71,7 @@ def encode_part(
         pending.clear()
         progress(done)
 
-    for number, opened in _opened(rows, reader, encoding.image, encoder.ahead * encoding.batch):
+    for number, opened in _open_rows(rows, reader, encoding.image, encoder.ahead * encoding.batch):
         content.update(opened.content)
         done += 1
         if opened.reason is not None:
@@ -91,23 +90,15 @@ def encode_part(
     return write_part(folder, plan, part, raw[:stored], labels[:stored], rejected, content_sha256)
 
 
-def _opened(
+def _open_rows(
     rows: list[tuple[int, ImageRow]], reader: Reader, image: ImageSettings, ahead: int
 ) -> Iterator[tuple[int, Opened]]:
-    """The rows' images in order, opened on demand, or by threads up to `ahead` images before they are asked for."""
-    if not ahead:
-        for number, row in rows:
-            yield number, open_row(row, reader, image)
-        return
-    with ThreadPoolExecutor() as pool:
-        waiting: deque[tuple[int, Future[Opened]]] = deque()
-        for number, row in rows:
-            waiting.append((number, pool.submit(open_row, row, reader, image)))
-            if len(waiting) > ahead:
-                number, oldest = waiting.popleft()
-                yield number, oldest.result()
-        for number, opened in waiting:
-            yield number, opened.result()
+    """Open the rows' images in order, on demand, or by threads up to `ahead` images before they are asked for."""
+
+    def open_one(numbered: tuple[int, ImageRow]) -> tuple[int, Opened]:
+        return numbered[0], open_row(numbered[1], reader, image)
+
+    return concurrently(open_one, rows, lanes=None, ahead=ahead) if ahead else map(open_one, rows)
 
 
 def open_row(row: ImageRow, reader: Reader, image: ImageSettings) -> Opened:

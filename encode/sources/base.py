@@ -1,6 +1,5 @@
 """What every source of images offers: its rows, and a reader of their bytes."""
 
-import time
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -8,6 +7,7 @@ from lvae.encode.files import locations as places
 from lvae.encode.files.locations import Seen
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
+from lvae.manifests.storage.retry import ANSWERS, retry
 
 
 class Source(Protocol):
@@ -57,22 +57,13 @@ READ_DELAYS = (0.5, 2.0, 8.0)  # seconds before each further try at bytes that c
 
 def read_bytes(row: ImageRow, reader: Reader) -> bytes:
     """The bytes of an image, with a few patient tries. A file that is gone or shorter than listed is not waited for."""
-    for delay in (*READ_DELAYS, None):
-        try:
-            data = reader.read(row)
-        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
-            raise LvaeError(
-                row.key, f"cannot be read any more ({error.strerror})", "Restore it, or scan anew."
-            ) from error
-        except OSError:
-            if delay is None:
-                raise
-            time.sleep(delay)
-        else:
-            if len(data) != row.length and row.offset >= 0:
-                raise LvaeError(row.key, f"has {len(data)} bytes, and had {row.length} when it was listed")
-            return data
-    raise AssertionError("unreachable")
+    try:
+        data = retry(lambda: reader.read(row), READ_DELAYS, where=row.key)
+    except ANSWERS as error:
+        raise LvaeError(row.key, f"cannot be read any more ({error.strerror})", "Restore it, or scan anew.") from error
+    if len(data) != row.length and row.offset >= 0:
+        raise LvaeError(row.key, f"has {len(data)} bytes, and had {row.length} when it was listed")
+    return data
 
 
 class Notes:

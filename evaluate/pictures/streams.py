@@ -2,9 +2,7 @@
 
 import os
 import zipfile
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from lvae.encode.networks.base import Autoencoder
 from lvae.encode.sources.base import Reader, read_bytes
 from lvae.encode.sources.open import open_reader, open_source
 from lvae.evaluate.pictures.decode import decode_raw, decoded
+from lvae.manifests.concurrency import concurrently
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
@@ -188,15 +187,7 @@ def _ahead(
     rows: list[ImageRow], reader: Reader, size: int | None, kind: str
 ) -> Iterator[tuple[ImageRow, tuple[NDArray[np.uint8], bool]]]:
     """In order; threads open the next ones."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        waiting: deque[tuple[ImageRow, Future[tuple[NDArray[np.uint8], bool]]]] = deque()
-        for row in rows:
-            waiting.append((row, pool.submit(_opened, row, reader, size, kind)))
-            if len(waiting) > BATCH:
-                oldest, opened = waiting.popleft()
-                yield oldest, opened.result()
-        for oldest, opened in waiting:
-            yield oldest, opened.result()
+    return concurrently(lambda row: (row, _opened(row, reader, size, kind)), rows, os.cpu_count(), BATCH)
 
 
 def _opened(row: ImageRow, reader: Reader, size: int | None, kind: str) -> tuple[NDArray[np.uint8], bool]:

@@ -7,28 +7,24 @@ depends on a listing. Credentials and endpoints are those of the environment, as
 
 import errno
 import hashlib
-import logging
 import os
-import random
 import shutil
 import tempfile
 import threading
-import time
 import uuid
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
 
+from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import CHUNK_BYTES, FileRecord, Folder, Unfinished, full_disk_named
-
-logger = logging.getLogger(__name__)
+from lvae.manifests.storage.retry import retry
 
 DELAYS = (0.5, 2.0, 8.0)  # seconds before each further try, give or take a half
 FETCHED_BYTES = 4 << 30  # kept on this machine, about: what was fetched first goes first
@@ -73,7 +69,8 @@ class RemoteFolder(Folder):
 
     def _asked(self, name: str, call: Callable[..., T], *arguments: Any, **more: Any) -> T:
         """What the store says, after a few patient tries. FileNotFoundError at once; LvaeError where it refuses."""
-        for delay in (*DELAYS, None):
+
+        def ask() -> T:
             try:
                 return call(*arguments, **more)
             except (FileNotFoundError, FileExistsError):
@@ -87,11 +84,9 @@ class RemoteFolder(Folder):
                     ) from error
                 if isinstance(error, TypeError | AttributeError | NameError | AssertionError):
                     raise  # a bug, not the storage
-                if delay is None:
-                    raise OSError(errno.EIO, _first_line(error), self.place(name)) from error
-                logger.info("%s: %s; tried again in %s s", self.place(name), error, delay)
-                time.sleep(delay * random.uniform(0.5, 1.5))
-        raise AssertionError("unreachable")
+                raise OSError(errno.EIO, _first_line(error), self.place(name)) from error
+
+        return retry(ask, DELAYS, where=self.place(name))
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -173,14 +168,7 @@ class RemoteFolder(Folder):
             yield path.removeprefix(prefix)
 
     def each(self, look: Callable[[T], U], things: Iterable[T]) -> Iterator[U]:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            waiting: deque[Future[U]] = deque()
-            for thing in things:
-                waiting.append(pool.submit(look, thing))
-                if len(waiting) > 2 * AT_ONCE:
-                    yield waiting.popleft().result()
-            for one in waiting:
-                yield one.result()
+        return concurrently(look, things, AT_ONCE)
 
     # --- writing -------------------------------------------------------------------------------------------------
 

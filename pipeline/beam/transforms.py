@@ -27,6 +27,7 @@ from lvae.manifests.parts.receipts import finished
 from lvae.manifests.parts.timings import Timing, write_timing
 from lvae.manifests.storage.folder import FULL, Folder
 from lvae.manifests.storage.open import folder_at
+from lvae.manifests.storage.retry import retry
 from lvae.manifests.views.gather import write_shard
 from lvae.manifests.views.view import read_view
 from lvae.pipeline.beam.worker_check import other_package
@@ -176,27 +177,28 @@ def _folder(dataset: str, attempt: str) -> Folder:
 
 @lru_cache(maxsize=1)
 def _plan(dataset: str, sha256: str) -> Plan:
-    return _submitted(read_plan, dataset, sha256)
+    return _read_submitted(read_plan, dataset, sha256)
 
 
 @lru_cache(maxsize=1)
 def _pictures_plan(folder: str, sha256: str) -> PicturesPlan:
-    return _submitted(read_pictures_plan, folder, sha256)
+    return _read_submitted(read_pictures_plan, folder, sha256)
 
 
-def _submitted(read: Callable[[Folder], T | None], dataset: str, sha256: str) -> T:
-    """The plan that the command submitted, as this worker sees it: at once, or after a few patient looks."""
-    for delay in (*SHARING_DELAYS, None):
+def _read_submitted(read: Callable[[Folder], T | None], dataset: str, sha256: str) -> T:
+    """Read the plan that the command submitted: at once, or after a few patient looks."""
+
+    def look() -> T:
         plan = read(folder_at(dataset))
         if plan is not None and records.sha256_of(plan) == sha256:
             return plan
-        if delay is not None:
-            time.sleep(delay)
-    raise LvaeError(
-        dataset,
-        f"a worker on {os.uname().nodename} does not see the plan that was submitted",
-        "Name a dataset on storage that all workers share, and give one command at a time.",
-    )
+        raise LvaeError(
+            dataset,
+            f"a worker on {os.uname().nodename} does not see the plan that was submitted",
+            "Name a dataset on storage that all workers share, and give one command at a time.",
+        )
+
+    return retry(look, SHARING_DELAYS, may_help=lambda error: isinstance(error, LvaeError), where=dataset)
 
 
 @lru_cache(maxsize=1)

@@ -92,7 +92,7 @@ import sys, threading
 from pathlib import Path
 import torch
 torch.set_num_threads(2)
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 from lvae.manifests.parts.plan import read_plan
 from lvae.encode.autoencoder import load
 from lvae.encode.encoder import Encoder, weights_in
