@@ -32,8 +32,11 @@ class Form:
     pattern: str
     description: str
 
+    def fits(self, value: str) -> bool:
+        return re.fullmatch(self.pattern, value) is not None
+
     def check(self, value: str, where: str) -> None:
-        if re.fullmatch(self.pattern, value) is None:
+        if not self.fits(value):
             raise FormError(where, f"must be {self.description}, not {value!r:.200}", "Do not use these files.")
 
 

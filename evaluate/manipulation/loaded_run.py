@@ -20,6 +20,7 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 from lvae.manifests.statistics import PIXEL_VALUES
+from lvae.manifests.storage.folder import Folder
 from lvae.train.data.batches import clipped
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.noise import draw_noise, noise_shapes
@@ -52,7 +53,7 @@ class Studio:
         config = read_run(run)
         model = load_model(run, "ema" if weights == "ema" else "raw").to(device)
         record = config.dataset.autoencoder
-        places = [] if record.weights_file is None else [run / record.weights_file]
+        places = [] if record.weights_file is None else [Folder(run).local(record.weights_file)]
         network = None
         if record.pixels or decoder is not None or any(place.exists() for place in places):
             network = find_decoder(record, str(run), decoder, places).to(device)

@@ -25,7 +25,7 @@ def take(source: Folder, name: str, target: Folder, new_name: str | None = None)
     make_folder(path.parent)
     make_folder(target.local(wanted).parent)
     try:
-        os.link(source.local(name), path)
+        os.link(source.local(name).resolve(), path)
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise

@@ -193,8 +193,9 @@ class Folder:
 
     def subfolders(self, under: str) -> set[str]:
         """The folders right below, empty ones too; none on an object store, which knows no folders."""
-        path = self.local(under)
-        return set() if self.remote or not path.is_dir() else {one.name for one in path.iterdir() if one.is_dir()}
+        if self.remote or not (path := self.local(under)).is_dir():
+            return set()
+        return {one.name for one in path.iterdir() if one.is_dir()}
 
     @contextmanager
     def writer(self) -> Iterator[Unfinished]:
@@ -218,6 +219,10 @@ class Folder:
         with self.writer() as unfinished:
             unfinished.file.write(data)
             return unfinished.create(name) is not None
+
+    def swap(self, name: str, data: bytes) -> None:
+        """Write the one file that says which others count. LvaeError where another command has done so meanwhile."""
+        self.write(name, data)
 
     def copy(self, source: "Folder", name: str, new_name: str) -> FileRecord:
         """A file of another folder under a name in this one."""

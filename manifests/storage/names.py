@@ -15,8 +15,15 @@ from lvae.manifests.records import Form
 Sha256 = Annotated[str, Form(r"[0-9a-f]{64}", "64 hexadecimal digits")]
 _PART, _LETTER = r"(?!\.\.?(/|\Z))", r"[^/\\\x00-\x1f\x7f]"
 FileName = Annotated[str, Form(rf"{_PART}{_LETTER}+(/{_PART}{_LETTER}+)*", "the name of a file in this folder")]
+FlatName = Annotated[str, Form(r"[\w-]+(\.[\w-]+)*", "the name of a file without folders")]
+WeightsHash = Annotated[str, Form(r"[0-9a-f]{64}|unknown", "64 hexadecimal digits")]
 ViewName = Annotated[str, Form(r"[a-z0-9][a-z0-9-]{0,99}", "small letters, digits and hyphens")]
-SplitName = Annotated[str, Form(r"(?!\d)\w{1,64}", "letters, digits and underscores")]
+_SPLIT = Form(r"(?!\d)\w{1,64}", "at most 64 letters, digits and underscores")
+SplitName = Annotated[str, _SPLIT]
+
+
+def is_split_name(name: str) -> bool:
+    return _SPLIT.fits(name)
 
 
 def check_name(folder: object, name: str) -> str:

@@ -145,7 +145,7 @@ def test_what_vanishes_while_it_is_listed_is_not_listed(littered: tuple[Example,
 KILLED = """
 import os, signal, sys
 from lvae.manifests.publishing.cleaning import clean
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 remove = Folder.remove
 def remove_one(folder, name):
     remove(folder, name)
