@@ -159,4 +159,5 @@ def unfinished_append(folder: Folder) -> int:
 
 
 def is_dataset(path: str) -> bool:
-    return "://" not in path and folder_at(path).exists(MANIFEST)
+    """Whether a dataset lies at a path or URL. Web servers hold sources, never datasets."""
+    return not path.startswith(("http://", "https://")) and folder_at(path).exists(MANIFEST)

@@ -64,7 +64,8 @@ class ZipSource(Notes):
         if isinstance(labels, names.ArchiveFolders):
             for key in found:
                 labels.add(key)
-            self.warnings += labels.remarks
+            for remark in labels.remarks:
+                self.warn("folders", remark)
         self.classes = labels.classes if labels else None
         offsets = self._offsets((members[key] for key in found), size)
         for key, offset in zip(found, offsets, strict=True):

@@ -176,11 +176,11 @@ def _counter(bar: "Bar") -> Callable[[int, int], None]:
 def draw_pairs(pairs: "Sequence[tuple[Pixels, Pixels]]", title: str) -> bytes:
     """A PNG of originals beside reconstructions, with the error of each."""
     from lvae.encode.quality.fidelity import psnr
+    from lvae.evaluate.figures import grids
     from lvae.evaluate.figures.drawing import Captioned, png
-    from lvae.evaluate.figures.grids import pair_grid
 
     shown = [(Captioned(one, "original"), Captioned(other, f"{psnr(one, other):.1f} dB")) for one, other in pairs]
-    return png(pair_grid(shown, title, columns=2 if shown[0][0].pixels.shape[0] > 128 else 4))
+    return png(grids.draw_pairs(title, shown))
 
 
 def _print_fitted(fitted: "Fitted") -> None:

@@ -19,6 +19,7 @@ from typing import IO, Any, TypeVar
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.names import FileName, Sha256, check_links, check_name
+from lvae.manifests.storage.scratch import remove_abandoned
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -186,10 +187,13 @@ class Folder:
 
     def names(self, under: str = "") -> Iterator[str]:
         """Every file below, in sorted order. What vanishes meanwhile is not there."""
-        below = (Path(top, name) for top, _, names in os.walk(self.local(under)) for name in names)
-        for path in sorted(below):
-            if path.is_file():
-                yield path.relative_to(self.root).as_posix()
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for path in sorted(self.local(under).iterdir()):
+                name = path.relative_to(self.root).as_posix()
+                if path.is_dir() and not path.is_symlink():
+                    yield from self.names(name)
+                elif path.is_file():
+                    yield name
 
     def subfolders(self, under: str) -> set[str]:
         """The folders right below, empty ones too; none on an object store, which knows no folders."""
@@ -248,8 +252,9 @@ class Folder:
                         raise
 
     def sweep(self) -> None:
-        """Remove what killed writers left under .tmp/. For the one holder of the dataset's lock."""
+        """Remove what killed writers left under .tmp/ and on this machine. For the one holder of the dataset's lock."""
         self.remove(TEMPORARY)
+        remove_abandoned()
 
     def free_bytes(self) -> int:
         """Free space where this folder lies or will lie."""

@@ -10,10 +10,8 @@ import errno
 import hashlib
 import os
 import shutil
-import tempfile
 import threading
 import uuid
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from lvae.manifests.storage import conditional
 from lvae.manifests.storage.folder import CHUNK_BYTES, FileRecord, Folder, Unfinished, full_disk_named
 from lvae.manifests.storage.names import check_name
 from lvae.manifests.storage.retry import retry
+from lvae.manifests.storage.scratch import Scratch
 
 DELAYS = (0.5, 2.0, 8.0)  # seconds before each further try, give or take a half
 FETCHED_BYTES = 4 << 30  # kept on this machine, about: what was fetched first goes first
@@ -62,11 +61,10 @@ class RemoteFolder(Folder):
         except ValueError as error:
             raise LvaeError(url, str(error), "Name a path or a URL that fsspec knows.") from error
         self._url = url.rstrip("/")
-        fetched = tempfile.mkdtemp(prefix="lvae-")
-        weakref.finalize(self, shutil.rmtree, fetched, ignore_errors=True)
+        self._scratch = Scratch()
         self._fetching = threading.Lock()
         self._fetched: deque[tuple[Path, int]] = deque()
-        super().__init__(fetched)
+        super().__init__(self._scratch.path)
 
     def __str__(self) -> str:
         return self._url

@@ -5,7 +5,6 @@ Elements are part numbers and shard numbers; what comes out is a receipt, a few 
 
 import fcntl
 import os
-import tempfile
 import threading
 import time
 import traceback
@@ -13,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import apache_beam as beam
@@ -21,13 +19,14 @@ from apache_beam.metrics import Metrics
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.decoded_parts import PicturesPlan, finished_pictures, read_pictures_plan
+from lvae.manifests.parts.decoded_parts import DecodePlan, finished_decode, read_decode_plan
 from lvae.manifests.parts.plan import Plan, read_plan
 from lvae.manifests.parts.receipts import finished
 from lvae.manifests.parts.timings import Timing, write_timing
 from lvae.manifests.storage.folder import FULL, Folder
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.storage.retry import retry
+from lvae.manifests.storage.scratch import shared_folder
 from lvae.manifests.views.gather import write_shard
 from lvae.manifests.views.view import read_view
 from lvae.pipeline.beam.worker_check import other_package
@@ -36,7 +35,7 @@ from lvae.pipeline.progress.reports import Reporter
 if TYPE_CHECKING:
     from lvae.encode.encoder import Encoder
     from lvae.encode.sources.base import Reader
-    from lvae.evaluate.part import PictureMaker
+    from lvae.evaluate.decoded_part import PartDecoder
 
 T = TypeVar("T")
 
@@ -123,11 +122,11 @@ class MakePictures(beam.DoFn):  # type: ignore[misc]
 
     def process(self, part: int) -> Iterator[bytes]:
         with _task(self.job, f"part {part}") as (folder, reporter):
-            plan = _pictures_plan(self.job.dataset, self.job.plan_sha256)
-            receipt = finished_pictures(folder, plan, part)
+            plan = _decode_plan(self.job.dataset, self.job.plan_sha256)
+            receipt = finished_decode(folder, plan, part)
             if receipt is None:
                 with _loading:
-                    maker = _maker(self.job.dataset, self.job.plan_sha256, self.devices)
+                    maker = _part_decoder(self.job.dataset, self.job.plan_sha256, self.devices)
                 receipt = maker.make(part, reporter.working)
         self.pictures.inc(receipt.count)
         yield records.dumps(receipt)
@@ -181,8 +180,8 @@ def _plan(dataset: str, sha256: str) -> Plan:
 
 
 @lru_cache(maxsize=1)
-def _pictures_plan(folder: str, sha256: str) -> PicturesPlan:
-    return _read_submitted(read_pictures_plan, folder, sha256)
+def _decode_plan(folder: str, sha256: str) -> DecodePlan:
+    return _read_submitted(read_decode_plan, folder, sha256)
 
 
 def _read_submitted(read: Callable[[Folder], T | None], dataset: str, sha256: str) -> T:
@@ -220,10 +219,10 @@ def _encoder(dataset: str, plan_sha256: str, devices: tuple[str, ...]) -> "Encod
 
 
 @lru_cache(maxsize=1)
-def _maker(folder: str, plan_sha256: str, devices: tuple[str, ...]) -> "PictureMaker":
-    from lvae.evaluate.part import open_maker
+def _part_decoder(folder: str, plan_sha256: str, devices: tuple[str, ...]) -> "PartDecoder":
+    from lvae.evaluate.decoded_part import open_part_decoder
 
-    return open_maker(folder_at(folder), _pictures_plan(folder, plan_sha256), _claim_device(devices))
+    return open_part_decoder(folder_at(folder), _decode_plan(folder, plan_sha256), _claim_device(devices))
 
 
 @lru_cache(maxsize=1)
@@ -245,7 +244,7 @@ def _claim_device(devices: tuple[str, ...]) -> str:
     if len(found) == 1:
         return found[0]
     for device in found:
-        path = Path(tempfile.gettempdir()) / f"lvae-{os.getuid()}-{device.replace(':', '-')}.lock"
+        path = shared_folder() / f"lvae-{os.getuid()}-{device.replace(':', '-')}.lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
