@@ -10,6 +10,7 @@ from lvae.manifests.parts import erasure
 from lvae.manifests.parts.plan import PLAN, Plan, read_plan_if_whole, write_plan
 from lvae.manifests.parts.receipts import beyond, finished, orphans, receipt_name, receipts
 from lvae.manifests.publishing.publish import drop_raw, write_rejected
+from lvae.manifests.records import FormError
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.open import folder_at
@@ -95,6 +96,8 @@ def _existing(folder: Folder) -> tuple[Manifest | None, list[Fault] | None]:
     """The manifest of a dataset that was finished before, and its faults, None where it has none."""
     try:
         manifest = read_manifest(folder)
+    except FormError:
+        raise  # no damage: somebody wrote it so
     except LvaeError as error:
         say(f"{error}")
         return None, []
