@@ -141,7 +141,7 @@ def _fit_config(options: dict[str, Any]) -> "FitConfig":
 def _sha256(files: str | None) -> str | None:
     """Of the files' own hashes, since what they hold decides the result."""
     from lvae.manifests.records import sha256_of
-    from lvae.manifests.storage.folder import Folder
+    from lvae.manifests.storage.folder import file_sha256
 
     if files is None:
         return None
@@ -149,7 +149,7 @@ def _sha256(files: str | None) -> str | None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise LvaeError(f"{missing[0]}", "no such file", "Name a file of weights.")
-    return sha256_of([Folder(path.parent).sha256(path.name) for path in paths])
+    return sha256_of([file_sha256(path) for path in paths])
 
 
 def _whole_range(text: str) -> tuple[int, int]:

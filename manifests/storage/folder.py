@@ -49,6 +49,11 @@ class FileRecord:
     sha256: str
 
 
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class HashingFile(io.RawIOBase):
     """A file being written: counts and hashes what passes through."""
 

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage.folder import Folder, flush_folder
+from lvae.manifests.storage.folder import file_sha256, flush_folder
 
 CHECKSUMS, STATE = "checksums.json", "state.json"
 NAME = re.compile(r"step-(\d{8,})")
@@ -267,5 +267,5 @@ def _check(path: Path, file: _File) -> None:
         raise LvaeError(path, "is missing") from error
     if size != file.bytes:
         raise LvaeError(path, f"has {size} bytes instead of {file.bytes}")
-    if Folder(path.parent).sha256(path.name) != file.sha256:
+    if file_sha256(path) != file.sha256:
         raise LvaeError(path, "its bytes are not those that were written (checksum)")
