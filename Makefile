@@ -1,11 +1,17 @@
-# Every target makes its own environment in .venv from setup.cfg and constraints.txt.
+# Every target works in .venv, made from setup.cfg and constraints.txt. PYTHON chooses the interpreter; TORCH_INDEX an index of packages
+# that has the build of torch you want, for example one for CPUs (see README, "Installing").
 
 PYTHON ?= python3
+TORCH_INDEX ?=
 BIN := .venv/bin
+CLUSTER := .venv-cluster/bin/python
 DEMO ?= demo
 DEMO_MINUTES ?= 10
-CLUSTER_JOBS ?= 2
-CLUSTER_TESTS := tests/pipeline/jobs/test_random_faults.py tests/pipeline/jobs/test_clusters.py tests/pipeline/jobs/test_clusters_decode.py tests/pipeline/jobs/test_s3.py
+JOBS ?= 3
+CLUSTER_JOBS ?= 3
+PIP := $(BIN)/python -m pip install --quiet --prefer-binary
+JOB_TESTS := tests/pipeline/jobs
+CLUSTER_TESTS := $(JOB_TESTS)/test_random_faults.py $(JOB_TESTS)/test_clusters.py $(JOB_TESTS)/test_clusters_decode.py $(JOB_TESTS)/test_s3.py
 
 .PHONY: demo test lint types pytest slow faults life fuzz .venv-cluster/wheel test-xla test-cluster faults-cluster bench clean
 
@@ -16,11 +22,12 @@ test: lint types pytest
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --prefer-binary -c constraints.txt -e .
+	$(if $(TORCH_INDEX),$(PIP) -c constraints.txt --index-url $(TORCH_INDEX) torch)
+	$(PIP) -c constraints.txt -e .
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/python -m pip install --quiet --prefer-binary -c constraints.txt -e '.[test]'
+	$(PIP) -c constraints.txt -e '.[test]'
 	touch $@
 
 lint: .venv/installed-test
@@ -31,16 +38,17 @@ types: .venv/installed-test
 	$(BIN)/mypy
 
 pytest: .venv/installed-test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n $(JOBS)
 
+# What takes minutes each: kill -9, stalls, a full disk, bad storage, a dataset's life after its first day, long searches.
 slow: .venv/installed-test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n $(JOBS) -m "slow and not cluster"
 
 faults: .venv/installed-test
-	$(BIN)/python -m pytest -m slow tests/pipeline/jobs/test_faults.py tests/pipeline/jobs/test_storage_faults.py
+	$(BIN)/python -m pytest -n $(JOBS) -m slow $(JOB_TESTS)/test_faults.py $(JOB_TESTS)/test_storage_faults.py
 
 life: .venv/installed-test  # of a dataset after its first day, and the stories of docs/datasets.md
-	$(BIN)/python -m pytest -n 2 -m slow tests/pipeline/jobs/test_life.py tests/test_docs_datasets.py
+	$(BIN)/python -m pytest -n $(JOBS) -m slow $(JOB_TESTS)/test_life.py tests/test_docs_datasets.py
 
 fuzz: .venv/installed-test  # for example make fuzz FUZZ='--minutes 60 --readers zip,tar'
 	$(BIN)/python -m tests.encode.fuzz $(FUZZ)
@@ -55,22 +63,25 @@ fuzz: .venv/installed-test  # for example make fuzz FUZZ='--minutes 60 --readers
 test-xla: .venv-xla/installed
 	PJRT_DEVICE=CPU .venv-xla/bin/python -m pytest -m xla tests/train/test_xla.py
 
-# Workers get the wheel alone, never the source tree.
-.venv-cluster/installed: setup.cfg pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv-cluster
-	.venv-cluster/bin/python -m pip install --quiet --prefer-binary -c constraints.txt '.[dask,s3,test]' 'moto[s3]>=5' flask flask-cors
-	touch $@
+# Workers get the wheel and never the source tree: an environment of its own that borrows .venv's libraries. A path in a .pth file is
+# searched, but the .pth files in it, the one of the editable install among them, are not read.
+.venv-cluster/site: .venv/installed-test
+	rm -rf .venv-cluster
+	$(PYTHON) -m venv --without-pip .venv-cluster
+	$(CLUSTER) -c 'import site; print(site.getsitepackages()[0])' > .venv-cluster/place
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$(cat .venv-cluster/place)/borrowed.pth"
+	mv .venv-cluster/place $@
 
-.venv-cluster/wheel: .venv-cluster/installed
+.venv-cluster/wheel: .venv-cluster/site
 	rm -rf build
-	.venv-cluster/bin/python -m pip install --quiet --no-deps --force-reinstall .
+	$(PIP) --no-deps --upgrade --target "$$(cat .venv-cluster/site)" .
 
-# With random faults, ten seeds of encoding and two of decoding on each of two engines; LVAE_FAULT_SEEDS=100, for more.
+# With random faults, a few seeds on each of two engines; LVAE_FAULT_SEEDS=100, for more.
 test-cluster: .venv-cluster/wheel
-	.venv-cluster/bin/python -m pytest -n $(CLUSTER_JOBS) --dist loadgroup -m "cluster and not slow" $(CLUSTER_TESTS)
+	$(CLUSTER) -m pytest -n $(CLUSTER_JOBS) --dist loadgroup -m "cluster and not slow" $(CLUSTER_TESTS)
 
 faults-cluster: .venv-cluster/wheel
-	.venv-cluster/bin/python -m pytest -n $(CLUSTER_JOBS) --dist loadgroup -m cluster $(CLUSTER_TESTS)
+	LVAE_FAULT_SEEDS=$${LVAE_FAULT_SEEDS:-10} $(CLUSTER) -m pytest -n $(CLUSTER_JOBS) --dist loadgroup -m cluster $(CLUSTER_TESTS)
 
 bench: .venv/installed-test
 	for script in read_shards encode_memory start encoder_speed pipeline_overhead scan; do $(BIN)/python tests/benchmarks/$$script.py; done

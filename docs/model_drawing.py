@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from lvae.evaluate.figures.drawing import COLOURS, FAINT, INK, PAPER, RULE, font, text_size
+from lvae.evaluate.figures.drawing import COLOURS, FAINT, INK, PAPER, RULE, font, measure_text
 
 SCALE = 2  # drawn large, then reduced: smooth arrows
 WIDTH, HEIGHT = 1180, 760
@@ -27,7 +27,7 @@ class Drawing:
     ) -> None:
         lines = text.split("\n")
         for number, line in enumerate(lines):
-            x = at[0] * SCALE - (text_size(line, size * SCALE)[0] / 2 if centred else 0)
+            x = at[0] * SCALE - (measure_text(line, size * SCALE)[0] / 2 if centred else 0)
             y = (at[1] + (number - (len(lines) / 2 if centred else 0)) * (size + 4)) * SCALE
             self._draw.text((x, y), line, colour, font(size * SCALE))
 

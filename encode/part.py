@@ -1,9 +1,7 @@
 """encode_part: the rows of one part -> raw latents -> a raw file and a receipt. Knows nothing of who asks for it."""
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +11,8 @@ from lvae.encode.crops import crop
 from lvae.encode.encoder import Encoder
 from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.sources.base import Reader, read_bytes
+from lvae.manifests.concurrency import concurrently
+from lvae.manifests.parts.phases import NO_PROGRESS, Progress
 from lvae.manifests.parts.plan import ImageSettings, Plan
 from lvae.manifests.parts.receipts import Receipt, Rejection, finished, write_part
 from lvae.manifests.parts.rows import ImageRow, RowReader
@@ -35,14 +35,14 @@ def encode_part(
     part: int,
     encoder: Encoder,
     reader: Reader,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Progress = NO_PROGRESS,
 ) -> Receipt:
     """Encode one part and store it.
 
     Images are opened in row order, each once; those that cannot be used go into the receipt with a reason, as do those
-    that the plan has erased, which are not opened. `progress`
-    is told the number of rows done. Raises OSError where bytes cannot be read at all, now or after a few tries: an
-    outage is not the image's fault and is never written down as one.
+    that the plan has erased, which are not opened. `progress` is told the number of rows done, and what is waited for.
+    Raises OSError where bytes cannot be read at all, now or after a few tries: an outage is not the image's fault and
+    is never written down as one.
     """
     encoding = plan.encoded()
     first, erased = plan.listing.place(part).first_row, plan.erased_rows(part)
@@ -50,7 +50,6 @@ def encode_part(
     rows = [(number, row) for number, row in listed if number not in erased]
     orientations = encoding.image.orientations
     raw = np.empty((len(rows) * orientations, *encoding.raw_shape), encoding.raw_dtype)
-    labels = np.empty(len(raw), np.int32)
     rejected = [Rejection(number, row.key, erased[number]) for number, row in listed if number in erased]
     content = hashlib.sha256()
     stored, done = 0, len(rejected)
@@ -60,6 +59,7 @@ def encode_part(
         nonlocal stored
         if not pending:
             return
+        progress.enter("computing")
         pixels = np.stack([opened.pixels for _, opened in pending if opened.pixels is not None])
         latents = encoder.encode(pixels, [opened.row.key for _, opened in pending])
         for (number, opened), both in zip(pending, latents, strict=True):
@@ -67,12 +67,13 @@ def encode_part(
                 rejected.append(Rejection(number, opened.row.key, "the network's output is not finite"))
                 continue
             raw[stored : stored + orientations] = both
-            labels[stored : stored + orientations] = opened.row.label
             stored += orientations
         pending.clear()
-        progress(done)
+        progress.working(done)
+        progress.enter("reading")
 
-    for number, opened in _opened(rows, reader, encoding.image, encoder.ahead * encoding.batch):
+    progress.enter("reading")
+    for number, opened in _open_rows(rows, reader, encoding.image, encoder.ahead * encoding.batch):
         content.update(opened.content)
         done += 1
         if opened.reason is not None:
@@ -82,32 +83,25 @@ def encode_part(
         if len(pending) == encoding.batch:
             flush()
     flush()
-    progress(done)
+    progress.working(done)
+    progress.enter("writing")
     rejected.sort(key=lambda rejection: rejection.row)
     there = finished(folder, plan, part)
     if there is not None:  # another attempt was faster; a job that has ended with it is not touched any more
         return there
     content_sha256 = None if erased else content.hexdigest()
-    return write_part(folder, plan, part, raw[:stored], labels[:stored], rejected, content_sha256)
+    return write_part(folder, plan, part, raw[:stored], rejected, content_sha256)
 
 
-def _opened(
+def _open_rows(
     rows: list[tuple[int, ImageRow]], reader: Reader, image: ImageSettings, ahead: int
 ) -> Iterator[tuple[int, Opened]]:
-    """The rows' images in order, opened on demand, or by threads up to `ahead` images before they are asked for."""
-    if not ahead:
-        for number, row in rows:
-            yield number, open_row(row, reader, image)
-        return
-    with ThreadPoolExecutor() as pool:
-        waiting: deque[tuple[int, Future[Opened]]] = deque()
-        for number, row in rows:
-            waiting.append((number, pool.submit(open_row, row, reader, image)))
-            if len(waiting) > ahead:
-                number, oldest = waiting.popleft()
-                yield number, oldest.result()
-        for number, opened in waiting:
-            yield number, opened.result()
+    """Open the rows' images in order, on demand, or by threads up to `ahead` images before they are asked for."""
+
+    def open_one(numbered: tuple[int, ImageRow]) -> tuple[int, Opened]:
+        return numbered[0], open_row(numbered[1], reader, image)
+
+    return concurrently(open_one, rows, lanes=None, ahead=ahead) if ahead else map(open_one, rows)
 
 
 def open_row(row: ImageRow, reader: Reader, image: ImageSettings) -> Opened:

@@ -8,17 +8,24 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-CONCURRENT = 32  # requests at a time where many files are looked at
+REQUESTS = 32  # at a time, where many files are looked at
 
 
-def concurrently(call: Callable[[T], R], items: Iterable[T], lanes: int = CONCURRENT) -> Iterator[R]:
-    """The results in order, a few calls at a time: for requests that take long and cost nothing."""
+def concurrently(
+    call: Callable[[T], R], items: Iterable[T], lanes: int | None = REQUESTS, ahead: int | None = None
+) -> Iterator[R]:
+    """Yield call(item) for every item, in order; threads work on the next ones meanwhile.
+
+    lanes: threads, None for as many as suit the processor. ahead: items begun before the oldest result is waited for.
+    What has not begun when the caller stops is not begun any more.
+    """
+    ahead = 2 * (lanes or REQUESTS) if ahead is None else ahead
     with ThreadPoolExecutor(lanes) as pool:
         waiting: deque[Future[R]] = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(call, item))
-                if len(waiting) > 2 * lanes:
+                if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

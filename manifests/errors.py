@@ -20,13 +20,14 @@ class LvaeError(Exception):
         text = f"{self.where}: {problem}" if self.where else problem
         if not text.endswith((".", "?", "!")):
             text += "."
-        super().__init__(_one_line(f"{text} {advice}" if advice else text))
+        super().__init__(one_line(f"{text} {advice}" if advice else text))
 
     def __reduce__(self) -> tuple[type["LvaeError"], tuple[str, str, str]]:
         return type(self), (self.where, self.problem, self.advice)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A text without anything that would drive a terminal or break a line, cut where it is very long."""
     line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 

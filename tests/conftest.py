@@ -1,12 +1,17 @@
-"""What several test files need: little worlds, little datasets, and running the command as a user would."""
+"""What several test files need: drawn images, small datasets, and running the command as a user would."""
 
+import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 # Before torch and numpy are loaded, here and in processes that tests start: several processes with a thread a core each
 # wait for one another most of the time.
@@ -23,23 +28,51 @@ SMALL_KL = (
 )
 
 
-def lvae(
+def lvae(*arguments: str | Path, check: int | None = 0, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run `lvae` in this process; the exit code must be `check`."""
+    from lvae.cli import main
+
+    words = [str(argument) for argument in arguments]
+    with contextlib.chdir(cwd or Path.cwd()):
+        result = CliRunner().invoke(main, words, prog_name="lvae")
+    stderr = result.stderr
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        stderr += "".join(traceback.format_exception(result.exception))
+    return _checked(subprocess.CompletedProcess(words, result.exit_code, result.stdout, stderr), check)
+
+
+def lvae_process(
     *arguments: str | Path, check: int | None = 0, cwd: Path | None = None, patience: float = 240
-) -> subprocess.CompletedProcess[str]:
+) -> "subprocess.CompletedProcess[str]":
     """Run `lvae` in a process of its own; the exit code must be `check`. patience: in seconds."""
     command = [sys.executable, "-m", "lvae", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=patience)
+    return _checked(subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=patience), check)
+
+
+def _checked(done: "subprocess.CompletedProcess[str]", check: int | None) -> "subprocess.CompletedProcess[str]":
     if check is not None:
         assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
 
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that all test processes share and nobody writes to: the first one that asks for it makes it."""
+    own = factory.getbasetemp()
+    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, done = root / f"once-{name}", root / f"once-{name}.done"
+    with (root / f"once-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """48 labelled pictures of 32 px in eight class folders."""
-    folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, 48, 32, 0)
-    return folder
+    return make_once(tmp_path_factory, "scenes", lambda folder: write_scenes(folder, 48, 32, 0))
 
 
 @pytest.fixture(scope="session")

@@ -10,23 +10,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.records import require_whole
 
 MAX_WIDTH = 8192  # channels of the widest layer: a description from elsewhere must not exhaust the memory
 MAX_PATCH = 8  # pixels a side of what a tiny autoencoder sees as one place
 MAX_DESCRIPTION_BYTES = 1 << 20
 
 
-def _whole(field: str, value: object, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:
-        wanted = str(least) if least == most else f"a whole number from {least} to {most}"
-        raise LvaeError("", f"{field} must be {wanted}, not {shown(value)}")
-
-
 def _wholes(field: str, values: object, least: int, most: int) -> int:
     if not isinstance(values, tuple):
         raise LvaeError("", f"{field} must be a list of whole numbers, not {shown(values)}")
     for value in values:
-        _whole(f"every entry of {field}", value, least, most)
+        require_whole(f"every entry of {field}", value, least, most)
     return len(values)
 
 
@@ -73,9 +68,9 @@ class LdmSpec:
     def __post_init__(self) -> None:
         if self.kind not in ("kl", "vq"):
             raise LvaeError("", f"kind must be kl or vq, not {shown(self.kind)}")
-        _whole("width", self.width, 1, MAX_WIDTH)
-        _whole("latent_channels", self.latent_channels, 1, 1024)
-        _whole("blocks", self.blocks, 1, 16)
+        require_whole("width", self.width, 1, MAX_WIDTH)
+        require_whole("latent_channels", self.latent_channels, 1, 1024)
+        require_whole("blocks", self.blocks, 1, 16)
         levels = _check_levels(self.multipliers, self.width, least=1)
         for field in ("attention_levels", "decoder_attention_levels"):
             value = getattr(self, field)
@@ -88,9 +83,9 @@ class LdmSpec:
         if not isinstance(self.middle_attention, bool):
             raise LvaeError("", f"middle_attention must be true or false, not {shown(self.middle_attention)}")
         if self.kind == "kl":
-            _whole("codes (of a kl autoencoder)", self.codes, 0, 0)
+            require_whole("codes (of a kl autoencoder)", self.codes, 0, 0)
         else:
-            _whole("codes (of a vq autoencoder)", self.codes, 1, 1 << 20)
+            require_whole("codes (of a vq autoencoder)", self.codes, 1, 1 << 20)
 
     @property
     def decoder_levels(self) -> tuple[int, ...]:
@@ -115,13 +110,13 @@ class TinySpec:
     patch: int = 1
 
     def __post_init__(self) -> None:
-        _whole("latent_channels", self.latent_channels, 1, 1024)
-        _whole("width", self.width, 1, MAX_WIDTH)
-        _whole("blocks", self.blocks, 1, 16)
+        require_whole("latent_channels", self.latent_channels, 1, 1024)
+        require_whole("width", self.width, 1, MAX_WIDTH)
+        require_whole("blocks", self.blocks, 1, 16)
         _check_levels(self.multipliers, self.width, least=2)
         if self.multipliers[0] != 1:
             raise LvaeError("", f"multipliers of a tiny autoencoder must begin with 1, not {self.multipliers[0]}")
-        _whole("patch", self.patch, 1, MAX_PATCH)
+        require_whole("patch", self.patch, 1, MAX_PATCH)
 
     @property
     def widths(self) -> tuple[int, ...]:

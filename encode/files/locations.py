@@ -15,7 +15,7 @@ from typing import IO, Any, TypeVar
 from lvae.encode.files import remote
 from lvae.encode.files.remote import Entry, Status
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage.retry import patiently
+from lvae.manifests.storage.retry import retry
 
 BUFFER_BYTES = 1 << 20
 SEEN_RANGE = 1 << 256
@@ -110,7 +110,7 @@ def plain(url: str, part: str) -> str:
 def status(location: str) -> Status:
     """Raises FileNotFoundError where nothing is, and other OSErrors."""
     if is_url(location):
-        return patiently(remote.status, location)
+        return retry(lambda: remote.status(location), where=location)
 
     found = os.stat(location)  # noqa: PTH116  as in `join`
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
@@ -133,7 +133,8 @@ def exists(location: str) -> bool:
 
 def entries(folder: str) -> list[Entry]:
     """What lies in a URL's folder, sorted by name (by Unicode code point)."""
-    return sorted(patiently(remote.entries, folder), key=lambda entry: (entry.name, entry.status.is_folder))
+    found = retry(lambda: remote.entries(folder), where=folder)
+    return sorted(found, key=lambda entry: (entry.name, entry.status.is_folder))
 
 
 def names_in(folder: str) -> list[str]:
@@ -149,7 +150,7 @@ def open_file(location: str, buffer_bytes: int = BUFFER_BYTES, in_place: bool = 
         return open(location, "rb")
     file = RemoteFile(location)
     if in_place and is_http(location) and file.size > 1:
-        patiently(read_range, location, 1, 1)
+        retry(lambda: read_range(location, 1, 1), where=location)
     return io.BufferedReader(file, buffer_bytes)
 
 
@@ -172,7 +173,7 @@ def read_up_to(location: str, limit: int) -> bytes:
 def first_bytes(location: str, count: int) -> bytes:
     """Of a file, fewer where it is shorter. Raises OSError."""
     if is_url(location):
-        return patiently(remote.read_range, location, 0, count)
+        return retry(lambda: remote.read_range(location, 0, count), where=location)
     with open_file(location) as file:
         return file.read(count)
 
@@ -266,7 +267,9 @@ class RemoteFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         length = max(0, min(len(view), self.size - self._position, remote.PIECE_BYTES))
-        data = patiently(_exactly, self._location, self._position, length) if length else b""
+        if not length:
+            return 0
+        data = retry(lambda: _exactly(self._location, self._position, length), where=self._location)
         view[: len(data)] = data
         self._position += len(data)
         return len(data)

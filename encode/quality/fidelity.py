@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -14,12 +14,14 @@ STABLE = ((0.01 * 255) ** 2, (0.03 * 255) ** 2)  # SSIM's two constants for 8 bi
 LUMA = (0.299, 0.587, 0.114)
 
 Pixels = NDArray[np.uint8]
+Rounding = Literal["nearest", "truncate"]
 
 
-def to_pixels(images: torch.Tensor) -> Pixels:
-    """(B, 3, H, W) in [-1, 1] -> uint8 (B, H, W, 3), clipped and rounded."""
-    rounded = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round()
-    result: Pixels = rounded.to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+def to_pixels(images: torch.Tensor, rounding: Rounding = "nearest") -> Pixels:
+    """(B, 3, H, W) in [-1, 1] -> uint8 (B, H, W, 3), clipped; the nearest level, or cut off as ADM's sampler does."""
+    levels = images.detach().float().clamp(-1, 1).add(1).mul(127.5)
+    whole = (levels.round() if rounding == "nearest" else levels).to("cpu", torch.uint8)
+    result: Pixels = whole.permute(0, 2, 3, 1).contiguous().numpy()
     return result
 
 

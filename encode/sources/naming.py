@@ -6,7 +6,7 @@ begins with a dot, or that a system leaves behind (Thumbs.db, __MACOSX...).
 """
 
 import posixpath
-from typing import Protocol
+from typing import Literal, Protocol
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
@@ -123,8 +123,7 @@ class Labelled(Protocol):
     def classes(self) -> tuple[str, ...] | None: ...
     @property
     def counts(self) -> dict[str, int]: ...
-    @property
-    def warnings(self) -> list[str]: ...
+    def warn(self, kind: Literal["unlabelled"], text: str) -> None: ...
 
 
 ONE = {"lie": "lies", "are": "is", "have": "has"}  # verbs of one image
@@ -141,7 +140,7 @@ def warn_of_unlabelled(source: Labelled, why: str) -> None:
     if unlabelled and source.classes:
         verb, space, rest = why.partition(" ")
         why = f"{ONE.get(verb, verb) if unlabelled == 1 else verb}{space}{rest}"
-        source.warnings.append(f"{counted(unlabelled, 'image')} {why}: unlabelled")
+        source.warn("unlabelled", f"{counted(unlabelled, 'image')} {why}: unlabelled")
 
 
 def no_images(source: str, counts: dict[str, int], hint: str = "") -> LvaeError:

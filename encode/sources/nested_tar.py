@@ -49,7 +49,7 @@ class NestedTarSource(Notes):
         if not images:
             raise names.no_images(self.location, self.counts)
         if beside := self.counts.get(BESIDE, 0):
-            self.warnings.append(f"{counted(beside, 'image')} beside the class tars of {self.location}: left out")
+            self.warn("left out", f"{counted(beside, 'image')} beside the class tars of {self.location}: left out")
 
     def _inner(self, file: IO[bytes]) -> list[Member]:
         inner = []

@@ -95,8 +95,9 @@ class NpzSource(Notes):
         if not pictures.images:
             raise names.no_images(self.location, self.counts)
         if pictures.offset < 0:
-            self.warnings.append(
-                f"{container} is compressed: every worker inflates it from the start. numpy.savez is read in place"
+            self.warn(
+                "slow",
+                f"{container} is compressed: every worker inflates it from the start. numpy.savez is read in place",
             )
         self._largest = UNLABELLED if labels is None else int(labels.max())
         length = len(pictures.header) + pictures.bytes

@@ -113,9 +113,10 @@ class ParquetSource(Notes):
 
     def _warn_of_size(self, name: str, rows: int) -> None:
         if rows > LARGE_GROUP and not self.warnings:
-            self.warnings.append(
+            self.warn(
+                "slow",
                 f"{name} has {rows} rows in a row group, and a row group is read from its start: "
-                "write it again with row_group_size=1000"
+                "write it again with row_group_size=1000",
             )
 
 

@@ -99,7 +99,8 @@ class TarSource(Notes):
         by_tar = folders.classes is None and all(map(CLASS_TAR.fullmatch, self._tars))
         self._classes = tuple(sorted(map(_class_of, self._tars))) if by_tar else folders.classes
         numbers = {name: number for number, name in enumerate(self._classes or ())}
-        self.warnings += folders.remarks
+        for remark in folders.remarks:
+            self.warn("folders", remark)
         for tar in self._tars:
             with self._opened(tar, self.seen) as file:
                 for member in self._members(tar, file, self.counts):

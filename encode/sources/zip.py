@@ -22,7 +22,7 @@ from lvae.encode.sources.random_access import Containers
 from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
-from lvae.manifests.storage.retry import patiently
+from lvae.manifests.storage.retry import retry
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE.TXT, 4.3.7
 LOCAL_MAGIC = b"PK\x03\x04"
@@ -64,7 +64,8 @@ class ZipSource(Notes):
         if isinstance(labels, names.ArchiveFolders):
             for key in found:
                 labels.add(key)
-            self.warnings += labels.remarks
+            for remark in labels.remarks:
+                self.warn("folders", remark)
         self.classes = labels.classes if labels else None
         offsets = self._offsets((members[key] for key in found), size)
         for key, offset in zip(found, offsets, strict=True):
@@ -162,7 +163,7 @@ def data_offset(containers: Containers, info: zipfile.ZipInfo, size: int, path: 
     length = min(LOCAL_HEADER.size + name_bytes, size - info.header_offset)
     header = b""
     if info.header_offset >= 0 and length >= LOCAL_HEADER.size:
-        header = patiently(containers.read_at, path, info.header_offset, length)
+        header = retry(lambda: containers.read_at(path, info.header_offset, length), where=path)
     if header[:4] != LOCAL_MAGIC:
         raise LvaeError(where, f"damaged, no header at byte {info.header_offset}")
     _, _, flags, method, *_, name_length, extra_length = LOCAL_HEADER.unpack(header[: LOCAL_HEADER.size])

@@ -5,9 +5,7 @@ mirrored. Position p lies in epoch p // N, so nothing is dropped and every pictu
 """
 
 import mmap
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from lvae.encode.sources.choose import Chosen, choose, held_out
 from lvae.encode.sources.open import open_reader
 from lvae.encode.training.config import FitConfig
 from lvae.manifests import records
+from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
 from lvae.manifests.seeds import derive, permute
@@ -120,15 +119,8 @@ def _check(index: PictureIndex, source: str, config: FitConfig) -> None:
 def _opened(chosen: Chosen, config: FitConfig) -> Iterator[tuple[ImageRow, NDArray[np.uint8] | str]]:
     """The images in order, reduced, or why not; opened by threads a little ahead."""
     reader = open_reader(chosen.kind, chosen.location)
-    waiting: deque[Future[tuple[ImageRow, NDArray[np.uint8] | str]]] = deque()
     try:
-        with ThreadPoolExecutor() as pool:
-            for row in chosen.rows:
-                waiting.append(pool.submit(_open, row, reader, config))
-                if len(waiting) > AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        yield from concurrently(lambda row: _open(row, reader, config), chosen.rows, lanes=None, ahead=AHEAD)
     finally:
         reader.close()
 

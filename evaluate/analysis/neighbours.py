@@ -12,7 +12,7 @@ from PIL import Image
 
 from lvae.encode.networks.base import Autoencoder
 from lvae.evaluate.figures.drawing import Captioned
-from lvae.evaluate.figures.grids import Block, Row, class_name, grid
+from lvae.evaluate.figures.grids import LARGE, Block, Row, draw_grid, name_class
 from lvae.evaluate.metrics import Points
 from lvae.evaluate.pictures.decode import decode
 from lvae.evaluate.pictures.originals import Originals
@@ -29,7 +29,6 @@ from lvae.manifests.storage.folder import Folder
 from lvae.train.devices.device import Device
 
 READ_ROWS = 1024
-LARGE = 96  # pixels of a side: captions need room
 TYPICAL = 100  # training images whose own nearest neighbour is looked for
 
 Space = Literal["latent", "feature"]
@@ -225,18 +224,18 @@ def neighbour_grid(
         cells += [
             Captioned(picture, caption(one, int(label), names)) for picture, one in zip(pictures, nearest, strict=True)
         ]
-        rows.append(Row(class_name(int(label), names) if label >= 0 else "", tuple(cells)))
+        rows.append(Row(name_class(int(label), names) if label >= 0 else "", tuple(cells)))
     k = len(found.found[0])
     where = "latent space" if found.space == "latent" else "feature space"
     kind = "originals" if from_source else "reconstructions: their originals are not here"
     blocks = [Block("sample", 1), Block(f"nearest of {counted(found.searched, 'training latent')} ({kind})", k)]
     note = f"Samples: {queries.what}.\n{explanation(found)}"
-    return grid(f"Nearest training images in {where}", blocks, rows, note, LARGE), from_source
+    return draw_grid(f"Nearest training images in {where}", blocks, rows, note, LARGE), from_source
 
 
 def caption(one: Neighbour, label: int, names: tuple[str, ...] | None) -> str:
     """The distance, and the class where it is another than the sample's."""
-    other = f" {class_name(one.label, names)}" if one.label not in (label, -1) else ""
+    other = f" {name_class(one.label, names)}" if one.label not in (label, -1) else ""
     return f"{one.distance:.3g}{other}"
 
 
@@ -262,7 +261,7 @@ def as_dict(queries: Queries, dataset: Dataset, found: Neighbours) -> dict[str, 
             {
                 "number": number,
                 "label": int(label),
-                "class": class_name(int(label), names) if label >= 0 else None,
+                "class": name_class(int(label), names) if label >= 0 else None,
                 "neighbours": records.plain(nearest),
             }
             for number, label, nearest in zip(queries.numbers, queries.labels, found.found, strict=True)

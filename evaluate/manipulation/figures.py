@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lvae.evaluate.figures.cells import Cell, cell_grid
-from lvae.evaluate.figures.charts import Shares, shares_chart
+from lvae.evaluate.figures.charts import chart_shares
+from lvae.evaluate.figures.drawing import Captioned
+from lvae.evaluate.figures.grids import LARGE, Block, Row, draw_grid
+from lvae.evaluate.figures.render import render_png
 from lvae.evaluate.manipulation.loaded_run import Studio, Subject
 from lvae.evaluate.manipulation.operations import (
     UNGUIDED,
@@ -96,19 +98,19 @@ def show_traversal(
     found = _stacked(grid)
     pixels = studio.pictures(found)
     columns = len(across.values)
-    rows: list[list[Cell | None]] = [
-        [Cell(one) for one in pixels[start : start + columns]] for start in range(0, len(pixels), columns)
+    rows: list[list[Captioned]] = [
+        [Captioned(one) for one in pixels[start : start + columns]] for start in range(0, len(pixels), columns)
     ]
     values = [float(noise[sweep.group][:, sweep.channel].mean()) for sweep in (across, down)]
     note = f"The sample itself is framed; it has {values[0]:.2f} and {values[1]:.2f} there" + (
         " on average." if max(noise[sweep.group].shape[-1] for sweep in (across, down)) > 1 else "."
     )
-    rows[0].append(Cell(studio.picture(drawn), "the sample", original=True))
+    rows[0].append(Captioned(studio.picture(drawn), "the sample", original=True))
     title = (
         f"Left to right: {_channel(studio, across, rates)}; top to bottom: {_channel(studio, down, rates)}; "
         f"all other noise fixed (seed {seed})" + _of_class(studio, label)
     )
-    picture = cell_grid(
+    picture = _draw_rows(
         rows,
         title,
         f"{note} {_remark(studio)}".strip(),
@@ -175,8 +177,8 @@ def show_interpolation(
         found = _stacked(way)
         everything.append(found)
         captions = ["reconstruction", *(f"{share:.2f}" for share in shares[1:-1]), "reconstruction"]
-        cells = [Cell(one, caption) for one, caption in zip(studio.pictures(found), captions, strict=True)]
-        ends = [Cell(subjects[end].pixels, subjects[end].name, original=True) for end in (first, second)]
+        cells = [Captioned(one, caption) for one, caption in zip(studio.pictures(found), captions, strict=True)]
+        ends = [Captioned(subjects[end].pixels, subjects[end].name, original=True) for end in (first, second)]
         rows.append([ends[0], *cells, ends[1]])
     what = "standardized noise" if space == "noise" else "z"
     way_name = "straight line" if path == "linear" else "arc"
@@ -184,7 +186,7 @@ def show_interpolation(
     note = "Framed: the images. "
     if hierarchical and space == "z":
         note += "Under this hierarchical prior, z between two posteriors may lie where the model never was. "
-    picture = cell_grid(rows, title, f"{note}{_remark(studio)}".strip())
+    picture = _draw_rows(rows, title, f"{note}{_remark(studio)}".strip())
     arrays: Arrays = {
         "latents": np.stack(everything),
         "pixels": np.stack([studio.pictures(found) for found in everything]),
@@ -228,12 +230,12 @@ def show_outpainting(
         given = tuple(times * side for side in (margins.top, margins.left, config.resolution, config.resolution))
         everything.append(found)
         pictures.append(pixels)
-        drawn = [Cell(one, f"draw {draw}" if count > 1 else "", given=given) for draw, one in enumerate(pixels)]
-        rows.append([Cell(subject.pixels, subject.name, original=True), *drawn])
+        drawn = [Captioned(one, f"draw {draw}" if count > 1 else "", given=given) for draw, one in enumerate(pixels)]
+        rows.append([Captioned(subject.pixels, subject.name, original=True), *drawn])
     sides = [f"{value} {name}" for name, value in vars(margins).items() if value]
     title = f"Outpainted by latents: {', '.join(sides) or 'nothing'} (seed {seed}){_guided(guide)}"
     note = "Framed: the images. Lines beside the others: the part whose posterior was given; the rest is drawn. "
-    picture = cell_grid(rows, title, f"{note}{_remark(studio)}".strip())
+    picture = _draw_rows(rows, title, f"{note}{_remark(studio)}".strip())
     arrays: Arrays = {
         "latents": np.stack(everything),
         "pixels": np.stack(pictures),
@@ -271,8 +273,8 @@ def show_depths(
             progress(1)
         found = _stacked(pictures)
         everything.append(found)
-        cells = [Cell(one) for one in studio.pictures(found)]
-        rows.append([Cell(subject.pixels, subject.name, original=True), *cells])
+        cells = [Captioned(one) for one in studio.pictures(found)]
+        rows.append([Captioned(subject.pixels, subject.name, original=True), *cells])
     reached = {total: f"{resolution}x{resolution}" for resolution, total in through}
     resolutions = config.group_resolutions
     columns = ["the image"]
@@ -290,7 +292,7 @@ def show_depths(
     if rates is not None:
         shares = ", ".join(f"{size}x{size} {nats:.0f}" for size, nats in rates.by_resolution.items())
         note += f"Rate by resolution over {rates.images} images, nats: {shares}. "
-    picture = cell_grid(rows, title, f"{note}{_remark(studio)}".strip(), columns)
+    picture = _draw_rows(rows, title, f"{note}{_remark(studio)}".strip(), columns)
     arrays: Arrays = {
         "latents": np.stack(everything),
         "pixels": np.stack([studio.pictures(found) for found in everything]),
@@ -301,24 +303,31 @@ def show_depths(
     return Shown(picture, arrays)
 
 
-def show_rates(measured: Sequence[tuple[str, int, Rates]]) -> Shown:
-    """Nats per resolution, a panel a model: (its name, pixels of its pictures, its rates)."""
-    panels: list[Shares] = []
-    arrays: Arrays = {}
+def draw_rates(measured: Sequence[tuple[str, int, Rates]]) -> bytes:
+    """Nats per resolution as a PNG, a panel a model: (its name, pixels of its pictures, its rates)."""
+    charts = []
     for number, (name, size, rates) in enumerate(measured):
-        shares = rates.by_resolution
-        parts = [f"{resolution}x{resolution}" for resolution in shares]
-        what = f"{name}: {rates.nats:.0f} nats an image of {size} px, over {rates.images} images"
-        panels.append(Shares(what, parts, list(shares.values())))
-        arrays[f"resolutions_{number}"] = np.array(list(shares))
-        arrays[f"nats_{number}"] = np.array(list(shares.values()))
-        arrays[f"nats_per_group_{number}"] = np.array([group.nats for group in rates.groups])
+        title = f"{name}: {rates.nats:.0f} nats an image of {size} px, over {rates.images} images"
+        shares = {side: nats / max(rates.nats, 1e-30) for side, nats in rates.by_resolution.items()}
+        labels = [f"{nats:.1f} nats, {shares[side]:.1%}" for side, nats in rates.by_resolution.items()]
+        charts.append(chart_shares(title, [f"{side}x{side}" for side in shares], list(shares.values()), labels, number))
     note = "Each bar is a share of its own model's rate, so models of different latents can stand beside one another."
-    picture = shares_chart(panels, "Where the nats go: rate by resolution of the groups", note)
-    return Shown(picture, arrays)
+    return render_png(charts, 1, "Where the nats go: rate by resolution of the groups", note)
 
 
 # --- shared by them --------------------------------------------------------------------------------------------------
+
+
+def _draw_rows(
+    rows: Sequence[Sequence[Captioned]],
+    title: str,
+    note: str,
+    columns: Sequence[str] = (),
+    names: Sequence[str] = (),
+) -> Image.Image:
+    block = Block("", max(map(len, rows)), tuple(columns))
+    named = [Row(name, tuple(row)) for name, row in zip(names or [""] * len(rows), rows, strict=True)]
+    return draw_grid(title, [block], named, note, LARGE)
 
 
 def _codes(studio: Studio, subjects: Sequence[Subject], seed: int, mean: bool) -> list[Code]:

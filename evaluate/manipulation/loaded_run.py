@@ -14,12 +14,13 @@ from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.networks.rgb import PixelsAutoencoder
 from lvae.evaluate.manipulation.operations import Code, encode
-from lvae.evaluate.pictures.decode import find_decoder, to_uint8
+from lvae.evaluate.pictures.decode import DecodeSettings, decode, find_decoder
 from lvae.evaluate.pictures.inspect import false_colours
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 from lvae.manifests.statistics import PIXEL_VALUES
+from lvae.manifests.storage.folder import Folder
 from lvae.train.data.batches import clipped
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.noise import draw_noise, noise_shapes
@@ -51,12 +52,8 @@ class Studio:
     def open(cls, run: Path, weights: str = "ema", decoder: str | None = None, device: str = "cpu") -> "Studio":
         config = read_run(run)
         model = load_model(run, "ema" if weights == "ema" else "raw").to(device)
-        record = config.dataset.autoencoder
-        places = [] if record.weights_file is None else [run / record.weights_file]
-        network = None
-        if record.pixels or decoder is not None or any(place.exists() for place in places):
-            network = find_decoder(record, str(run), decoder, places).to(device)
-        return cls(run, config, model, network, device)
+        network = find_decoder(config.dataset.autoencoder, Folder(run), decoder)
+        return cls(run, config, model, None if network is None else network.to(device), device)
 
     @property
     def classes(self) -> int:
@@ -73,10 +70,8 @@ class Studio:
         """Normalized latents (n, d, h, w) -> uint8 (n, H, W, 3), each by itself."""
         if self.network is None:
             return false_colours(latents)
-        raw = torch.from_numpy(self.config.dataset.normalization.denormalize(latents)).to(self.device)
-        with torch.inference_mode():
-            images = torch.cat([self.network.decode(one[None]) for one in raw])
-        return to_uint8(images.float().cpu().numpy(), "nearest")
+        raw = self.config.dataset.normalization.denormalize(latents)
+        return np.concatenate([decode(self.network, one[None], DecodeSettings(self.device)) for one in raw])
 
     def picture(self, latents: Tensor) -> NDArray[np.uint8]:
         """One, (1, d, h, w) -> uint8 (H, W, 3)."""

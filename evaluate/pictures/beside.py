@@ -15,13 +15,12 @@ from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.sources.base import read_bytes
 from lvae.encode.sources.open import open_reader, open_source
 from lvae.evaluate.figures.drawing import Captioned
-from lvae.evaluate.pictures.decode import decoded, load_decoder
+from lvae.evaluate.pictures.decode import decode_positions, load_decoder
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import MANIFEST
+from lvae.manifests.manifest import is_dataset
 from lvae.manifests.parts.plan import ImageSettings
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
-from lvae.manifests.storage.open import folder_at
 
 SPARE = 8  # more pictures than wanted are looked up, for some may turn out to be broken
 
@@ -49,7 +48,7 @@ def beside(
 
     image: the size and crop of the samples. LvaeError where there are no pictures.
     """
-    if "://" not in place and folder_at(place).exists(MANIFEST):
+    if is_dataset(place):
         return _of_dataset(place, image, classes, wanted, in_all)
     return _of_source(place, image, classes, wanted, in_all)
 
@@ -75,7 +74,7 @@ def _of_dataset(
     labels = np.array([own(int(label)) for label in dataset.labels], np.int32)
     found = chosen(labels, wanted, in_all, 0)
     pictures = []
-    for some in decoded(dataset, load_decoder(dataset, None), found, 16):
+    for some in decode_positions(dataset, load_decoder(dataset), found, 16):
         for position, pixels in zip(some.positions, some.pixels, strict=True):
             cut = np.asarray(crop(Image.fromarray(pixels), image.size, _kind(image)))
             pictures.append(Captioned(cut, f"#{position}"))

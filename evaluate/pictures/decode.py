@@ -1,6 +1,6 @@
 """From latents to pixels: a dataset or samples through the decoder they belong to, batch by batch."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,15 +11,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lvae.encode.autoencoder import load, load_file
-from lvae.encode.encoder import weights_in
+from lvae.encode.catalogue.published import DEFAULT, PUBLISHED, architecture_of, shipped_or_fetched
 from lvae.encode.networks.base import Autoencoder
+from lvae.encode.quality.fidelity import Rounding, to_pixels
 from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.pictures.npz import StreamedArray, whole, write_streamed
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import AutoencoderRecord
+from lvae.manifests.statistics import require_finite
+from lvae.manifests.storage.folder import Folder
 
-Rounding = Literal["nearest", "truncate"]
+VERIFY = "Run 'lvae verify --deep' on it."
+DECODE = "Decode in float32, and look whether the decoder is the right one."
 GRID_LIMIT = 1024  # pictures that still make a grid a person can look at
 
 
@@ -32,75 +36,100 @@ class Decoded:
     labels: NDArray[np.int32]
 
 
-def load_decoder(dataset: Dataset, weights: str | None, *elsewhere: Path) -> Autoencoder:
-    """The network that decodes a dataset: from a given file, its own weights/, then those of other folders.
-
-    LvaeError where none has it, and where the weights are another network's.
-    """
-    name = str(dataset.manifest.autoencoder.weights_file)
-    places = [dataset.folder.local(name), *(folder / name for folder in elsewhere)]
-    return find_decoder(dataset.manifest.autoencoder, str(dataset.folder), weights, places)
+def load_decoder(dataset: Dataset, weights: str | None = None, *elsewhere: Path) -> Autoencoder:
+    """Return the network that decodes a dataset, see `find_decoder`; LvaeError where its weights are nowhere."""
+    record = dataset.manifest.autoencoder
+    found = find_decoder(record, dataset.folder, weights, *map(Folder, elsewhere))
+    if found is None:
+        what = "its weights" if record.weights_unknown else f"the weights ({str(record.weights_sha256)[:12]})"
+        raise LvaeError(dataset.folder, f"{what} of {record.name} are not there", "Give --weights FILE.")
+    return found
 
 
 def find_decoder(
-    record: AutoencoderRecord, where: str, weights: str | None = None, places: Sequence[Path] = ()
-) -> Autoencoder:
-    """The network of this record, from a given file, or the first of these places that has it."""
-    if record.pixels:
+    record: AutoencoderRecord, owner: Folder, weights: str | None = None, *elsewhere: Folder
+) -> Autoencoder | None:
+    """Return the network of this record, by fingerprint; None where its weights are nowhere.
+
+    Looked at: the file `weights`, the weights/ of the owner and of other folders, this package, the cache of fetched
+    weights. LvaeError where the file, or what a folder has under this fingerprint, is another network.
+    """
+    if record.weights_file is None:
         return load(record.architecture)
-    found = weights or next((str(place) for place in places if place.exists()), None)
-    if found is None:
-        what = "its weights" if record.weights_unknown else f"the weights ({str(record.weights_sha256)[:12]})"
-        raise LvaeError(where, f"{what} of {record.name} are not there", "Give --weights FILE.")
+    if weights is None:
+        name = record.weights_file
+        folder = next((folder for folder in (owner, *elsewhere) if folder.exists(name)), None)
+        if folder is None:
+            return _find_published(record)
+        weights = str(folder.local(name))
     if record.weights_unknown:
-        return load(record.architecture, found) if record.architecture else load_file(found)
-    network = load(record.architecture, found)
+        return load(record.architecture, weights) if record.architecture else load_file(weights)
+    network = load(record.architecture, weights)
     if network.fingerprint != record.weights_sha256:
         raise LvaeError(
-            found,
-            (f"weights {network.fingerprint[:12]}, but {where} was encoded with {str(record.weights_sha256)[:12]}"),
+            weights,
+            f"weights {network.fingerprint[:12]}, but {owner} was encoded with {str(record.weights_sha256)[:12]}",
             "Give the weights that it was encoded with.",
         )
     return network
 
 
-def to_uint8(images: NDArray[np.float32], rounding: Rounding) -> NDArray[np.uint8]:
-    """(B, 3, H, W) in about [-1, 1] -> uint8 (B, H, W, 3): to the nearest level, or cut off as ADM's sampler does."""
-    levels = (np.clip(images, -1, 1).transpose(0, 2, 3, 1) + 1) * 127.5
-    result: NDArray[np.uint8] = (np.rint(levels) if rounding == "nearest" else levels).astype(np.uint8)
-    return result
+def _find_published(record: AutoencoderRecord) -> Autoencoder | None:
+    """Look in the package, then among fetched weights of this architecture."""
+    if record.weights_unknown:
+        return None
+    for name in (DEFAULT, *PUBLISHED):
+        path = shipped_or_fetched(name)
+        if path is not None and architecture_of(name) == record.name:
+            network = load(record.architecture, path)
+            if network.fingerprint == record.weights_sha256:
+                return network
+    return None
 
 
-def decoded(
+@dataclass(frozen=True)
+class DecodeSettings:
+    """Where and how latents become levels."""
+
+    device: str = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    rounding: Rounding = "nearest"
+
+
+def decode_positions(
     dataset: Dataset,
-    network: Autoencoder,
+    decoder: Autoencoder,
     positions: NDArray[np.int64],
     batch: int,
-    device: str = "cpu",
-    precision: str = "float32",
-    rounding: Rounding = "nearest",
+    settings: DecodeSettings = DecodeSettings(),
 ) -> Iterator[Decoded]:
-    """Pictures at these positions, in this order; no more than `batch` at a time are in memory."""
-    network = network.to(device)
+    """Pictures at these positions, in this order; no more than `batch` at a time are in memory.
+
+    LvaeError naming the first position whose latent, or whose picture, is not finite.
+    """
+    decoder = decoder.to(settings.device)
     for start in range(0, len(positions), batch):
         chosen = positions[start : start + batch]
         latents, labels = dataset.read(chosen, None if dataset.manifest.view.dtype == "uint8" else np.float32)
-        yield Decoded(chosen, decode_raw(network, dataset.denormalize(latents), device, precision, rounding), labels)
+        require_finite(latents, dataset.folder, "latents of position", chosen, VERIFY)
+        images = _decode(decoder, dataset.denormalize(latents), settings)
+        finite = images.isfinite().flatten(1).all(1).cpu().numpy()
+        require_finite(np.where(finite, 0.0, np.nan), dataset.folder, "pixels of position", chosen, DECODE)
+        yield Decoded(chosen, to_pixels(images, settings.rounding), labels)
 
 
-def decode_raw(
-    network: Autoencoder,
-    latents: NDArray[np.float32],
-    device: str = "cpu",
-    precision: str = "float32",
-    rounding: Rounding = "nearest",
+def decode(
+    decoder: Autoencoder, latents: NDArray[np.float32], settings: DecodeSettings = DecodeSettings()
 ) -> NDArray[np.uint8]:
     """Raw latents (B, C, h, w), as the autoencoder gave them -> uint8 (B, H, W, 3)."""
-    raw = torch.from_numpy(np.ascontiguousarray(latents)).to(device)
-    half = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+    return to_pixels(_decode(decoder, latents, settings), settings.rounding)
+
+
+def _decode(decoder: Autoencoder, latents: NDArray[np.float32], settings: DecodeSettings) -> torch.Tensor:
+    raw = torch.from_numpy(np.array(latents)).to(settings.device)
+    half = torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bfloat16")
     with torch.inference_mode(), half:
-        images = torch.cat([network.decode(piece) for piece in network.one_by_one(raw)])
-    return to_uint8(images.float().cpu().numpy(), rounding)
+        return torch.cat([decoder.decode(piece) for piece in decoder.one_by_one(raw)])
 
 
 def positions_of(text: str | None, count: int, limit: int | None) -> NDArray[np.int64]:
@@ -158,25 +187,3 @@ def write_whole(path: Path, data: bytes) -> None:
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_bytes(data)
     unfinished.replace(path)
-
-
-def load_autoencoder(dataset: Dataset) -> Autoencoder:
-    """The network that a dataset was encoded with, from the weights it carries."""
-    record = dataset.manifest.autoencoder
-    return load(record.architecture, weights_in(dataset.folder, dataset.encoding))
-
-
-def to_bytes(images: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Decoded images (B, 3, H, W) in [-1, 1] -> uint8 (B, H, W, 3), rounded."""
-    scaled = (np.clip(images, -1, 1).transpose(0, 2, 3, 1) + 1) * 127.5
-    result: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
-    return result
-
-
-def decode(network: Autoencoder, raw: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Raw latents (B, C, h, w) -> uint8 (B, H, W, 3), one image at a time."""
-    import torch
-
-    with torch.inference_mode():
-        decoded = [network.decode(torch.from_numpy(np.array(one[None]))).numpy() for one in raw]
-    return to_bytes(np.concatenate(decoded))

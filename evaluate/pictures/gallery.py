@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lvae.evaluate.figures.drawing import Captioned
-from lvae.evaluate.figures.grids import Block, Row, by_class, class_name, grid, sequence
+from lvae.evaluate.figures.grids import Block, Row, draw_grid, fill_rows, fill_rows_by_class, name_class
 from lvae.evaluate.pictures.beside import Beside, beside
 from lvae.evaluate.pictures.decode import Decoded
 from lvae.evaluate.samples import describe as settings_in_words
@@ -40,7 +40,7 @@ def gallery(
         what = "samples" if dataset.manifest.origin == "samples" else "reconstructions"
         blocks[0] = Block(f"{dataset.folder.root.name} ({what})", columns)
     title, note = _titles(dataset, len(found.labels))
-    return grid(title, blocks, rows, "; ".join([note, *(other.remark for other in others if other.remark)]))
+    return draw_grid(title, blocks, rows, "; ".join([note, *(other.remark for other in others if other.remark)]))
 
 
 def layout(
@@ -56,10 +56,10 @@ def layout(
         rows = _rows_by_class([own, *others], sorted(counts, key=lambda one: (one < 0, one)), names, columns)
     else:
         named = [
-            Captioned(pixels, f"#{at}" + (f" {class_name(int(label), names)}" if label >= 0 else ""))
+            Captioned(pixels, f"#{at}" + (f" {name_class(int(label), names)}" if label >= 0 else ""))
             for at, pixels, label in zip(found.positions, found.pixels, found.labels, strict=True)
         ]
-        rows = _side_by_side([sequence(one, columns) for one in (named, *(one.pictures for one in others))], columns)
+        rows = _side_by_side([fill_rows(one, columns) for one in (named, *(one.pictures for one in others))], columns)
     if not others:
         columns = max(sum(cell is not None for cell in row.cells) for row in rows)
         rows = [Row(row.name, row.cells[:columns]) for row in rows]
@@ -95,7 +95,7 @@ def _rows_by_class(
         for block in blocks:
             own = [its == label for its in block.labels]
             pictures = [picture for picture, mine in zip(block.pictures, own, strict=True) if mine]
-            ones.append(by_class(pictures, np.full(len(pictures), label, np.int32), names, columns))
+            ones.append(fill_rows_by_class(pictures, np.full(len(pictures), label, np.int32), names, columns))
         rows += _side_by_side(ones, columns)
     return rows
 

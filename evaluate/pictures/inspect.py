@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lvae.encode.autoencoder import is_untrained
-from lvae.evaluate.figures.charts import Series, bar_chart, density_chart
-from lvae.evaluate.figures.drawing import COLOURS, PAPER, Captioned, png, stacked
-from lvae.evaluate.figures.grids import pair_grid
-from lvae.evaluate.pictures.decode import decode, load_autoencoder
+from lvae.evaluate.figures.charts import chart_density, chart_shares
+from lvae.evaluate.figures.drawing import Captioned, png
+from lvae.evaluate.figures.grids import LARGE, Block, draw_grid, draw_pairs, fill_rows
+from lvae.evaluate.figures.render import render_png
+from lvae.evaluate.pictures.decode import decode, load_decoder
 from lvae.evaluate.pictures.originals import reconstructions
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.parts.plan import read_plan
@@ -24,7 +25,7 @@ HISTOGRAM_LATENTS = 20_000  # a fair sample of the shuffled order is its beginni
 
 def untrained(dataset: Dataset) -> str | None:
     """What to say of a dataset's network where it was never trained; its pictures are noise."""
-    if dataset.manifest.autoencoder.pixels or not is_untrained(load_autoencoder(dataset)):
+    if dataset.manifest.autoencoder.pixels or not is_untrained(load_decoder(dataset)):
         return None
     return "the weights are random, so these reconstructions mean nothing"
 
@@ -48,7 +49,7 @@ def write_preview(dataset: Dataset, path: Path, count: int = 8) -> float:
     remark = untrained(dataset)
     if remark is not None:
         title += f"; {remark}"
-    path.write_bytes(png(pair_grid(pairs, title, columns=2 if manifest.image.size > 128 else 4)))
+    path.write_bytes(png(draw_pairs(title, pairs)))
     return mean
 
 
@@ -62,28 +63,23 @@ def write_histogram(dataset: Dataset, path: Path) -> None:
     """Every channel of the stored latents against the standard normal, and the number of latents a class."""
     latents, _ = dataset.read(np.arange(min(len(dataset), HISTOGRAM_LATENTS)), np.float32)
     edges = np.linspace(-4.5, 4.5, BINS + 1)
-    charts: list[Image.Image] = []
+    charts = []
     for channel in range(latents.shape[1]):
         values = latents[:, channel].ravel()
         counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0].astype(np.float64)
-        name = f"channel {channel}: mean {values.mean():.3f}, std {values.std():.3f}"
-        chart = density_chart(Series(name, counts, edges), "line: N(0, 1)", (420, 190), COLOURS[channel % len(COLOURS)])
-        charts.append(chart)
-    picture = stacked(charts, columns=2)
+        title = f"channel {channel}: mean {values.mean():.3f}, std {values.std():.3f}"
+        charts.append(chart_density(title, counts, edges, channel))
     if dataset.classes:
-        numbers = np.bincount(dataset.labels[dataset.labels >= 0], minlength=len(dataset.classes))
-        names, values_ = list(dataset.classes[:SHOWN_CLASSES]), [int(n) for n in numbers[:SHOWN_CLASSES]]
-        hidden = len(dataset.classes) - len(names)
+        numbers = np.bincount(dataset.labels[dataset.labels >= 0], minlength=len(dataset.classes))[:SHOWN_CLASSES]
+        hidden = len(dataset.classes) - len(numbers)
         title = f"latents a class ({dataset.name})" + (f", {hidden} more classes not shown" if hidden else "")
-        picture = stacked([picture, bar_chart(title, names, values_, max(picture.width, 420))], columns=1)
-    path.write_bytes(png(picture))
+        charts.append(chart_shares(title, dataset.classes[:SHOWN_CLASSES], numbers.tolist(), list(map(str, numbers))))
+    path.write_bytes(render_png(charts, columns=2))
 
 
 DEVIATIONS = 3.0  # of a normalized latent: black to white
 
-
-SIDE, GAP, COLUMNS = 96, 4, 8
-
+COLUMNS = 8  # of pictures in a preview
 
 Preview = Callable[[int, NDArray[np.float32]], None]
 
@@ -96,25 +92,20 @@ def false_colours(latents: NDArray[np.float32]) -> NDArray[np.uint8]:
     return result
 
 
-def picture_grid(pictures: NDArray[np.uint8], columns: int = COLUMNS) -> Image.Image:
-    """uint8 (n, h, w, 3), enlarged by whole numbers to about 96 pixels where they are smaller."""
-    times = max(1, SIDE // pictures.shape[1])
-    large = pictures.repeat(times, axis=1).repeat(times, axis=2)
-    height, width = large.shape[1] + GAP, large.shape[2] + GAP
-    columns = min(columns, len(large))
-    canvas = Image.new("RGB", (columns * width + GAP, -(-len(large) // columns) * height + GAP), PAPER)
-    for number, picture in enumerate(large):
-        canvas.paste(Image.fromarray(picture), (GAP + number % columns * width, GAP + number // columns * height))
-    return canvas
+def draw_pictures(pictures: NDArray[np.uint8], columns: int = COLUMNS) -> Image.Image:
+    """uint8 (n, H, W, 3) without words, so many in a row."""
+    columns = min(columns, len(pictures))
+    cells = [Captioned(picture) for picture in pictures]
+    return draw_grid("", [Block("", columns)], fill_rows(cells, columns), least=LARGE)
 
 
 def preview_writer(run: Path, dataset: Dataset, decoded: bool) -> Preview:
     """A function that writes RUN/previews/step-00005000.png from a model's samples."""
     folder = Folder(run)
-    network = load_autoencoder(dataset) if decoded else None
+    network = load_decoder(dataset) if decoded else None
 
     def write(step: int, latents: NDArray[np.float32]) -> None:
         pictures = false_colours(latents) if network is None else decode(network, dataset.denormalize(latents))
-        folder.write(f"previews/step-{step:08d}.png", png(picture_grid(pictures)))
+        folder.write(f"previews/step-{step:08d}.png", png(draw_pictures(pictures)))
 
     return write

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.part import open_row
+from lvae.encode.quality.fidelity import Pixels, psnr
 from lvae.encode.sources.base import Reader
 from lvae.encode.sources.open import open_reader
-from lvae.evaluate.pictures.decode import decode, decoded, load_autoencoder
+from lvae.evaluate.pictures.decode import DecodeSettings, decode, decode_positions, load_decoder
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Plan, read_plan
@@ -19,7 +20,6 @@ from lvae.manifests.parts.rows import ImageRow, RowReader
 from lvae.manifests.seeds import permute
 
 BATCH = 32
-Pixels = NDArray[np.uint8]
 
 
 class Originals:
@@ -29,7 +29,7 @@ class Originals:
         plan = read_plan(dataset.folder)
         if plan is None:
             raise LvaeError(dataset.folder, "has no plan.json, which says where its images lie")
-        self._plan: Plan = plan
+        self.plan: Plan = plan
         self._rows = RowReader(dataset.folder, plan.listing)
         self._readers: dict[int, Reader] = {}
         self._part: tuple[int, list[ImageRow]] = (-1, [])
@@ -44,14 +44,20 @@ class Originals:
     def key(self, row: int) -> str:
         return self._listed(row)[0].key
 
+    def label(self, row: int) -> int:
+        """In the classes of the listing."""
+        image, segment = self._listed(row)
+        labels = self.plan.listing.labels(segment)
+        return image.label if labels is None else int(labels[image.label])
+
     def open(self, row: int, mirrored: bool = False) -> Pixels:
         """uint8 (H, W, 3). LvaeError where the image is not there any more, or is another one."""
         image, segment = self._listed(row)
-        source = self._plan.origins[segment].source
+        source = self.plan.origins[segment].source
         if segment not in self._readers:
-            self._readers[segment] = open_reader(self._plan.listing.segments[segment].kind, source)
+            self._readers[segment] = open_reader(self.plan.listing.segments[segment].kind, source)
         try:
-            opened = open_row(image, self._readers[segment], self._plan.encoded().image)
+            opened = open_row(image, self._readers[segment], self.plan.encoded().image)
         except OSError as error:
             raise LvaeError(source, f"its images cannot be read any more ({error})") from error
         if opened.pixels is None:
@@ -59,8 +65,8 @@ class Originals:
         return np.ascontiguousarray(opened.pixels[:, ::-1]) if mirrored else opened.pixels
 
     def _listed(self, row: int) -> tuple[ImageRow, int]:
-        part = int(self._plan.listing.parts_of(np.array([row]))[0])
-        place = self._plan.listing.place(part)
+        part = int(self.plan.listing.parts_of(np.array([row]))[0])
+        place = self.plan.listing.place(part)
         if self._part[0] != part:
             self._part = part, self._rows.part(part)
         return self._part[1][row - place.first_row], place.segment
@@ -75,7 +81,7 @@ def pairs(
     rows = dataset.rows[positions]
     positions = positions[np.argsort(rows, kind="stable")]
     with Originals(dataset) as originals:
-        for some in decoded(dataset, autoencoder, positions, BATCH, device):
+        for some in decode_positions(dataset, autoencoder, positions, BATCH, DecodeSettings(device)):
             mirrored = dataset.mirrored[some.positions]
             opened = [
                 originals.open(int(row), bool(flipped))
@@ -90,51 +96,32 @@ class Reconstruction:
 
     key: str
     label: int
-    original: NDArray[np.uint8]
-    decoded: NDArray[np.uint8]
+    original: Pixels
+    decoded: Pixels
 
     @property
     def psnr_db(self) -> float:
-        error = float(np.mean((self.original.astype(np.float64) - self.decoded) ** 2))
-        return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
+        return psnr(self.original, self.decoded)
 
 
 def reconstructions(dataset: Dataset, count: int, seed: int = 0) -> list[Reconstruction]:
-    """A seeded choice of a dataset's images, read from its source again, beside what its raw latents decode to."""
-    plan = read_plan(dataset.folder)
-    if plan is None:
-        raise LvaeError(dataset.folder, "has no plan.json, which says where its images lie")
+    """Return a seeded choice of a dataset's images, from its source, beside what its raw latents decode to."""
     if dataset.manifest.raw == "dropped":
         raise LvaeError(dataset.folder, "its raw parts have been dropped, and with them which latent is whose")
-    network = load_autoencoder(dataset)
-    readers = [
-        open_reader(segment.kind, origin.source)
-        for segment, origin in zip(plan.listing.segments, plan.origins, strict=True)
-    ]
-    rows = RowReader(dataset.folder, plan.listing)
+    network = load_decoder(dataset)
     found: list[Reconstruction] = []
-    order = permute(np.arange(plan.listing.images), plan.listing.images, seed, "preview")
-    for row in order:
-        part = int(plan.listing.parts_of(np.array([row]))[0])
-        place = plan.listing.place(part)
-        receipt = read_receipt(dataset.folder, part)
-        if receipt is None or any(rejection.row == row for rejection in receipt.rejected):
-            continue
-        image = rows.part(part)[int(row) - place.first_row]
-        labels = plan.listing.labels(place.segment)
-        label = image.label if labels is None else int(labels[image.label])
-        try:
-            original = open_row(image, readers[place.segment], plan.encoded().image).pixels
-        except FileNotFoundError as error:
-            source = plan.origins[place.segment].source
-            raise LvaeError(source, "its images are not there any more; a preview needs them") from error
-        raw = _raw_latent(dataset, plan, receipt, int(row))
-        if original is not None:
-            found.append(Reconstruction(image.key, label, original, decode(network, raw)[0]))
-        if len(found) == count:
-            break
-    for reader in readers:
-        reader.close()
+    with Originals(dataset) as originals:
+        listing = originals.plan.listing
+        for row in map(int, permute(np.arange(listing.images), listing.images, seed, "preview")):
+            part = int(listing.parts_of(np.array([row]))[0])
+            receipt = read_receipt(dataset.folder, part)
+            if receipt is None or any(rejection.row == row for rejection in receipt.rejected):
+                continue
+            raw = _raw_latent(dataset, originals.plan, receipt, row)
+            original, label = originals.open(row), originals.label(row)
+            found.append(Reconstruction(originals.key(row), label, original, decode(network, raw)[0]))
+            if len(found) == count:
+                break
     return found
 
 

@@ -11,7 +11,7 @@ from lvae.encode.networks.base import Autoencoder
 from lvae.evaluate.analysis.sweep import Scoring, Setting, Sweep, SweepRecord, samples_at, settings_of, sweep
 from lvae.evaluate.analysis.sweep_figures import setting_in_words
 from lvae.evaluate.analysis.sweep_scoring import LatentScoring
-from lvae.evaluate.figures.grids import class_name
+from lvae.evaluate.figures.grids import name_class
 from lvae.evaluate.pictures.decode import decode, load_decoder
 from lvae.evaluate.report.cache import remembered
 from lvae.evaluate.report.html import Shot
@@ -160,7 +160,7 @@ def sample_shots(subject: Subject, setting: Setting, count: int) -> list[Shot]:
         stored, labels = samples.read(np.arange(count))
         decoded, found = decode(subject.network, samples.denormalize(stored)), []
         for number, (pixels, label) in enumerate(zip(decoded, labels.tolist(), strict=True)):
-            name = f" {class_name(label, names)}" if label >= 0 else ""
+            name = f" {name_class(label, names)}" if label >= 0 else ""
             alt = f"sample {number}{' of class' if name else ''}{name}, {words}"
             found.append(Shot.of(pixels, alt, f"#{number}{'' if subject.rows_by_class else name}"))
         return found

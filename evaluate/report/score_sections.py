@@ -9,7 +9,7 @@ from lvae.evaluate.analysis import neighbours as near
 from lvae.evaluate.analysis.neighbours import Queries
 from lvae.evaluate.analysis.sweep import Setting
 from lvae.evaluate.analysis.sweep_figures import lower_is_better, metric_title, setting_in_words
-from lvae.evaluate.figures.grids import class_name
+from lvae.evaluate.figures.grids import name_class
 from lvae.evaluate.pictures.decode import decode
 from lvae.evaluate.pictures.inspect import read_plan_classes
 from lvae.evaluate.pictures.originals import reconstructions
@@ -55,7 +55,7 @@ def neighbours_section(subject: Subject) -> Section:
         for number, label, pixels, nearest, others in zip(
             queries.numbers, queries.labels.tolist(), own, found.found, shown, strict=True
         ):
-            name = class_name(label, data.classes) if label >= 0 else f"#{number}"
+            name = name_class(label, data.classes) if label >= 0 else f"#{number}"
             shots = [Shot.of(pixels, f"sample {number}", f"#{number}")]
             for rank, (one, picture) in enumerate(zip(nearest, others, strict=True), 1):
                 alt = f"training image nearest to sample {number}, number {rank}, at distance {one.distance:.3g}"
@@ -90,7 +90,7 @@ def reconstructions_section(subject: Subject) -> Section:
             return {"error": str(error)}
         names = read_plan_classes(data)
         originals = [
-            Shot.of(one.original, f"original {one.key}", class_name(one.label, names) if one.label >= 0 else "")
+            Shot.of(one.original, f"original {one.key}", name_class(one.label, names) if one.label >= 0 else "")
             for one in found
         ]
         decoded = [Shot.of(one.decoded, f"reconstruction of {one.key}", f"{one.psnr_db:.1f} dB") for one in found]

@@ -20,8 +20,7 @@ from lvae.evaluate.pictures.decode import positions_of, write_whole
 from lvae.evaluate.samples.options import guidance_weights, labels_of
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import MANIFEST
-from lvae.manifests.storage.open import folder_at
+from lvae.manifests.manifest import is_dataset
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics
@@ -114,7 +113,7 @@ def run_depths(run: Path, sources: Sequence[str], out: Path, asked: dict[str, An
     studio = _studio(run, asked)
     subjects = _subjects(studio, sources, asked)
     rates = None
-    if len(sources) == 1 and _is_dataset(sources[0]):
+    if len(sources) == 1 and is_dataset(sources[0]):
         rates = _measured(studio, sources[0], asked)
     if asked["nats"] is not None and rates is None:
         raise LvaeError("--nats", "rates are measured over a DATASET, and images were given", "Give a dataset.")
@@ -139,7 +138,8 @@ def run_depths(run: Path, sources: Sequence[str], out: Path, asked: dict[str, An
             beside = _studio(Path(other), {**asked, "decoder": None})
             found = _measured(beside, dataset, asked)
             panels.append((f"{Path(other).name} ({beside.config.preset})", beside.config.dataset.image.size, found))
-        _write(manipulated.show_rates(panels), asked["nats"], None, "nats by resolution")
+        write_whole(asked["nats"], manipulated.draw_rates(panels))
+        click.echo(f"{asked['nats']}: nats by resolution")
 
 
 def run_inspect(run: Path, dataset: str | None, asked: dict[str, Any]) -> None:
@@ -190,12 +190,8 @@ def _studio(run: Path, asked: dict[str, Any]) -> Studio:
     return studio
 
 
-def _is_dataset(path: str) -> bool:
-    return folder_at(path).exists(MANIFEST)
-
-
 def _one_dataset(sources: Sequence[str], otherwise: str) -> str:
-    if len(sources) != 1 or not _is_dataset(sources[0]):
+    if len(sources) != 1 or not is_dataset(sources[0]):
         raise LvaeError("rates are measured over a dataset", f"give one DATASET after RUN, {otherwise}")
     return sources[0]
 
@@ -211,7 +207,7 @@ def _subjects(studio: Studio, sources: Sequence[str], asked: dict[str, Any]) -> 
     """Images of one dataset, or image files."""
     if not sources:
         raise LvaeError("", "name a DATASET after RUN, or image files")
-    if len(sources) == 1 and _is_dataset(sources[0]):
+    if len(sources) == 1 and is_dataset(sources[0]):
         dataset = open_dataset(studio, sources[0], asked["split"])
         text = asked.get("indices") or f"0-{min(4, len(dataset)) - 1}"
         return from_dataset(studio, dataset, positions_of(text, len(dataset), None))

@@ -1,19 +1,21 @@
 """What commands print: JSON, and a dataset in a few lines."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lvae.manifests.manifest import Manifest
 from lvae.manifests.messages import counted
+
+if TYPE_CHECKING:
+    from lvae.manifests.manifest import Manifest
 
 
 def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=1, sort_keys=True))
 
 
-def summary(name: str, manifest: Manifest) -> str:
+def summary(name: str, manifest: "Manifest") -> str:
     """What it holds, how it was made, and its channels."""
     counts, view, image = manifest.counts, manifest.view, manifest.image
     shape = "x".join(map(str, view.shape))

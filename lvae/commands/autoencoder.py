@@ -140,7 +140,7 @@ def _fit_config(options: dict[str, Any]) -> "FitConfig":
 def _sha256(files: str | None) -> str | None:
     """Of the files' own hashes, since what they hold decides the result."""
     from lvae.manifests.records import sha256_of
-    from lvae.manifests.storage.folder import Folder
+    from lvae.manifests.storage.folder import file_sha256
 
     if files is None:
         return None
@@ -148,7 +148,7 @@ def _sha256(files: str | None) -> str | None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise LvaeError(f"{missing[0]}", "no such file", "Name a file of weights.")
-    return sha256_of([Folder(path.parent).sha256(path.name) for path in paths])
+    return sha256_of([file_sha256(path) for path in paths])
 
 
 def _whole_range(text: str) -> tuple[int, int]:
@@ -175,11 +175,11 @@ def _counter(bar: "Bar") -> Callable[[int, int], None]:
 def draw_pairs(pairs: "Sequence[tuple[Pixels, Pixels]]", title: str) -> bytes:
     """A PNG of originals beside reconstructions, with the error of each."""
     from lvae.encode.quality.fidelity import psnr
+    from lvae.evaluate.figures import grids
     from lvae.evaluate.figures.drawing import Captioned, png
-    from lvae.evaluate.figures.grids import pair_grid
 
     shown = [(Captioned(one, "original"), Captioned(other, f"{psnr(one, other):.1f} dB")) for one, other in pairs]
-    return png(pair_grid(shown, title, columns=2 if shown[0][0].pixels.shape[0] > 128 else 4))
+    return png(grids.draw_pairs(title, shown))
 
 
 def _print_fitted(fitted: "Fitted") -> None:

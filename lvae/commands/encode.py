@@ -35,7 +35,7 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
     from lvae.manifests.storage.locks import writing
     from lvae.manifests.storage.open import folder_at
     from lvae.pipeline.planning.plan import scan_only
-    from lvae.pipeline.planning.scan import refuse_overlap
+    from lvae.pipeline.planning.scan import read_account, refuse_overlap
     from lvae.pipeline.progress.console import say
 
     folder = folder_at(dataset)
@@ -44,7 +44,7 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
         listing = scan_only(folder, source, shared.scan_options(options), say).listing
     if as_json:
         counts = {"kind": listing.kind, "images": listing.images, "parts": listing.parts, "sha256": listing.sha256}
-        print_json({**counts, "classes": listing.classes, **plain(listing)})
+        print_json({**counts, "classes": listing.classes, **plain(listing), **read_account(folder)})
     else:
         size = max(segment.part_size for segment in listing.segments)
         parts = counted(listing.parts, "part")
@@ -117,7 +117,10 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     """
     from lvae.encode.devices import check_precision
     from lvae.encode.encoder import LARGEST_BATCH
+    from lvae.manifests.records import plain
+    from lvae.manifests.storage.open import folder_at
     from lvae.pipeline.jobs import encode as job
+    from lvae.pipeline.planning.scan import read_account
 
     options = _with_preset(options)
     engine = engines.choose(options["beam_options"], options["workers"])
@@ -133,7 +136,10 @@ def encode(source: str, dataset: str, **options: Any) -> None:
         return
     engine = engines.ready(engine, devices, dataset, source, (source, dataset), options["shared_path"])
     result = job.encode(source, dataset, request, view, engine, devices, options["max_rejected"], options["drop_raw"])
-    print_dataset(dataset, result.manifest, options["as_json"])
+    if options["as_json"]:
+        print_json({**plain(result.manifest), **read_account(folder_at(dataset))})
+    else:
+        print_dataset(dataset, result.manifest, as_json=False)
 
 
 @click.command(short_help="Another view of a dataset.")

@@ -13,6 +13,7 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import refuse_change
 from lvae.manifests.storage.folder import FileRecord, Folder
+from lvae.manifests.storage.names import Sha256, SplitName
 
 PLAN = "pictures.json"
 PARTS = "parts"
@@ -20,7 +21,7 @@ Kind = Literal["npz", "png", "features"]
 
 
 @dataclass(frozen=True)
-class PicturesPlan:
+class DecodePlan:
     """What decides every byte of every part.
 
     dataset: where workers find it; dataset_id: what they must find there. of: what its latents decode to, or the images
@@ -32,8 +33,8 @@ class PicturesPlan:
     format: Literal["latent-vae-pictures"]
     version: Literal[1]
     dataset: str
-    dataset_id: str
-    split: str
+    dataset_id: Sha256
+    split: SplitName
     of: Literal["latents", "originals"]
     positions: tuple[int, ...] | None
     count: int
@@ -59,7 +60,7 @@ class PicturesPlan:
 
 
 @dataclass(frozen=True)
-class PictureReceipt:
+class DecodeReceipt:
     """A part that is finished. files: by what they hold."""
 
     format: Literal["latent-vae-picture-receipt"]
@@ -70,64 +71,67 @@ class PictureReceipt:
     files: dict[str, FileRecord]
 
 
-def read_pictures_plan(folder: Folder) -> PicturesPlan | None:
+def read_decode_plan(folder: Folder) -> DecodePlan | None:
     data = folder.read_if_there(PLAN)
-    return None if data is None else records.parse(PicturesPlan, data, folder.place(PLAN))
+    return None if data is None else records.parse(DecodePlan, data, folder.place(PLAN))
 
 
-def begin(folder: Folder, plan: PicturesPlan) -> None:
+def begin(folder: Folder, plan: DecodePlan) -> None:
     """Write the plan, or find it there already; LvaeError where parts of something else lie there."""
-    old = read_pictures_plan(folder)
+    old = read_decode_plan(folder)
     if old is None:
         folder.write(PLAN, records.dumps(plan))
     else:
         refuse_change(folder, old, plan)
 
 
-def write_picture_part(folder: Folder, plan: PicturesPlan, part: int, files: dict[str, bytes]) -> PictureReceipt:
+def write_decoded_part(folder: Folder, plan: DecodePlan, part: int, files: dict[str, bytes]) -> DecodeReceipt:
     """Store what a part holds, by what it is ("pixels", "labels", ...), then the receipt."""
     found = {}
     for what, data in sorted(files.items()):
         with folder.writer() as unfinished:
             unfinished.file.write(data)
-            name = f"{PARTS}/part-{part:06d}.{what}.{unfinished.file.sha256[:8]}"
-            found[what] = unfinished.commit(name)
-    receipt = PictureReceipt("latent-vae-picture-receipt", 1, plan.sha256, part, len(plan.range_of(part)), files=found)
-    content = {**records.plain(receipt), "self_sha256": records.sha256_of(receipt)}
-    folder.write(_receipt_name(part), records.dumps(content))
+            found[what] = unfinished.commit(_file_name(part, what, unfinished.file.sha256))
+    receipt = DecodeReceipt("latent-vae-picture-receipt", 1, plan.sha256, part, len(plan.range_of(part)), files=found)
+    folder.write(_receipt_name(part), records.signed(receipt))
     return receipt
 
 
-def finished_pictures(folder: Folder, plan: PicturesPlan, part: int) -> PictureReceipt | None:
+def finished_decode(folder: Folder, plan: DecodePlan, part: int) -> DecodeReceipt | None:
     """The receipt of a part that need not be made again: of this plan, whole, its files of the right size."""
     data = folder.read_if_there(_receipt_name(part))
     if data is None:
         return None
     where = folder.place(_receipt_name(part))
     try:
-        content = records.loads(data, where)
-        claimed = content.pop("self_sha256", None) if isinstance(content, dict) else None
-        receipt = records.from_plain(PictureReceipt, content, where)
+        receipt = records.parse_signed(DecodeReceipt, data, where)
     except LvaeError:
         return None  # a damaged receipt is no receipt
-    if claimed != records.sha256_of(receipt) or (receipt.plan_sha256, receipt.part) != (plan.sha256, part):
+    if (receipt.plan_sha256, receipt.part) != (plan.sha256, part):
         return None
-    whole = all(folder.size(record.path) == record.bytes for record in receipt.files.values())
+    whole = all(
+        record.path == _file_name(part, what, record.sha256) and folder.size(record.path) == record.bytes
+        for what, record in receipt.files.items()
+    )
     return receipt if whole else None
 
 
-def picture_parts(folder: Folder, plan: PicturesPlan, what: str) -> Iterator[bytes]:
+def read_decoded_parts(folder: Folder, plan: DecodePlan, what: str) -> Iterator[bytes]:
     """The bytes of one kind of file of every part, in order.
 
     LvaeError where a part is not finished or its bytes are not those of the receipt, which is then taken back.
     """
     for part in range(plan.parts):
-        receipt = finished_pictures(folder, plan, part)
+        receipt = finished_decode(folder, plan, part)
         data = None if receipt is None else folder.read_if_there(receipt.files[what].path)
         if receipt is None or data is None or hashlib.sha256(data).hexdigest() != receipt.files[what].sha256:
             folder.remove(_receipt_name(part))
             raise LvaeError(folder, f"part {part} is damaged", "Run the same command again, which makes it anew.")
         yield data
+
+
+def _file_name(part: int, what: str, sha256: str) -> str:
+    return f"{PARTS}/part-{part:06d}.{what}.{sha256[:8]}"
 
 
 def _receipt_name(part: int) -> str:

@@ -5,7 +5,6 @@ Elements are part numbers and shard numbers; what comes out is a receipt, a few 
 
 import fcntl
 import os
-import tempfile
 import threading
 import time
 import traceback
@@ -13,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import apache_beam as beam
@@ -21,26 +19,29 @@ from apache_beam.metrics import Metrics
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.decoded_parts import PicturesPlan, finished_pictures, read_pictures_plan
+from lvae.manifests.parts.decoded_parts import DecodePlan, finished_decode, read_decode_plan
 from lvae.manifests.parts.plan import Plan, read_plan
 from lvae.manifests.parts.receipts import finished
 from lvae.manifests.parts.timings import Timing, write_timing
 from lvae.manifests.storage.folder import FULL, Folder
 from lvae.manifests.storage.open import folder_at
+from lvae.manifests.storage.retry import is_outage, retry
+from lvae.manifests.storage.scratch import shared_folder
 from lvae.manifests.views.gather import write_shard
 from lvae.manifests.views.view import read_view
-from lvae.pipeline.beam.worker_check import other_package
+from lvae.pipeline.beam.worker_check import refuse_other_package
 from lvae.pipeline.progress.reports import Reporter
 
 if TYPE_CHECKING:
     from lvae.encode.encoder import Encoder
     from lvae.encode.sources.base import Reader
-    from lvae.evaluate.part import PictureMaker
+    from lvae.evaluate.decoded_part import PartDecoder
 
 T = TypeVar("T")
 
 NAMESPACE = "lvae"
 WATCH_INTERVAL = 1.0
+FREE_SOME = "Free some, then run the same command again to go on."
 SHARING_DELAYS = (0.5, 2.0, 8.0)  # seconds before each further look at a plan that shared storage may show late
 
 _loading = threading.Lock()  # workers may have several threads: one network for all
@@ -86,7 +87,7 @@ class EncodePart(beam.DoFn):  # type: ignore[misc]
                     source = plan.origins[segment].source
                     reader = _reader(plan.listing.segments[segment].kind, source, self.job.plan_sha256)
                 start = time.monotonic()
-                receipt = encode_part(folder, plan, part, encoder, reader, reporter.working)
+                receipt = encode_part(folder, plan, part, encoder, reader, reporter)
                 with suppress(OSError):  # advice only: the part is finished without it
                     write_timing(folder, Timing(part, receipt.rows, time.monotonic() - start, time.time()))
         self.images.inc(receipt.rows)
@@ -103,7 +104,8 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
 
     def process(self, shard: tuple[str, int]) -> Iterator[bytes]:
         split, number = shard
-        with _task(self.job, f"shard {split} {number}") as (folder, _):
+        with _task(self.job, f"shard {split} {number}") as (folder, reporter):
+            reporter.enter("writing")
             plan = _plan(self.job.dataset, self.job.plan_sha256)
             receipt = write_shard(folder, plan, read_view(folder, self.view), split, number)
         self.latents.inc(receipt.count)
@@ -122,12 +124,12 @@ class MakePictures(beam.DoFn):  # type: ignore[misc]
 
     def process(self, part: int) -> Iterator[bytes]:
         with _task(self.job, f"part {part}") as (folder, reporter):
-            plan = _pictures_plan(self.job.dataset, self.job.plan_sha256)
-            receipt = finished_pictures(folder, plan, part)
+            plan = _decode_plan(self.job.dataset, self.job.plan_sha256)
+            receipt = finished_decode(folder, plan, part)
             if receipt is None:
                 with _loading:
-                    maker = _maker(self.job.dataset, self.job.plan_sha256, self.devices)
-                receipt = maker.make(part, reporter.working)
+                    maker = _part_decoder(self.job.dataset, self.job.plan_sha256, self.devices)
+                receipt = maker.make(part, reporter)
         self.pictures.inc(receipt.count)
         yield records.dumps(receipt)
 
@@ -140,9 +142,7 @@ def _task(job: Job, name: str) -> Iterator[tuple[Folder, Reporter]]:
         folder = _folder(job.dataset, job.attempt)
     with Reporter(folder, name, job.attempt) as reporter, _failures(reporter):
         reporter.working(0)
-        unfit = other_package(job.package)
-        if unfit is not None:
-            raise LvaeError("", unfit)
+        refuse_other_package(job.package)
         yield folder, reporter
         reporter.finished()
 
@@ -153,18 +153,19 @@ def _failures(reporter: Reporter) -> Iterator[None]:
     try:
         yield
     except LvaeError as error:
-        reporter.failed("user", str(error))
+        reporter.failed("user", error)
         raise
     except OSError as error:
         if error.errno in FULL:
-            reporter.failed("user", "no space left on the disk. Free some, then run the same command again to go on.")
+            reporter.failed("user", LvaeError("", "no space left on the disk", FREE_SOME))
         else:
-            reporter.failed("storage", f"{type(error).__name__}: {error}")
+            told = LvaeError("", f"{type(error).__name__}: {error}")
+            reporter.failed("storage" if is_outage(error) else "files", told)
         raise
     except MemoryError:
         raise  # as good as killed for want of memory: tried again, then alone, then named
     except Exception:
-        reporter.failed("bug", traceback.format_exc())
+        reporter.failed("bug", LvaeError("", traceback.format_exc()))
         raise
 
 
@@ -176,27 +177,28 @@ def _folder(dataset: str, attempt: str) -> Folder:
 
 @lru_cache(maxsize=1)
 def _plan(dataset: str, sha256: str) -> Plan:
-    return _submitted(read_plan, dataset, sha256)
+    return _read_submitted(read_plan, dataset, sha256)
 
 
 @lru_cache(maxsize=1)
-def _pictures_plan(folder: str, sha256: str) -> PicturesPlan:
-    return _submitted(read_pictures_plan, folder, sha256)
+def _decode_plan(folder: str, sha256: str) -> DecodePlan:
+    return _read_submitted(read_decode_plan, folder, sha256)
 
 
-def _submitted(read: Callable[[Folder], T | None], dataset: str, sha256: str) -> T:
-    """The plan that the command submitted, as this worker sees it: at once, or after a few patient looks."""
-    for delay in (*SHARING_DELAYS, None):
+def _read_submitted(read: Callable[[Folder], T | None], dataset: str, sha256: str) -> T:
+    """Read the plan that the command submitted: at once, or after a few patient looks."""
+
+    def look() -> T:
         plan = read(folder_at(dataset))
         if plan is not None and records.sha256_of(plan) == sha256:
             return plan
-        if delay is not None:
-            time.sleep(delay)
-    raise LvaeError(
-        dataset,
-        f"a worker on {os.uname().nodename} does not see the plan that was submitted",
-        "Name a dataset on storage that all workers share, and give one command at a time.",
-    )
+        raise LvaeError(
+            dataset,
+            f"a worker on {os.uname().nodename} does not see the plan that was submitted",
+            "Name a dataset on storage that all workers share, and give one command at a time.",
+        )
+
+    return retry(look, SHARING_DELAYS, may_help=lambda error: isinstance(error, LvaeError), where=dataset)
 
 
 @lru_cache(maxsize=1)
@@ -218,10 +220,10 @@ def _encoder(dataset: str, plan_sha256: str, devices: tuple[str, ...]) -> "Encod
 
 
 @lru_cache(maxsize=1)
-def _maker(folder: str, plan_sha256: str, devices: tuple[str, ...]) -> "PictureMaker":
-    from lvae.evaluate.part import open_maker
+def _part_decoder(folder: str, plan_sha256: str, devices: tuple[str, ...]) -> "PartDecoder":
+    from lvae.evaluate.decoded_part import open_part_decoder
 
-    return open_maker(folder_at(folder), _pictures_plan(folder, plan_sha256), _claim_device(devices))
+    return open_part_decoder(folder_at(folder), _decode_plan(folder, plan_sha256), _claim_device(devices))
 
 
 @lru_cache(maxsize=1)
@@ -243,7 +245,7 @@ def _claim_device(devices: tuple[str, ...]) -> str:
     if len(found) == 1:
         return found[0]
     for device in found:
-        path = Path(tempfile.gettempdir()) / f"lvae-{os.getuid()}-{device.replace(':', '-')}.lock"
+        path = shared_folder() / f"lvae-{os.getuid()}-{device.replace(':', '-')}.lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Pictures and features of a dataset made by many workers: plan, parts, then one file or folder of them."""
+"""The job that decodes a dataset, or computes features of it, in parts: plan, parts, then one file or folder."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lvae.evaluate.part import assemble
+from lvae.evaluate.decoded_part import assemble
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.decoded_parts import PARTS, PLAN, Kind, PicturesPlan, begin, finished_pictures
+from lvae.manifests.parts.decoded_parts import PARTS, PLAN, DecodePlan, Kind, begin, finished_decode
 from lvae.manifests.storage.folder import CHUNK_BYTES, FileRecord, Folder
 from lvae.manifests.storage.locks import LOCK, writing
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.views.selection import TRAIN
-from lvae.pipeline.beam.submission import Submission
-from lvae.pipeline.engines import submit as runners
+from lvae.pipeline.beam.work import PartsToDecode
 from lvae.pipeline.engines.choose import Engine
+from lvae.pipeline.engines.submit import run
+from lvae.pipeline.engines.tasks import Pending, Tasks
 from lvae.pipeline.progress import reports as progress
 from lvae.pipeline.progress.console import Bar, say
 
@@ -26,8 +27,8 @@ GIVEN = "given"
 
 
 @dataclass(frozen=True)
-class PicturesRequest:
-    """What to make of DATASET, see `PicturesPlan`. weights, network: files of the user's. statistics: of features."""
+class DecodeRequest:
+    """What to make of DATASET, see `DecodePlan`. weights, network: files of the user's. statistics: of features."""
 
     kind: Kind
     split: str = TRAIN
@@ -42,7 +43,7 @@ class PicturesRequest:
     part_size: int | None = None
 
 
-def make(source: str, out: Path, parts: str, request: PicturesRequest, engine: Engine, devices: Sequence[str]) -> int:
+def make(source: str, out: Path, parts: str, request: DecodeRequest, engine: Engine, devices: Sequence[str]) -> int:
     """OUT of parts that lie in the folder `parts` meanwhile; how many pictures. The same call again goes on."""
     dataset = Dataset.open(source, request.split)
     if request.of == "originals" and dataset.manifest.origin == "samples":
@@ -66,7 +67,7 @@ def make(source: str, out: Path, parts: str, request: PicturesRequest, engine: E
     return plan.count
 
 
-def _check(dataset: Dataset, request: PicturesRequest) -> None:
+def _check(dataset: Dataset, request: DecodeRequest) -> None:
     """What is refused before anything is written."""
     if not _count(dataset, request):
         raise LvaeError(dataset.folder, "holds no latents, so there is nothing to make")
@@ -79,14 +80,14 @@ def _check(dataset: Dataset, request: PicturesRequest) -> None:
             raise LvaeError(file, "there is no file of this name")
 
 
-def _count(dataset: Dataset, request: PicturesRequest) -> int:
+def _count(dataset: Dataset, request: DecodeRequest) -> int:
     return len(dataset) if request.positions is None else len(request.positions)
 
 
-def _plan(folder: Folder, dataset: Dataset, request: PicturesRequest) -> PicturesPlan:
+def _plan(folder: Folder, dataset: Dataset, request: DecodeRequest) -> DecodePlan:
     size = dataset.manifest.image.size
     fitting = min(max(PART_BYTES // (size * size * 3) // LEAST * LEAST, LEAST), MOST)
-    return PicturesPlan(
+    return DecodePlan(
         format="latent-vae-pictures",
         version=1,
         dataset=dataset.folder.address,
@@ -115,20 +116,18 @@ def _given(folder: Folder, file: Path | None) -> FileRecord | None:
         return unfinished.commit(f"{GIVEN}/{unfinished.file.sha256[:12]}{file.suffix}")
 
 
-def _make_parts(folder: Folder, plan: PicturesPlan, engine: Engine, devices: tuple[str, ...]) -> None:
-    tasks = runners.Tasks(
+def _make_parts(folder: Folder, plan: DecodePlan, engine: Engine, devices: tuple[str, ...]) -> None:
+    tasks = Tasks(
         numbers=range(plan.parts),
-        finished=lambda part: finished_pictures(folder, plan, part) is not None,
+        finished=lambda part: finished_decode(folder, plan, part) is not None,
         name=lambda part: f"part {part}",
         describe=lambda part: f"part {part} (pictures {plan.range_of(part).start} to {plan.range_of(part).stop - 1})",
-        submission=lambda parts, options: Submission(
-            folder.address, (), (), "", devices, options, attempt="", watched=False, pictures=tuple(parts)
-        ),
+        work=lambda parts: PartsToDecode(folder.address, tuple(parts), devices),
     )
     sizes = [len(plan.range_of(part)) for part in range(plan.parts)]
-    pending = runners.Pending(folder, tasks).look()
+    pending = Pending(folder, tasks).update()
     if not pending:
         return
     what, parts_done = "features" if plan.kind == "features" else "decoding", progress.PartsDone(sizes, pending)
     with Bar(what, plan.count, "pictures", parts_done.now([], pending)) as bar:
-        runners.run(folder, tasks, engine, lambda reports, waiting: bar.at(parts_done.now(reports, waiting)), say)
+        run(folder, tasks, engine, lambda reports, waiting: bar.at(parts_done.now(reports, waiting)), say)

@@ -84,7 +84,7 @@ def append(
     say(f"{counted(images, 'new image')}")
     segment = Segment(found.source.kind, images, sha256, part_size, found.classes)
     number = len(plan.listing.segments)
-    remember(folder, remembered(folder) | {number: match.new_seen})
+    remember(folder, remembered(folder) | {number: match.new_seen}, found)
     listing = Listing((*plan.listing.segments, segment))
     return replace(plan, origins=(*plan.origins, origin(found, options)), listing=listing)
 
@@ -128,7 +128,7 @@ def _found_again(folder: Folder, plan: Plan, found: Scan, match: Match, say: Cal
     for number in touched:
         _compare_contents(folder, plan, number, say)
     if touched:
-        remember(folder, before | {number: match.seen[number] for number in touched})
+        remember(folder, before | {number: match.seen[number] for number in touched}, found)
     return plan
 
 

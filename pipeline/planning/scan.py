@@ -4,9 +4,10 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lvae.encode.files.locations import SEEN_RANGE
-from lvae.encode.sources.base import Source
+from lvae.encode.sources.base import Source, SourceWarning
 from lvae.encode.sources.open import apply_labels, open_source, read_labels
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
@@ -37,6 +38,7 @@ class Scan:
             raise LvaeError("--limit", "must be at least 1")
         self.source: Source = open_source(source)
         self._labels = read_labels(options.labels) if options.labels is not None else None
+        self.source.reads_labels = self._labels is None
         self._limit = options.limit
 
     def rows(self) -> Iterator[ImageRow]:
@@ -54,9 +56,10 @@ class Scan:
             before = now
 
     @property
-    def warnings(self) -> list[str]:
-        """Those about missing labels do not count where a file gives them."""
-        return [line for line in self.source.warnings if self._labels is None or "unlabelled" not in line]
+    def warnings(self) -> list[SourceWarning]:
+        """Those about labels do not count where a file gives them."""
+        of_labels = ("unlabelled", "labels not used", "splits", "folders") if self._labels is not None else ()
+        return [warning for warning in self.source.warnings if warning.kind not in of_labels]
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -69,7 +72,7 @@ def scan(folder: Folder, source: str, options: ScanOptions, part_size: int, say:
     found = Scan(source, options)
     images, sha256 = write_rows(folder, found.rows(), part_size)
     tell(found, images, say)
-    remember(folder, {0: found.source.seen.sum})
+    remember(folder, {0: found.source.seen.sum}, found)
     segment = Segment(found.source.kind, images, sha256, part_size, found.classes)
     return Plan("latent-vae-plan", 1, (origin(found, options),), Listing((segment,)), (), None)
 
@@ -96,17 +99,34 @@ def refuse_overlap(folder: Folder, source: str) -> None:
         raise LvaeError(folder, f"lies in the source {source}", "Name a folder elsewhere.")
 
 
-def remember(folder: Folder, seen: dict[int, int]) -> None:
-    """How the files of each segment looked, so that touched ones are noticed."""
+def remember(folder: Folder, seen: dict[int, int], found: Scan) -> None:
+    """How the files of each segment looked, so that touched ones are noticed; and what the latest scan found."""
     plain = {str(segment): f"{value % SEEN_RANGE:064x}" for segment, value in seen.items()}
-    folder.write(SEEN, records.dumps({"seen": plain}))
+    folder.write(SEEN, records.dumps({"seen": plain, **account_of(found)}))
+
+
+def account_of(found: Scan) -> dict[str, object]:
+    """What became of a source's files, for programs."""
+    return {"found": dict(found.source.counts), "warnings": [records.plain(warning) for warning in found.warnings]}
+
+
+def read_account(folder: Folder) -> dict[str, object]:
+    """The account of the latest scan into a folder, empty where none is kept."""
+    kept = _read_kept(folder)
+    return {name: kept[name] for name in ("found", "warnings") if name in kept}
 
 
 def remembered(folder: Folder) -> dict[int, int]:
-    data = folder.read_if_there(SEEN)
-    if data is None:
-        return {}
     try:
-        return {int(segment): int(value, 16) for segment, value in records.loads(data, SEEN)["seen"].items()}
-    except (LvaeError, ValueError, TypeError, AttributeError, KeyError):
+        return {int(segment): int(value, 16) for segment, value in _read_kept(folder)["seen"].items()}
+    except (ValueError, TypeError, AttributeError, KeyError):
         return {}  # nothing is lost: the files get the closer look
+
+
+def _read_kept(folder: Folder) -> dict[str, Any]:
+    data = folder.read_if_there(SEEN)
+    try:
+        found = {} if data is None else records.loads(data, SEEN)
+    except LvaeError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -35,7 +35,7 @@ from PIL import Image
 from lvae.encode.autoencoder import multiply_adds
 from lvae.encode.encoder import choose_batch, keep_memory
 from lvae.encode.scenes.make import scene
-from lvae.pipeline.engines.choose import cores
+from lvae.pipeline.engines.cores import cores
 
 RECORD = Path(__file__).with_suffix(".md")
 DIFFERENT = 128  # JPEGs; the others are further names of them
@@ -98,7 +98,7 @@ def job(source: str, dataset: Path, arguments: list[str], workers: int) -> Taken
     if process.returncode:
         raise SystemExit(process.stderr.read().decode() if process.stderr else "failed")
     whole = time.time() - start
-    parts = max(path.stat().st_mtime for path in (dataset / "raw").glob("part-*.json")) - start
+    parts = max(path.stat().st_mtime for path in (dataset / "raw").glob("*/part-*.json")) - start
     return Taken(parts, sum(spent.values()), whole, spent[process.pid], driver_whole)
 
 

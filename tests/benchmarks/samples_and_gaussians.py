@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from lvae.evaluate.figures.drawing import png
-from lvae.evaluate.pictures.decode import decode, load_autoencoder
-from lvae.evaluate.pictures.inspect import picture_grid
+from lvae.evaluate.pictures.decode import decode, load_decoder
+from lvae.evaluate.pictures.inspect import draw_pictures
 from lvae.manifests.dataset import Dataset
 from lvae.train.network.noise import draw_noise
 from lvae.train.runs.run import latest_checkpoint, load_model
@@ -33,7 +33,7 @@ def gaussian(latents: np.ndarray, count: int, generator: np.random.Generator) ->
 def main(run: str, dataset_name: str, out: str) -> None:
     torch.set_num_threads(1)
     dataset, model = Dataset.open(dataset_name), load_model(run)
-    network, generator = load_autoencoder(dataset), np.random.default_rng(0)
+    network, generator = load_decoder(dataset), np.random.default_rng(0)
     classes = range(len(dataset.classes or ())) if model.config.classes else [None]
     rows = []
     with torch.inference_mode():
@@ -44,7 +44,7 @@ def main(run: str, dataset_name: str, out: str) -> None:
             seeds = [1000 * (label or 0) + number for number in range(EACH)]
             samples = model.sample(EACH, labels, draw_noise(model.config, seeds)).numpy()
             rows += [real[:EACH], samples, gaussian(real, EACH, generator)]
-    Path(out).write_bytes(png(picture_grid(decode(network, dataset.denormalize(np.concatenate(rows))), 3 * EACH)))
+    Path(out).write_bytes(png(draw_pictures(decode(network, dataset.denormalize(np.concatenate(rows))), 3 * EACH)))
     print(f"{out}: {EACH} each of photographs decoded, samples at update {latest_checkpoint(run).step}, Gaussian draws")
 
 

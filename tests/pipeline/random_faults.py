@@ -30,12 +30,12 @@ from typing import Protocol
 from lvae.encode.scenes.make import write_scenes
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
-from lvae.manifests.parts.decoded_parts import read_pictures_plan
+from lvae.manifests.parts.decoded_parts import read_decode_plan
 from lvae.manifests.parts.plan import read_plan_if_whole
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.view import read_view
-from lvae.pipeline.beam.submission import Submission
-from tests.conftest import SMALL_KL, lvae
+from lvae.pipeline.beam.work import PartsToDecode, PartsToEncode, ShardsToWrite, Submission
+from tests.conftest import SMALL_KL, lvae_process
 from tests.pipeline.cluster import Dask
 from tests.pipeline.faults import busy, children, contents, receipts, worker_processes
 
@@ -144,10 +144,10 @@ class World:
         if not images.exists():
             write_scenes(pictures, PICTURES, 64, 5)
             patience = 240 * busy()
-            lvae("encode", pictures, right, *SETTINGS, *NETWORK, "--workers", "1", patience=patience)
+            lvae_process("encode", pictures, right, *SETTINGS, *NETWORK, "--workers", "1", patience=patience)
             size = ("--size", "64", "--workers", "1")
-            lvae("encode", f"synthetic:{DECODED}?size=64", latents, *size, *NETWORK, patience=patience)
-            lvae("decode", latents, images, patience=patience)
+            lvae_process("encode", f"synthetic:{DECODED}?size=64", latents, *size, *NETWORK, patience=patience)
+            lvae_process("decode", latents, images, patience=patience)
         assert len(Dataset.open(right).labels) == PICTURES
         assert len(Dataset.open(latents).labels) == DECODED
         assert len(receipts(right)) == PARTS
@@ -191,14 +191,19 @@ class Encoding:
         views = [path.parent.name for path in folder.local("").glob("shards/*/view.json")]
         layouts = read_view(folder, views[0]).layouts.items() if views else ()
         shards = tuple((split, number) for split, layout in layouts for number in range(layout.shards))
-        parts = () if shards else tuple(range(plan.listing.parts))
-        return Submission(folder.address, parts, shards, "".join(views), ("cpu",), options, attempt, watched=False)
+        parts = tuple(range(plan.listing.parts))
+        work = (
+            ShardsToWrite(folder.address, views[0], shards)
+            if shards
+            else PartsToEncode(folder.address, parts, ("cpu",))
+        )
+        return Submission(work, options, attempt, watched=False)
 
     def check(self, place: Path, story: str) -> None:
         right, found = self._world.right, contents(place / "out")
         differing = sorted(name for name in found | right if found.get(name) != right.get(name))
         assert not differing, f"{story}: other bytes in {differing}"
-        lvae("verify", "--deep", place / "out", patience=240 * busy())
+        lvae_process("verify", "--deep", place / "out", patience=240 * busy())
 
 
 class Decoding:
@@ -221,11 +226,11 @@ class Decoding:
 
     def submission(self, place: Path, options: tuple[str, ...], attempt: str) -> Submission | None:
         folder = Folder(place / "images.npz.parts")
-        plan = read_pictures_plan(folder)
+        plan = read_decode_plan(folder)
         if plan is None:
             return None
-        pictures = tuple(range(plan.parts))
-        return Submission(folder.address, (), (), "", ("cpu",), options, attempt, watched=False, pictures=pictures)
+        work = PartsToDecode(folder.address, tuple(range(plan.parts)), ("cpu",))
+        return Submission(work, options, attempt, watched=False)
 
     def check(self, place: Path, story: str) -> None:
         same = (place / "images.npz").read_bytes() == self._world.images.read_bytes()

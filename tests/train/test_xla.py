@@ -15,7 +15,7 @@ import pytest
 
 from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.run import latest_checkpoint
-from tests.conftest import lvae
+from tests.conftest import lvae_process
 
 pytestmark = [
     pytest.mark.xla,
@@ -31,7 +31,9 @@ WARM_UP = 3  # updates: the first allocates, the second compiles the step proper
 def small_latents(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """4x4 latents of 3 channels."""
     folder = tmp_path_factory.mktemp("encoded") / "latents"
-    lvae("encode", scenes, folder, "--autoencoder", "pixels-f8", "--size", "32", "--mirror", "--split", "val=20%")
+    lvae_process(
+        "encode", scenes, folder, "--autoencoder", "pixels-f8", "--size", "32", "--mirror", "--split", "val=20%"
+    )
     return folder
 
 

@@ -147,7 +147,7 @@ def test_pictures_beside_class_tars_are_left_out_with_a_warning(tmp_path: Path) 
     run("tar", "-cf", "a.tar", "n01.tar", "z.png", folder=tmp_path)
     source, rows = listed(tmp_path / "a.tar")
     assert (len(rows), source.counts) == (3, {"images beside the class tars": 1})
-    assert "left out" in source.warnings[0]
+    assert "left out" in str(source.warnings[0])
 
 
 def test_classes_that_would_be_called_alike_are_refused(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_class_names_are_sorted(folder: Path) -> None:
     path = write(folder, "a.csv", "a.png,zebra\nf,cat\nsub/b c.png,\n")
     source, rows = listed(path)
     assert (source.classes, [row.label for row in rows]) == (("cat", "zebra"), [1, 0, -1])
-    assert source.warnings == ["1 image has no label in a.csv: unlabelled"]
+    assert [str(warning) for warning in source.warnings] == ["1 image has no label in a.csv: unlabelled"]
 
 
 def test_paths_are_relative_to_the_list_or_absolute(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

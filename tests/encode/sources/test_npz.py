@@ -53,7 +53,7 @@ def test_label_minus_one_is_unlabelled(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", PICTURES, np.array([-1] + 10 * [2]))
     source, rows = listed(tmp_path / "a.npz")
     assert (rows[0].label, source.counts) == (-1, {"unlabelled": 1})
-    assert source.warnings == ["1 image has label -1 in a.npz: unlabelled"]
+    assert [str(warning) for warning in source.warnings] == ["1 image has label -1 in a.npz: unlabelled"]
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_files_beside_class_folders_are_unlabelled_with_a_warning(tmp_path: Path
     source, rows = listed(tmp_path)
     assert [row.label for row in rows] == [0, UNLABELLED]
     assert source.counts["unlabelled"] == 1
-    assert "1 image lies beside" in source.warnings[0]
+    assert "1 image lies beside" in str(source.warnings[0])
 
 
 def test_a_flat_folder_has_no_classes_and_no_warning(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_images_that_dataset_json_leaves_out_are_unlabelled(tmp_path: Path) -> N
     (tmp_path / "dataset.json").write_text('{"labels": [["2.png", 0]]}')
     source, rows = listed(tmp_path)
     assert [row.label for row in rows] == [-1, 0]
-    assert source.warnings == ["1 image is not in dataset.json: unlabelled"]
+    assert [str(warning) for warning in source.warnings] == ["1 image is not in dataset.json: unlabelled"]
 
 
 @pytest.mark.parametrize(
@@ -397,7 +397,7 @@ def test_labels_may_stand_before_the_image_or_in_json(tmp_path: Path) -> None:
     assert [(row.key, row.label) for row in rows] == [
         *[("a.png", 1), ("b.png", 2), ("c.png", -1), ("d.rgb.png", 0), ("d.mask.png", 0)]
     ]
-    assert source.warnings == ["1 image has no label in .cls or .json: unlabelled"]
+    assert [str(warning) for warning in source.warnings] == ["1 image has no label in .cls or .json: unlabelled"]
 
 
 def test_names_with_several_dots_find_their_own_label(tmp_path: Path) -> None:
@@ -435,7 +435,9 @@ def test_a_wrapping_folder_in_an_archive_is_no_class(tmp_path: Path) -> None:
     for path in (tarred(tmp_path / "a.tar", members), zipped(tmp_path / "a.zip", members)):
         source, rows = listed(path)
         assert (source.classes, [row.label for row in rows]) == (("cat", "dog"), [0, 1])
-        assert source.warnings == ["all images lie in photos/: its subfolders are the classes"]
+        assert [str(warning) for warning in source.warnings] == [
+            "all images lie in photos/: its subfolders are the classes"
+        ]
     only = {"cat/x/1.png": png(1)}
     assert listed(tarred(tmp_path / "b.tar", only))[0].classes == ("cat",)
 

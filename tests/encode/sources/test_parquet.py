@@ -85,7 +85,7 @@ def test_labels_may_be_names(tmp_path: Path) -> None:
     source, rows = listed(tmp_path)
     assert source.classes == ("cat", "dog", "fish")
     assert [row.label for row in rows] == [1, -1, 0, 2, -1, 1]
-    assert source.warnings == ["2 images have no label, or -1: unlabelled"]
+    assert [str(warning) for warning in source.warnings] == ["2 images have no label, or -1: unlabelled"]
 
 
 def test_a_path_without_bytes_is_rejected_alone(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_files_that_do_not_belong_together_are_one_line(tmp_path: Path) -> None:
 
 def test_huge_row_groups_are_warned_of(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [b"x"] * 20_001}), tmp_path / "a.parquet")
-    assert "row_group_size=1000" in listed(tmp_path / "a.parquet")[0].warnings[0]
+    assert "row_group_size=1000" in str(listed(tmp_path / "a.parquet")[0].warnings[0])
 
 
 def test_a_truncated_file_is_one_line(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from PIL import Image
 from lvae.cli import main
 from lvae.evaluate.analysis import neighbours as near
 from lvae.evaluate.analysis.neighbours import Queries
-from lvae.evaluate.pictures.decode import decode, load_autoencoder
+from lvae.evaluate.pictures.decode import decode, load_decoder
 from lvae.evaluate.pictures.originals import Originals
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from tests.conftest import lvae as lvae_process
+from tests.conftest import lvae_process
 from tests.evaluate import run_examples
 
 
@@ -46,7 +46,7 @@ def test_all_are_found_as_by_measuring_every_distance(world: Path, monkeypatch: 
     latents = data.normalization.normalize(data.denormalize(data.read(np.arange(len(data)))[0]), "float32")
     flat = np.asarray(latents, np.float64).reshape(len(data), -1)
     distances = np.linalg.norm(flat[[3, 11, 50], None] - flat[None], axis=2)
-    found = near.neighbours(queries(data, 3, 11, 50), data, 5, load_autoencoder(data))
+    found = near.neighbours(queries(data, 3, 11, 50), data, 5, load_decoder(data))
     expected = np.argsort(distances, axis=1)[:, :5]
     assert [[one.position for one in nearest] for nearest in found.found] == expected.tolist()
     lengths = [[one.distance for one in nearest] for nearest in found.found]
@@ -60,7 +60,7 @@ def test_all_are_found_as_by_measuring_every_distance(world: Path, monkeypatch: 
 
 def test_originals_are_the_pixels_that_were_encoded(world: Path) -> None:
     data = Dataset.open(world / "dataset")
-    decoded = decode(load_autoencoder(data), data.denormalize(data.read(np.arange(20))[0]))
+    decoded = decode(load_decoder(data), data.denormalize(data.read(np.arange(20))[0]))
     with Originals(data) as originals:
         for pixels, row, mirrored in zip(decoded, data.rows[:20], data.mirrored[:20], strict=True):
             np.testing.assert_array_equal(originals.open(int(row), bool(mirrored)), pixels)
@@ -117,5 +117,5 @@ def test_latents_of_another_autoencoder_are_refused(world: Path, tmp_path: Path)
     done = lvae("neighbours", other.folder, world / "dataset", tmp_path / "out.png", check=1)
     assert "Give the dataset that the model was trained on" in done.stderr
     with pytest.raises(LvaeError, match="too few"):
-        near.neighbours(queries(other, 0), other, 200, load_autoencoder(other))
+        near.neighbours(queries(other, 0), other, 200, load_decoder(other))
     assert "neither a run nor samples" in lvae("neighbours", tmp_path, other.folder, "o.png", check=1).stderr

@@ -43,7 +43,7 @@ def made(folder: Path, tmp_path: Path, command: str, run: str, *options: str | P
     given = options if any(Path(str(option)).exists() for option in options) else (folder / "dataset", *options)
     lvae(command, folder / run, *given, out, "--arrays", arrays, "--device", "cpu")
     with Image.open(out) as picture:
-        assert picture.width >= 640 and picture.height > 100
+        assert picture.width >= 480 and picture.height > 100
     with np.load(arrays) as file:
         return dict(file)
 
@@ -151,7 +151,7 @@ def test_depths_show_a_picture_a_resolution_or_a_group_and_the_nats(folder: Path
     with np.load(tmp_path / "d.npz") as every:
         assert every["groups_given"].tolist() == [0, 1, 2, 3]
     with Image.open(nats) as picture:
-        assert picture.width == 760
+        assert picture.width >= 480 and picture.height > 200
 
 
 def test_image_files_are_encoded_as_the_dataset_was(folder: Path, tmp_path: Path) -> None:

@@ -1,16 +1,22 @@
 """`lvae decode`: pictures of samples and datasets, as files, grid and archive."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from lvae.cli import main
-from lvae.evaluate.pictures.decode import positions_of, to_uint8
+from lvae.encode.autoencoder import load
+from lvae.encode.networks.base import save_safetensors
+from lvae.encode.quality.fidelity import to_pixels
+from lvae.evaluate.pictures.decode import positions_of
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import is_dataset
 from tests.evaluate import run_examples
 from tests.manifests.dataset_examples import Contents, build
 
@@ -57,10 +63,10 @@ def test_chosen_pictures_become_files_and_a_grid(data: Dataset, tmp_path: Path) 
 
 
 def test_levels_are_rounded_or_cut_off() -> None:
-    image = np.full((1, 3, 1, 1), 0.999, np.float32)
-    assert to_uint8(image, "nearest").ravel().tolist() == [255] * 3
-    assert to_uint8(image, "truncate").ravel().tolist() == [254] * 3
-    assert to_uint8(image * 5, "truncate").ravel().tolist() == [255] * 3
+    image = torch.full((1, 3, 1, 1), 0.999)
+    assert to_pixels(image, "nearest").ravel().tolist() == [255] * 3
+    assert to_pixels(image, "truncate").ravel().tolist() == [254] * 3
+    assert to_pixels(image * 5, "truncate").ravel().tolist() == [255] * 3
 
 
 @pytest.mark.parametrize("text", ["5-3", "10", "a", "1-", "", "-1"])
@@ -74,3 +80,32 @@ def test_a_decoder_with_another_fingerprint_is_refused(tmp_path: Path) -> None:
     weights = example.root / f"weights/{'5' * 64}.safetensors"
     weights.unlink()
     assert "Give --weights FILE" in lvae("decode", example.root, tmp_path / "o.npz", check=1).stderr
+
+
+def test_a_dataset_without_its_weights_is_decoded_by_the_package(tmp_path: Path) -> None:
+    lvae("encode", "synthetic:4", tmp_path / "data", "--autoencoder", "default", "--size", "32", "--workers", "1")
+    lvae("decode", tmp_path / "data", tmp_path / "with.npz", "--device", "cpu")
+    shutil.rmtree(tmp_path / "data/weights")
+    lvae("decode", tmp_path / "data", tmp_path / "without.npz", "--device", "cpu")
+    assert (tmp_path / "with.npz").read_bytes() == (tmp_path / "without.npz").read_bytes()
+
+
+def test_every_way_to_decode_compares_the_fingerprint(tmp_path: Path) -> None:
+    lvae("encode", "synthetic:4", tmp_path / "data", "--autoencoder", "default", "--size", "32", "--workers", "1")
+    (weights,) = (tmp_path / "data/weights").iterdir()
+    network = load("default", "random:5")
+    weights.write_bytes(save_safetensors(network))
+    for command in (
+        ("decode", tmp_path / "data", tmp_path / "o.npz"),
+        ("inspect", tmp_path / "data", "--preview", tmp_path / "p.png"),
+    ):
+        told = lvae(*command, check=1).stderr
+        assert f"weights {network.fingerprint[:12]}" in told
+        assert "Give the weights that it was encoded with" in told
+
+
+def test_a_url_names_a_dataset_as_a_path_does(data: Dataset) -> None:
+    assert is_dataset(str(data.folder))
+    assert is_dataset(f"file://{data.folder}")
+    assert not is_dataset(f"file://{data.folder}/weights")
+    assert not is_dataset("https://localhost:1/pictures.tar")

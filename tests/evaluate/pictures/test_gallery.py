@@ -9,7 +9,7 @@ from PIL import Image
 
 from lvae.cli import main
 from lvae.evaluate.figures.drawing import Captioned
-from lvae.evaluate.figures.grids import Block, Row, grid
+from lvae.evaluate.figures.grids import Block, Row, draw_grid
 from lvae.evaluate.pictures.beside import Beside, beside, chosen, numbering
 from lvae.evaluate.pictures.decode import Decoded
 from lvae.evaluate.pictures.gallery import layout
@@ -129,7 +129,7 @@ def test_a_dataset_stands_beside_its_samples(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("side", [1, 4, 32, 64, 100, 256, 300, 1024])
 def test_pictures_are_drawn_whole_whatever_their_size(side: int) -> None:
-    picture = grid("A title", [Block("", 2)], [Row("a", (Captioned(flat(7, side), ""), None))])
+    picture = draw_grid("A title", [Block("", 2)], [Row("a", (Captioned(flat(7, side), ""), None))])
     found = np.asarray(picture)
     inside = (found == 7).all(-1)
     height, width = inside.any(1).sum(), inside.any(0).sum()

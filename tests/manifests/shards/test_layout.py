@@ -207,8 +207,9 @@ def test_opening_and_reading_loads_neither_zarr_nor_webdataset_nor_torch(tmp_pat
     write_split(name, tmp_path, layout, content_of(layout))
     script = f"""
 import sys
-from lvae.manifests.shards import SplitLayout, codec
-from lvae.manifests.storage import Folder
+from lvae.manifests.shards.formats import codec
+from lvae.manifests.shards.layout import SplitLayout
+from lvae.manifests.storage.folder import Folder
 codec({name!r}).open_split(Folder({str(tmp_path)!r}), "v", {layout!r}).read([64, 0], "float32")
 print(sorted({{"zarr", "webdataset", "torch", "PIL", "apache_beam"}} & set(sys.modules)))
 """

@@ -1,3 +1,4 @@
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,13 +134,19 @@ def test_positions_refuse_what_is_not_there(wanted: Any) -> None:
         positions(wanted, 11)
 
 
+def lowest_free_descriptor() -> int:
+    """The number that the next open file gets: limits are on numbers, not on how many files are open."""
+    os.close(number := os.open("/dev/null", os.O_RDONLY))
+    return number
+
+
 @pytest.fixture
 def few_descriptors() -> Iterator[int]:
     """The soft limit of open files stands just above what this process uses."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = len(list(Path("/proc/self/fd").iterdir()))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, before[1]))
-    yield used + 8
+    limit = lowest_free_descriptor() + 8
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    yield limit
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
@@ -154,10 +161,10 @@ def test_a_hard_limit_of_open_files_is_named(tmp_path: Path, monkeypatch: pytest
     path = tmp_path / "file"
     path.write_bytes(b"bytes")
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = len(list(Path("/proc/self/fd").iterdir()))
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (used + 4, used + 4))
+    limit = lowest_free_descriptor() + 4
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: None)
-    resource.prlimit(0, resource.RLIMIT_NOFILE, (used + 4, before[1]))
+    resource.prlimit(0, resource.RLIMIT_NOFILE, (limit, before[1]))
     try:
         with pytest.raises(LvaeError, match="ulimit -n"):
             [map_file(path) for _ in range(50)]

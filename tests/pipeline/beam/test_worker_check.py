@@ -19,16 +19,16 @@ from lvae.manifests.parts.receipts import read_raw
 from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.beam import transforms
 from lvae.pipeline.beam.transforms import EncodePart, Job
-from lvae.pipeline.beam.worker_check import Question, answer, other_package, package
+from lvae.pipeline.beam.worker_check import Question, answer, package, refuse_other_package
 from lvae.pipeline.progress.reports import reports
-from tests.conftest import SMALL_KL, lvae
+from tests.conftest import SMALL_KL, lvae_process
 
 
 @pytest.fixture(scope="module")
 def dataset(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("workers") / "out"
     settings = ("--autoencoder", SMALL_KL, "--weights", "random:0", "--size", "32", "--part-size", "12")
-    lvae("encode", scenes, out, *settings, "--workers", "1")
+    lvae_process("encode", scenes, out, *settings, "--workers", "1")
     return out
 
 
@@ -38,7 +38,7 @@ def job(dataset: Path) -> Job:
 
 
 def forget_part(dataset: Path, part: int) -> bytes:
-    receipt = dataset / f"raw/part-{part:06d}.json"
+    receipt = dataset / f"raw/000000/part-{part:06d}.json"
     before = receipt.read_bytes()
     receipt.unlink()
     return before
@@ -53,11 +53,11 @@ def test_a_part_that_is_finished_is_not_encoded_again(dataset: Path, monkeypatch
 
 def test_a_worker_of_another_package_refuses(dataset: Path) -> None:
     assert re.fullmatch(r"latent-vae \S+, code [0-9a-f]{12}", package())
-    assert other_package(package()) is None
+    refuse_other_package(package())
     with pytest.raises(LvaeError, match=r"runs latent-vae .* Install the same wheel") as error:
         list(EncodePart(dataclasses.replace(job(dataset), package="latent-vae 0.0.1, code 0"), ("cpu",)).process(0))
     assert "\n" not in str(error.value)
-    assert [(one.kind, one.message) for one in reports(Folder(dataset), "attempt")] == [("user", str(error.value))]
+    assert [(one.kind, str(one.error())) for one in reports(Folder(dataset), "attempt")] == [("user", str(error.value))]
 
 
 def test_a_worker_that_sees_another_plan_refuses(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_other_weights_under_the_same_name_are_refused(dataset: Path) -> None:
             list(EncodePart(job(dataset), ("cpu",)).process(0))
     finally:
         weights.write_bytes(right)
-        (dataset / "raw/part-000000.json").write_bytes(before)
+        (dataset / "raw/000000/part-000000.json").write_bytes(before)
 
 
 def test_every_thread_of_a_worker_gives_the_same_bytes(scenes: Path, dataset: Path) -> None:
@@ -92,7 +92,7 @@ import sys, threading
 from pathlib import Path
 import torch
 torch.set_num_threads(2)
-from lvae.manifests.storage import Folder
+from lvae.manifests.storage.folder import Folder
 from lvae.manifests.parts.plan import read_plan
 from lvae.encode.autoencoder import load
 from lvae.encode.encoder import Encoder, weights_in
@@ -127,8 +127,8 @@ def test_two_attempts_at_once_leave_one_part(scenes: Path, dataset: Path) -> Non
         attempt.start()
     for attempt in attempts:
         attempt.join()
-    assert (dataset / "raw/part-000002.json").read_bytes() == before
-    assert len(list((dataset / "raw").glob("part-000002.*.npy"))) == 1
+    assert (dataset / "raw/000000/part-000002.json").read_bytes() == before
+    assert len(list((dataset / "raw").glob("*/part-000002.*.npy"))) == 1
 
 
 def test_an_attempt_that_comes_late_changes_nothing(dataset: Path) -> None:
@@ -136,7 +136,7 @@ def test_an_attempt_that_comes_late_changes_nothing(dataset: Path) -> None:
     folder = Folder(dataset)
     plan = read_plan(folder)
     assert plan is not None
-    before = (dataset / "raw/part-000003.json").read_bytes()
+    before = (dataset / "raw/000000/part-000003.json").read_bytes()
     encoder = transforms._encoder(str(dataset), records.sha256_of(plan), ("cpu",))
 
     class Unlike:
@@ -147,7 +147,7 @@ def test_an_attempt_that_comes_late_changes_nothing(dataset: Path) -> None:
 
     reader = open_reader(plan.listing.kind, plan.origins[0].source)
     receipt = encode_part(folder, plan, 3, Unlike(), reader)  # type: ignore[arg-type]
-    assert (dataset / "raw/part-000003.json").read_bytes() == before
+    assert (dataset / "raw/000000/part-000003.json").read_bytes() == before
     assert len(read_raw(folder, receipt, plan.encoded())) == receipt.latents
 
 
@@ -155,8 +155,8 @@ def test_a_worker_says_what_it_does_not_see(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared/probe").write_bytes(b"here")
     question = Question(package(), str(tmp_path / "shared"), ("probe", b"here"), str(tmp_path / "shared"))
-    assert answer(question).shortcoming is None
-    elsewhere = answer(dataclasses.replace(question, dataset=str(tmp_path / "other"))).shortcoming
-    assert elsewhere is not None and "sees another folder there" in elsewhere
-    hidden = answer(dataclasses.replace(question, source=str(tmp_path / "nothing/pictures"))).shortcoming
-    assert hidden is not None and "does not see it" in hidden
+    assert answer(question).error is None
+    elsewhere = answer(dataclasses.replace(question, dataset=str(tmp_path / "other"))).error
+    assert "sees another folder there" in str(elsewhere)
+    hidden = answer(dataclasses.replace(question, source=str(tmp_path / "nothing/pictures"))).error
+    assert "does not see it" in str(hidden)

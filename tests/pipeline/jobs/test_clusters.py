@@ -14,10 +14,10 @@ import pytest
 from lvae.encode.scenes.make import write_scenes
 from lvae.manifests import records
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline.beam.submission import Submission
+from lvae.pipeline.beam.work import PartsToEncode, Submission
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
 from lvae.pipeline.planning.scan import ScanOptions
-from tests.conftest import SMALL_KL, lvae
+from tests.conftest import SMALL_KL, lvae_process
 from tests.pipeline.cluster import Dask, Portable, dask, free_port, installed_at, portable
 from tests.pipeline.faults import busy, contents, receipts, start, wait_for
 
@@ -48,7 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def right(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The files of an undisturbed run in this process."""
     out = tmp_path_factory.mktemp("right") / "out"
-    lvae(*command(world, out))
+    lvae_process(*command(world, out))
     return contents(out)
 
 
@@ -78,7 +78,7 @@ def test_workers_hold_the_wheel_and_nothing_of_this_tree(tmp_path: Path) -> None
 def test_dask_gives_the_bytes_of_the_job_in_one_process(
     world: Path, right: dict[str, str], cluster: Dask, tmp_path: Path
 ) -> None:
-    told = lvae(*command(world, tmp_path / "out", cluster.options)).stderr
+    told = lvae_process(*command(world, tmp_path / "out", cluster.options)).stderr
     assert f"2 workers at {cluster.address}, dashboard http://127.0.0.1" in told
     assert contents(tmp_path / "out") == right
 
@@ -89,7 +89,7 @@ def test_another_dataset_under_the_same_relative_name(
     """Workers outlive a job: what they remember of a dataset must not be taken for another one at the same place."""
     for seed in ("1", "0"):
         first, *rest = command(world, "out", cluster.options)
-        lvae(first, *(f"random:{seed}" if word == "random:0" else word for word in rest), cwd=tmp_path)
+        lvae_process(first, *(f"random:{seed}" if word == "random:0" else word for word in rest), cwd=tmp_path)
         found = contents(tmp_path / "out")
         subprocess.run(["rm", "-r", str(tmp_path / "out")], check=True)
     assert found == right
@@ -115,7 +115,7 @@ def test_a_worker_that_stops_without_dying_is_left_behind(
     cluster.workers[0].send_signal(signal.SIGSTOP)
     _, told = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, told
-    assert "no worker got anywhere for 60 s" in told
+    assert "no worker gave a sign of life for 60 s" in told
     assert "no longer counted on" in told
     assert contents(tmp_path / "out") == right
 
@@ -132,24 +132,26 @@ def test_every_task_twice_at_the_same_time_does_no_harm(
     runner = {"--runner=dask": "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"}
     beam_options = tuple(runner.get(option, option) for option in chosen[1:] if option != "--runner=portable")
     beam_options += ("--runner=PortableRunner",) if engine == "portable" else ("--dask_partition_size=1",)
-    one = Submission(
-        folder.address, tuple(range(plan.listing.parts)), (), "", ("cpu",), beam_options, "one", watched=False
-    )
+    work = PartsToEncode(folder.address, tuple(range(plan.listing.parts)), ("cpu",))
+    backwards = replace(work, parts=work.parts[::-1])
     running = []
-    for submission in (one, replace(one, attempt="two", parts=one.parts[::-1])):
+    for submission in (
+        Submission(work, beam_options, "one", watched=False),
+        Submission(backwards, beam_options, "two", watched=False),
+    ):
         spec = tmp_path / f"{submission.attempt}.json"
         spec.write_bytes(records.dumps(submission))
         running.append(subprocess.Popen([sys.executable, "-m", "lvae.pipeline.beam.submission", str(spec)]))
     assert [process.wait(200) for process in running] == [0, 0]
     assert len(receipts(tmp_path / "out")) == plan.listing.parts
-    lvae(*command(world, tmp_path / "out"))
+    lvae_process(*command(world, tmp_path / "out"))
     assert contents(tmp_path / "out") == right
 
 
 def test_the_portable_path_gives_the_same_bytes(
     world: Path, right: dict[str, str], pool: Portable, tmp_path: Path
 ) -> None:
-    lvae(*command(world, tmp_path / "out", pool.options))
+    lvae_process(*command(world, tmp_path / "out", pool.options))
     assert contents(tmp_path / "out") == right
 
 
@@ -160,7 +162,7 @@ def test_a_killed_command_on_the_portable_path_goes_on_where_it_was(
     wait_for("some receipts", lambda: len(receipts(tmp_path / "out")) >= 3, PATIENCE)
     job.kill()
     job.communicate()
-    lvae(*command(world, tmp_path / "out", pool.options))
+    lvae_process(*command(world, tmp_path / "out", pool.options))
     assert contents(tmp_path / "out") == right
 
 

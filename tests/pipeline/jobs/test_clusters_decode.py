@@ -10,7 +10,7 @@ import torch
 
 from lvae.encode.scenes.make import write_scenes
 from lvae.manifests.parts.decoded_parts import PARTS
-from tests.conftest import SMALL_KL, lvae
+from tests.conftest import SMALL_KL, lvae_process
 from tests.pipeline.cluster import Dask, Portable, dask, portable
 from tests.pipeline.faults import start, wait_for
 
@@ -26,14 +26,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dataset")
     write_scenes(folder / "scenes", 200, 64, 5)
     settings = ("--size", "64", "--shard-size", "64", "--workers", "1")
-    lvae("encode", folder / "scenes", folder / "out", *settings, "--autoencoder", SMALL_KL, "--weights", "random:0")
+    lvae_process(
+        "encode", folder / "scenes", folder / "out", *settings, "--autoencoder", SMALL_KL, "--weights", "random:0"
+    )
     return folder / "out"
 
 
 @pytest.fixture(scope="module")
 def right(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     out = tmp_path_factory.mktemp("right") / "images.npz"
-    lvae("decode", dataset, out)
+    lvae_process("decode", dataset, out)
     return out.read_bytes()
 
 
@@ -52,7 +54,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portable]:
 def test_the_portable_path_decodes_the_bytes_of_one_process(
     dataset: Path, right: bytes, pool: Portable, tmp_path: Path
 ) -> None:
-    lvae("decode", dataset, tmp_path / "images.npz", *JOB, *pool.options)
+    lvae_process("decode", dataset, tmp_path / "images.npz", *JOB, *pool.options)
     assert (tmp_path / "images.npz").read_bytes() == right
 
 
@@ -61,7 +63,7 @@ def test_features_on_dask_are_those_of_one_process(dataset: Path, cluster: Dask,
         traced = torch.jit.trace(_Means(), torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
     traced.save(str(tmp_path / "network.pt"))
     for name, more in (("one", ()), ("many", (*JOB, *cluster.options))):
-        lvae("features", dataset, tmp_path / f"{name}.npz", "--features", tmp_path / "network.pt", *more)
+        lvae_process("features", dataset, tmp_path / f"{name}.npz", "--features", tmp_path / "network.pt", *more)
     assert (tmp_path / "many.npz").read_bytes() == (tmp_path / "one.npz").read_bytes()
 
 

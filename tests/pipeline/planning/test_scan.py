@@ -1,0 +1,60 @@
+"""What a scan says of a source: its account, for people and for programs."""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from lvae.cli import main
+
+
+def png(level: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(level).integers(0, 256, (32, 32, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def fill(folder: Path, files: Mapping[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def scanned(source: object, out: Path, *options: str) -> tuple[dict[str, Any], str]:
+    """What `lvae scan --json` prints, and what it says beside it."""
+    done = CliRunner().invoke(main, ["scan", str(source), str(out), "--json", *options])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout), done.stderr
+
+
+def test_the_account_is_told_and_in_json(tmp_path: Path) -> None:
+    images = fill(tmp_path / "in", {"cat/1.png": png(), "lost.png": png(), "notes.txt": b"x"})
+    found, said = scanned(images, tmp_path / "out")
+    text = f"1 image lies beside the class folders of {images}: unlabelled"
+    assert found["found"] == {"not images": 1, "unlabelled": 1}
+    assert found["warnings"] == [{"kind": "unlabelled", "text": text}]
+    assert f"warning: {text}" in said.splitlines()
+
+
+def test_labels_of_a_file_end_the_warning(tmp_path: Path) -> None:
+    images = fill(tmp_path / "in", {"cat/1.png": png(), "lost.png": png()})
+    (tmp_path / "labels.csv").write_text("cat/1.png,0\nlost.png,1\n")
+    found, said = scanned(images, tmp_path / "out", "--labels", str(tmp_path / "labels.csv"))
+    assert (found["warnings"], "warning" in said) == ([], False)
+
+
+@pytest.mark.parametrize("command", ["scan", "encode"])
+def test_a_second_look_has_the_account_of_the_first(tmp_path: Path, command: str) -> None:
+    images = fill(tmp_path / "in", {"cat/1.png": png(), "lost.png": png(1)})
+    first, _ = scanned(images, tmp_path / "out")
+    options = [] if command == "scan" else ["--autoencoder", "pixels", "--size", "32", "--workers", "1"]
+    again = CliRunner().invoke(main, [command, str(images), str(tmp_path / "out"), "--json", *options])
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["warnings"] == first["warnings"]
