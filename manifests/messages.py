@@ -8,6 +8,13 @@ def counted(count: int, one: str, many: str | None = None) -> str:
     return f"{count} {one if count == 1 else many or f'{one}s'}"
 
 
+def duration(seconds: float) -> str:
+    """H:MM:SS."""
+    minutes, whole = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d}"
+
+
 def printable(name: str) -> str:
     """A name out of a file, for a message: files may hold any."""
     if name.isprintable() and len(name) <= 100:
