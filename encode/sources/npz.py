@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.encode.files import locations as places
+from lvae.encode.files import naming as names
 from lvae.encode.files.locations import Watched
 from lvae.encode.images import MAX_PIXELS, ImageRejected
-from lvae.encode.sources import naming as names
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.labels import MAX_LABEL, numbered_classes
 from lvae.encode.sources.random_access import Containers
