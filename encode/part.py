@@ -49,7 +49,6 @@ def encode_part(
     rows = [(number, row) for number, row in listed if number not in erased]
     orientations = encoding.image.orientations
     raw = np.empty((len(rows) * orientations, *encoding.raw_shape), encoding.raw_dtype)
-    labels = np.empty(len(raw), np.int32)
     rejected = [Rejection(number, row.key, erased[number]) for number, row in listed if number in erased]
     content = hashlib.sha256()
     stored, done = 0, len(rejected)
@@ -66,7 +65,6 @@ def encode_part(
                 rejected.append(Rejection(number, opened.row.key, "the network's output is not finite"))
                 continue
             raw[stored : stored + orientations] = both
-            labels[stored : stored + orientations] = opened.row.label
             stored += orientations
         pending.clear()
         progress(done)
@@ -87,7 +85,7 @@ def encode_part(
     if there is not None:  # another attempt was faster; a job that has ended with it is not touched any more
         return there
     content_sha256 = None if erased else content.hexdigest()
-    return write_part(folder, plan, part, raw[:stored], labels[:stored], rejected, content_sha256)
+    return write_part(folder, plan, part, raw[:stored], rejected, content_sha256)
 
 
 def _open_rows(

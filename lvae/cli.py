@@ -1,6 +1,9 @@
 """The command `lvae`. Only click is imported at the start: whatever a command needs, it imports when it runs."""
 
 import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -40,7 +43,8 @@ class Group(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with _safe_path():
+                return super().invoke(context)
         except LvaeError as error:
             self._end(context, f"lvae: {error}", 1, error)
         except KeyboardInterrupt as error:
@@ -58,6 +62,20 @@ class Group(click.Group):
             raise error
         click.echo(line, err=True)
         context.exit(code)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Keep files in the working directory from being taken for modules by Python processes that a command starts."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

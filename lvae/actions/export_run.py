@@ -62,7 +62,7 @@ def run_export(run: Path, out: Path, layout: Layout | None, weights: Literal["em
     model = HierarchicalVAE(config.model)
     load_weights(model, checkpoint.read("ema" if weights == "ema" else "model"), str(checkpoint.path))
     name = config.dataset.autoencoder.weights_file
-    stage = run / name if name is not None and (run / name).exists() else None
+    stage = Folder(run).local(name) if name is not None and Folder(run).exists(name) else None
     files = _ours(model, stage, name) if layout == "lvae" else _published(out, model, stage)
     root, main = (Folder(out), MODEL) if layout == "lvae" else (Folder(out.parent), out.name)
     for key, data in files.items():
@@ -139,6 +139,6 @@ def read_exported(path: Path) -> Exported | None:
     stage = None
     if record.layout == "published":
         stage = model_path if file.autoencoder else None
-    elif name is not None and (path / name).is_file():
-        stage = path / name
+    elif name is not None and Folder(path).size(name) is not None:
+        stage = Folder(path).local(name)
     return Exported(record.run, record.step, record.weights, state, stage)

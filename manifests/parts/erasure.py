@@ -48,17 +48,15 @@ def _receipt(folder: Folder, plan: Plan, part: int) -> Receipt | None:
 
 def _write_without(folder: Folder, plan: Plan, receipt: Receipt, rows: dict[int, str]) -> None:
     reader, orientations = RowReader(folder, plan.listing), plan.encoded().image.orientations
-    table = reader.listed(receipt.part, ["key", "label"])
-    keys, labels = table["key"].to_pylist(), table["label"].to_numpy()
+    keys = reader.keys(receipt.part).to_pylist()
     stored = _stored_rows(receipt)
     keep = np.array([row not in rows for row in stored], bool)
     latents = np.repeat(keep, orientations)
-    kept_labels = np.repeat(labels[stored[keep] - receipt.first_row], orientations)
     known = {rejection.row for rejection in receipt.rejected}
     erased = [Rejection(row, keys[row - receipt.first_row], reason) for row, reason in rows.items() if row not in known]
     rejected = sorted([*receipt.rejected, *erased], key=lambda rejection: rejection.row)
     raw = read_raw(folder, receipt, plan.encoded())
-    write_part(folder, plan, receipt.part, raw[latents], kept_labels, rejected, None)
+    write_part(folder, plan, receipt.part, raw[latents], rejected, None)
 
 
 def _stored_rows(receipt: Receipt) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ time on unlike machines, leave numbers and bytes that belong together: those of 
 import hashlib
 import io
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,8 @@ from lvae.manifests.statistics import ChannelMoments, MomentsRecord
 from lvae.manifests.storage.folder import FileRecord, Folder
 
 RAW = "raw"
-RECEIPTS = "raw/part-*.json"  # how the manifest names the receipts, which are hashed as one
+PARTS_PER_FOLDER = 1024
+RECEIPTS = "raw/*/part-*.json"  # how the manifest names the receipts, which are hashed as one
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,7 @@ class Receipt:
         to a dataset or merging it leaves as it was.
     content_sha256: over the bytes of the part's images as they were read, so that changed images are noticed; None
         where images have been erased since.
-    moments: of the part's latents; None where there are none. moments_by_class: the same by label, as the segment
-        numbers its classes.
+    moments: of the part's latents; None where there are none.
     """
 
     format: Literal["latent-vae-receipt"]
@@ -59,15 +60,18 @@ class Receipt:
     raw: FileRecord
     content_sha256: str | None
     moments: MomentsRecord | None
-    moments_by_class: dict[str, MomentsRecord]
 
 
 def receipt_name(part: int) -> str:
-    return f"{RAW}/part-{part:06d}.json"
+    return f"{_folder(part)}/part-{part:06d}.json"
 
 
 def raw_name(part: int, sha256: str) -> str:
-    return f"{RAW}/part-{part:06d}.{sha256[:8]}.npy"
+    return f"{_folder(part)}/part-{part:06d}.{sha256[:8]}.npy"
+
+
+def _folder(part: int) -> str:
+    return f"{RAW}/{part // PARTS_PER_FOLDER:06d}"
 
 
 def write_part(
@@ -75,11 +79,10 @@ def write_part(
     plan: Plan,
     part: int,
     raw: NDArray[Any],
-    labels: NDArray[np.int32],
     rejected: Iterable[Rejection],
     content_sha256: str | None,
 ) -> Receipt:
-    """Store a part's raw latents (n, C, h, w) with a label each, then the receipt. Only then is the part finished."""
+    """Store a part's raw latents (n, C, h, w), then the receipt. Only then is the part finished."""
     place = plan.listing.place(part)
     data = np.ascontiguousarray(raw)
     record = _write_array(folder, part, data)
@@ -95,12 +98,7 @@ def write_part(
         latents=len(data),
         raw=record,
         content_sha256=content_sha256,
-        moments=_moments(plan.encoded(), data),
-        moments_by_class={
-            str(label): moments
-            for label in np.unique(labels)
-            if (moments := _moments(plan.encoded(), data[labels == label])) is not None
-        },
+        moments=moments_of_raw(plan.encoded(), data).to_record() if len(data) else None,
     )
     write_receipt(folder, receipt)
     if folder.size(record.path) is None:  # swept as an orphan between the two writes, by a command that outran us
@@ -134,10 +132,6 @@ def raw_bytes(encoding: Encoding, latents: int) -> int:
     return len(array_header(shape, dtype)) + math.prod(shape) * dtype.itemsize
 
 
-def _moments(encoding: Encoding, raw: NDArray[Any]) -> MomentsRecord | None:
-    return moments_of_raw(encoding, raw).to_record() if len(raw) else None
-
-
 def moments_of_raw(encoding: Encoding, raw: NDArray[Any]) -> ChannelMoments:
     """Channel moments of entries of a raw part, whatever was stored."""
     if encoding.autoencoder.store == "moments":
@@ -147,7 +141,7 @@ def moments_of_raw(encoding: Encoding, raw: NDArray[Any]) -> ChannelMoments:
 
 
 def dump_receipt(receipt: Receipt) -> bytes:
-    return records.dumps({**records.plain(receipt), "self_sha256": records.sha256_of(receipt)})
+    return records.signed(receipt)
 
 
 def read_receipt(folder: Folder, part: int) -> Receipt | None:
@@ -156,12 +150,7 @@ def read_receipt(folder: Folder, part: int) -> Receipt | None:
     if data is None:
         return None
     where = folder.place(receipt_name(part))
-    content = records.loads(data, where)
-    claimed = content.pop("self_sha256", None) if isinstance(content, dict) else None
-    receipt = records.from_plain(Receipt, content, where)
-    as_written = claimed == records.sha256_beside(data, "self_sha256")
-    if not as_written and claimed != records.sha256_of(receipt):
-        raise LvaeError(where, "has been changed or damaged")
+    receipt = records.parse_signed(Receipt, data, where)
     if receipt.part != part or receipt.raw.path != raw_name(part, receipt.raw.sha256):
         raise LvaeError(where, "is the receipt of another part")
     return receipt
@@ -238,24 +227,28 @@ def load_array(path: Path, mapped: bool) -> NDArray[Any]:
 
 def orphans(folder: Folder) -> Iterator[str]:
     """Raw files that no receipt names: what attempts left behind that were overtaken or killed."""
-    names = [name for name in folder.names(RAW) if name.endswith(".npy") and name.startswith(f"{RAW}/part-")]
-    for name, orphan in zip(names, folder.each(partial(_is_orphan, folder), names), strict=True):
-        if orphan:
-            yield name
+    names = (name for name in folder.names(RAW) if "/part-" in name and name.endswith(".npy"))
+    yield from (name for name in folder.each(partial(_orphan, folder), names) if name is not None)
 
 
-def _is_orphan(folder: Folder, name: str) -> bool:
-    number = name.removeprefix(f"{RAW}/part-").split(".")[0]
+def _orphan(folder: Folder, name: str) -> str | None:
+    part = _part_of(name)
     try:
-        receipt = read_receipt(folder, int(number)) if number.isdigit() else None
+        receipt = read_receipt(folder, part) if part is not None else None
     except LvaeError:
-        return False  # while its receipt cannot be read, nobody knows
-    return receipt is None or receipt.raw.path != name
+        return None  # while its receipt cannot be read, nobody knows
+    return name if receipt is None or receipt.raw.path != name else None
+
+
+def _part_of(name: str) -> int | None:
+    """The part that a file under raw/ belongs to by its name."""
+    number = name.rpartition("/part-")[2].split(".")[0]
+    return int(number) if re.fullmatch("[0-9]{1,18}", number) else None
 
 
 def beyond(folder: Folder, plan: Plan) -> Iterator[str]:
     """Receipts and raw files of parts that the plan does not have: left by another plan that lay here before."""
     for name in folder.names(RAW):
-        number = name.removeprefix(f"{RAW}/part-").split(".")[0]
-        if name.startswith(f"{RAW}/part-") and (not number.isdigit() or int(number) >= plan.listing.parts):
+        part = _part_of(name)
+        if "/part-" in name and (part is None or part >= plan.listing.parts):
             yield name

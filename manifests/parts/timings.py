@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.receipts import PARTS_PER_FOLDER
 from lvae.manifests.storage.folder import Folder
 
 RECENT_SECONDS = 600.0  # before the last part's end: what a rate is made of, so that a pause of days does not count
@@ -21,7 +22,7 @@ class Timing:
 
 
 def timing_name(part: int) -> str:
-    return f"timings/part-{part:06d}.json"
+    return f"timings/{part // PARTS_PER_FOLDER:06d}/part-{part:06d}.json"
 
 
 def write_timing(folder: Folder, timing: Timing) -> None:

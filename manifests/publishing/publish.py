@@ -165,7 +165,7 @@ def drop_raw(folder: Folder) -> None:
     if manifest.raw == "kept":
         folder.write(MANIFEST, dump_manifest(_without_raw(manifest)))
     for name in folder.names("raw"):
-        if name.startswith("raw/part-") and name.endswith(".npy"):
+        if "/part-" in name and name.endswith(".npy"):
             folder.remove(name)
 
 

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,30 +19,12 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.decoded_parts import read_decode_plan
 from lvae.manifests.parts.plan import read_plan
 from lvae.manifests.storage.open import folder_at
+from lvae.pipeline.beam.work import PartsToDecode, PartsToEncode, Submission
 
 if TYPE_CHECKING:
     from lvae.pipeline.beam.transforms import Job
 
 PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True)
-class Submission:
-    """What to run: encoding parts, pictures of parts, or shards; the others are empty.
-
-    dataset: as workers find it; of pictures, the folder of their parts. options: Beam's, as on a command line. attempt:
-        names this submission among others. watched: by a command on this machine, which workers do not outlive.
-    """
-
-    dataset: str
-    parts: tuple[int, ...]
-    shards: tuple[tuple[str, int], ...]
-    view: str
-    devices: tuple[str, ...]
-    options: tuple[str, ...]
-    attempt: str
-    watched: bool
-    pictures: tuple[int, ...] = ()
 
 
 class StoppedError(Exception):
@@ -76,12 +57,13 @@ def run(submission: Submission) -> None:
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     pipeline = beam.Pipeline(options=PipelineOptions(list(submission.options)))
     job = _job(submission)
-    if submission.parts:
-        graphs.encode(pipeline, submission.parts, EncodePart(job, submission.devices))
-    elif submission.pictures:
-        graphs.pictures(pipeline, submission.pictures, MakePictures(job, submission.devices))
+    work = submission.work
+    if isinstance(work, PartsToEncode):
+        graphs.encode(pipeline, work.parts, EncodePart(job, work.devices))
+    elif isinstance(work, PartsToDecode):
+        graphs.pictures(pipeline, work.parts, MakePictures(job, work.devices))
     else:
-        graphs.shards(pipeline, submission.shards, WriteShard(job, submission.view))
+        graphs.shards(pipeline, work.shards, WriteShard(job, work.view))
     graphs.check(pipeline)
     result = pipeline.run()
     try:
@@ -95,12 +77,13 @@ def _job(submission: Submission) -> "Job":
     from lvae.pipeline.beam.transforms import Job
     from lvae.pipeline.beam.worker_check import package
 
-    folder = folder_at(submission.dataset)
-    plan = read_decode_plan(folder) if submission.pictures else read_plan(folder)
+    work = submission.work
+    folder = folder_at(work.dataset)
+    plan = read_decode_plan(folder) if isinstance(work, PartsToDecode) else read_plan(folder)
     if plan is None:
-        raise LvaeError(submission.dataset, "has no plan")
+        raise LvaeError(work.dataset, "has no plan")
     return Job(
-        dataset=submission.dataset,
+        dataset=work.dataset,
         plan_sha256=records.sha256_of(plan),
         attempt=submission.attempt,
         package=package(),

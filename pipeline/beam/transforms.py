@@ -5,7 +5,6 @@ Elements are part numbers and shard numbers; what comes out is a receipt, a few 
 
 import fcntl
 import os
-import tempfile
 import threading
 import time
 import traceback
@@ -13,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import apache_beam as beam
@@ -28,6 +26,7 @@ from lvae.manifests.parts.timings import Timing, write_timing
 from lvae.manifests.storage.folder import FULL, Folder
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.storage.retry import retry
+from lvae.manifests.storage.scratch import shared_folder
 from lvae.manifests.views.gather import write_shard
 from lvae.manifests.views.view import read_view
 from lvae.pipeline.beam.worker_check import other_package
@@ -245,7 +244,7 @@ def _claim_device(devices: tuple[str, ...]) -> str:
     if len(found) == 1:
         return found[0]
     for device in found:
-        path = Path(tempfile.gettempdir()) / f"lvae-{os.getuid()}-{device.replace(':', '-')}.lock"
+        path = shared_folder() / f"lvae-{os.getuid()}-{device.replace(':', '-')}.lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -74,7 +74,6 @@ def choose_engine(beam_options: Sequence[str], workers: int, environment: dict[s
 
 
 def _check_options(options: Sequence[str], runner: str) -> None:
-
     unknown = " ".join(unknown_options(options, runner))
     if unknown and runner == IN_PROCESS:
         raise LvaeError("a Beam option after --", f"{unknown} is unknown", "Leave it out, or mend its spelling.")
@@ -94,13 +93,13 @@ def unknown_options(options: Sequence[str], runner: str) -> list[str]:
 
         if "." in runner:
             importlib.import_module(runner.rpartition(".")[0])
+        parsers: list[Any] = []
+        PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
+        parser = parsers[0]
+        parser.error = _refuse
+        found: list[str] = parser.parse_known_args(list(options))[1]
     finally:
         logging.disable(before)
-    parsers: list[Any] = []
-    PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
-    parser = parsers[0]
-    parser.error = _refuse
-    found: list[str] = parser.parse_known_args(list(options))[1]
     return found
 
 

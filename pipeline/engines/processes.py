@@ -12,6 +12,7 @@ from typing import IO
 from lvae.pipeline.progress.reports import Sparing
 
 CANCEL_SECONDS = 10.0  # for a submission to take its job off an engine elsewhere
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # files in the working directory are no modules, in workers neither
 LOOKS, AT_LEAST_EVERY = 0.005, 2.0  # of a core's time, for looking at a machine's processes; seconds
 
 
@@ -19,13 +20,16 @@ LOOKS, AT_LEAST_EVERY = 0.005, 2.0  # of a core's time, for looking at a machine
 def child(
     spec: Path, output: IO[bytes], environment: dict[str, str], cancelling: bool
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A submission in a process group of its own, which does not outlive this block. `cancelling`: asked first."""
+    """A submission in a process group of its own, which does not outlive this block. `cancelling`: asked first.
+
+    What it and its workers leave in the folder for temporary files lies beside SPEC.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "lvae.pipeline.beam.submission", str(spec)],
+        [sys.executable, "-P", "-m", "lvae.pipeline.beam.submission", str(spec)],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-        env={**os.environ, **environment},
+        env={**os.environ, **environment, **SAFE_PATH, "TMPDIR": str(spec.parent)},
         start_new_session=True,
     )
     try:

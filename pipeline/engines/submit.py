@@ -6,19 +6,18 @@ is finished is asked of the receipts, never of the runner; what is not is submit
 
 import os
 import subprocess
-import tempfile
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline.beam.submission import Submission
+from lvae.manifests.storage.scratch import Scratch
+from lvae.pipeline.beam.work import Submission, Work
 from lvae.pipeline.engines import clusters
 from lvae.pipeline.engines.choose import Engine, cores
 from lvae.pipeline.engines.processes import ProcessGroup, child, last_line
@@ -45,14 +44,14 @@ class Tasks:
     """The work of a job.
 
     numbers: all tasks. finished: whether a task has its receipt. name: how a worker reports a task. describe: what a
-    person calls it. submission: a spec for some of them.
+    person calls it. work: some of them, for a submission.
     """
 
     numbers: Sequence[int]
     finished: Callable[[int], bool]
     name: Callable[[int], str]
     describe: Callable[[int], str]
-    submission: Callable[[list[int], tuple[str, ...]], Submission]
+    work: Callable[[list[int]], Work]
 
 
 class Pending:
@@ -152,11 +151,11 @@ def _submit(
     progress.forget(folder)
     workers = 1 if alone else min(engine.workers, len(batch))
     attempt = uuid.uuid4().hex
-    submission = tasks.submission(batch, _options(engine, workers, len(batch)))
-    submission = replace(submission, attempt=attempt, watched=engine.in_process)
+    options = _options(engine, workers, len(batch))
+    submission = Submission(tasks.work(batch), options, attempt, watched=engine.in_process)
     # Not on the dataset's disk: were that full, Beam would hang over a line of its log.
-    with tempfile.TemporaryDirectory() as spool, (Path(spool) / "output").open("w+b") as output:
-        spec = Path(spool) / "submission.json"
+    with Scratch() as scratch, (scratch / "output").open("w+b") as output:
+        spec = scratch / "submission.json"
         spec.write_bytes(records.dumps(submission))
         with child(spec, output, engine.environment, cancelling=not engine.in_process) as process:
             how = _watch(folder, process, attempt, waiting, set(batch), engine, watch)

@@ -14,7 +14,7 @@ from lvae.manifests.storage.folder import CHUNK_BYTES, FileRecord, Folder
 from lvae.manifests.storage.locks import LOCK, writing
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.views.selection import TRAIN
-from lvae.pipeline.beam.submission import Submission
+from lvae.pipeline.beam.work import PartsToDecode
 from lvae.pipeline.engines import submit as runners
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.progress import reports as progress
@@ -121,9 +121,7 @@ def _make_parts(folder: Folder, plan: DecodePlan, engine: Engine, devices: tuple
         finished=lambda part: finished_decode(folder, plan, part) is not None,
         name=lambda part: f"part {part}",
         describe=lambda part: f"part {part} (pictures {plan.range_of(part).start} to {plan.range_of(part).stop - 1})",
-        submission=lambda parts, options: Submission(
-            folder.address, (), (), "", devices, options, attempt="", watched=False, pictures=tuple(parts)
-        ),
+        work=lambda parts: PartsToDecode(folder.address, tuple(parts), devices),
     )
     sizes = [len(plan.range_of(part)) for part in range(plan.parts)]
     pending = runners.Pending(folder, tasks).look()

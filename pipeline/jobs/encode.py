@@ -10,12 +10,13 @@ from lvae.manifests.parts import erasure
 from lvae.manifests.parts.plan import PLAN, Plan, read_plan_if_whole, write_plan
 from lvae.manifests.parts.receipts import beyond, finished, orphans, receipt_name, receipts
 from lvae.manifests.publishing.publish import drop_raw, write_rejected
+from lvae.manifests.records import FormError
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.verify.verify import mend_command, verify
 from lvae.manifests.views.view import ViewSettings, shard_receipt_name
-from lvae.pipeline.beam.submission import Submission
+from lvae.pipeline.beam.work import PartsToEncode
 from lvae.pipeline.engines import submit as runners
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.jobs.shards import write_view_of
@@ -94,6 +95,8 @@ def _existing(folder: Folder) -> tuple[Manifest | None, list[Fault] | None]:
     """The manifest of a dataset that was finished before, and its faults, None where it has none."""
     try:
         manifest = read_manifest(folder)
+    except FormError:
+        raise  # no damage: somebody wrote it so
     except LvaeError as error:
         say(f"{error}")
         return None, []
@@ -145,9 +148,7 @@ def _encode_parts(folder: Folder, plan: Plan, engine: Engine, devices: tuple[str
         finished=lambda part: finished(folder, plan, part) is not None,
         name=lambda part: f"part {part}",
         describe=lambda part: _describe_part(plan, part),
-        submission=lambda parts, options: Submission(
-            folder.address, tuple(parts), (), "", devices, options, attempt="", watched=False
-        ),
+        work=lambda parts: PartsToEncode(folder.address, tuple(parts), devices),
     )
     sizes = [plan.listing.place(part).rows for part in range(plan.listing.parts)]
     pending = runners.Pending(folder, tasks).look()

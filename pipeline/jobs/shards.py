@@ -9,7 +9,7 @@ from lvae.manifests.shards.formats import codec
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.order import select
 from lvae.manifests.views.view import ViewPlan, ViewSettings, finished_shard, plan_view, write_view
-from lvae.pipeline.beam.submission import Submission
+from lvae.pipeline.beam.work import ShardsToWrite
 from lvae.pipeline.engines import submit as runners
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.progress.console import Bar, say
@@ -44,16 +44,7 @@ def _write_shards(folder: Folder, view: ViewPlan, engine: Engine) -> int:
         finished=lambda task: finished_shard(folder, view, *shards[task]) is not None,
         name=lambda task: "shard {} {}".format(*shards[task]),
         describe=lambda task: "shard {1} of {0}".format(*shards[task]),
-        submission=lambda numbers, options: Submission(
-            dataset=folder.address,
-            parts=(),
-            shards=tuple(shards[number] for number in numbers),
-            view=view.name,
-            devices=(),
-            options=options,
-            attempt="",
-            watched=False,
-        ),
+        work=lambda numbers: ShardsToWrite(folder.address, view.name, tuple(shards[number] for number in numbers)),
     )
     made = len(runners.Pending(folder, tasks).look())
     if made:

@@ -98,7 +98,7 @@ def job(source: str, dataset: Path, arguments: list[str], workers: int) -> Taken
     if process.returncode:
         raise SystemExit(process.stderr.read().decode() if process.stderr else "failed")
     whole = time.time() - start
-    parts = max(path.stat().st_mtime for path in (dataset / "raw").glob("part-*.json")) - start
+    parts = max(path.stat().st_mtime for path in (dataset / "raw").glob("*/part-*.json")) - start
     return Taken(parts, sum(spent.values()), whole, spent[process.pid], driver_whole)
 
 

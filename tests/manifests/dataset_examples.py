@@ -164,14 +164,12 @@ def write_raw(folder: Folder, contents: Contents, plan: Plan, part: int, raw: ND
     place = plan.listing.place(part)
     first = place.first_row
     rows = rows_of(contents)[first : first + place.rows]
-    good = [row for number, row in enumerate(rows, first) if number not in contents.rejected]
-    labels = np.repeat(np.array([row.label for row in good], np.int32), contents.orientations)
     rejected = [
         Rejection(number, row.key, "not an image")
         for number, row in enumerate(rows, first)
         if number in contents.rejected
     ]
-    return write_part(folder, plan, part, raw, labels, rejected, f"{part:064x}")
+    return write_part(folder, plan, part, raw, rejected, f"{part:064x}")
 
 
 def encode(root: Path, contents: Contents | None = None, **changes: Any) -> Example:
@@ -256,7 +254,7 @@ def resign(root: Path, change: Callable[[dict[str, Any]], None] = lambda _: None
     manifest = read_manifest(folder)
     assert manifest is not None
     content = records.plain(manifest)
-    parts = len(list((root / "raw").glob("part-*.json")))
+    parts = len(list((root / "raw").glob("*/part-*.json")))
     for name in content["files"]:
         record = receipts_record(folder, parts) if "*" in name else folder.record(name)
         content["files"][name] = {"bytes": record.bytes, "sha256": record.sha256}

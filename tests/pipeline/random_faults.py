@@ -34,7 +34,7 @@ from lvae.manifests.parts.decoded_parts import read_decode_plan
 from lvae.manifests.parts.plan import read_plan_if_whole
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.view import read_view
-from lvae.pipeline.beam.submission import Submission
+from lvae.pipeline.beam.work import PartsToDecode, PartsToEncode, ShardsToWrite, Submission
 from tests.conftest import SMALL_KL, lvae_process
 from tests.pipeline.cluster import Dask
 from tests.pipeline.faults import busy, children, contents, receipts, worker_processes
@@ -191,8 +191,13 @@ class Encoding:
         views = [path.parent.name for path in folder.local("").glob("shards/*/view.json")]
         layouts = read_view(folder, views[0]).layouts.items() if views else ()
         shards = tuple((split, number) for split, layout in layouts for number in range(layout.shards))
-        parts = () if shards else tuple(range(plan.listing.parts))
-        return Submission(folder.address, parts, shards, "".join(views), ("cpu",), options, attempt, watched=False)
+        parts = tuple(range(plan.listing.parts))
+        work = (
+            ShardsToWrite(folder.address, views[0], shards)
+            if shards
+            else PartsToEncode(folder.address, parts, ("cpu",))
+        )
+        return Submission(work, options, attempt, watched=False)
 
     def check(self, place: Path, story: str) -> None:
         right, found = self._world.right, contents(place / "out")
@@ -224,8 +229,8 @@ class Decoding:
         plan = read_decode_plan(folder)
         if plan is None:
             return None
-        pictures = tuple(range(plan.parts))
-        return Submission(folder.address, (), (), "", ("cpu",), options, attempt, watched=False, pictures=pictures)
+        work = PartsToDecode(folder.address, tuple(range(plan.parts)), ("cpu",))
+        return Submission(work, options, attempt, watched=False)
 
     def check(self, place: Path, story: str) -> None:
         same = (place / "images.npz").read_bytes() == self._world.images.read_bytes()

@@ -42,9 +42,6 @@ def test_erased_images_leave_the_raw_parts_and_nothing_else_does(rows: set[int],
             assert rejected == sorted(rejected) and len(set(rejected)) == len(rejected)
             if len(raw):
                 assert receipt.moments == moments_of_raw(plan.encoded(), raw).to_record()
-            assert sum(moments.count for moments in receipt.moments_by_class.values()) == (
-                receipt.moments.count if receipt.moments else 0
-            )
         before = files_of(Path(root))
         assert list(orphans(example.folder)) == [] and erasure.carry_out(example.folder, plan) == 0
         assert files_of(Path(root)) == before and read_plan(example.folder) == plan
@@ -74,7 +71,7 @@ def test_reasons_stay_with_their_rows(tmp_path: Path) -> None:
 
 def test_a_part_that_is_not_there_is_left_to_whoever_encodes_it(tmp_path: Path) -> None:
     example = encode(tmp_path)
-    example.folder.remove("raw/part-000001.json")
+    example.folder.remove("raw/000000/part-000001.json")
     plan = erased(example, {25, 45})
     assert erasure.carry_out(example.folder, plan) == 0 and finished(example.folder, plan, 1) is None
 

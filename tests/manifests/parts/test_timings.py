@@ -19,7 +19,7 @@ def test_a_timing_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"part": 12, "images": 1, "seconds": NaN, "ended": 1}', "\udcff"])
 def test_a_damaged_timing_is_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / "timings").mkdir()
+    (tmp_path / timing_name(12)).parent.mkdir(parents=True)
     (tmp_path / timing_name(12)).write_bytes(text.encode("utf-8", "surrogateescape"))
     assert read_timing(Folder(tmp_path), 12) is None
 

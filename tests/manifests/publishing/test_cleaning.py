@@ -20,7 +20,12 @@ def littered(tmp_path: Path) -> tuple[Example, dict[str, bytes], set[str]]:
     with_old = shard(example, keep_old=True, seed=1)
     old = {name for name in files_of(tmp_path) if name.startswith("shards/") and name in whole}
     whole = {name: data for name, data in files_of(tmp_path).items() if name not in old}
-    for name in (".tmp/half", ".tmp/order/train.entries", "raw/part-000001.01234567.npy", "raw/part-000077.aa.npy"):
+    for name in (
+        ".tmp/half",
+        ".tmp/order/train.entries",
+        "raw/000000/part-000001.01234567.npy",
+        "raw/000000/part-000077.aa.npy",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"12345")
         old.add(name)
@@ -160,7 +165,7 @@ def test_a_killed_cleaning_leaves_a_dataset_that_tells_the_truth(tmp_path: Path)
     """The manifest says first that raw latents are gone; then they go."""
     example = build(tmp_path)
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)])
-    assert done.returncode == -signal.SIGKILL and len(list(tmp_path.glob("raw/*.npy"))) == 4
+    assert done.returncode == -signal.SIGKILL and len(list(tmp_path.glob("raw/*/*.npy"))) == 4
     assert example.manifest.raw == "dropped" and problems(tmp_path) == []
     clean(str(tmp_path), raw=True, dry_run=False)
-    assert list(tmp_path.glob("raw/*.npy")) == [] and os.listdir(tmp_path / "raw") != []  # noqa: PTH208
+    assert list(tmp_path.glob("raw/*/*.npy")) == [] and os.listdir(tmp_path / "raw") != []  # noqa: PTH208

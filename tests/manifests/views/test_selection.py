@@ -289,6 +289,6 @@ def test_a_selection_reads_only_the_parts_that_it_takes_in_part(tmp_path: Path) 
     """A part taken whole gives its receipt's moments: no raw file is opened."""
     example = encode(tmp_path)
     stored = list(receipts(example.folder, example.plan))
-    for path in tmp_path.glob("raw/*.npy"):
+    for path in tmp_path.glob("raw/*/*.npy"):
         path.unlink()
     select(example.folder, example.plan, settings_of(example).selection, lambda: stored)

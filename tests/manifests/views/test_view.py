@@ -328,7 +328,7 @@ def test_a_view_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
 def test_a_raw_part_that_cannot_be_read_is_named_while_a_shard_is_written(tmp_path: Path, damage: str) -> None:
     example = encode(tmp_path)
     _, view = planned(example, settings_of(example))
-    path = next(tmp_path.glob("raw/part-000001.*.npy"))
+    path = next(tmp_path.glob("raw/000000/part-000001.*.npy"))
     if damage == "missing":
         path.unlink()
     elif damage == "another shape":

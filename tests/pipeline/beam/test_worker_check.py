@@ -38,7 +38,7 @@ def job(dataset: Path) -> Job:
 
 
 def forget_part(dataset: Path, part: int) -> bytes:
-    receipt = dataset / f"raw/part-{part:06d}.json"
+    receipt = dataset / f"raw/000000/part-{part:06d}.json"
     before = receipt.read_bytes()
     receipt.unlink()
     return before
@@ -82,7 +82,7 @@ def test_other_weights_under_the_same_name_are_refused(dataset: Path) -> None:
             list(EncodePart(job(dataset), ("cpu",)).process(0))
     finally:
         weights.write_bytes(right)
-        (dataset / "raw/part-000000.json").write_bytes(before)
+        (dataset / "raw/000000/part-000000.json").write_bytes(before)
 
 
 def test_every_thread_of_a_worker_gives_the_same_bytes(scenes: Path, dataset: Path) -> None:
@@ -127,8 +127,8 @@ def test_two_attempts_at_once_leave_one_part(scenes: Path, dataset: Path) -> Non
         attempt.start()
     for attempt in attempts:
         attempt.join()
-    assert (dataset / "raw/part-000002.json").read_bytes() == before
-    assert len(list((dataset / "raw").glob("part-000002.*.npy"))) == 1
+    assert (dataset / "raw/000000/part-000002.json").read_bytes() == before
+    assert len(list((dataset / "raw").glob("*/part-000002.*.npy"))) == 1
 
 
 def test_an_attempt_that_comes_late_changes_nothing(dataset: Path) -> None:
@@ -136,7 +136,7 @@ def test_an_attempt_that_comes_late_changes_nothing(dataset: Path) -> None:
     folder = Folder(dataset)
     plan = read_plan(folder)
     assert plan is not None
-    before = (dataset / "raw/part-000003.json").read_bytes()
+    before = (dataset / "raw/000000/part-000003.json").read_bytes()
     encoder = transforms._encoder(str(dataset), records.sha256_of(plan), ("cpu",))
 
     class Unlike:
@@ -147,7 +147,7 @@ def test_an_attempt_that_comes_late_changes_nothing(dataset: Path) -> None:
 
     reader = open_reader(plan.listing.kind, plan.origins[0].source)
     receipt = encode_part(folder, plan, 3, Unlike(), reader)  # type: ignore[arg-type]
-    assert (dataset / "raw/part-000003.json").read_bytes() == before
+    assert (dataset / "raw/000000/part-000003.json").read_bytes() == before
     assert len(read_raw(folder, receipt, plan.encoded())) == receipt.latents
 
 

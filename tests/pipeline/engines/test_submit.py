@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline.beam.submission import Submission
+from lvae.pipeline.beam.work import PartsToEncode
 from lvae.pipeline.engines import clusters
 from lvae.pipeline.engines import submit as runners
 from lvae.pipeline.engines.choose import Engine
@@ -18,8 +18,8 @@ WAITING = "import time; time.sleep(120)"
 
 def watched(code: str, folder: Folder) -> str:
     """What is said of a submission to Dask, whose workers are not heard of."""
-    submission = Submission(str(folder), (0,), (), "", (), (), attempt="", watched=False)
-    tasks = runners.Tasks([0], lambda _: False, str, str, lambda *_: submission)
+    work = PartsToEncode(str(folder), (0,), ())
+    tasks = runners.Tasks([0], lambda _: False, str, str, lambda _: work)
     engine = Engine(clusters.DASK, (), 1, {})
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     try:

@@ -14,7 +14,7 @@ import pytest
 from lvae.encode.scenes.make import write_scenes
 from lvae.manifests import records
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline.beam.submission import Submission
+from lvae.pipeline.beam.work import PartsToEncode, Submission
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
 from lvae.pipeline.planning.scan import ScanOptions
 from tests.conftest import SMALL_KL, lvae_process
@@ -132,11 +132,13 @@ def test_every_task_twice_at_the_same_time_does_no_harm(
     runner = {"--runner=dask": "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"}
     beam_options = tuple(runner.get(option, option) for option in chosen[1:] if option != "--runner=portable")
     beam_options += ("--runner=PortableRunner",) if engine == "portable" else ("--dask_partition_size=1",)
-    one = Submission(
-        folder.address, tuple(range(plan.listing.parts)), (), "", ("cpu",), beam_options, "one", watched=False
-    )
+    work = PartsToEncode(folder.address, tuple(range(plan.listing.parts)), ("cpu",))
+    backwards = replace(work, parts=work.parts[::-1])
     running = []
-    for submission in (one, replace(one, attempt="two", parts=one.parts[::-1])):
+    for submission in (
+        Submission(work, beam_options, "one", watched=False),
+        Submission(backwards, beam_options, "two", watched=False),
+    ):
         spec = tmp_path / f"{submission.attempt}.json"
         spec.write_bytes(records.dumps(submission))
         running.append(subprocess.Popen([sys.executable, "-m", "lvae.pipeline.beam.submission", str(spec)]))

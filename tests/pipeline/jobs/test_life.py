@@ -1,12 +1,9 @@
 """The life of a dataset after its first day: whatever was done to it, it is what encoding everything at once gives."""
 
 import json
-import os
 import random
 import shutil
-import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +14,8 @@ from numpy.typing import NDArray
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.verify.verify import verify
-from tests.conftest import SMALL_KL, lvae
-from tests.pipeline.faults import contents, start
+from tests.conftest import SMALL_KL, lvae, make_once
+from tests.pipeline.faults import contents, kill_command, start, wait_for
 
 SETTINGS = ("--size", "32", "--mirror", "--part-size", "7", "--workers", "1")
 NETWORK = ("--autoencoder", SMALL_KL, "--weights", "random:0")
@@ -32,7 +29,7 @@ def raw_by_key(root: Path) -> dict[str, NDArray[np.float32]]:
     """Key -> the raw latents of an image and its mirror, from raw parts, receipts and rows alone."""
     found = {}
     keys = [key for path in sorted((root / "rows").iterdir()) for key in pq.read_table(path)["key"].to_pylist()]
-    for path in sorted((root / "raw").glob("*.json")):
+    for path in sorted((root / "raw").glob("*/*.json")):
         receipt = json.loads(path.read_bytes())
         rejected = {rejection["row"] for rejection in receipt["rejected"]}
         rows = range(receipt["first_row"], receipt["first_row"] + receipt["rows"])
@@ -82,9 +79,8 @@ def put(scenes: Path, names: list[Path], folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def at_once(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All scenes, encoded in one go, a fifth of them set aside."""
-    root = tmp_path_factory.mktemp("at-once") / "dataset"
-    encode(scenes, root, "--split", "val=20%")
-    return root
+    made = make_once(tmp_path_factory, "at-once", lambda root: encode(scenes, root / "dataset", "--split", "val=20%"))
+    return made / "dataset"
 
 
 @pytest.fixture
@@ -103,7 +99,7 @@ def test_new_images_in_the_same_folder_are_added(scenes: Path, at_once: Path, tm
     images = images_of(scenes)
     source, dataset = put(scenes, images[::2], tmp_path / "photos"), tmp_path / "dataset"
     encode(source, dataset, "--split", "val=20%")
-    before = {path: path.stat().st_mtime_ns for path in (dataset / "raw").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (dataset / "raw").glob("*/*")}
     put(scenes, images, source)  # also touches the old ones, whose bytes are compared
     assert "--append" in encode(source, dataset, check=1)
     rehearsed = lvae(
@@ -113,7 +109,7 @@ def test_new_images_in_the_same_folder_are_added(scenes: Path, at_once: Path, tm
     assert (shown["images"], shown["images_to_encode"]) == (48, 24)
     assert "24 new images" in encode(source, dataset, "--append")
     same_as_at_once(dataset, at_once)
-    assert before.items() <= {path: path.stat().st_mtime_ns for path in (dataset / "raw").iterdir()}.items()
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in (dataset / "raw").glob("*/*")}.items()
     assert "nothing is new" in encode(source, dataset, "--append")
     encode(source, dataset)
     same_as_at_once(dataset, at_once)
@@ -128,7 +124,7 @@ def test_new_images_from_another_source_are_added(halves: tuple[Path, Path], at_
     same_as_at_once(dataset, at_once)
     encode(halves[0], dataset)  # either source is one of this dataset's
     encode(tmp_path / "second.zip", dataset)
-    next((dataset / "raw").glob("part-000007.*.npy")).unlink()
+    next((dataset / "raw").glob("*/part-000007.*.npy")).unlink()
     assert str(tmp_path / "second.zip") in lvae("verify", dataset, check=1).stdout
     encode(tmp_path / "second.zip", dataset)
     same_as_at_once(dataset, at_once)
@@ -176,10 +172,9 @@ def test_an_interrupted_append_leaves_the_old_dataset_whole(
     old = Dataset.open(dataset).manifest.id
     for _ in range(3):
         command = start("encode", halves[1], dataset, "--append", *SETTINGS, *NETWORK)
-        _wait_for(lambda: len(json.loads((dataset / "plan.json").read_bytes())["origins"]) == 2)
+        wait_for("the plan", lambda: len(json.loads((dataset / "plan.json").read_bytes())["origins"]) == 2)
         time.sleep(rng.uniform(0, 4))
-        os.kill(command.pid, signal.SIGKILL)
-        command.communicate()
+        kill_command(command)
         if Dataset.open(dataset).manifest.id != old:
             break
         shown = json.loads(lvae("verify", "--deep", "--json", dataset).stdout)
@@ -188,13 +183,6 @@ def test_an_interrupted_append_leaves_the_old_dataset_whole(
     assert Dataset.open(dataset).manifest.counts.rejected == 1
     (halves[1] / images_of(halves[1])[0].parent / "broken.png").unlink()
     same_as_at_once(dataset, at_once)
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -236,7 +224,7 @@ def test_a_class_and_keys_are_removed(erase: bool, scenes: Path, at_once: Path, 
     same_as_at_once(dataset, tmp_path / "right")
     # The source may lose them too: what is erased is neither missed nor encoded again.
     source = put(scenes, left, tmp_path / "source")
-    for path in sorted((dataset / "raw").glob("*.json"))[:3]:
+    for path in sorted((dataset / "raw").glob("*/*.json"))[:3]:
         path.unlink()
     encode(source, dataset)
     same_as_at_once(dataset, tmp_path / "right")

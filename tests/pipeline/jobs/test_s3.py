@@ -155,7 +155,7 @@ def test_a_killed_command_leaves_a_lease_that_runs_out(
 ) -> None:
     arguments = ("encode", str(world), "s3://latents/four", *SETTINGS, "--workers", "1")
     job = subprocess.Popen([sys.executable, "-m", "lvae", *arguments], env=bucket.environment, stderr=subprocess.PIPE)
-    wait_for("a receipt", lambda: bucket.files().glob("latents/four/raw/part-*.json"), 240)
+    wait_for("a receipt", lambda: bucket.files().glob("latents/four/raw/*/part-*.json"), 240)
     job.send_signal(signal.SIGKILL)
     job.communicate()
     assert "another lvae command holds it, or has died" in bucket.lvae(*arguments).stderr
