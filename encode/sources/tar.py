@@ -64,31 +64,36 @@ class TarSource(Notes):
         if not self.reads_labels:
             return self._rows_by_folder(None, left_out)
         self._classes = _read_classes(locations.join(self._base, naming.CLASSES_TXT))
-        folders = naming.ArchiveFolders()
-        names = self._look(folders)
-        return self._rows_by_folder(folders, left_out) if names is None else self._rows_by_sample(names, left_out)
+        folders, side_files = naming.ArchiveFolders(), SideFiles(self._classes)
+        by_sample = self._look(folders, side_files)
+        if not by_sample:
+            return self._rows_by_folder(folders, left_out, side_files)
+        if not side_files.has_numbers:
+            self._classes = side_files.settle()
+        side_files.begin_again()
+        return self._rows_by_sample(side_files, left_out)
 
-    def _look(self, folders: naming.ArchiveFolders) -> tuple[str, ...] | None:
-        """The names that are labels of images, sorted, () where labels are numbers or stand in classes.txt.
+    def _look(self, folders: naming.ArchiveFolders, side_files: SideFiles) -> bool:
+        """Whether images have labels beside them: then those have been added, as far as needed to number them.
 
-        None where no image has a label; then `folders` has seen all of them.
+        Else `folders` has seen all images.
         """
-        names: set[str] = set()
-        self._side_files = SideFiles(self._classes)
+        joined, nothing = 0, LeftOut({})
         for tar in self._tars:
             with self._open(tar) as file:
-                labels, stems = self._side_files.of_tar(self._path(tar), file), set[int]()
-                for member in read_members(self._path(tar), file, LeftOut({})):
-                    if not labels.add(member) and is_image_member(member, file, LeftOut({})):
+                labels, stems = side_files.of_tar(self._path(tar), file), set[int]()
+                for member in read_members(self._path(tar), file, nothing):
+                    if not labels.add(member) and is_image_member(member, file, nothing):
                         folders.add(member.key)
                         stems.update(map(hash, _stems(member.key)))
-            found = labels.joined(stems)
-            if any(isinstance(label, int) for label in found):
-                return ()
-            names.update(label for label in found if isinstance(label, str))
-        return tuple(sorted(names)) or None
+            joined += labels.join(stems)
+            if side_files.has_numbers:
+                break
+        return joined > 0
 
-    def _rows_by_folder(self, folders: naming.ArchiveFolders | None, left_out: LeftOut) -> Iterator[ImageRow]:
+    def _rows_by_folder(
+        self, folders: naming.ArchiveFolders | None, left_out: LeftOut, side_files: SideFiles | None = None
+    ) -> Iterator[ImageRow]:
         """Without `folders` all are unlabelled."""
         by_tar = folders is not None and folders.classes is None and all(map(CLASS_TAR.fullmatch, self._tars))
         if folders is not None:
@@ -101,25 +106,21 @@ class TarSource(Notes):
                     if is_image_member(member, file, left_out):
                         label = UNLABELLED if folders is None else folders.label(member.key)
                         yield self._row(tar, member, numbers[_class_of_tar(tar)] if by_tar else label)
-        if folders is not None:
-            self._side_files.warn(self)
+        if side_files is not None:
+            side_files.warn(self)
             naming.warn_of_unlabelled(self, "lie in no folder")
 
-    def _rows_by_sample(self, names: tuple[str, ...], left_out: LeftOut) -> Iterator[ImageRow]:
-        self._classes = self._classes or names or None
-        numbers = {name: number for number, name in enumerate(self._classes or ())}
-        self._side_files = SideFiles(self._classes)
+    def _rows_by_sample(self, side_files: SideFiles, left_out: LeftOut) -> Iterator[ImageRow]:
         for tar in self._tars:
             with self._open(tar, self.seen) as file:
-                labels = self._side_files.of_tar(self._path(tar), file)
+                labels = side_files.of_tar(self._path(tar), file)
                 members = read_members(self._path(tar), file, left_out)
                 images = [one for one in members if not labels.add(one) and is_image_member(one, file, left_out)]
             for image in images:
-                label = labels.of(_stems(image.key))
-                number = UNLABELLED if label is None else numbers[label] if isinstance(label, str) else label
-                self._largest = max(self._largest, number)
-                yield self._row(tar, image, number)
-        self._side_files.warn(self)
+                label = labels.number(_stems(image.key))
+                self._largest = max(self._largest, label)
+                yield self._row(tar, image, label)
+        side_files.warn(self)
         naming.warn_of_unlabelled(self, "have no label in .cls or .json")
 
     def _row(self, tar: str, member: Member, label: int) -> ImageRow:
