@@ -1,4 +1,4 @@
-"""A folder of pictures, in folders by class or not; see `lvae.encode.files.walk` for the order and for links.
+"""A folder of pictures, in folders by class or not; see `lvae.encode.sources.reading.walk` for the order and for links.
 
 Classes: the first-level subfolders that hold an image, sorted; what lies deeper belongs to them. A `dataset.json` at
 the top (NVIDIA's layout) takes their place. Without subfolders there are no classes.
@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 from lvae.encode.files import locations, naming
 from lvae.encode.files.naming import LeftOut
-from lvae.encode.files.walk import walk
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.labels import NamedLabels, parse_dataset_json
+from lvae.encode.sources.reading.walk import walk
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow

@@ -11,8 +11,8 @@ from typing import IO, Any
 
 from lvae.encode.files import locations, naming
 from lvae.encode.files.naming import LeftOut
-from lvae.encode.files.tar_members import Member, is_image_member, open_tar, read_members
 from lvae.encode.sources.base import Notes
+from lvae.encode.sources.reading.tar_members import Member, is_image_member, open_tar, read_members
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import ImageRow

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import IO
 
 from lvae.encode.files.naming import CLASSES_TXT
-from lvae.encode.files.tar_members import Member
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.labels import (
     WHOLE,
@@ -20,6 +19,7 @@ from lvae.encode.sources.labels import (
     checked_label,
     text_label,
 )
+from lvae.encode.sources.reading.tar_members import Member
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import UNLABELLED

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from lvae.encode.files import locations, naming
-from lvae.encode.files.links import resolve_links, target_of_link
 from lvae.encode.files.naming import LeftOut
 from lvae.encode.images import ImageRejected, is_image
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.labels import NamedLabels, parse_dataset_json
-from lvae.encode.sources.random_access import Containers
+from lvae.encode.sources.reading.links import resolve_links, target_of_link
+from lvae.encode.sources.reading.random_access import Containers
 from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lvae.encode.files import naming as sources_names
-from lvae.encode.files import walk
 from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.sources import zip as sources_zip
 from lvae.encode.sources.base import Source
 from lvae.encode.sources.labels import Labels
 from lvae.encode.sources.open import apply_labels, open_reader, open_source, read_labels
+from lvae.encode.sources.reading import walk
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from lvae.encode.files import locations, naming
-from lvae.encode.files.links import resolve_links, target_of_link
 from lvae.encode.files.naming import LeftOut
 from lvae.encode.images import is_image
+from lvae.encode.sources.reading.links import resolve_links, target_of_link
 from lvae.manifests.errors import LvaeError
 
 BLOCK = tarfile.BLOCKSIZE
