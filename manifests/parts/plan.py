@@ -14,6 +14,7 @@ from lvae.manifests.storage.folder import Folder
 
 PLAN = "plan.json"
 Store = Literal["mode", "sample", "moments"]
+EARLIER = "was written by an earlier version of this program, whose format is no longer read"
 Precision = Literal["float32", "winograd", "bfloat16", "tf32"]
 
 
@@ -187,6 +188,7 @@ def read_plan(folder: Folder) -> Plan | None:
     content = records.loads(data, where)
     if not isinstance(content, dict):
         raise LvaeError(where, "is not a plan")
+    refuse_earlier_plan(content, where)
     claimed = content.pop("self_sha256", None)
     plan = records.from_plain(Plan, content, where)
     if claimed != records.sha256_of(plan):
@@ -194,6 +196,10 @@ def read_plan(folder: Folder) -> Plan | None:
             where, "has been changed or damaged", "Remove it and run the first 'lvae encode' command again."
         )
     return plan
+
+
+def refuse_earlier_plan(content: dict[str, Any], where: str) -> None:
+    """LvaeError where the content of a plan is of the format before the first release."""
 
 
 def read_plan_if_whole(folder: Folder) -> Plan | None:
