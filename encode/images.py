@@ -9,6 +9,9 @@ What a picture is, is decided by its first bytes, never by a name. Rules that a 
   nothing says which of them is white.
 - ICC profiles of RGB pictures are ignored, as ADM and LDM do, so that crops equal theirs pixel for pixel; a broken
   profile harms nothing. CMYK goes through Pillow's plain conversion, Lab through littlecms to sRGB.
+- Text, profiles, EXIF and XMP never cost a picture, whatever their size or state (files/metadata.py). TIFFs that
+  Pillow misreads or does not know are decoded by files/tiff.py. A feature that nothing here reads is rejected as "not
+  supported", never as damage.
 - A picture of more than MAX_PIXELS is refused on its header. A truncated one is refused: never a half-grey picture.
 
 Formats are those of photographs. Nothing that runs another program (EPS, PDF) or draws (SVG, WMF) is tried, nor
@@ -34,13 +37,28 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from lvae.encode.files.metadata import Metadata, orientation_in_xmp, pixels_alone
+from lvae.encode.files.rejection import MAX_PIXELS, ImageRejected
+from lvae.encode.files.tiff import open_tiff
+
+__all__ = ["MAX_PIXELS", "ImageRejected", "is_image", "open_image"]
+
 logger = logging.getLogger(__name__)
 
-MAX_PIXELS = 178_956_970  # twice Pillow's own warning level: half a gigabyte of RGB
 MAX_SCANNED_PIXELS = 20 * MAX_PIXELS  # of all scans of a progressive JPEG: seconds, not hours
 SCAN_BYTES = 10  # of a scan, at least: its marker and header
 REASON_LENGTH = 120
 NOISE = re.compile(r"0x[0-9a-fA-F]+|b'[^']*'|b\"[^\"]*\"")  # addresses and raw bytes in Pillow's words
+UNSUPPORTED = re.compile(
+    "unsupported|not supported|cannot handle|unknown (pixel|data|mode)|not available", re.IGNORECASE
+)
+JPEG_FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
+JPEG_CODINGS = {
+    0xC3: "lossless JPEG",
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE), "hierarchical JPEG"),
+    0xCB: "lossless JPEG",
+    0xF7: "JPEG-LS",
+}
 BAND_PIXELS = 1 << 20
 PILLOWS_MODULES = r"PIL\."
 WEBP_SIDE = 16_383  # of the format; only an animation's canvas can claim more
@@ -68,29 +86,29 @@ FORMATS: tuple[tuple[re.Pattern[bytes], str, Decoder], ...] = (
     (re.compile(rb"BM.{12}[\x0c\x10-\x7f]\0\0\0", re.DOTALL), "BMP", BmpImageFile),
     (re.compile(rb"II[*+]\0|MM\0[*+]"), "TIFF", TiffImageFile),
     (re.compile(rb"P[4-6]\s|Pf\s"), "PNM", PpmImageFile),
-    (re.compile(rb"....ftyp(avif|avis)", re.DOTALL), "AVIF", AvifImageFile),
+    (re.compile(rb"....ftyp(avif|avis|mif1|msf1|miaf|MA1[AB])", re.DOTALL), "AVIF", AvifImageFile),
 )
+AVIF_BRANDS = {b"avif", b"avis"}
+MAX_BRAND_BYTES = 1024
 XML_HEAD = rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*"
 OTHERS: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"\0\x05\x16[\0\x07]"), "AppleDouble side file, as macOS leaves in archives; not an image"),
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer instead of the picture: 'git lfs pull' fetches it"),
-    (re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL), "HEIC is not supported: convert it to JPEG or PNG"),
+    (re.compile(rb"....ftyp(hei|hev|mif1|msf1|miaf)", re.DOTALL), "HEIC is not supported: convert it to JPEG or PNG"),
     (re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "), "JPEG XL is not supported: convert it to JPEG or PNG"),
     (re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"), "JPEG 2000 is not supported: convert it to JPEG or PNG"),
+    (re.compile(rb"P[1-3]\s|PF\s|P7\s"), "PNM as text, colour PFM and PAM are not supported: convert to PNG"),
+    (re.compile(rb"v/1\x01|#\?RADIANCE"), "EXR and Radiance HDR are not supported: convert to 8 or 16 bits"),
+    (re.compile(rb"II\xbc\x01"), "JPEG XR is not supported: convert it to JPEG or PNG"),
+    (re.compile(rb"DDS |qoif|\0\0[\1\2]\0.\0?"), "DDS, QOI and icons are not supported: convert to PNG"),
+    (re.compile(rb".{128}DICM", re.DOTALL), "DICOM is not supported: convert it to PNG"),
+    (re.compile(rb"SIMPLE  ="), "FITS is not supported: convert it to PNG"),
     (re.compile(rb"8BPS"), "Photoshop files are not supported: convert to JPEG or PNG"),
     (re.compile(rb"%PDF|%!PS|\xc5\xd0\xd3\xc6"), "PDF and PostScript are not supported"),
     (re.compile(XML_HEAD + rb"(<!DOCTYPE svg[^>]*>\s*)?<svg", re.IGNORECASE | re.DOTALL), "SVG is not supported"),
     (re.compile(XML_HEAD + rb"<(!doctype|[a-z])", re.IGNORECASE | re.DOTALL), "not an image (HTML or XML)"),
     (re.compile(rb"(\xef\xbb\xbf)?[\t\n\r\x20-\x7e]{1,512}\Z"), "not an image (text)"),
 )
-
-
-class ImageRejected(Exception):  # noqa: N818  a verdict on the image, not an error of ours
-    """One image that cannot be used. `reason` is short and the same on every machine: it goes into rejected.jsonl."""
-
-    def __init__(self, reason: str):
-        super().__init__(reason)
-        self.reason = reason
 
 
 def is_image(first_bytes: bytes) -> bool:
@@ -105,23 +123,50 @@ def open_image(data: bytes) -> Image:
     """
     name, decoder = _format(data)
     _hush_pillow()
+    metadata = None
     try:
-        _check_size(_early_size(data), data, name)
-        with decoder(io.BytesIO(data)) as image:
-            _check_size(image.size, data, name)
-            _check_strips(image, name)
-            image.load()
-            rgb = _to_rgb(image, name)
-            return _upright(rgb, _orientation(image))
+        if name == "PNG":
+            data, metadata = pixels_alone(data, name)
+        return _open(data, name, decoder, metadata)
     except ImageRejected:
         raise
     except Exception as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, KeyError...
-        raise ImageRejected(_reason(error, name)) from error
+        image = _open_without_metadata(data, name, decoder)
+        if image is not None:
+            return image
+        raise ImageRejected(_reason(error, name, data)) from error
+
+
+def _open(data: bytes, name: str, decoder: Decoder, metadata: Metadata | None) -> Image:
+    """`metadata`: where it has been taken out of the data."""
+    _check_size(_early_size(data), data, name)
+    found = open_tiff(data) if name == "TIFF" else None
+    if found is not None:
+        image, orientation = found
+        return _upright(_to_rgb(image, name), orientation)
+    with decoder(io.BytesIO(data)) as image:
+        _check_size(image.size, data, name)
+        _check_strips(image, name)
+        image.load()
+        rgb = _to_rgb(image, name)
+        return _upright(rgb, _orientation(image, metadata))
+
+
+def _open_without_metadata(data: bytes, name: str, decoder: Decoder) -> Image | None:
+    """Another try at a file that could not be opened, without what is not pixels; None where that helps nothing."""
+    try:
+        if name == "TIFF":
+            found = open_tiff(data, ask_pillow=False)
+            return None if found is None else _upright(_to_rgb(found[0], name), found[1])
+        alone, metadata = pixels_alone(data, name)
+        return None if alone == data else _open(alone, name, decoder, metadata)
+    except Exception:  # what was wrong at first is said
+        return None
 
 
 def _format(data: bytes) -> tuple[str, Decoder]:
     for magic, name, decoder in FORMATS:
-        if magic.match(data):
+        if magic.match(data) and (name != "AVIF" or AVIF_BRANDS & set(_brands(data))):
             return name, decoder
     if not data:
         raise ImageRejected("empty file")
@@ -130,6 +175,12 @@ def _format(data: bytes) -> tuple[str, Decoder]:
         if magic.match(head):
             raise ImageRejected(reason)
     raise ImageRejected("all bytes are zero" if not any(head) else "not an image of a known format")
+
+
+def _brands(data: bytes) -> list[bytes]:
+    """Of an ISO media file: the major one, then those that it is compatible with."""
+    size = min(int.from_bytes(data[:4], "big"), len(data), MAX_BRAND_BYTES)
+    return [data[8:12], *[data[at : at + 4] for at in range(16, size - 3, 4)]]
 
 
 def _hush_pillow() -> None:
@@ -183,7 +234,7 @@ def _check_strips(image: ImageFile.ImageFile, name: str) -> None:
         raise ImageRejected("truncated TIFF")
 
 
-def _to_rgb(image: ImageFile.ImageFile, name: str) -> Image:
+def _to_rgb(image: Image, name: str) -> Image:
     """Any mode of Pillow's -> RGB, a picture of its own, without the file's metadata."""
     if image.mode.startswith("I;16"):
         bits = image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] if isinstance(image, TiffImageFile) else 16
@@ -207,7 +258,7 @@ def _to_rgb(image: ImageFile.ImageFile, name: str) -> Image:
     return rgb
 
 
-def _grey(image: ImageFile.ImageFile, white: int) -> Image:
+def _grey(image: Image, white: int) -> Image:
     """Samples in 0..white -> RGB, rounded to the nearest of 256 levels. By bands, to save memory."""
     samples = np.asarray(image)
     white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == 0
@@ -222,11 +273,16 @@ def _grey(image: ImageFile.ImageFile, white: int) -> Image:
     return fromarray(grey).convert("RGB")
 
 
-def _orientation(image: ImageFile.ImageFile) -> int:
+def _orientation(image: ImageFile.ImageFile, metadata: Metadata | None) -> int:
     """1 to 8. A TIFF has turned itself by now, and says 1."""
     exif: Exif
     try:
-        exif = image.getexif()
+        if metadata is None:
+            return int(image.getexif().get(ORIENTATION, 1))
+        exif = Exif()
+        exif.load(metadata.exif or b"")
+        if ORIENTATION not in exif and metadata.xmp is not None:
+            return orientation_in_xmp(metadata.xmp) or 1
         return int(exif.get(ORIENTATION, 1))
     except Exception:  # a damaged EXIF block says nothing, and the pixels are fine
         return 1
@@ -236,14 +292,37 @@ def _upright(rgb: Image, orientation: int) -> Image:
     return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
 
 
-def _reason(error: BaseException, name: str) -> str:
+def _reason(error: BaseException, name: str, data: bytes) -> str:
     if isinstance(error, SyntaxError) and error.__cause__ is not None:  # Pillow's disguise of what a header led to
         error = error.__cause__
     if isinstance(error, MemoryError):
         return f"damaged {name} (its decoder ran out of memory)"
     said = str(error) if isinstance(error, OSError | SyntaxError | ValueError) else ""  # the rest is Python's wording
+    coding = _jpeg_coding(data) if name == "JPEG" else None
+    if coding is not None:
+        return f"{coding} is not supported: convert it to ordinary JPEG or PNG"
     if isinstance(error, EOFError) or "truncated" in said.lower():
         return f"truncated {name}"
     said = NOISE.sub("...", " ".join(said.split()))
     said = said.encode("ascii", "backslashreplace").decode()[:REASON_LENGTH]
+    if UNSUPPORTED.search(said):
+        return f"a kind of {name} that is not supported ({said})"
     return f"damaged {name} ({said})" if said else f"damaged {name}"
+
+
+def _jpeg_coding(data: bytes) -> str | None:
+    """A coding that Pillow's decoder lacks, by the frame's header; None where it is an ordinary one."""
+    at = 2
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in JPEG_CODINGS:
+            return JPEG_CODINGS[marker]
+        if marker in JPEG_FRAMES:
+            bits, layers = data[at + 4], data[at + 9]
+            if bits != 8:
+                return f"JPEG of {bits} bits"
+            return f"JPEG of {layers} layers" if layers not in (1, 3, 4) else None
+        if marker == 0xDA:
+            return None
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None

@@ -19,6 +19,7 @@ from lvae.manifests.parts.receipts import RECEIPTS
 from lvae.manifests.shards.index import files_index_name, index_name, read_files_index, read_index
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import FileRecord, Folder
+from lvae.manifests.storage.names import FileName, Sha256, SplitName, ViewName
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.views.selection import Selection
 from lvae.manifests.views.view import ViewSettings
@@ -33,7 +34,7 @@ INLINE_BYTES = {"classes": 32 << 10, "selection": 8 << 10}  # of JSON in the man
 class Source:
     kind: str
     images: int
-    listing_sha256: str
+    listing_sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class View:
-    name: str
+    name: ViewName
     seed: int
     selection: Selection
     dtype: Literal["float16", "float32", "uint8"]
@@ -82,7 +83,7 @@ class Split:
 @dataclass(frozen=True)
 class FileEntry:
     bytes: int
-    sha256: str
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,15 @@ class Manifest:
     image: ImageSettings
     autoencoder: AutoencoderRecord
     classes: tuple[str, ...] | None
-    id: str
+    id: Sha256
     counts: Counts
     raw: Literal["kept", "dropped"]
     view: View
     statistics: Statistics
     normalization: Normalization
-    splits: dict[str, Split]
-    plan_sha256: str
-    files: dict[str, FileEntry]
+    splits: dict[SplitName, Split]
+    plan_sha256: Sha256
+    files: dict[FileName, FileEntry]
 
 
 def large_fields(view: str, classes: tuple[str, ...] | None, selection: Selection) -> dict[str, tuple[str, bytes]]:
@@ -126,7 +127,7 @@ def dump_manifest(manifest: Manifest) -> bytes:
     for field, (path, data) in large_fields(manifest.view.name, manifest.classes, manifest.view.selection).items():
         place = content if field == "classes" else content["view"]
         place[field] = {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    return records.dumps({**content, "self_sha256": records.sha256_of(content)})
+    return records.signed(content)
 
 
 def read_manifest(folder: Folder) -> Manifest | None:
@@ -141,19 +142,15 @@ def read_manifest(folder: Folder) -> Manifest | None:
     if content.get("version") != 1:
         raise LvaeError(where, f"has version {content.get('version')}, and this program reads 1", "Update latent-vae.")
     _refuse_earlier_format(content, where)
-    claimed = content.pop("self_sha256", None)
-    right = records.sha256_of(content)
-    _read_large_fields(folder, content)
-    manifest = records.from_plain(Manifest, content, where)
-    if claimed != right:
-        raise LvaeError(where, "has been changed or damaged", "Run 'lvae encode' again to make it anew.")
+    advice = "Run 'lvae encode' again to make it anew."
+    manifest = records.parse_signed(Manifest, data, where, advice, lambda content: _read_large_fields(folder, content))
     for split, entry in manifest.splits.items():
         if entry.index.path != index_name(manifest.view.name, split):
-            raise LvaeError(where, f"splits.{split} names {entry.index.path!r}, which is no index of the view")
+            raise records.FormError(where, f"splits.{split} names {entry.index.path!r}, which is no index of the view")
     return manifest
 
 
-def _read_large_fields(folder: Folder, content: dict[str, Any]) -> None:
+def _read_large_fields(folder: Folder, content: Any) -> None:
     """Put in what files of the view hold."""
     view = content.get("view")
     for field, place in (("classes", content), ("selection", view)):
@@ -161,7 +158,9 @@ def _read_large_fields(folder: Folder, content: dict[str, Any]) -> None:
         if isinstance(place, dict) and isinstance(value, dict) and "path" in value:
             record = records.from_plain(FileRecord, value, f"{folder.place(MANIFEST)}.{field}")
             if record.path != f"shards/{view.get('name') if isinstance(view, dict) else None}/{field}.json":
-                raise LvaeError(folder.place(MANIFEST), f"{field} names {record.path!r}, which is no file of the view")
+                raise records.FormError(
+                    folder.place(MANIFEST), f"{field} names {record.path!r}, not a file of the view"
+                )
             data = folder.read_if_there(record.path) or b""
             if (len(data), hashlib.sha256(data).hexdigest()) != (record.bytes, record.sha256):
                 raise LvaeError(
@@ -170,8 +169,8 @@ def _read_large_fields(folder: Folder, content: dict[str, Any]) -> None:
             place[field] = records.loads(data, folder.place(record.path))
 
 
-def _refuse_earlier_format(content: dict[str, Any], where: str) -> None:
-    splits = content.get("splits")
+def _refuse_earlier_format(content: Any, where: str) -> None:
+    splits = content.get("splits") if isinstance(content, dict) else None
     if isinstance(splits, dict) and any(isinstance(one, dict) and "index" not in one for one in splits.values()):
         raise LvaeError(where, EARLIER, "Make the dataset anew with 'lvae encode', in another folder.")
 
@@ -184,8 +183,7 @@ def refuse_earlier_format(folder: Folder) -> None:
             content = None if data is None else records.loads(data, name)
         except LvaeError:
             continue  # damaged: whoever reads it says so
-        if isinstance(content, dict):
-            refuse(content, folder.place(name))
+        refuse(content, folder.place(name))
 
 
 def every_file(folder: Folder, manifest: Manifest) -> Iterator[FileRecord]:
@@ -209,6 +207,8 @@ def read_manifest_if_whole(folder: Folder) -> Manifest | None:
     """The manifest, None also where it is damaged."""
     try:
         return read_manifest(folder)
+    except records.FormError:
+        raise
     except LvaeError:
         return None
 

@@ -10,7 +10,7 @@ from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.parts.rows import ImageRow
 from lvae.manifests.storage.retry import ANSWERS, retry
 
-Kind = Literal["unlabelled", "labels not used", "splits", "folders", "left out", "names", "slow"]
+Kind = Literal["unlabelled", "labels not used", "splits", "folders", "left out", "names", "classes", "slow"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class SourceWarning:
 
     kind: "unlabelled": images without a label among others that have one; "labels not used": files that look like
     labels; "splits": classes that are called like splits; "folders": which folders are classes; "left out": what may
-    hold images and is not read; "names": images whose names had to be changed; "slow": it will take long to read.
+    hold images and is not read; "names": images whose names had to be changed or sought; "classes": few of them have
+    images; "slow": it will take long to read.
     """
 
     kind: Kind

@@ -10,9 +10,10 @@ from PIL import Image
 
 from lvae.encode.networks.base import Autoencoder
 from lvae.evaluate.analysis.sweep import Setting, SweepRecord, samples_at
-from lvae.evaluate.figures.charts import Chart, Line, drawn, without_empty
-from lvae.evaluate.figures.drawing import Captioned, stacked
+from lvae.evaluate.figures.charts import Chart, Series, chart_points
+from lvae.evaluate.figures.drawing import Captioned
 from lvae.evaluate.figures.grids import Block, Row, draw_grid, name_class
+from lvae.evaluate.figures.render import render_png
 from lvae.evaluate.pictures.decode import decode
 from lvae.evaluate.samples import describe as settings_in_words
 from lvae.manifests.dataset import Dataset
@@ -91,38 +92,41 @@ def picture_grid(out: Path, record: SweepRecord, pictures: Sequence[NDArray[np.u
     return draw_grid("Guidance and temperature", blocks, rows, note)
 
 
-def sweep_charts(record: SweepRecord) -> list[Chart]:
+def chart_scores(record: SweepRecord) -> list[Chart]:
     """For every score: over the weight of variances, one curve a weight of means; then over the temperature."""
     charts = []
     seeds = len({result.seed for result in record.results})
+    guided = [one for one in record.settings if one.temperature == 1]
+    unguided = [one for one in record.settings if not (one.mean or one.variance)]
+    samples = counted(record.count, "sample")
     for metric in record.metrics:
         direction = "lower is closer" if lower_is_better(metric) else "higher is better"
         title = f"{metric_title(metric)}, {direction}"
         floor = record.floor.get(metric)
         level = None if floor is None else ("real against real", floor)
-        guided = [one for one in record.settings if one.temperature == 1]
-        means = sorted({one.mean for one in guided})
-        lines = [
-            _line(record, metric, f"means {mean:g}", [o for o in guided if o.mean == mean], "variance")
-            for mean in means
+        over_variances = [
+            _series(record, metric, f"means {mean:g}", [one for one in guided if one.mean == mean], "variance")
+            for mean in sorted({one.mean for one in guided})
         ]
-        words = f"weight of variances; {counted(record.count, 'sample')}, {counted(seeds, 'seed')}"
-        charts.append(Chart(title, words, tuple(line for line in lines if line.points), level))
-        cold = [one for one in record.settings if not (one.mean or one.variance)]
-        if len(cold) > 1:
-            line = _line(record, metric, "", cold, "temperature")
-            charts.append(Chart(title, f"temperature, no guidance; {counted(record.count, 'sample')}", (line,), level))
-    return without_empty(charts)
+        over_temperatures = [_series(record, metric, "", unguided, "temperature")] if len(unguided) > 1 else []
+        for x_label, series in (
+            (f"weight of variances; {samples}, {counted(seeds, 'seed')}", over_variances),
+            (f"temperature, no guidance; {samples}", over_temperatures),
+        ):
+            scored = [one for one in series if one.points]
+            if scored:
+                charts.append(chart_points(title, x_label, scored, level))
+    return charts
 
 
-def _line(record: SweepRecord, metric: str, name: str, settings: Sequence[Setting], along: str) -> Line:
+def _series(record: SweepRecord, metric: str, name: str, settings: Sequence[Setting], along: str) -> Series:
     found = [(getattr(one, along), record.spread(one, metric)) for one in settings]
-    return Line(name, tuple(sorted((x, spread.mean, spread.std) for x, spread in found if spread is not None)))
+    return Series(name, tuple(sorted((x, spread.mean, spread.std) for x, spread in found if spread is not None)))
 
 
-def score_figure(record: SweepRecord) -> Image.Image:
-    """All charts in one picture, two in a row."""
-    return stacked([drawn(chart) for chart in sweep_charts(record)], 2)
+def draw_scores(record: SweepRecord) -> bytes:
+    """All charts as one PNG, two in a row."""
+    return render_png(chart_scores(record), columns=2)
 
 
 def table(record: SweepRecord) -> str:

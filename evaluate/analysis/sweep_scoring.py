@@ -9,7 +9,7 @@ from lvae.evaluate.analysis.sweep import Against
 from lvae.evaluate.features.feature_network import FeatureNetwork
 from lvae.evaluate.pictures.decode import load_decoder
 from lvae.evaluate.pictures.streams import decoded_stack
-from lvae.evaluate.scores.image_scores import METRICS, OWN_METRICS, ReferenceFeatures, features_of, figures
+from lvae.evaluate.scores.image_scores import Measure, ReferenceFeatures, compute_figures, features_of
 from lvae.evaluate.scores.latent_scores import LatentReference, expect_same, latents_of
 from lvae.evaluate.scores.score_table import Figures
 from lvae.manifests.dataset import Dataset
@@ -64,8 +64,7 @@ class FeatureScoring:
     def score(self, samples: Dataset, seed: int) -> Figures:
         stack = decoded_stack(samples, load_decoder(samples), None, device=self._network.device)
         found, _ = features_of(stack, self._network)
-        wanted = METRICS if self._network.name == "inception" else OWN_METRICS
-        return figures(found, self._reference, self._network.name, wanted, seed, extrapolate=False)
+        return compute_figures(found, str(samples.folder), self._reference, Measure(self._network, seed=seed))
 
     def floor(self) -> Figures:
         return {}

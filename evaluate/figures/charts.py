@@ -1,245 +1,211 @@
-"""Charts of a few measured points: curves with markers, the spread over seeds, and a level to compare with."""
+"""Charts, one function each, as drawn on matplotlib's axes, and in words. `render.py` makes PNG and SVG of them."""
 
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
-from lvae.evaluate.figures.drawing import (
-    CAPTION,
-    COLOURS,
-    FAINT,
-    INK,
-    MARGIN,
-    PAPER,
-    RULE,
-    SMALL,
-    TITLE,
-    font,
-    measure_text,
-    shorten,
-    wrap,
-    write_lines,
-)
+from lvae.evaluate.figures.drawing import CAPTION, COLOURS, FAINT, INK, Colour, shorten
 
-GAP = 14
-SIZE = (420, 260)
-LEFT, TOP, RIGHT, BOTTOM = 62, 34, 14, 58
-MARK = 3
+if TYPE_CHECKING:  # matplotlib is loaded where a chart is drawn
+    from matplotlib.axes import Axes
+
+NAME_WIDTH = 190  # of a bar's name, in pixels
 
 
 @dataclass(frozen=True)
-class Line:
-    """Points of one curve in the order of x: (x, mean, standard deviation over seeds)."""
+class Chart:
+    """A chart that is not drawn yet. summary: what it shows, for those who cannot see it; height: in inches.
+
+    wide: in a figure of several charts it has a row of its own.
+    """
+
+    title: str
+    summary: str
+    draw: "Callable[[Axes], None]"
+    height: float = 3.0
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values over steps, (n,) each."""
+
+    name: str
+    steps: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Series:
+    """A few measured points in the order of x: (x, mean, standard deviation over seeds)."""
 
     name: str
     points: tuple[tuple[float, float, float], ...]
 
 
-@dataclass(frozen=True)
-class Chart:
-    """level: a value that a dashed line marks, and its name."""
-
-    title: str
-    x_label: str
-    lines: tuple[Line, ...]
-    level: tuple[str, float] | None = None
-
-    @property
-    def ticks(self) -> list[float]:
-        """Every x that was measured."""
-        return sorted({x for line in self.lines for x, _, _ in line.points})
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """Of y: everything that is drawn, with a margin."""
-        values = [value + sign * spread for line in self.lines for _, value, spread in line.points for sign in (-1, 1)]
-        values += [self.level[1]] if self.level is not None else []
-        low, high = min(values), max(values)
-        flat = high - low <= 1e-9 * max(abs(low), abs(high))
-        margin = (abs(high) * 0.1 or 1.0) if flat else 0.08 * (high - low)
-        return low - margin, high + margin
-
-    @property
-    def marks(self) -> list[float]:
-        """Round values of y inside the range, a few of them."""
-        return round_marks(*self.range)
+def hex_of(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
-def round_marks(low: float, high: float) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten between two numbers: two to six of them."""
-    if not high > low:
-        return []
-    step = _round_step((high - low) / 5)
-    found = (number * step for number in range(int(-(-low // step)), int(high // step) + 1))
-    return [mark for mark in found if low <= mark <= high]
+def format_tick(value: float, _: int | None = None) -> str:
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
-def _round_step(step: float) -> float:
-    """1, 2 or 5 times a power of ten, not below."""
-    power = 10.0 ** int(f"{step:e}".split("e")[1])
-    return min(factor for factor in (1, 2, 5, 10) if factor * power >= step * 0.9999) * power
+def choose_range(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+    """A little more than these values take up; not below 0 where none of them is; never empty."""
+    low, high = float(min(values)), float(max(values))
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        return (low - 0.1 * abs(low), high + 0.1 * abs(high)) if high else (0.0, 1.0)
+    margin = 0.06 * (high - low)
+    return (max(0.0, low - margin) if low >= 0 else low - margin), high + margin
 
 
-def drawn(chart: Chart, size: tuple[int, int] = SIZE) -> Image.Image:
-    """The chart as a picture."""
-    width, height = size
-    canvas = Image.new("RGB", size, PAPER)
-    draw = ImageDraw.Draw(canvas)
-    left, top, right, bottom = LEFT, TOP, width - RIGHT, height - BOTTOM
-    (low, high), ticks = chart.range, chart.ticks
-    span = ticks[-1] - ticks[0] or 1.0
+def chart_curves(title: str, curves: Sequence[Curve], logarithmic: bool = False) -> Chart:
+    """Long curves over updates. The axis leaves out the highest hundredth: a first spike does not flatten the rest."""
+    curves = _drop_missing(curves, logarithmic)
 
-    def x_of(x: float) -> float:
-        return left + 12 + (x - ticks[0]) / span * (right - left - 24)
+    def draw(axes: "Axes") -> None:
+        values = np.concatenate([curve.values for curve in curves])
+        most = float(np.quantile(values, 0.99)) if len(values) > 100 else float(values.max())
+        shown = values[values <= most]
+        if logarithmic:
+            from matplotlib.ticker import LogLocator, NullFormatter
 
-    def y_of(y: float) -> float:
-        return bottom - (y - low) / (high - low) * (bottom - top)
+            axes.set_yscale("log")
+            low, high = choose_range(np.log10(shown) + 1e3)  # of logarithms, which may be negative
+            axes.set_ylim(10 ** (low - 1e3), 10 ** (high - 1e3))
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high - low < 2 else (1,)))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.set_ylim(*choose_range(shown))
+            axes.locator_params(axis="y", nbins=5, steps=[1, 2, 5, 10])
+        for number, curve in enumerate(curves):
+            marker = "o" if len(curve.steps) == 1 else ""
+            axes.plot(
+                curve.steps, curve.values, marker=marker, label=curve.name, color=hex_of(COLOURS[number % len(COLOURS)])
+            )
+        axes.margins(x=0.01)
+        axes.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10])
+        _finish(axes, "updates", [curve.name for curve in curves])
 
-    draw.text((12, 8), shorten(_plain(chart.title), width - 24, CAPTION), INK, font(CAPTION))
-    for mark in chart.marks:
-        draw.line((left, y_of(mark), right, y_of(mark)), fill=RULE)
-        text = f"{mark:.4g}"
-        draw.text((left - 6 - measure_text(text, SMALL)[0], y_of(mark) - 7), text, FAINT, font(SMALL))
-    for tick in ticks:
-        text = f"{tick:g}"
-        draw.text((x_of(tick) - measure_text(text, SMALL)[0] / 2, bottom + 4), text, FAINT, font(SMALL))
-    label = shorten(chart.x_label, right - left, SMALL)
-    draw.text(((left + right - measure_text(label, SMALL)[0]) / 2, bottom + 19), label, FAINT, font(SMALL))
-    if chart.level is not None:
-        y = y_of(chart.level[1])
-        for dash in range(left, right, 8):
-            draw.line((dash, y, min(dash + 4, right), y), fill=FAINT)
-    for number, line in enumerate(chart.lines):
-        colour = COLOURS[number % len(COLOURS)]
-        draw.line([(x_of(x), y_of(y)) for x, y, _ in line.points], fill=colour, width=2)
-        for x, y, spread in line.points:
-            if spread:
-                draw.line((x_of(x), y_of(y - spread), x_of(x), y_of(y + spread)), fill=colour)
-            draw.ellipse((x_of(x) - MARK, y_of(y) - MARK, x_of(x) + MARK, y_of(y) + MARK), fill=colour)
-    _legend(draw, chart, left, height - 20, right)
-    return canvas
+    said = [
+        f"{curve.name or title}: {curve.values[0]:.4g} at first, {curve.values[-1]:.4g} at last" for curve in curves
+    ]
+    return Chart(title, "; ".join(said), draw)
 
 
-def _plain(text: str) -> str:
-    """Without accents, which the font of pictures does not have."""
-    return "".join(
-        character for character in unicodedata.normalize("NFKD", text) if not unicodedata.combining(character)
-    )
+def chart_points(title: str, x_label: str, series: Sequence[Series], level: tuple[str, float] | None = None) -> Chart:
+    """A few measured points with their spread. level: the name of a value that a dashed line marks, and the value."""
+
+    def draw(axes: "Axes") -> None:
+        values = [value + sign * spread for one in series for _, value, spread in one.points for sign in (-1, 1)]
+        axes.set_ylim(*choose_range([*values, *([level[1]] if level is not None else [])]))
+        axes.locator_params(axis="y", nbins=5, steps=[1, 2, 5, 10])
+        for number, one in enumerate(series):
+            x, y, spread = zip(*one.points, strict=True)
+            colour = hex_of(COLOURS[number % len(COLOURS)])
+            axes.errorbar(x, y, spread if any(spread) else None, marker="o", color=colour, label=one.name)
+        if level is not None:
+            axes.axhline(level[1], color=hex_of(FAINT), linestyle=(0, (4, 4)), linewidth=1, label=level[0])
+        axes.margins(x=0.06)
+        ticks = sorted({x for one in series for x, _, _ in one.points})
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        _finish(axes, x_label, [*(one.name for one in series), level[0] if level is not None else ""])
+
+    said = [f"{one.name or title}: " + ", ".join(f"{y:.4g} at {x:g}" for x, y, _ in one.points) for one in series]
+    said += [f"{level[0]}: {level[1]:.4g}"] if level is not None else []
+    return Chart(title, "; ".join(said), draw)
 
 
-def _legend(draw: ImageDraw.ImageDraw, chart: Chart, left: int, y: int, right: int) -> None:
-    names = [(line.name, COLOURS[number % len(COLOURS)]) for number, line in enumerate(chart.lines) if line.name]
-    names += [(f"- - {chart.level[0]}", FAINT)] if chart.level is not None else []
-    x = left
-    for name, colour in names:
-        text = shorten(name, max(right - x, 20), SMALL)
-        draw.text((x, y), text, colour, font(SMALL))
-        x += measure_text(text, SMALL)[0] + 14
+def chart_bars(title: str, x_label: str, names: Sequence[str], values: Sequence[float]) -> Chart:
+    """Upright bars; neighbours of one name share it."""
+    groups = [(name, list(ones)) for name, ones in groupby(enumerate(names), lambda one: one[1])]
+
+    def draw(axes: "Axes") -> None:
+        axes.bar(range(len(values)), values, width=0.86, color=hex_of(COLOURS[0]))
+        axes.set_ylim(*choose_range([0.0, *values]))
+        axes.locator_params(axis="y", nbins=5, steps=[1, 2, 5, 10])
+        axes.set_xticks([sum(at for at, _ in ones) / len(ones) for _, ones in groups], [name for name, _ in groups])
+        _finish(axes, x_label, [])
+
+    sums = (f"{name}: {sum(values[at] for at, _ in ones):.4g}" for name, ones in groups)
+    return Chart(title, "; ".join(sums), draw)
 
 
-def without_empty(charts: Sequence[Chart]) -> list[Chart]:
-    return [chart for chart in charts if any(line.points for line in chart.lines)]
+def chart_shares(
+    title: str, names: Sequence[str], values: Sequence[float], labels: Sequence[str], number: int = 0
+) -> Chart:
+    """Horizontal bars, with words at the end of each. number: of the colour."""
+
+    def draw(axes: "Axes") -> None:
+        bars = axes.barh(range(len(values)), values, height=0.72, color=hex_of(COLOURS[number % len(COLOURS)]))
+        axes.bar_label(bars, labels, padding=4, color=hex_of(FAINT), fontsize=9)
+        axes.set_yticks(range(len(values)), [shorten(name, NAME_WIDTH, CAPTION) for name in names])
+        axes.tick_params(axis="y", labelcolor=hex_of(INK))
+        axes.set_ylim(len(values) - 0.4, -0.6)
+        axes.set_xlim(0, 1.3 * (max(values) or 1.0))
+        axes.set_xticks([])
+        axes.grid(False)
+        axes.spines["bottom"].set_visible(False)
+
+    said = "; ".join(f"{name}: {label}" for name, label in zip(names, labels, strict=True))
+    return Chart(title, said, draw, 0.5 + 0.25 * len(values), wide=True)
 
 
-@dataclass(frozen=True)
-class Shares:
-    """What each part of a whole has: names and values of the parts, in their order."""
+def chart_density(title: str, counts: NDArray[np.float64], edges: NDArray[np.float64], number: int) -> Chart:
+    """A histogram, counts (n,) between edges (n + 1,), as a density, with the standard normal as a line over it."""
 
-    title: str
-    names: Sequence[str]
-    values: Sequence[float]
+    def draw(axes: "Axes") -> None:
+        density = counts / max(counts.sum(), 1) / np.diff(edges)
+        axes.stairs(density, edges, fill=True, color=hex_of(COLOURS[number % len(COLOURS)]), alpha=0.75)
+        normal = np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi)
+        axes.plot(edges, normal, color=hex_of(INK), linewidth=1.2, label="N(0, 1)")
+        axes.set_ylim(0, 1.05 * max(density.max(), normal.max()))
+        axes.set_yticks([])
+        axes.legend(loc="upper right")
 
-
-def shares_chart(panels: Sequence[Shares], title: str, note: str = "", width: int = 760) -> Image.Image:
-    """Horizontal bars, a panel for each whole, every bar a share of its own whole: value and percentage beside it."""
-    line = CAPTION + 10
-    lines, notes = wrap(title, width - 2 * MARGIN, TITLE), wrap(note, width - 2 * MARGIN, CAPTION) if note else []
-    names = max(measure_text(name, CAPTION)[0] for panel in panels for name in panel.names)
-    top = MARGIN + len(lines) * (TITLE + 8) + len(notes) * (CAPTION + 6) + 8
-    titles = [wrap(panel.title, width - 2 * MARGIN, CAPTION) for panel in panels]
-    height = top + sum(
-        len(heading) * (CAPTION + 6) + 4 + line * len(panel.names) + GAP
-        for heading, panel in zip(titles, panels, strict=True)
-    )
-    canvas = Image.new("RGB", (width, height + MARGIN), PAPER)
-    draw = ImageDraw.Draw(canvas)
-    write_lines(draw, lines, (MARGIN, MARGIN), TITLE, INK, 8)
-    write_lines(draw, notes, (MARGIN, MARGIN + len(lines) * (TITLE + 8)), CAPTION, FAINT, 6)
-    left, room = MARGIN + names + 12, width - 2 * MARGIN - names - 12 - 150
-    largest = max(value / max(sum(panel.values), 1e-30) for panel in panels for value in panel.values)
-    y = top
-    for number, (panel, heading) in enumerate(zip(panels, titles, strict=True)):
-        write_lines(draw, heading, (MARGIN, y), CAPTION, INK, 6)
-        y += len(heading) * (CAPTION + 6) + 4
-        whole = max(sum(panel.values), 1e-30)
-        for name, value in zip(panel.names, panel.values, strict=True):
-            long = max(1, round(room * value / whole / max(largest, 1e-30)))
-            draw.text((MARGIN + names - measure_text(name, CAPTION)[0], y), name, INK, font(CAPTION))
-            draw.rectangle((left, y + 2, left + long, y + line - 6), fill=COLOURS[number % len(COLOURS)])
-            draw.text((left + long + 8, y), f"{value:.1f} nats, {value / whole:.1%}", FAINT, font(SMALL + 1))
-            y += line
-        y += GAP
-    return canvas
+    return Chart(title, title, draw, 2.0)
 
 
-@dataclass(frozen=True)
-class Series:
-    """A filled curve over bin edges: counts (n,), edges (n + 1,)."""
+def chart_map(title: str, steps: NDArray[np.float64], values: NDArray[np.float64]) -> Chart:
+    """Values (rows, steps) as the strength of a colour, row 1 on top; the highest hundredth is as strong as can be."""
+    most = max(float(np.quantile(values, 0.99)), 1e-12)
 
-    name: str
-    counts: NDArray[np.float64]
-    edges: NDArray[np.float64]
+    def draw(axes: "Axes") -> None:
+        pixels = np.empty((*values.shape, 4))
+        pixels[..., :3], pixels[..., 3] = np.array(COLOURS[0]) / 255, np.clip(values / most, 0, 1)
+        last = float(max(steps[-1], steps[0] + 1))
+        extent = (float(steps[0]), last, len(values) + 0.5, 0.5)
+        axes.imshow(pixels, aspect="auto", extent=extent, interpolation="none")
+        axes.set_yticks(sorted({1, len(values)}))
+        axes.grid(False)
+        axes.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10])
+        _finish(axes, "updates", [])
 
-
-def density_chart(series: Series, reference: str, size: tuple[int, int], colour: tuple[int, int, int]) -> Image.Image:
-    """A histogram as a density, with the standard normal as a line over it."""
-    width, height = size
-    canvas = Image.new("RGB", size, PAPER)
-    draw = ImageDraw.Draw(canvas)
-    left, top, right, bottom = 8, 24, width - 8, height - 20
-    centres = (series.edges[1:] + series.edges[:-1]) / 2
-    widths = np.diff(series.edges)
-    density = series.counts / max(series.counts.sum(), 1) / widths
-    normal = np.exp(-(centres**2) / 2) / np.sqrt(2 * np.pi)
-    peak = max(float(density.max()), float(normal.max())) * 1.05
-
-    def point(x: float, y: float) -> tuple[float, float]:
-        along = (x - series.edges[0]) / (series.edges[-1] - series.edges[0])
-        return left + along * (right - left), bottom - y / peak * (bottom - top)
-
-    for edge, next_edge, value in zip(series.edges[:-1], series.edges[1:], density, strict=True):
-        (x0, y0), (x1, _) = point(edge, value), point(next_edge, value)
-        draw.rectangle((round(x0), round(y0), max(round(x1) - 1, round(x0)), bottom), fill=colour)
-    draw.line([point(x, y) for x, y in zip(centres, normal, strict=True)], fill=INK, width=1)
-    draw.line((left, bottom, right, bottom), fill=RULE)
-    for tick in range(-4, 5, 2):
-        x, _ = point(tick, 0)
-        text = str(tick)
-        draw.text((x - measure_text(text, SMALL)[0] / 2, bottom + 4), text, FAINT, font(SMALL))
-    draw.text((left, 4), shorten(series.name, width - 16, CAPTION), INK, font(CAPTION))
-    note = measure_text(reference, SMALL)[0]
-    if note + measure_text(series.name, CAPTION)[0] + 30 < width:
-        draw.text((right - note, 6), reference, FAINT, font(SMALL))
-    return canvas
+    said = f"{title}: {most:.4g} at most, {values[:, -1].sum():.4g} of all at last"
+    return Chart(f"{title}; strongest: {most:.3g}", said, draw)
 
 
-def bar_chart(title: str, names: Sequence[str], values: Sequence[int], width: int) -> Image.Image:
-    """Horizontal bars with names and numbers."""
-    line = CAPTION + 9
-    label = min(max(measure_text(name, CAPTION)[0] for name in names), width // 3)
-    number = max(measure_text(str(value), CAPTION)[0] for value in values)
-    canvas = Image.new("RGB", (width, 28 + line * len(names)), PAPER)
-    draw = ImageDraw.Draw(canvas)
-    draw.text((8, 4), shorten(title, width - 16, CAPTION), INK, font(CAPTION))
-    longest = max(1, *values)
-    room = width - label - number - 40
-    for index, (name, value) in enumerate(zip(names, values, strict=True)):
-        y = 26 + index * line
-        draw.text((8, y), shorten(name, label, CAPTION), INK, font(CAPTION))
-        draw.rectangle((20 + label, y + 2, 20 + label + round(room * value / longest), y + line - 6), fill=COLOURS[0])
-        draw.text((26 + label + round(room * value / longest), y), str(value), FAINT, font(CAPTION))
-    return canvas
+def _drop_missing(curves: Sequence[Curve], logarithmic: bool) -> list[Curve]:
+    """Without values that cannot be drawn, and without curves that have no other."""
+    found = []
+    for curve in curves:
+        keep = curve.values > 0 if logarithmic else np.isfinite(curve.values)
+        if keep.any():
+            found.append(Curve(curve.name, curve.steps[keep], curve.values[keep]))
+    return found
+
+
+def _finish(axes: "Axes", x_label: str, names: Sequence[str]) -> None:
+    """The name of x, readable numbers, and below them the names of what is drawn."""
+    axes.set_xlabel(x_label)
+    axis: Any
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_major_locator().__class__.__name__ != "FixedLocator":
+            axis.set_major_formatter(format_tick)
+    if any(names):
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=4, borderaxespad=0, columnspacing=1.2)

@@ -1,4 +1,4 @@
-"""Figures drawn with Pillow: grids of captioned pictures, and charts. No text is ever clipped."""
+"""Colours of all figures, and text as Pillow draws it: wrapped or shortened, never clipped."""
 
 import io
 import unicodedata
@@ -40,6 +40,7 @@ def font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
+@lru_cache(maxsize=4096)
 def measure_text(text: str, size: int) -> tuple[int, int]:
     left, top, right, bottom = font(size).getbbox(text or " ")
     return int(right - left) + 1, int(bottom - top) + 1
@@ -84,21 +85,6 @@ def write_lines(
 ) -> None:
     for number, line in enumerate(lines):
         draw.text((at[0], at[1] + number * (size + spacing)), line, colour, font(size))
-
-
-def stacked(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Pictures in a grid, each in its place by size of the largest in its row."""
-    rows = [list(pictures[start : start + columns]) for start in range(0, len(pictures), columns)]
-    width = max(sum(picture.width for picture in row) for row in rows)
-    canvas = Image.new("RGB", (width, sum(max(picture.height for picture in row) for row in rows)), PAPER)
-    y = 0
-    for row in rows:
-        x = 0
-        for picture in row:
-            canvas.paste(picture, (x, y))
-            x += picture.width
-        y += max(picture.height for picture in row)
-    return canvas
 
 
 def png(image: Image.Image) -> bytes:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lvae.evaluate.figures.charts import Shares, shares_chart
+from lvae.evaluate.figures.charts import chart_shares
 from lvae.evaluate.figures.drawing import Captioned
 from lvae.evaluate.figures.grids import LARGE, Block, Row, draw_grid
+from lvae.evaluate.figures.render import render_png
 from lvae.evaluate.manipulation.loaded_run import Studio, Subject
 from lvae.evaluate.manipulation.operations import (
     UNGUIDED,
@@ -302,21 +303,16 @@ def show_depths(
     return Shown(picture, arrays)
 
 
-def show_rates(measured: Sequence[tuple[str, int, Rates]]) -> Shown:
-    """Nats per resolution, a panel a model: (its name, pixels of its pictures, its rates)."""
-    panels: list[Shares] = []
-    arrays: Arrays = {}
+def draw_rates(measured: Sequence[tuple[str, int, Rates]]) -> bytes:
+    """Nats per resolution as a PNG, a panel a model: (its name, pixels of its pictures, its rates)."""
+    charts = []
     for number, (name, size, rates) in enumerate(measured):
-        shares = rates.by_resolution
-        parts = [f"{resolution}x{resolution}" for resolution in shares]
-        what = f"{name}: {rates.nats:.0f} nats an image of {size} px, over {rates.images} images"
-        panels.append(Shares(what, parts, list(shares.values())))
-        arrays[f"resolutions_{number}"] = np.array(list(shares))
-        arrays[f"nats_{number}"] = np.array(list(shares.values()))
-        arrays[f"nats_per_group_{number}"] = np.array([group.nats for group in rates.groups])
+        title = f"{name}: {rates.nats:.0f} nats an image of {size} px, over {rates.images} images"
+        shares = {side: nats / max(rates.nats, 1e-30) for side, nats in rates.by_resolution.items()}
+        labels = [f"{nats:.1f} nats, {shares[side]:.1%}" for side, nats in rates.by_resolution.items()]
+        charts.append(chart_shares(title, [f"{side}x{side}" for side in shares], list(shares.values()), labels, number))
     note = "Each bar is a share of its own model's rate, so models of different latents can stand beside one another."
-    picture = shares_chart(panels, "Where the nats go: rate by resolution of the groups", note)
-    return Shown(picture, arrays)
+    return render_png(charts, 1, "Where the nats go: rate by resolution of the groups", note)
 
 
 # --- shared by them --------------------------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lvae.encode.autoencoder import is_untrained
-from lvae.evaluate.figures.charts import Series, bar_chart, density_chart
-from lvae.evaluate.figures.drawing import COLOURS, Captioned, png, stacked
+from lvae.evaluate.figures.charts import chart_density, chart_shares
+from lvae.evaluate.figures.drawing import Captioned, png
 from lvae.evaluate.figures.grids import LARGE, Block, draw_grid, draw_pairs, fill_rows
+from lvae.evaluate.figures.render import render_png
 from lvae.evaluate.pictures.decode import decode, load_decoder
 from lvae.evaluate.pictures.originals import reconstructions
 from lvae.manifests.dataset import Dataset
@@ -62,21 +63,18 @@ def write_histogram(dataset: Dataset, path: Path) -> None:
     """Every channel of the stored latents against the standard normal, and the number of latents a class."""
     latents, _ = dataset.read(np.arange(min(len(dataset), HISTOGRAM_LATENTS)), np.float32)
     edges = np.linspace(-4.5, 4.5, BINS + 1)
-    charts: list[Image.Image] = []
+    charts = []
     for channel in range(latents.shape[1]):
         values = latents[:, channel].ravel()
         counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0].astype(np.float64)
-        name = f"channel {channel}: mean {values.mean():.3f}, std {values.std():.3f}"
-        chart = density_chart(Series(name, counts, edges), "line: N(0, 1)", (420, 190), COLOURS[channel % len(COLOURS)])
-        charts.append(chart)
-    picture = stacked(charts, columns=2)
+        title = f"channel {channel}: mean {values.mean():.3f}, std {values.std():.3f}"
+        charts.append(chart_density(title, counts, edges, channel))
     if dataset.classes:
-        numbers = np.bincount(dataset.labels[dataset.labels >= 0], minlength=len(dataset.classes))
-        names, values_ = list(dataset.classes[:SHOWN_CLASSES]), [int(n) for n in numbers[:SHOWN_CLASSES]]
-        hidden = len(dataset.classes) - len(names)
+        numbers = np.bincount(dataset.labels[dataset.labels >= 0], minlength=len(dataset.classes))[:SHOWN_CLASSES]
+        hidden = len(dataset.classes) - len(numbers)
         title = f"latents a class ({dataset.name})" + (f", {hidden} more classes not shown" if hidden else "")
-        picture = stacked([picture, bar_chart(title, names, values_, max(picture.width, 420))], columns=1)
-    path.write_bytes(png(picture))
+        charts.append(chart_shares(title, dataset.classes[:SHOWN_CLASSES], numbers.tolist(), list(map(str, numbers))))
+    path.write_bytes(render_png(charts, columns=2))
 
 
 DEVIATIONS = 3.0  # of a normalized latent: black to white

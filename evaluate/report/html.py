@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lvae.evaluate.figures.charts import Chart
+from lvae.evaluate.figures.render import render_svg
 from lvae.evaluate.report.style import STYLE
 
 LARGEST = 192  # pixels of a side: larger pictures are reduced, or a page of them would weigh too much
@@ -157,10 +159,12 @@ def _shown(shot: Shot | None) -> str:
     return f'<img src="data:image/png;base64,{shot.data}" {size} alt="{escape(shot.alt)}">{below}'
 
 
-def charts(found: Sequence[tuple[str, str]]) -> str:
-    """(title, SVG with its legend) each, as many beside one another as there is room for."""
-    items = "".join(f"<figure><h3>{escape(title)}</h3>{svg}</figure>" for title, svg in found if svg)
-    return f'<div class="charts">{items}</div>'
+def charts(found: Sequence[Chart]) -> str:
+    """As many beside one another as there is room for."""
+    items = (
+        f"<figure><h3>{escape(one.title[:1].upper() + one.title[1:])}</h3>{render_svg(one)}</figure>" for one in found
+    )
+    return f'<div class="charts">{"".join(items)}</div>'
 
 
 def folded(title: str, text: str) -> str:

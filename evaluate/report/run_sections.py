@@ -5,8 +5,9 @@ from dataclasses import replace
 from itertools import groupby
 
 from lvae.evaluate.analysis.sweep import Setting
-from lvae.evaluate.analysis.sweep_figures import setting_in_words, sweep_charts
-from lvae.evaluate.figures.curves import LOSSES, Curve, curve_of, present
+from lvae.evaluate.analysis.sweep_figures import chart_scores, setting_in_words
+from lvae.evaluate.figures.charts import Chart, chart_bars
+from lvae.evaluate.figures.curves import chart_log
 from lvae.evaluate.figures.grids import name_class
 from lvae.evaluate.report.html import Head, Line, Section, charts, facts, figure, folded, missing, pictures, subtitle
 from lvae.evaluate.report.inputs import (
@@ -21,7 +22,6 @@ from lvae.evaluate.report.inputs import (
     Subject,
     sample_shots,
 )
-from lvae.evaluate.report.svg import bar_chart, curve_chart, point_chart
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.messages import counted
@@ -79,33 +79,25 @@ def curves(subject: Subject) -> Section:
     made_by = f"lvae plot {subject.run} curves.png"
     if not lines:
         return Section("curves", "Curves", missing("The log of this run, metrics.jsonl, holds nothing.", made_by))
-    wanted: list[tuple[str, list[Curve], bool]] = [
-        ("Loss, nats an image", [curve_of(lines, name, key) for name, key in present(lines, LOSSES)], False),
-        ("Reconstruction, nats an image", [curve_of(lines, "", "reconstruction_nats")], False),
-        ("Rate, nats an image", [curve_of(lines, "", "rate_nats")], False),
-        ("Gradient norm", [curve_of(lines, "", "gradient_norm")], True),
-        ("Learning rate", [curve_of(lines, "", "learning_rate")], False),
-        ("Images a second", [curve_of(lines, "", "images_per_second")], False),
-    ]
-    drawn = [(title, curve_chart(title, curves, "updates", logarithmic)) for title, curves, logarithmic in wanted]
-    drawn.insert(3, (f"Rate of every group at update {lines[-1]['step']:,}, nats", _rates(subject)))
+    found = chart_log(lines)
+    at = next((number for number, chart in enumerate(found) if chart.title.startswith("rate of every")), len(found))
+    found[at + 1 : at + 1] = _chart_last_rates(subject)
     skipped = lines[-1].get("skipped_updates") or 0
     caption = (
         f"{counted(len(lines), 'entry', 'entries')} of the log. Groups stand in the order they are drawn, their "
         f"resolution below. {counted(int(skipped), 'update')} skipped for a wild gradient."
     )
-    return Section("curves", "Curves", figure(charts(drawn), caption, made_by))
+    return Section("curves", "Curves", figure(charts(found), caption, made_by))
 
 
-def _rates(subject: Subject) -> str:
+def _chart_last_rates(subject: Subject) -> list[Chart]:
     last = next((line for line in reversed(subject.log) if None not in line.get("rate_per_group_nats", [None])), None)
     sides = subject.config.model.group_resolutions
     if last is None or len(last["rate_per_group_nats"]) != len(sides):
-        return ""
-    rates = last["rate_per_group_nats"]
-    by_side = groupby(zip(sides, rates, strict=True), lambda pair: pair[0])
-    said = "; ".join(f"{side}x{side}: {sum(rate for _, rate in some):.4g} nats" for side, some in by_side)
-    return bar_chart([f"{side}²" for side in sides], rates, "groups, lowest resolution first", said)
+        return []
+    title = f"rate of every group at update {last['step']:,}, nats"
+    names = [f"{side}×{side}" for side in sides]
+    return [chart_bars(title, "groups, lowest resolution first", names, last["rate_per_group_nats"])]
 
 
 def samples(subject: Subject) -> Section:
@@ -169,12 +161,9 @@ def guidance(subject: Subject) -> Section:
     made_by = _sweep_command(subject)
     body = figure(pictures("The same noise under every setting", heads, lines), caption, made_by)
     if subject.record.metrics:
-        drawn = [
-            (chart.title[:1].upper() + chart.title[1:], point_chart(chart)) for chart in sweep_charts(subject.record)
-        ]
         words = f"{subject.options.count} samples a point" + seeds(subject)
         said = f"{words}; 'real against real' is the level of as many training latents against the others."
-        body += subtitle("Scores over the weights") + figure(charts(drawn), said, made_by)
+        body += subtitle("Scores over the weights") + figure(charts(chart_scores(subject.record)), said, made_by)
     return Section("guidance", "Guidance and temperature" if subject.guidable else "Temperature", body)
 
 

@@ -60,7 +60,6 @@ table { border-collapse: collapse; font-size: 14.5px; }
 .data thead th.number { white-space: normal; max-width: 15ch; }
 .data td { font-variant-numeric: tabular-nums; }
 .data .number { text-align: right; white-space: nowrap; }
-.data tr.best td.best { font-weight: 650; }
 .data tr.quiet th, .data tr.quiet td { color: var(--soft); font-weight: 400; }
 .data code { overflow-wrap: anywhere; }
 .pictures th, .pictures td { padding: 0 3px 3px 0; font-weight: 500; text-align: left; vertical-align: top; }
@@ -84,20 +83,8 @@ table { border-collapse: collapse; font-size: 14.5px; }
 .charts figure { margin: 0; min-width: 0; }
 .charts h3 { margin: 0 0 2px; font-size: 14.5px; font-weight: 580; }
 svg { display: block; width: 100%; height: auto; }
-svg text { fill: var(--soft);
-  font: 11.5px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
-svg text.end { text-anchor: end; } svg text.middle { text-anchor: middle; }
-svg .rule { stroke: var(--rule); } svg .level { stroke: var(--soft); stroke-dasharray: 4 4; }
-svg polyline { fill: none; stroke: currentColor; stroke-width: 1.8; stroke-linejoin: round; }
-svg g line { stroke: currentColor; } svg circle, svg rect { fill: currentColor; }
-.s0 { color: var(--s0); } .s1 { color: var(--s1); } .s2 { color: var(--s2); }
-.s3 { color: var(--s3); } .s4 { color: var(--s4); } .s5 { color: var(--s5); }
-.legend { display: flex; flex-wrap: wrap; gap: 2px 16px; margin: 2px 0 0; padding: 0 0 0 54px;
-  list-style: none; font-size: 13px; }
-.legend li::before { content: ""; display: inline-block; width: 14px; margin-right: 6px;
-  border-top: 2px solid currentColor;
-  vertical-align: middle; }
-.legend .level { color: var(--soft); } .legend .level::before { border-top-style: dashed; }
+svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif !important; }
+svg image { image-rendering: pixelated; }
 .missing { padding: 12px 16px; border-left: 3px solid var(--rule); color: var(--soft); }
 .missing .command { max-width: max-content; }
 .warning { color: var(--s1); }

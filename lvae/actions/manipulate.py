@@ -138,7 +138,8 @@ def run_depths(run: Path, sources: Sequence[str], out: Path, asked: dict[str, An
             beside = _studio(Path(other), {**asked, "decoder": None})
             found = _measured(beside, dataset, asked)
             panels.append((f"{Path(other).name} ({beside.config.preset})", beside.config.dataset.image.size, found))
-        _write(manipulated.show_rates(panels), asked["nats"], None, "nats by resolution")
+        write_whole(asked["nats"], manipulated.draw_rates(panels))
+        click.echo(f"{asked['nats']}: nats by resolution")
 
 
 def run_inspect(run: Path, dataset: str | None, asked: dict[str, Any]) -> None:

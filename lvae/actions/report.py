@@ -9,11 +9,10 @@ from lvae.encode.devices import choose_device
 from lvae.evaluate.analysis import neighbours as near
 from lvae.evaluate.analysis.neighbours import Queries, is_run
 from lvae.evaluate.analysis.sweep import SWEEP, Scoring, Sweep, numbers, samples_at, settings_of, sweep
-from lvae.evaluate.analysis.sweep_figures import picture_grid, score_figure, sweep_pictures, table
+from lvae.evaluate.analysis.sweep_figures import draw_scores, picture_grid, sweep_pictures, table
 from lvae.evaluate.analysis.sweep_scoring import FeatureScoring, LatentScoring
-from lvae.evaluate.features.feature_network import file_sha256, open_network
-from lvae.evaluate.features.open import Pictures, image_stack
-from lvae.evaluate.features.reference_files import read_reference
+from lvae.evaluate.features.feature_network import open_network
+from lvae.evaluate.features.open import PictureChoice, open_path, open_pictures
 from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures.decode import load_decoder, positions_of, write_whole
@@ -24,8 +23,8 @@ from lvae.evaluate.scores.image_scores import ReferenceFeatures, reference_of
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import is_dataset
 from lvae.manifests.messages import counted
+from lvae.manifests.storage.folder import file_sha256
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.devices.device import Precision
 from lvae.train.devices.open import open_device
@@ -80,7 +79,7 @@ def run_sweep(
                 found = sweep_pictures(out, record, load_decoder(samples, None, run), pictures, bar.advance)
             write_whole(out / "sweep.png", png(picture_grid(out, record, found)))
             if record.metrics:
-                write_whole(out / "scores.png", png(score_figure(record)))
+                write_whole(out / "scores.png", draw_scores(record))
     finally:
         on.close()
     if as_json:
@@ -113,21 +112,21 @@ def _scoring(
             )
         return None
     if features is None:
-        if not is_dataset(reference):
-            raise LvaeError(reference, "pictures are scored by a network's features", "Give --features FILE.")
-        return LatentScoring(Dataset.open(reference, split), count, num, seed)
+        given = open_path(reference, split)
+        dataset = given.require_dataset("pictures are scored by a network's features", "Give --features FILE.")
+        return LatentScoring(dataset, count, num, seed)
     network = open_network(features, mode, _for_networks(device))
-    stored = read_reference(Path(reference)) if reference.endswith(".npz") else None
-    asked = Pictures(num, seed, None, "adm", split, _for_networks(device))
-    stack = image_stack(reference, asked) if stored is None or stored.has_pictures else None
+    given = open_path(reference, split)
+    choice = PictureChoice(num, seed, None, "adm", split, _for_networks(device))
+    stack = open_pictures(given, choice) if given.has_pictures else None
     name = reference
-    if is_dataset(reference):
-        name = Dataset.open(reference).manifest.id
+    if given.dataset is not None:
+        name = given.dataset.manifest.id
     elif reference.endswith(".npz"):
         name = file_sha256(Path(reference))
 
     def opened() -> ReferenceFeatures:
-        return reference_of(reference, stored, stack, network, lambda _: None)[0]
+        return reference_of(reference, given.statistics, stack, network, lambda _: None)[0]
 
     return FeatureScoring(network, opened, name, None if stack is None else stack.count)
 

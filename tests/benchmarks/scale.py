@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 from encode_memory import descendants, pss_bytes
 from machine import describe
-from PIL import Image
 from pipeline_overhead import cpu_seconds
 
-from lvae.evaluate.figures.charts import Chart, Line, drawn
+from lvae.evaluate.figures.charts import Series, chart_points
+from lvae.evaluate.figures.render import render_png
 from lvae.manifests.parts.plan import read_plan
 from lvae.manifests.parts.receipts import write_part
 from lvae.manifests.parts.rows import RowReader
@@ -206,20 +206,18 @@ def rows_of(line: str) -> int:
 def draw(table: list[list[str]]) -> None:
     """Two charts beside each other, over the decimal logarithm of the rows."""
 
-    def curve(name: str, column: str, scale: Callable[[float], float] = float) -> Line:
+    def curve(name: str, column: str, scale: Callable[[float], float] = float) -> Series:
         found = NAMES.index(column)
-        return Line(name, tuple((log10(int(r[0].replace(",", ""))), scale(float(r[found])), 0.0) for r in table))
+        return Series(name, tuple((log10(int(r[0].replace(",", ""))), scale(float(r[found])), 0.0) for r in table))
 
     processes = ("driver's own", "driver's mapped", "all processes")
     charts = [
-        Chart("log10 of seconds", "log10 of rows", (curve("all", "all, s", log10),)),
-        Chart("memory, MiB", "log10 of rows", tuple(curve(one, f"{one}, MiB") for one in processes), ("nothing", 0.0)),
+        chart_points("log10 of seconds", "log10 of rows", [curve("all", "all, s", log10)]),
+        chart_points(
+            "memory, MiB", "log10 of rows", [curve(one, f"{one}, MiB") for one in processes], ("nothing", 0.0)
+        ),
     ]
-    pictures = [drawn(chart) for chart in charts]
-    canvas = Image.new("RGB", (sum(one.width for one in pictures), pictures[0].height))
-    for number, picture in enumerate(pictures):
-        canvas.paste(picture, (number * picture.width, 0))
-    canvas.save(PLOT, optimize=True)
+    PLOT.write_bytes(render_png(charts, columns=2))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
+
 from lvae.manifests.storage.folder import TEMPORARY
 from lvae.pipeline.progress.reports import PROGRESS
 
@@ -33,6 +35,14 @@ def start(*arguments: str | Path) -> "subprocess.Popen[str]":
     """`lvae ...` in the background."""
     command = [sys.executable, "-m", "lvae", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def kill_command(job: "subprocess.Popen[str]") -> None:
+    """kill -9, and wait until the processes that the command started are gone as well: they end by themselves."""
+    started = psutil.Process(job.pid).children(recursive=True)
+    job.kill()
+    job.communicate()
+    wait_for("the command's processes to end", lambda: not any(process.is_running() for process in started))
 
 
 def worker_processes(command: int) -> list[int]:
@@ -73,7 +83,7 @@ def _processes() -> dict[int, _Process]:
     return found
 
 
-def wait_for(what: str, condition: Callable[[], T], seconds: float = 60.0) -> T:
+def wait_for(what: str, condition: Callable[[], T], seconds: float = 240.0) -> T:
     """The first true answer of a condition; fails after so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -29,6 +29,7 @@ from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.resolve import resolved
 from lvae.train.runs.run import latest_checkpoint, load_model, read_run
+from tests.conftest import make_once
 from tests.manifests.dataset_examples import flip
 
 SMALL = {"width": "8", "encoder_width": "8", "batch": "8", "warm_up_updates": "3"}
@@ -72,9 +73,11 @@ def final(run: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def undisturbed(latents: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 40 updates, as a command."""
-    run = tmp_path_factory.mktemp("undisturbed") / "run"
-    subprocess.run(command(latents, run, 40), check=True, capture_output=True)
-    return run
+
+    def make(root: Path) -> None:
+        subprocess.run(command(latents, root / "run", 40), check=True, capture_output=True)
+
+    return make_once(tmp_path_factory, "undisturbed", make) / "run"
 
 
 def kill_and_go_on(start: list[str], run: Path, kind: signal.Signals, seed: int) -> int:

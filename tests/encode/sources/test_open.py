@@ -326,10 +326,9 @@ def test_images_that_dataset_json_leaves_out_are_unlabelled(tmp_path: Path) -> N
         ("[]", 'no "labels"'),
         ('{"labels": {"1.png": 0}}', "neither a list nor null"),
         ('{"labels": [["1.png"]]}', "labels[0] is"),
-        ('{"labels": [["1.png", -1]]}', "out of range"),
-        ('{"labels": [["1.png", 1e3]]}', "not a whole number"),
-        ('{"labels": [["1.png", true]]}', "not a whole number"),
-        ('{"labels": [["1.png", [0, 1]]]}', "not a whole number"),
+        ('{"labels": [["1.png", -2]]}', "out of range"),
+        ('{"labels": [["1.png", 0.5]]}', "not a whole number"),
+        ('{"labels": [["1.png", [0, 1]]]}', "neither a whole number nor a name"),
         ('{"labels": [["1.png", NaN]]}', "NaN"),
         ('{"labels": [["1.png", 99999999999]]}', "out of range"),
         ('{"labels": [["1.png", 1], ["1.png", 2]]}', "has two labels"),
@@ -822,17 +821,15 @@ def test_labels_are_read_from_all_layouts(tmp_path: Path) -> None:
     [
         ("a.csv", "a.png\n", "1 columns instead of 2"),
         ("a.csv", "a.png,1,2\n", "3 columns instead of 2"),
-        ("a.csv", "a.png,-1\n", "out of range"),
+        ("a.csv", "a.png,-2\n", "out of range"),
         ("a.csv", "a.png,1\na.png,2\n", "line 2: 'a.png' has two labels, 1 and 2"),
         ("a.csv", "a.png,1\nb.png,cat\n", "line 2: a class name, but"),
-        ("a.csv", "a.png,\n", "is empty"),
         ("a.csv", 'a.png,"1\n', "line 1"),
         ("a.csv", "", "holds no labels"),
         ("a.csv", "key,label\n", "holds no labels"),
         ("a.jsonl", '{"key": "a.png"}\n', 'a line is {"key": "path", "label": 3}'),
         ("a.jsonl", "[1]\n", 'a line is {"key": "path", "label": 3}'),
         ("a.jsonl", '{"key": "a.png", "label": 1.5}\n', "not a whole number"),
-        ("a.jsonl", '{"key": "a.png", "label": null}\n', "not a whole number"),
         ("a.json", "[]", "neither"),
         ("a.json", '{"a.png": 1, "a.png": 2}', "stands twice"),
         ("a.txt", "a.png 1", "read from .csv, .jsonl and .json"),
@@ -856,9 +853,37 @@ def test_a_missing_or_binary_label_file_is_one_line(tmp_path: Path) -> None:
 def test_labels_of_a_file_replace_those_of_the_source(tmp_path: Path) -> None:
     source = open_source(str(fill(tmp_path, ["cat/1.png", "dog/2.png"])))
     before = list(source.rows())
-    rows = list(apply_labels(source.rows(), Labels(None, {"dog/2.png": 7}), source.counts))
+    rows = list(apply_labels(source.rows(), Labels(None, {"dog/2.png": 7}), source))
     assert rows == [before[0]._replace(label=-1), before[1]._replace(label=7)]
     assert source.counts["unlabelled"] == 1
+
+
+def test_labels_of_a_file_may_be_missing_and_numbers_floats(tmp_path: Path) -> None:
+    found = label_file(tmp_path, "a.csv", "key,label\na.png,10.0\nb.png,\nc.png,nan\nd.png,2\n")
+    assert found == Labels(None, {"a.png": 10, "b.png": -1, "c.png": -1, "d.png": 2})
+    found = label_file(tmp_path, "a.jsonl", '{"key": "a.png", "label": NaN}\n{"key": "b.png", "label": "3"}\n')
+    assert found == Labels(None, {"a.png": -1, "b.png": 3})
+
+
+def test_keys_are_found_in_either_unicode_form(tmp_path: Path) -> None:
+    source = open_source(str(fill(tmp_path, ["cafe\u0301.png", "u\u0308ber.png", "x.png"])))
+    labels = label_file(tmp_path, "a.csv", "caf\u00e9.png,0\n\u00fcber.png,1\nx.png,2\n")
+    assert [row.label for row in apply_labels(source.rows(), labels, source)] == [0, 1, 2]
+    assert [str(warning) for warning in source.warnings] == [
+        "--labels: 2 keys found in another Unicode form (NFC, NFD)"
+    ]
+
+
+def test_a_key_that_names_two_images_by_its_unicode_forms_is_told(tmp_path: Path) -> None:
+    for names, text in (
+        (["cafe\u0301.png", "caf\u00e9.png"], "caf\u00e9.png,0\n"),
+        (["cafe\u0301.png"], "caf\u00e9.png,0\ncafe\u0301.png,1\n"),
+    ):
+        folder = tmp_path / str(len(names))
+        folder.mkdir()
+        source = open_source(str(fill(folder, names)))
+        with pytest.raises(LvaeError, match="Unicode form"):
+            list(apply_labels(source.rows(), label_file(folder, "a.csv", text), source))
 
 
 def test_labels_that_match_no_image_are_an_error_in_the_end(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from lvae.evaluate.figures.charts import Shares, shares_chart
 from lvae.evaluate.figures.drawing import PAPER, Captioned
 from lvae.evaluate.figures.grids import ACCENT, FRAME, LARGE, Block, Cell, Row, draw_grid, draw_pairs
 
@@ -42,8 +41,6 @@ def test_text_stays_inside_however_long() -> None:
     ]
     assert edges_are_paper(grid(cells, words, words, columns=[words, words], name=words))
     assert edges_are_paper(draw_grid("", [Block(words, 1), Block(words, 1)], [Row(words, tuple(cells[1]))]))
-    assert edges_are_paper(shares_chart([Shares(words, ["1x1", "32x32"], [0.0, 3.0])], words, words))
-    assert edges_are_paper(shares_chart([Shares("nothing", ["1x1"], [0.0])], "title"))
 
 
 def test_originals_are_framed_and_given_parts_marked() -> None:

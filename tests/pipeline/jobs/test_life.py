@@ -1,12 +1,9 @@
 """The life of a dataset after its first day: whatever was done to it, it is what encoding everything at once gives."""
 
 import json
-import os
 import random
 import shutil
-import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +14,8 @@ from numpy.typing import NDArray
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.verify.verify import verify
-from tests.conftest import SMALL_KL, lvae
-from tests.pipeline.faults import contents, start
+from tests.conftest import SMALL_KL, lvae, make_once
+from tests.pipeline.faults import contents, kill_command, start, wait_for
 
 SETTINGS = ("--size", "32", "--mirror", "--part-size", "7", "--workers", "1")
 NETWORK = ("--autoencoder", SMALL_KL, "--weights", "random:0")
@@ -82,9 +79,8 @@ def put(scenes: Path, names: list[Path], folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def at_once(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All scenes, encoded in one go, a fifth of them set aside."""
-    root = tmp_path_factory.mktemp("at-once") / "dataset"
-    encode(scenes, root, "--split", "val=20%")
-    return root
+    made = make_once(tmp_path_factory, "at-once", lambda root: encode(scenes, root / "dataset", "--split", "val=20%"))
+    return made / "dataset"
 
 
 @pytest.fixture
@@ -176,10 +172,9 @@ def test_an_interrupted_append_leaves_the_old_dataset_whole(
     old = Dataset.open(dataset).manifest.id
     for _ in range(3):
         command = start("encode", halves[1], dataset, "--append", *SETTINGS, *NETWORK)
-        _wait_for(lambda: len(json.loads((dataset / "plan.json").read_bytes())["origins"]) == 2)
+        wait_for("the plan", lambda: len(json.loads((dataset / "plan.json").read_bytes())["origins"]) == 2)
         time.sleep(rng.uniform(0, 4))
-        os.kill(command.pid, signal.SIGKILL)
-        command.communicate()
+        kill_command(command)
         if Dataset.open(dataset).manifest.id != old:
             break
         shown = json.loads(lvae("verify", "--deep", "--json", dataset).stdout)
@@ -188,13 +183,6 @@ def test_an_interrupted_append_leaves_the_old_dataset_whole(
     assert Dataset.open(dataset).manifest.counts.rejected == 1
     (halves[1] / images_of(halves[1])[0].parent / "broken.png").unlink()
     same_as_at_once(dataset, at_once)
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.mark.slow
