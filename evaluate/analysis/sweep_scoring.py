@@ -1,18 +1,32 @@
 """How the samples of a sweep are scored: in the latent space of a dataset, or by a network's features."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from lvae.evaluate.analysis.sweep import Against
-from lvae.evaluate.features.feature_network import FeatureNetwork
+from lvae.evaluate.analysis.sweep import Against, Scoring
+from lvae.evaluate.features.feature_network import FeatureNetwork, file_sha256, open_network
+from lvae.evaluate.features.open import Pictures, image_stack
+from lvae.evaluate.features.reference_files import read_reference
+from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures.decode import load_decoder
 from lvae.evaluate.pictures.streams import decoded_stack
-from lvae.evaluate.scores.image_scores import METRICS, OWN_METRICS, ReferenceFeatures, features_of, figures
+from lvae.evaluate.scores.image_scores import (
+    METRICS,
+    OWN_METRICS,
+    ReferenceFeatures,
+    features_of,
+    figures,
+    reference_of,
+)
 from lvae.evaluate.scores.latent_scores import LatentReference, expect_same, latents_of
 from lvae.evaluate.scores.score_table import Figures
 from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.manifest import is_dataset
 from lvae.manifests.seeds import derive
 
 REFERENCES = 10_000  # latents of a reference that are looked at, unless another number is given
@@ -69,3 +83,44 @@ class FeatureScoring:
 
     def floor(self) -> Figures:
         return {}
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """What samples are scored against, and by which network. split: of a dataset. num: of the reference's images."""
+
+    reference: str | None
+    split: str
+    num: int | None
+    features: Path | None
+    mode: Mode
+
+
+def choose_scoring(options: ScoringOptions, count: int, seed: int, device: str) -> Scoring | None:
+    """Score `count` samples in latent space, or by a network where one is given; not at all without a reference."""
+    reference = options.reference
+    if reference is None:
+        if options.features is not None:
+            raise LvaeError(
+                "", "--features needs something to compare with", "Give --reference DATASET, IMAGES or NPZ."
+            )
+        return None
+    if options.features is None:
+        if not is_dataset(reference):
+            raise LvaeError(reference, "pictures are scored by a network's features", "Give --features FILE.")
+        return LatentScoring(Dataset.open(reference, options.split), count, options.num, seed)
+    where = "cuda" if device == "cuda" else "cpu"  # feature networks run on a GPU or on the CPU
+    network = open_network(options.features, options.mode, where)
+    stored = read_reference(Path(reference)) if reference.endswith(".npz") else None
+    asked = Pictures(options.num, seed, None, "adm", options.split, where)
+    stack = image_stack(reference, asked) if stored is None or stored.has_pictures else None
+    name = reference
+    if is_dataset(reference):
+        name = Dataset.open(reference).manifest.id
+    elif reference.endswith(".npz"):
+        name = file_sha256(Path(reference))
+
+    def open_reference() -> ReferenceFeatures:
+        return reference_of(reference, stored, stack, network, lambda _: None)[0]
+
+    return FeatureScoring(network, open_reference, name, None if stack is None else stack.count)
