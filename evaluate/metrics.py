@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lvae.evaluate.features.moments import FeatureMoments
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
+from lvae.manifests.statistics import require_finite
 
 Array = NDArray[np.float64]
 BLOCK_BYTES = 64 << 20  # of distances held at a time
@@ -53,7 +54,7 @@ def frechet_distance(mu1: NDArray[Any], sigma1: NDArray[Any], mu2: NDArray[Any],
 
 def frechet_distance_from_features(x: NDArray[Any], y: NDArray[Any]) -> float:
     """The same between features (n, d) and (m, d). Fewer rows than dimensions cost n x m, not d x d."""
-    x, y = _features("x", x, 2), _features("y", y, 2)
+    x, y = _features(x, 2), _features(y, 2)
     _same_width(x, y)
     if min(len(x), len(y)) > x.shape[1]:
         one, other = FeatureMoments.of_many(x), FeatureMoments.of_many(y)
@@ -65,7 +66,7 @@ def frechet_distance_from_features(x: NDArray[Any], y: NDArray[Any]) -> float:
 
 def frechet_distance_to_moments(x: NDArray[Any], mu: NDArray[Any], sigma: NDArray[Any]) -> float:
     """Between features (n, d) and a stored Gaussian; with few rows the singular values of n x d numbers suffice."""
-    x = _features("x", x, 2)
+    x = _features(x, 2)
     if len(x) > x.shape[1]:
         moments = FeatureMoments.of_many(x)
         return frechet_distance(moments.mean, moments.covariance, mu, sigma)
@@ -133,7 +134,7 @@ def frechet_at_counts(
     A distance exceeds its limit by about c/n, so a line in 1/n has the limit as its intercept (Chong and Forsyth,
     2020). smallest: the least of `points` evenly spaced counts, min(5000, n/10) unless given.
     """
-    x = _features("x", x, 2)
+    x = _features(x, 2)
     least = max(2, min(SPLIT, len(x) // 10) if smallest is None else smallest)
     if least >= len(x):
         raise LvaeError(
@@ -155,7 +156,7 @@ def kernel_distance(
 
     Subsets are drawn without replacement, and never larger than the smaller set. May be negative.
     """
-    x, y = _features("x", x, 2), _features("y", y, 2)
+    x, y = _features(x, 2), _features(y, 2)
     _same_width(x, y)
     size = min(subset_size, len(x), len(y))
     found = []
@@ -187,7 +188,7 @@ def inception_score(logits: NDArray[Any], split_size: int = SPLIT) -> Spread:
 
     Does not shuffle: images in the order of their classes score far too low, see `label_order`.
     """
-    values = _features("logits", logits, 1)
+    values = _features(logits, 1)
     scores = []
     for start in range(0, len(values), split_size):
         rows = values[start : start + split_size].astype(np.float64)
@@ -224,14 +225,14 @@ class Neighbourhoods:
     """The balls of a reference (m, d): found once, for any number of sets to be compared with it."""
 
     def __init__(self, reference: NDArray[Any], k: int = 3):
-        reference = _features("reference", reference, k + 1)
+        reference = _features(reference, k + 1)
         self._k, self._middle = k, reference.mean(axis=0, dtype=np.float64)  # distances stay, digits are gained
         self._points = Points.of(reference, self._middle)
         self._radii = self._points.radii(k)
 
     def precision_recall(self, samples: NDArray[Any]) -> PrecisionRecall:
         """Of samples (n, d), as `precision_recall` gives it."""
-        samples = _features("samples", samples, self._k + 1)
+        samples = _features(samples, self._k + 1)
         _same_width(samples, self._points.values)
         points = Points.of(samples, self._middle)
         radii = points.radii(self._k)
@@ -303,18 +304,17 @@ def _checked(*gaussians: tuple[NDArray[Any], NDArray[Any]]) -> tuple[list[Array]
     return means, covariances
 
 
-def _features(name: str, features: NDArray[Any], least: int) -> NDArray[Any]:
+def _features(features: NDArray[Any], least: int) -> NDArray[Any]:
     """(n, d), finite, float32 left as it is."""
     found = np.asarray(features)
     if found.dtype not in (np.float32, np.float64):
         found = found.astype(np.float64)
     if found.ndim != 2 or len(found) < least:
-        raise LvaeError(name, f"features of shape {found.shape}, where (n, d) with at least {least} rows belongs")
-    if not np.isfinite(found).all():
-        raise LvaeError(name, "features that are not finite", "Look for damaged images.")
+        raise LvaeError("", f"features of shape {found.shape}, where (n, d) with at least {least} rows belongs")
+    require_finite(found, "", "features of row", range(len(found)), "Look for damaged images.")
     return found
 
 
 def _same_width(x: NDArray[Any], y: NDArray[Any]) -> None:
     if x.shape[1] != y.shape[1]:
-        raise LvaeError(f"features of {x.shape[1]} and of {y.shape[1]} numbers", "both sets must be of one network")
+        raise LvaeError("", f"{x.shape[1]} and {y.shape[1]} features", "Both sets must be of one network.")

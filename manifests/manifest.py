@@ -8,6 +8,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import AutoencoderRecord, ImageSettings, read_plan_if_whole
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.names import FileName, Sha256, SplitName, ViewName
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.views.selection import Selection
 from lvae.manifests.views.view import ViewSettings
@@ -25,7 +26,7 @@ WRITTEN_BY = f"latent-vae {VERSION}"
 class Source:
     kind: str
     images: int
-    listing_sha256: str
+    listing_sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class View:
-    name: str
+    name: ViewName
     seed: int
     selection: Selection
     dtype: Literal["float16", "float32", "uint8"]
@@ -66,10 +67,10 @@ class Statistics:
 class Shard:
     """`path` and what follows are those of the file that holds the latents."""
 
-    path: str
+    path: FileName
     count: int
     bytes: int
-    sha256: str
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Split:
 @dataclass(frozen=True)
 class FileEntry:
     bytes: int
-    sha256: str
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,19 @@ class Manifest:
     image: ImageSettings
     autoencoder: AutoencoderRecord
     classes: tuple[str, ...] | None
-    id: str
+    id: Sha256
     counts: Counts
     raw: Literal["kept", "dropped"]
     view: View
     statistics: Statistics
     normalization: Normalization
-    splits: dict[str, Split]
-    plan_sha256: str
-    files: dict[str, FileEntry]
+    splits: dict[SplitName, Split]
+    plan_sha256: Sha256
+    files: dict[FileName, FileEntry]
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    return records.dumps({**records.plain(manifest), "self_sha256": records.sha256_of(manifest)})
+    return records.signed(manifest)
 
 
 def read_manifest(folder: Folder) -> Manifest | None:
@@ -122,17 +123,15 @@ def read_manifest(folder: Folder) -> Manifest | None:
         raise LvaeError(where, "does not describe a latent-vae dataset")
     if content.get("version") != 1:
         raise LvaeError(where, f"has version {content.get('version')}, and this program reads 1", "Update latent-vae.")
-    claimed = content.pop("self_sha256", None)
-    manifest = records.from_plain(Manifest, content, where)
-    if claimed != records.sha256_of(manifest):
-        raise LvaeError(where, "has been changed or damaged", "Run 'lvae encode' again to make it anew.")
-    return manifest
+    return records.parse_signed(Manifest, data, where, "Run 'lvae encode' again to make it anew.")
 
 
 def read_manifest_if_whole(folder: Folder) -> Manifest | None:
     """The manifest, None also where it is damaged."""
     try:
         return read_manifest(folder)
+    except records.FormError:
+        raise
     except LvaeError:
         return None
 

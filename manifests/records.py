@@ -14,7 +14,30 @@ from lvae.manifests.errors import LvaeError
 
 T = TypeVar("T")
 PLAIN = (str, int, float, bool)  # what is kept as it comes
+SIGNATURE = "self_sha256"
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON may spell what UTF-8 cannot say
+
+
+class FormError(LvaeError):
+    """A record that is as somebody wrote it, with a name in it that nobody may follow."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What a string may be, as `Annotated[str, Form(...)]`: one that becomes a path, above all.
+
+    pattern: of the whole string. description: for a person.
+    """
+
+    pattern: str
+    description: str
+
+    def fits(self, value: str) -> bool:
+        return re.fullmatch(self.pattern, value) is not None
+
+    def check(self, value: str, where: str) -> None:
+        if not self.fits(value):
+            raise FormError(where, f"must be {self.description}, not {value!r:.200}", "Do not use these files.")
 
 
 def dumps(value: object) -> bytes:
@@ -85,6 +108,27 @@ def parse(cls: type[T], data: bytes, where: str) -> T:
     return from_plain(cls, loads(data, where), where)
 
 
+def signed(value: object) -> bytes:
+    """Canonical JSON of a dataclass with the hash of itself."""
+    return dumps({**plain(value), SIGNATURE: sha256_of(value)})
+
+
+def parse_signed(cls: type[T], data: bytes, where: str, advice: str = "") -> T:
+    """A dataclass from what `signed` wrote. FormError where it is as somebody wrote it and names what it may not."""
+    content = loads(data, where)
+    claimed = content.pop(SIGNATURE, None) if isinstance(content, dict) else None
+    as_written = claimed == sha256_beside(data, SIGNATURE)
+    try:
+        record = from_plain(cls, content, where)
+    except FormError as error:
+        if as_written or claimed == sha256_of(content):
+            raise
+        raise LvaeError(where, "has been changed or damaged", advice) from error
+    if not as_written and claimed != sha256_of(record):
+        raise LvaeError(where, "has been changed or damaged", advice)
+    return record
+
+
 def from_plain(cls: type[T], value: Any, where: str) -> T:
     """A dataclass from plain values; unknown, missing or mistyped fields raise LvaeError naming the field."""
     return typing.cast(T, _convert(cls, value, where))
@@ -97,6 +141,11 @@ def _convert(expected: Any, value: Any, where: str) -> Any:
             return None
         options = [option for option in arguments if option is not type(None)]
         return _convert(options[0], value, where) if len(options) == 1 else _first_that_fits(options, value, where)
+    if origin is typing.Annotated:
+        for form in arguments[1:]:
+            found = _convert(arguments[0], value, where)
+            form.check(found, where)
+        return found
     if origin is typing.Literal:
         if value in arguments and type(value) in {type(argument) for argument in arguments}:
             return value
@@ -106,7 +155,10 @@ def _convert(expected: Any, value: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise LvaeError(where, "must be an object")
-        return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {
+            _convert(arguments[0], key, where): _convert(arguments[1], item, f"{where}.{key}")
+            for key, item in value.items()
+        }
     if dataclasses.is_dataclass(expected):
         return _convert_dataclass(expected, value, where)
     if expected is Any:
@@ -159,5 +211,30 @@ def _convert_dataclass(cls: Any, value: Any, where: str) -> Any:
 @lru_cache
 def _fields(cls: Any) -> dict[str, Any]:
     """Name and type of every field; asking Python for them takes longer than a record of them."""
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def require_whole(name: str, value: object, least: int, most: int) -> None:
+    """LvaeError where a setting is no whole number from least to most."""
+    if type(value) is not int or not least <= value <= most:
+        wanted = str(least) if least == most else f"a whole number from {least} to {most}"
+        raise LvaeError("", f"{name} must be {wanted}, not {value!r:.60}")
+
+
+def require_real(
+    name: str,
+    value: Any,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
+) -> None:
+    """LvaeError where a setting is no finite number within these bounds."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise LvaeError("", f"{name} must be a finite number, not {value!r:.60}")
+    if not (least <= value <= most and above < value < below):
+        low = f"at least {least:g}" if math.isfinite(least) else f"above {above:g}"
+        high = f" and below {below:g}" if math.isfinite(below) else f" and at most {most:g}" if most < math.inf else ""
+        raise LvaeError("", f"{name} must be {low}{high}, not {value!r:.60}")

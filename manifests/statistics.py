@@ -1,5 +1,6 @@
 """Exact channel statistics in float64, merged without loss, and the normalization made from them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -8,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lvae.manifests.errors import LvaeError
 
+Keys = Sequence[object] | NDArray[Any]
 Kind = Literal["channel", "scalar", "none", "given"]
 STD_TOLERANCE = 1e-12  # relative; statistics folded again from the same numbers differ by less
 BLOCK = 64  # latents whose float64 copy is held at a time
@@ -209,3 +211,10 @@ class Normalization:
 def _columns(values: tuple[float, ...], dimensions: int) -> NDArray[np.float64]:
     """A value a channel, shaped to meet (N, C, h, w) or (C, h, w)."""
     return np.asarray(values, np.float64).reshape(-1, *(1,) * (2 if dimensions >= 3 else 0))
+
+
+def require_finite(rows: NDArray[Any], where: object, what: str, keys: Keys, advice: str) -> None:
+    """LvaeError naming by its key the first of these rows (n, ...) that holds NaN or infinity."""
+    finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+    if not finite.all():
+        raise LvaeError(where, f"the {what} {keys[int(np.argmin(finite))]} are not finite", advice)

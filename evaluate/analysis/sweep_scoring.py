@@ -8,26 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from lvae.evaluate.analysis.sweep import Against, Scoring
-from lvae.evaluate.features.feature_network import FeatureNetwork, file_sha256, open_network
-from lvae.evaluate.features.open import Pictures, image_stack
-from lvae.evaluate.features.reference_files import read_reference
+from lvae.evaluate.features.feature_network import FeatureNetwork, open_network
+from lvae.evaluate.features.open import PictureChoice, open_path, open_pictures
 from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures.decode import load_decoder
 from lvae.evaluate.pictures.streams import decoded_stack
-from lvae.evaluate.scores.image_scores import (
-    METRICS,
-    OWN_METRICS,
-    ReferenceFeatures,
-    features_of,
-    figures,
-    reference_of,
-)
+from lvae.evaluate.scores.image_scores import Measure, ReferenceFeatures, compute_figures, features_of, reference_of
 from lvae.evaluate.scores.latent_scores import LatentReference, expect_same, latents_of
 from lvae.evaluate.scores.score_table import Figures
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import is_dataset
 from lvae.manifests.seeds import derive
+from lvae.manifests.storage.folder import file_sha256
 
 REFERENCES = 10_000  # latents of a reference that are looked at, unless another number is given
 
@@ -78,8 +70,7 @@ class FeatureScoring:
     def score(self, samples: Dataset, seed: int) -> Figures:
         stack = decoded_stack(samples, load_decoder(samples), None, device=self._network.device)
         found, _ = features_of(stack, self._network)
-        wanted = METRICS if self._network.name == "inception" else OWN_METRICS
-        return figures(found, self._reference, self._network.name, wanted, seed, extrapolate=False)
+        return compute_figures(found, str(samples.folder), self._reference, Measure(self._network, seed=seed))
 
     def floor(self) -> Figures:
         return {}
@@ -105,22 +96,21 @@ def choose_scoring(options: ScoringOptions, count: int, seed: int, device: str) 
                 "", "--features needs something to compare with", "Give --reference DATASET, IMAGES or NPZ."
             )
         return None
+    given = open_path(reference, options.split)
     if options.features is None:
-        if not is_dataset(reference):
-            raise LvaeError(reference, "pictures are scored by a network's features", "Give --features FILE.")
-        return LatentScoring(Dataset.open(reference, options.split), count, options.num, seed)
+        dataset = given.require_dataset("pictures are scored by a network's features", "Give --features FILE.")
+        return LatentScoring(dataset, count, options.num, seed)
     where = "cuda" if device == "cuda" else "cpu"  # feature networks run on a GPU or on the CPU
     network = open_network(options.features, options.mode, where)
-    stored = read_reference(Path(reference)) if reference.endswith(".npz") else None
-    asked = Pictures(options.num, seed, None, "adm", options.split, where)
-    stack = image_stack(reference, asked) if stored is None or stored.has_pictures else None
+    choice = PictureChoice(options.num, seed, None, "adm", options.split, where)
+    stack = open_pictures(given, choice) if given.has_pictures else None
     name = reference
-    if is_dataset(reference):
-        name = Dataset.open(reference).manifest.id
+    if given.dataset is not None:
+        name = given.dataset.manifest.id
     elif reference.endswith(".npz"):
         name = file_sha256(Path(reference))
 
     def open_reference() -> ReferenceFeatures:
-        return reference_of(reference, stored, stack, network, lambda _: None)[0]
+        return reference_of(reference, given.statistics, stack, network, lambda _: None)[0]
 
     return FeatureScoring(network, open_reference, name, None if stack is None else stack.count)

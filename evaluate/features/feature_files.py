@@ -15,10 +15,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lvae.evaluate.features.compute import compute_features
 from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures
 from lvae.evaluate.pictures.npz import StreamedArray, whole, write_streamed
 from lvae.evaluate.pictures.streams import ImageStack
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.statistics import require_finite
 
 ARRAYS = ("pooled", "spatial", "logits")
 SAID = ("mode", "weights_sha256", "what", "size")
@@ -40,7 +42,7 @@ class FeaturesRecord:
 class StoredFeatures:
     """Features out of a file, where pictures would stand otherwise."""
 
-    path: str
+    where: str
     record: FeaturesRecord
     features: PictureFeatures
 
@@ -98,8 +100,7 @@ def extract(out: Path, stack: ImageStack, network: FeatureNetwork, progress: Pro
     with ExitStack() as open_files:
         spools: dict[str, tuple[IO[bytes], int]] = {}
         count = 0
-        for images in stack.batches():
-            found = network(images)
+        for images, found in compute_features(stack, network):
             for name in found.arrays:
                 values = getattr(found, name)
                 if name not in spools:
@@ -143,8 +144,9 @@ def read_features(path: Path) -> StoredFeatures | None:
     }
     if any(name not in stored for name in SAID) or stored["size"].shape != (2,) or len(rows) != 1 or -1 in rows:
         raise LvaeError(path, "holds no features as 'lvae features' writes them", "Make them again.")
-    if any(not np.isfinite(array).all() for array in arrays if array is not None):
-        raise LvaeError(path, "holds features that are not finite", "Make them again.")
+    for array in arrays:
+        if array is not None:
+            require_finite(array, path, "features of picture", range(len(array)), "Make them again.")
     size = tuple(int(number) for number in stored["size"])
     record = FeaturesRecord(str(stored["what"]), (size[0], size[1]), str(stored["mode"]), str(stored["weights_sha256"]))
     return StoredFeatures(str(path), record, PictureFeatures(arrays[0], arrays[1], arrays[2]))

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lvae.evaluate.features.compute import compute_features
 from lvae.evaluate.features.feature_files import FeaturesRecord, said
 from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures
 from lvae.evaluate.features.moments import FeatureMoments
 from lvae.evaluate.pictures.npz import whole, write_streamed
 from lvae.evaluate.pictures.streams import ImageStack
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.statistics import require_finite
 
+AGAIN = "Make the statistics again with 'lvae reference'."
 KEPT_IMAGES = 10_000  # in a reference file, for precision, recall and kernel distance
 Array = NDArray[np.float64]
 
@@ -48,7 +51,7 @@ def read_reference(path: Path) -> Reference | None:
             if "mu" not in names:
                 return None
             if "sigma" not in names:
-                raise LvaeError(path, "has mu but no sigma", "Make the statistics again with 'lvae reference'.")
+                raise LvaeError(path, "has mu but no sigma", AGAIN)
             stored: dict[str, Any] = {name: file[name] for name in names & set(FIELDS)}
     except FileNotFoundError:
         raise LvaeError(path, "no such file") from None
@@ -57,6 +60,8 @@ def read_reference(path: Path) -> Reference | None:
     arrays = {name: np.asarray(stored[name], np.float64) if name in stored else None for name in FIELDS[:4]}
     mu, sigma = arrays["mu"], arrays["sigma"]
     assert mu is not None and sigma is not None
+    for mean, covariance in ((mu, sigma), (arrays["mu_s"], arrays["sigma_s"])):
+        _check(path, mean, covariance)
     return Reference(
         mu,
         sigma,
@@ -69,6 +74,16 @@ def read_reference(path: Path) -> Reference | None:
     )
 
 
+def _check(path: Path, mean: Array | None, covariance: Array | None) -> None:
+    """LvaeError where an array of statistics cannot belong to the other, or holds a number that is not finite."""
+    if mean is None or covariance is None:
+        return
+    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+        raise LvaeError(path, f"statistics of shapes {mean.shape} and {covariance.shape} do not belong together", AGAIN)
+    require_finite(mean, path, "means (mu, mu_s) of feature", range(len(mean)), AGAIN)
+    require_finite(covariance, path, "covariances (sigma, sigma_s) of feature", range(len(mean)), AGAIN)
+
+
 FIELDS = ("mu", "sigma", "mu_s", "sigma_s", "n", "mode", "weights_sha256")
 
 
@@ -78,10 +93,10 @@ def write_reference(
     """Statistics of all images of a stack, and the first 10,000 of the images; how many there were."""
     moments = _Moments()
     kept: list[NDArray[np.uint8]] = []
-    for images in stack.batches():
+    for images, features in compute_features(stack, network):
         if moments.count < KEPT_IMAGES:
             kept.append(images[: KEPT_IMAGES - moments.count])
-        moments.add(network(images))
+        moments.add(features)
         progress(len(images))
     said = {"mode": np.array(network.mode), "weights_sha256": np.array(network.sha256)}
     _write(out, moments, said | {"arr_0": np.concatenate(kept)})

@@ -14,7 +14,7 @@ from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.networks.rgb import PixelsAutoencoder
 from lvae.evaluate.manipulation.operations import Code, encode
-from lvae.evaluate.pictures.decode import decode, find_decoder
+from lvae.evaluate.pictures.decode import DecodeSettings, decode, find_decoder
 from lvae.evaluate.pictures.inspect import false_colours
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -71,7 +71,7 @@ class Studio:
         if self.network is None:
             return false_colours(latents)
         raw = self.config.dataset.normalization.denormalize(latents)
-        return np.concatenate([decode(self.network, one[None], self.device) for one in raw])
+        return np.concatenate([decode(self.network, one[None], DecodeSettings(self.device)) for one in raw])
 
     def picture(self, latents: Tensor) -> NDArray[np.uint8]:
         """One, (1, d, h, w) -> uint8 (H, W, 3)."""

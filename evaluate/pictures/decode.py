@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,8 +19,11 @@ from lvae.evaluate.pictures.npz import StreamedArray, whole, write_streamed
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import AutoencoderRecord
+from lvae.manifests.statistics import require_finite
 from lvae.manifests.storage.folder import Folder
 
+VERIFY = "Run 'lvae verify --deep' on it."
+DECODE = "Decode in float32, and look whether the decoder is the right one."
 GRID_LIMIT = 1024  # pictures that still make a grid a person can look at
 
 
@@ -83,36 +87,49 @@ def _find_published(record: AutoencoderRecord) -> Autoencoder | None:
     return None
 
 
+@dataclass(frozen=True)
+class DecodeSettings:
+    """Where and how latents become levels."""
+
+    device: str = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    rounding: Rounding = "nearest"
+
+
 def decode_positions(
     dataset: Dataset,
-    network: Autoencoder,
+    decoder: Autoencoder,
     positions: NDArray[np.int64],
     batch: int,
-    device: str = "cpu",
-    precision: str = "float32",
-    rounding: Rounding = "nearest",
+    settings: DecodeSettings = DecodeSettings(),
 ) -> Iterator[Decoded]:
-    """Pictures at these positions, in this order; no more than `batch` at a time are in memory."""
-    network = network.to(device)
+    """Pictures at these positions, in this order; no more than `batch` at a time are in memory.
+
+    LvaeError naming the first position whose latent, or whose picture, is not finite.
+    """
+    decoder = decoder.to(settings.device)
     for start in range(0, len(positions), batch):
         chosen = positions[start : start + batch]
         latents, labels = dataset.read(chosen, None if dataset.manifest.view.dtype == "uint8" else np.float32)
-        yield Decoded(chosen, decode(network, dataset.denormalize(latents), device, precision, rounding), labels)
+        require_finite(latents, dataset.folder, "latents of position", chosen, VERIFY)
+        images = _decode(decoder, dataset.denormalize(latents), settings)
+        finite = images.isfinite().flatten(1).all(1).cpu().numpy()
+        require_finite(np.where(finite, 0.0, np.nan), dataset.folder, "pixels of position", chosen, DECODE)
+        yield Decoded(chosen, to_pixels(images, settings.rounding), labels)
 
 
 def decode(
-    network: Autoencoder,
-    latents: NDArray[np.float32],
-    device: str = "cpu",
-    precision: str = "float32",
-    rounding: Rounding = "nearest",
+    decoder: Autoencoder, latents: NDArray[np.float32], settings: DecodeSettings = DecodeSettings()
 ) -> NDArray[np.uint8]:
     """Raw latents (B, C, h, w), as the autoencoder gave them -> uint8 (B, H, W, 3)."""
-    raw = torch.from_numpy(np.array(latents)).to(device)
-    half = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+    return to_pixels(_decode(decoder, latents, settings), settings.rounding)
+
+
+def _decode(decoder: Autoencoder, latents: NDArray[np.float32], settings: DecodeSettings) -> torch.Tensor:
+    raw = torch.from_numpy(np.array(latents)).to(settings.device)
+    half = torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bfloat16")
     with torch.inference_mode(), half:
-        images = torch.cat([network.decode(piece) for piece in network.one_by_one(raw)])
-    return to_pixels(images, rounding)
+        return torch.cat([decoder.decode(piece) for piece in decoder.one_by_one(raw)])
 
 
 def positions_of(text: str | None, count: int, limit: int | None) -> NDArray[np.int64]:

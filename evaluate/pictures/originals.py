@@ -11,7 +11,7 @@ from lvae.encode.part import open_row
 from lvae.encode.quality.fidelity import Pixels, psnr
 from lvae.encode.sources.base import Reader
 from lvae.encode.sources.open import open_reader
-from lvae.evaluate.pictures.decode import decode, decode_positions, load_decoder
+from lvae.evaluate.pictures.decode import DecodeSettings, decode, decode_positions, load_decoder
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Plan, read_plan
@@ -81,7 +81,7 @@ def pairs(
     rows = dataset.rows[positions]
     positions = positions[np.argsort(rows, kind="stable")]
     with Originals(dataset) as originals:
-        for some in decode_positions(dataset, autoencoder, positions, BATCH, device):
+        for some in decode_positions(dataset, autoencoder, positions, BATCH, DecodeSettings(device)):
             mirrored = dataset.mirrored[some.positions]
             opened = [
                 originals.open(int(row), bool(flipped))

@@ -16,7 +16,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import WRITTEN_BY
 from lvae.manifests.publishing import samples
 from lvae.manifests.seeds import derive
-from lvae.manifests.statistics import Normalization
+from lvae.manifests.statistics import Normalization, require_finite
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.selection import TRAIN
 from lvae.train.devices.device import Device
@@ -24,6 +24,7 @@ from lvae.train.model import HierarchicalVAE
 from lvae.train.network.noise import draw_noise
 from lvae.train.runs.run import latest_checkpoint, load_weights, read_run
 
+COOLER = "Lower the guidance weights or the temperature."
 COUNT = 50_000  # what scores are usually computed from
 
 
@@ -45,8 +46,9 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model and everything that decides its samples."""
+    """The model of a run and everything that decides its samples."""
 
+    run: str
     model: HierarchicalVAE
     plan: samples.SamplesPlan
     labels: NDArray[np.int32]
@@ -94,7 +96,7 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
         classes=record.classes if model_config.classes else None,
         normalization=record.normalization,
     )
-    return Prepared(model.eval(), plan, labels, low)
+    return Prepared(str(run), model.eval(), plan, labels, low)
 
 
 def _low_resolution(
@@ -156,7 +158,7 @@ def sample_prepared(
         latents = np.empty((count, *plan.shape), np.float32)
         for start in range(0, count, batch):
             indices = range(first + start, first + min(start + batch, count))
-            latents[start : start + len(indices)] = draw(prepared, indices, device, batch)
+            latents[start : start + len(indices)] = draw(prepared, indices, device, batch, str(out))
             progress(len(indices))
         samples.write_shard(folder, plan, number, latents, prepared.labels[first : first + count])
     device.barrier()
@@ -167,8 +169,13 @@ def sample_prepared(
     return plan
 
 
-def draw(prepared: Prepared, indices: Sequence[int], device: Device, batch: int) -> NDArray[np.float32]:
-    """Normalized latents (n, C, h, w) of these samples. Devices that want one shape get whole batches."""
+def draw(
+    prepared: Prepared, indices: Sequence[int], device: Device, batch: int, where: str = ""
+) -> NDArray[np.float32]:
+    """Normalized latents (n, C, h, w) of these samples. Devices that want one shape get whole batches.
+
+    where: what they are drawn for, named where one is not finite.
+    """
     plan, model = prepared.plan, prepared.model
     padded = list(indices) + [indices[-1]] * (batch - len(indices) if device.kind == "xla" else 0)
     noise = [device.put(part) for part in draw_noise(model.config, [derive(plan.seed, "sample", i) for i in padded])]
@@ -182,8 +189,7 @@ def draw(prepared: Prepared, indices: Sequence[int], device: Device, batch: int)
         )
     device.mark_step()
     found: NDArray[np.float32] = device.fetch(latents).float().numpy()[: len(indices)]
-    if not np.isfinite(found).all():
-        raise LvaeError("", f"sample {indices[0]} or one soon after it is not finite", "Lower the guidance weights.")
+    require_finite(found, where or prepared.run, "numbers of sample", indices, COOLER)
     return found
 
 

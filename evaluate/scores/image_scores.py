@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.quality.fidelity import psnr, ssim
 from lvae.evaluate import metrics
+from lvae.evaluate.features.compute import compute_features, require_finite_features
 from lvae.evaluate.features.feature_files import StoredFeatures
 from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures
 from lvae.evaluate.features.moments import FeatureMoments
@@ -37,7 +38,35 @@ PAIRED_METRICS = ("psnr", "ssim", "rfid")
 DUPLICATES = 0.01  # share of equal pictures that is worth a warning
 
 Progress = Callable[[int], None]
-Pictures = ImageStack | StoredFeatures
+PictureSet = ImageStack | StoredFeatures
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is computed. network: of the features, None for pairs of pictures alone. metrics: names, None for all."""
+
+    network: FeatureNetwork | None
+    metrics: tuple[str, ...] | None = None
+    seed: int = 0
+    extrapolate: bool = False
+
+    @property
+    def own(self) -> bool:
+        """Whether the network is a user's own, whose figures bear names of their own."""
+        return self.network is not None and self.network.name == "own"
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return self.metrics or (OWN_METRICS if self.own else METRICS)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Sets that stand beside the samples. what: in words, for a person."""
+
+    name: str
+    what: str
+    sets: Sequence[PictureSet]
 
 
 @dataclass(frozen=True)
@@ -56,20 +85,20 @@ class ReferenceFeatures:
 
 
 def features_of(
-    stack: Pictures, network: FeatureNetwork, progress: Progress = lambda _: None
+    stack: PictureSet, network: FeatureNetwork, progress: Progress = lambda _: None
 ) -> tuple[PictureFeatures, list[str]]:
-    """Of all pictures of a stack, in their order; and what is to be said of the pictures.
+    """Return the features of all pictures of a set, in their order, and warnings about the pictures.
 
     LvaeError where features were stored that are of another network, or of pictures prepared in another mode.
     """
     if isinstance(stack, StoredFeatures):
-        refuse_others(stack.path, stack.record.mode, stack.record.weights_sha256, network)
+        refuse_others(stack.where, stack.record.mode, stack.record.weights_sha256, network)
         progress(stack.count)
         return stack.features, []
     found: list[PictureFeatures] = []
     seen: set[bytes] = set()
-    for images in stack.batches():
-        found.append(network(images))
+    for images, features in compute_features(stack, network):
+        found.append(features)
         seen.update(hashlib.sha256(np.ascontiguousarray(image).data).digest()[:16] for image in images)
         progress(len(images))
     notes, again = list(stack.notes), stack.count - len(seen)
@@ -82,17 +111,33 @@ def features_of(
     return PictureFeatures(pooled, np.concatenate(spatial), np.concatenate(logits)), notes
 
 
-def figures(
-    x: PictureFeatures, reference: ReferenceFeatures, name: str, wanted: Sequence[str], seed: int, extrapolate: bool
-) -> Figures:
-    """Of a set's features; None where the reference holds too little. name: "inception" or "own"."""
-    own, stored, y = name == "own", reference.stored, reference.features
+def compute_figures(x: PictureFeatures, where: str, reference: ReferenceFeatures, measure: Measure) -> Figures:
+    """Return the figures of a set's features; None where the reference holds too little.
+
+    where: the set, as the user named it. LvaeError naming both sets where a figure is not a finite number.
+    """
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = _figures(x, reference, measure)
+    except LvaeError as error:
+        if error.where:
+            raise
+        raise LvaeError(f"{where} against {reference.where}", error.problem, error.advice) from error
+    for name, value in found.items():
+        if value is not None and not np.isfinite(value):
+            raise LvaeError(f"{where} against {reference.where}", f"{name} is not finite", "Check both for damage.")
+    return found
+
+
+def _figures(x: PictureFeatures, reference: ReferenceFeatures, measure: Measure) -> dict[str, float | None]:
+    own, wanted, seed = measure.own, measure.wanted, measure.seed
+    stored, y = reference.stored, reference.features
     found: dict[str, float | None] = {}
     if "fid" in wanted or "frechet" in wanted:
         key = "network_frechet_distance" if own else "fid"
         mu, sigma = _moments(reference)
         found[key] = metrics.frechet_distance_to_moments(x.pooled, mu, sigma) if stored else _frechet(x, y, "pooled")
-        if extrapolate:
+        if measure.extrapolate:
             found[f"{key}_infinite"] = metrics.frechet_at_counts(x.pooled, mu, sigma, seed=seed).infinite
     if "sfid" in wanted:
         found["sfid"] = None
@@ -129,33 +174,31 @@ def _frechet(x: PictureFeatures, y: PictureFeatures | None, what: str) -> float 
 
 
 def image_scores(
-    samples: Sequence[Pictures],
+    samples: Sequence[PictureSet],
     reference: ReferenceFeatures,
-    network: FeatureNetwork,
-    wanted: Sequence[str] | None = None,
-    seed: int = 0,
-    extrapolate: bool = False,
-    around: Sequence[tuple[str, str, Sequence[Pictures]]] = (),
+    measure: Measure,
+    rivals: Sequence[Rival] = (),
     notes: Sequence[str] = (),
     progress: Progress = lambda _: None,
 ) -> Scores:
-    """FID and its kin of sets of other seeds. around: further lines (name, in words, stacks). notes: of the reference.
+    """FID and its kin of sets of other seeds. notes: warnings about the reference.
 
     Where the reference is pictures, a floor stands beside: one half of them against the other.
     """
-    wanted = wanted or (METRICS if network.name == "inception" else OWN_METRICS)
+    network = measure.network
+    assert network is not None
     warnings, lines = list(notes), list[Line]()
-    for name, what, stacks in (("samples", f"{samples[0].what} that are scored", samples), *around):
+    for rival in (Rival("samples", f"{samples[0].what} that are scored", samples), *rivals):
         sets = []
-        for stack in stacks:
+        for stack in rival.sets:
             x, said = features_of(stack, network, progress)
             warnings += [note for note in said if note not in warnings]
-            if x.logits is not None and "is" in wanted and metrics.is_sorted_by_class(x.logits.argmax(axis=1)):
-                warnings.append(f"{name}: in the order of their classes; shuffled for the inception score")
-            sets.append(figures(x, reference, network.name, wanted, seed, extrapolate))
-        lines.append(several(name, what, sets))
+            if x.logits is not None and "is" in measure.wanted and metrics.is_sorted_by_class(x.logits.argmax(axis=1)):
+                warnings.append(f"{rival.name}: in the order of their classes; shuffled for the inception score")
+            sets.append(compute_figures(x, stack.where, reference, measure))
+        lines.append(several(rival.name, rival.what, sets))
     if reference.features is not None and len(reference.features.pooled) >= 8:
-        lines.append(_floor(reference.features, network.name, wanted, seed))
+        lines.append(_floor(reference.where, reference.features, replace(measure, extrapolate=False)))
     counts = [stack.count for stack in samples] + ([] if reference.count is None else [reference.count])
     settings: dict[str, Any] = {
         "samples": samples[0].count,
@@ -166,23 +209,21 @@ def image_scores(
         "mode": network.mode,
         "weights_sha256": network.sha256,
         "device": network.device,
-        "seed": seed,
+        "seed": measure.seed,
     }
     return Scores(tuple(lines), settings, (*warnings, *few_rows(*counts)))
 
 
-def _floor(y: PictureFeatures, name: str, wanted: Sequence[str], seed: int) -> Line:
+def _floor(where: str, y: PictureFeatures, measure: Measure) -> Line:
     sets = []
     for number in range(RIVAL_SETS):
-        order = np.random.default_rng(derive(seed, "halves", number)).permutation(len(y.pooled))
+        order = np.random.default_rng(derive(measure.seed, "halves", number)).permutation(len(y.pooled))
         one, other = (y.rows(half) for half in np.array_split(order, 2))
-        sets.append(figures(one, ReferenceFeatures("", other, None), name, wanted, seed, extrapolate=False))
+        sets.append(compute_figures(one, where, ReferenceFeatures(where, other, None), measure))
     return several("floor", "one half of the reference against the other", sets)
 
 
-def stacks_around(
-    dataset: Dataset, network: Autoencoder, count: int, seed: int, device: str
-) -> list[tuple[str, str, list[ImageStack]]]:
+def rivals_of(dataset: Dataset, decoder: Autoencoder, count: int, seed: int, device: str) -> list[Rival]:
     """What stands around a score of decoded samples: the ceiling, the linear baseline and the bottom."""
     size, shape = dataset.manifest.image.size, dataset.manifest.view.shape
     latents = latents_of(dataset, dataset)
@@ -193,65 +234,59 @@ def stacks_around(
             for start in range(0, len(drawn), READ_ROWS // 16):
                 yield dataset.normalization.denormalize(drawn[start : start + READ_ROWS // 16].reshape(-1, *shape))
 
-        return latents_stack(what, raw, len(drawn), size, network, device)
+        return latents_stack(what, raw, len(drawn), size, decoder, device)
 
-    ceiling = decoded_stack(dataset, network, min(count, len(dataset)), seed, device)
+    ceiling = decoded_stack(dataset, decoder, min(count, len(dataset)), seed, device)
+    gaussian = [decoded("draws", gaussian_samples(latents, dataset.labels, count, one)) for one in draws]
+    noise = [decoded("noise", channel_noise(latents, shape, count, one)) for one in draws]
     return [
-        ("ceiling", "reconstructions of the dataset's images", [ceiling]),
-        (
-            "linear",
-            "decoded draws of a Gaussian of full covariance fitted to the latents of each class",
-            [decoded("draws", gaussian_samples(latents, dataset.labels, count, s)) for s in draws],
-        ),
-        (
-            "bottom",
-            "decoded noise with the mean and deviation of each channel",
-            [decoded("noise", channel_noise(latents, shape, count, s)) for s in draws],
-        ),
+        Rival("ceiling", "reconstructions of the dataset's images", [ceiling]),
+        Rival("linear", "decoded draws of a Gaussian of full covariance fitted to the latents of each class", gaussian),
+        Rival("bottom", "decoded noise with the mean and deviation of each channel", noise),
     ]
 
 
 def reconstruction_scores(
     dataset: Dataset,
-    autoencoder: Autoencoder,
-    network: FeatureNetwork | None,
-    wanted: Sequence[str] | None,
+    decoder: Autoencoder,
+    measure: Measure,
     num: int | None,
-    seed: int,
     device: str = "cpu",
     progress: Progress = lambda _: None,
 ) -> Scores:
     """Reconstructions against the very images that were encoded, pair by pair: psnr_db, ssim and, by features, rfid."""
-    positions = chosen(len(dataset), num, str(dataset.folder), seed)
-    wanted = wanted or (PAIRED_METRICS if network is not None else PAIRED_METRICS[:2])
+    positions = chosen(len(dataset), num, str(dataset.folder), measure.seed)
+    keys = [f"row {row}" for row in sorted(dataset.rows[positions])]  # as the pairs come
+    network, wanted = measure.network, measure.metrics or PAIRED_METRICS[: 3 if measure.network else 2]
     errors, likeness = list[float](), list[float]()
     features: tuple[list[PictureFeatures], list[PictureFeatures]] = ([], [])
-    for originals, decoded in pairs(dataset, autoencoder, positions, device):
+    for originals, decoded in pairs(dataset, decoder, positions, device):
         for one, other in zip(originals, decoded, strict=True):
             errors.append(psnr(one, other))
             likeness.append(ssim(one, other))
         if network is not None and "rfid" in wanted:
-            features[0].append(network(originals))
-            features[1].append(network(decoded))
+            for images, found in ((originals, features[0]), (decoded, features[1])):
+                found.append(network(images))
+                require_finite_features(found[-1], dataset.folder, keys[len(errors) - len(images) : len(errors)])
         progress(len(originals))
-    found: dict[str, float | None] = {}
+    figures: dict[str, float | None] = {}
     if "psnr" in wanted:
-        found["psnr_db"] = float(np.mean(errors)) if np.isfinite(errors).all() else None
+        figures["psnr_db"] = float(np.mean(errors)) if np.isfinite(errors).all() else None
     if "ssim" in wanted:
-        found["ssim"] = float(np.mean(likeness))
+        figures["ssim"] = float(np.mean(likeness))
     if "rfid" in wanted and network is not None:
         x, y = (np.concatenate([one.pooled for one in part]) for part in features)
-        key = "rfid" if network.name == "inception" else "network_frechet_distance"
-        found[key] = metrics.frechet_distance_from_features(x, y)
-    settings: dict[str, Any] = {"pairs": len(errors), "samples_are": "reconstructions", "seed": seed}
+        key = "network_frechet_distance" if measure.own else "rfid"
+        figures[key] = metrics.frechet_distance_from_features(x, y)
+    settings: dict[str, Any] = {"pairs": len(errors), "samples_are": "reconstructions", "seed": measure.seed}
     if network is not None:
         settings |= {"mode": network.mode, "weights_sha256": network.sha256, "device": network.device}
     few = few_rows(len(errors)) if "rfid" in wanted else ()
-    line = several("reconstructions", "against the images that were encoded", [found])
+    line = several("reconstructions", "against the images that were encoded", [figures])
     return Scores((replace(line, name="samples"),), settings, few)
 
 
-def checked_metrics(text: str | None, known: Sequence[str], why: str) -> tuple[str, ...] | None:
+def parse_metrics(text: str | None, known: Sequence[str], why: str) -> tuple[str, ...] | None:
     """ "fid,kid" -> names, or None for all. LvaeError for names that do not belong here."""
     if text is None:
         return None
@@ -263,7 +298,7 @@ def checked_metrics(text: str | None, known: Sequence[str], why: str) -> tuple[s
 
 
 def reference_of(
-    where: str, stored: Reference | None, stack: Pictures | None, network: FeatureNetwork, progress: Progress
+    where: str, stored: Reference | None, stack: PictureSet | None, network: FeatureNetwork, progress: Progress
 ) -> tuple[ReferenceFeatures, list[str]]:
     """A file of statistics (with its pictures, if it keeps some), or pictures.
 
@@ -285,7 +320,7 @@ def refuse_others(where: str, mode: str | None, weights_sha256: str | None, netw
         raise LvaeError(where, "made with other weights than those given", "Make it again with these.")
 
 
-def check_sizes(samples: Pictures, reference: Pictures | None, where: Path | str) -> None:
+def check_sizes(samples: PictureSet, reference: PictureSet | None, where: Path | str) -> None:
     """LvaeError where pictures of unlike sizes would be compared in silence."""
     if reference is not None and reference.size != samples.size:
         height, width = reference.size

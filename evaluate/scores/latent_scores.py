@@ -1,16 +1,17 @@
 """Samples against a dataset in latent space, by no network at all: named so that nobody takes the figures for FID."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lvae.evaluate import metrics
+from lvae.evaluate.pictures.decode import VERIFY
 from lvae.evaluate.scores.score_table import Figures, Scores, several
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import chosen, derive
+from lvae.manifests.statistics import require_finite
 
 FEW = 10_000  # rows below which a Fréchet distance is mostly its bias
 KERNEL_ROWS = 10_000  # of a set, at most, that the kernel distance is computed from
@@ -122,6 +123,7 @@ def latents_of(dataset: Dataset, reference: Dataset, num: int | None = None, see
     for start in range(0, len(where), READ_ROWS):
         rows = where[start : start + READ_ROWS]
         stored, _ = dataset.read(rows)
+        require_finite(stored, dataset.folder, "latents of position", rows, VERIFY)
         raw = dataset.denormalize(stored)
         result[start : start + len(rows)] = reference.normalization.normalize(raw, "float32").reshape(len(rows), -1)
     return result
@@ -148,16 +150,14 @@ def few_rows(*counts: int) -> tuple[str, ...]:
     return (f"{min(counts)} rows: Fréchet distances of so few are biased upwards; compare them at equal counts only.",)
 
 
-def open_sets(paths: Sequence[str]) -> list[Dataset]:
-    """Sets of samples of other seeds. LvaeError where one is given twice, which would fake a spread."""
-    opened = [Dataset.open(Path(path) if "://" not in path else path) for path in paths]
-    ids = [one.manifest.id for one in opened]
+def refuse_repeats(sets: Sequence[Dataset]) -> None:
+    """LvaeError where a set of samples is given twice, which would fake a spread."""
+    ids = [one.manifest.id for one in sets]
     for number, one in enumerate(ids):
         if one in ids[:number]:
             raise LvaeError(
-                f"{paths[number]}", f"the same samples as {paths[ids.index(one)]}", "Draw them with --seed."
+                sets[number].folder, f"the same samples as {sets[ids.index(one)].folder}", "Draw them with --seed."
             )
-    return opened
 
 
 def gaussian_samples(

@@ -2,16 +2,12 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from lvae.actions import engines
-from lvae.actions.evaluate import format_of
-from lvae.encode.quality.fidelity import Rounding
+from lvae.actions.evaluate import DecodeOptions, FeatureOptions, format_of
 from lvae.evaluate.features.feature_network import open_network
-from lvae.evaluate.features.open import Pictures
-from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures import decode as decoding
 from lvae.evaluate.pictures.streams import chosen_positions
 from lvae.manifests.dataset import Dataset
@@ -22,8 +18,8 @@ from lvae.pipeline.jobs.decode import DecodeRequest
 
 
 @dataclass(frozen=True)
-class Work:
-    """A job of many workers. parts: where they leave what they make; None for OUT.parts."""
+class WorkerOptions:
+    """Where and by how many workers parts are made. parts: where they leave what they make; None for OUT.parts."""
 
     workers: int | None
     beam_options: tuple[str, ...]
@@ -42,7 +38,7 @@ class Work:
         return asked
 
 
-def run(latents: str, out: Path, request: DecodeRequest, device: str, work: Work) -> None:
+def run(latents: str, out: Path, request: DecodeRequest, device: str, work: WorkerOptions) -> None:
     engine = engines.choose(work.beam_options, work.workers)
     devices = engines.devices_for(engine, {"device": device})
     parts = work.parts or f"{out}.parts"
@@ -53,48 +49,45 @@ def run(latents: str, out: Path, request: DecodeRequest, device: str, work: Work
     click.echo(f"{out}: {count} pictures" if what == "pictures" else f"{out}: {what} of {count} pictures")
 
 
-def decoding_request(
-    latents: str,
-    out: Path,
-    weights: str | None,
-    format_: str | None,
-    split: str,
-    indices: str | None,
-    limit: int | None,
-    precision: Any,
-    rounding: Rounding,
-) -> DecodeRequest:
-    kind = format_of(out, format_)
+def decoding_request(latents: str, out: Path, asked: DecodeOptions) -> DecodeRequest:
+    """LvaeError for options that workers cannot keep."""
+    kind = format_of(out, asked.format)
+    if asked.beside or asked.columns:
+        raise LvaeError("", "--beside and --columns are for a grid, which several workers do not make")
+    if asked.batch is not None:
+        raise LvaeError("--batch", "workers take 32 pictures at a time", "Leave it out; --part-size is theirs to set.")
     if kind == "grid":
         raise LvaeError(out, "a grid is not made by several workers", "Leave --workers and Beam's options out.")
-    there = len(_dataset(latents, split))
-    chosen = None if indices is None and limit is None else decoding.positions_of(indices, there, limit)
+    there = len(_dataset(latents, asked.split))
+    chosen = None
+    if asked.indices is not None or asked.limit is not None:
+        chosen = tuple(decoding.positions_of(asked.indices, there, asked.limit).tolist())
     return DecodeRequest(
         kind,
-        split,
-        positions=None if chosen is None else tuple(chosen.tolist()),
-        round=rounding,
-        precision=precision,
-        weights=None if weights is None else Path(weights),
+        asked.split,
+        positions=chosen,
+        round=asked.rounding,
+        precision=asked.precision,
+        weights=None if asked.weights is None else Path(asked.weights),
     )
 
 
-def features_request(
-    latents: str, features: Path, mode: Mode, originals: bool, statistics: bool, asked: Pictures
-) -> DecodeRequest:
-    if asked.size is not None:
+def features_request(latents: str, asked: FeatureOptions) -> DecodeRequest:
+    """LvaeError for what is no feature network, before any worker has to say so."""
+    choice = asked.choice
+    if choice.size is not None:
         raise LvaeError("--size", "pictures of a dataset have its size", "Leave it out.")
-    there = len(_dataset(latents, asked.split))
-    name = open_network(features, mode).name  # refuses what is no network, before any worker has to
-    chosen = None if asked.num is None else chosen_positions(latents, there, asked.num, asked.seed)
+    there = len(_dataset(latents, choice.split))
+    name = open_network(asked.features, asked.mode).name
+    chosen = None if choice.num is None else chosen_positions(latents, there, choice.num, choice.seed)
     return DecodeRequest(
         "features",
-        asked.split,
-        of="originals" if originals else "latents",
+        choice.split,
+        of="originals" if asked.originals else "latents",
         positions=None if chosen is None else tuple(chosen.tolist()),
-        network=features,
-        mode=mode if name == "inception" else None,
-        statistics=statistics,
+        network=asked.features,
+        mode=asked.mode if name == "inception" else None,
+        statistics=asked.statistics,
     )
 
 

@@ -17,7 +17,7 @@ from lvae.encode.weights.read import read_tensors, save_state
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import WRITTEN_BY
-from lvae.manifests.storage.folder import TEMPORARY, Folder
+from lvae.manifests.storage.folder import TEMPORARY, Folder, file_sha256
 from lvae.pipeline.progress.console import say
 from lvae.train.model import HierarchicalVAE
 from lvae.train.published import model_of, published_state
@@ -62,7 +62,7 @@ def run_export(run: Path, out: Path, layout: Layout | None, weights: Literal["em
     model = HierarchicalVAE(config.model)
     load_weights(model, checkpoint.read("ema" if weights == "ema" else "model"), str(checkpoint.path))
     name = config.dataset.autoencoder.weights_file
-    stage = run / name if name is not None and (run / name).exists() else None
+    stage = Folder(run).local(name) if name is not None and Folder(run).exists(name) else None
     files = _ours(model, stage, name) if layout == "lvae" else _published(out, model, stage)
     root, main = (Folder(out), MODEL) if layout == "lvae" else (Folder(out.parent), out.name)
     for key, data in files.items():
@@ -131,7 +131,7 @@ def read_exported(path: Path) -> Exported | None:
         return None  # somebody else's JSON, beside a published file by chance
     record = records.parse(ExportRecord, data, str(record_path))
     model_path = path / MODEL if path.is_dir() else path
-    if not model_path.is_file() or Folder(model_path.parent).sha256(model_path.name) != record.sha256:
+    if not model_path.is_file() or file_sha256(model_path) != record.sha256:
         raise LvaeError(model_path, f"is not the file that {record_path.name} describes", "Export it again.")
     file = open_published(model_path)
     state = dict(model_of(file.preferred, file, str(model_path), record.run.model).state_dict())
@@ -139,6 +139,6 @@ def read_exported(path: Path) -> Exported | None:
     stage = None
     if record.layout == "published":
         stage = model_path if file.autoencoder else None
-    elif name is not None and (path / name).is_file():
-        stage = path / name
+    elif name is not None and Folder(path).size(name) is not None:
+        stage = Folder(path).local(name)
     return Exported(record.run, record.step, record.weights, state, stage)

@@ -1,12 +1,15 @@
 """From a trained model to pictures and numbers: sample, decode, score."""
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from lvae.commands import options as shared
 from lvae.manifests.errors import LvaeError
+
+Record = TypeVar("Record", bound=Any)
 
 DEVICE = click.option(
     "--device",
@@ -73,9 +76,7 @@ PARTS = shared.several(
 @click.argument("latents", metavar="SAMPLES_OR_DATASET")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--weights", metavar="FILE", help="Of the autoencoder [those that LATENTS carries].")
-@click.option(
-    "--format", "format_", type=click.Choice(["png", "npz", "grid"]), help="[by the name of OUT: .npz, .png, a folder]"
-)
+@click.option("--format", type=click.Choice(["png", "npz", "grid"]), help="[by the name of OUT: .npz, .png, a folder]")
 @click.option("--split", default="train", show_default=True, help="Of a dataset.")
 @click.option("--indices", metavar="0,5,7-20", help="Positions [all].")
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
@@ -100,20 +101,7 @@ PARTS = shared.several(
 @click.option("--columns", type=click.IntRange(1), help="Grid: pictures in a row, of each place [8; 4 with --beside].")
 @PARTS
 @shared.ENGINE
-def decode(
-    latents: str,
-    out: Path,
-    workers: int | None,
-    beam_options: tuple[str, ...],
-    shared_path: bool,
-    parts: str | None,
-    part_size: int | None,
-    batch: int | None,
-    device: str,
-    beside: tuple[str, ...],
-    columns: int | None,
-    **asked: Any,
-) -> None:
+def decode(latents: str, out: Path, **asked: Any) -> None:
     """Decode SAMPLES, or a dataset (its reconstructions, the ceiling of every score), into OUT.
 
     \b
@@ -126,18 +114,15 @@ def decode(
     With --workers or Beam's options after --, workers decode part by part, here or on a cluster, and the same command
     goes on where it was stopped.
     """
-    from lvae.actions import decode as decode_jobs
-    from lvae.actions import evaluate as evaluating
+    from lvae.actions import decode as jobs
+    from lvae.actions.evaluate import DecodeOptions, run_decode
 
-    work = decode_jobs.Work(workers, beam_options, shared_path, parts, part_size)
-    if not work.is_asked_for:
-        evaluating.run_decode(latents, out, batch=batch or 16, device=device, beside=beside, columns=columns, **asked)
-    elif beside or columns:
-        raise LvaeError("", "--beside and --columns are for a grid, which several workers do not make")
-    elif batch is not None:
-        raise LvaeError("--batch", "workers take 32 pictures at a time", "Leave it out; --part-size is theirs to set.")
+    work = _take(asked, jobs.WorkerOptions)
+    options = DecodeOptions(**asked)
+    if work.is_asked_for:
+        jobs.run(latents, out, jobs.decoding_request(latents, out, options), options.device, work)
     else:
-        decode_jobs.run(latents, out, decode_jobs.decoding_request(latents, out, **asked), device, work)
+        run_decode(latents, out, options)
 
 
 PICTURES = shared.several(
@@ -179,7 +164,6 @@ PICTURES = shared.several(
 @MODE
 @click.option(
     "--metrics",
-    "wanted",
     metavar="A,B",
     help="Of fid,sfid,is,kid,pr; of frechet,kernel,pr without Inception; of psnr,ssim,rfid for pairs [all].",
 )
@@ -189,18 +173,7 @@ PICTURES = shared.several(
 @click.option("--extrapolate", is_flag=True, help="The Fréchet distance for infinitely many samples, too.")
 @PICTURES
 @shared.JSON
-def score(
-    samples: tuple[str, ...],
-    reference: str | None,
-    features: Path | None,
-    mode: Any,
-    wanted: str | None,
-    around: str | None,
-    extrapolate: bool,
-    as_json: bool,
-    device: str,
-    **pictures: Any,
-) -> None:
+def score(as_json: bool, **asked: Any) -> None:
     """Score --samples against --reference.
 
     With --features: FID, sFID, KID, inception score, precision and recall (network_... of a network of your own).
@@ -208,11 +181,10 @@ def score(
     mistakes for FID; they need no download. A DATASET without --reference: PSNR and SSIM of its reconstructions.
     """
     from lvae.actions.evaluate import run_score
-    from lvae.encode.devices import choose_device
-    from lvae.evaluate.features.open import Pictures
+    from lvae.evaluate.features.open import PictureChoice
+    from lvae.evaluate.scores.open import ScoreOptions
 
-    asked = Pictures(device=choose_device(device), **pictures)
-    run_score(samples, reference, features, mode, wanted, around, extrapolate, asked, as_json)
+    run_score(ScoreOptions(choice=_take(asked, PictureChoice), **asked), as_json)
 
 
 OF_IMAGES = shared.several(
@@ -253,37 +225,27 @@ def features(images: str, out: Path, **asked: Any) -> None:
     _features(images, out, statistics=False, **asked)
 
 
-def _features(
-    images: str,
-    out: Path,
-    features: Path,
-    mode: Any,
-    statistics: bool,
-    device: str,
-    originals: bool,
-    parts: str | None,
-    part_size: int | None,
-    shared_path: bool,
-    workers: int | None,
-    beam_options: tuple[str, ...],
-    **pictures: Any,
-) -> None:
-    from lvae.actions import decode as decode_jobs
-    from lvae.actions.evaluate import run_features
-    from lvae.encode.devices import choose_device
-    from lvae.evaluate.features.open import Pictures
+def _features(images: str, out: Path, **asked: Any) -> None:
+    from lvae.actions import decode as jobs
+    from lvae.actions.evaluate import FeatureOptions, run_features
+    from lvae.evaluate.features.open import PictureChoice
 
     if out.suffix != ".npz":
         raise LvaeError(out, "is to be an .npz file", f"Name it {out.name}.npz.")
-    work = decode_jobs.Work(workers, beam_options, shared_path, parts, part_size)
+    work = _take(asked, jobs.WorkerOptions)
+    options = FeatureOptions(choice=_take(asked, PictureChoice), **asked)
     if work.is_asked_for:
-        asked = Pictures(device=device, **pictures)
-        request = decode_jobs.features_request(images, features, mode, originals, statistics, asked)
-        decode_jobs.run(images, out, request, device, work)
-        return
-    if originals:
+        jobs.run(images, out, jobs.features_request(images, options), options.choice.device, work)
+    elif options.originals:
         raise LvaeError("", "--originals is for workers", "Give --workers N, or name the images themselves.")
-    run_features(images, out, features, mode, statistics, Pictures(device=choose_device(device), **pictures))
+    else:
+        run_features(images, out, options)
+
+
+def _take(asked: dict[str, Any], record: type[Record]) -> Record:
+    """Take those options out that are fields of a record, and make one of them."""
+    found: Record = record(**{field.name: asked.pop(field.name) for field in fields(record)})
+    return found
 
 
 COMMANDS = (sample, decode, features, reference, score)

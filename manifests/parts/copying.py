@@ -1,6 +1,5 @@
 """Taking raw parts over from another dataset: linked where the file system can, else copied. Nothing is encoded."""
 
-import errno
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,9 +11,8 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Erased, Plan, first_difference
 from lvae.manifests.parts.receipts import Receipt, finished, raw_name, receipts, write_receipt
 from lvae.manifests.parts.rows import UNLABELLED, Listing, RowReader, rows_file
-from lvae.manifests.storage.folder import TEMPORARY, Folder
+from lvae.manifests.storage.folder import NO_LINKS, TEMPORARY, Folder, flush_folder, make_folder
 
-NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
 DUPLICATE = "duplicate key"
 
 
@@ -24,16 +22,17 @@ def take(source: Folder, name: str, target: Folder, new_name: str | None = None)
     if target.exists(wanted) and source.local(name).samefile(target.local(wanted)):
         return
     path = target.local(f"{TEMPORARY}/{uuid.uuid4().hex}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    target.local(wanted).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
+    make_folder(target.local(wanted).parent)
     try:
-        os.link(source.local(name), path)
+        os.link(source.local(name).resolve(), path)
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
         target.copy(source, name, wanted)
     else:
         path.replace(target.local(wanted))
+        flush_folder(target.local(wanted).parent)
 
 
 def united(folders: list[Folder], plans: list[Plan]) -> Plan:

@@ -13,6 +13,7 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import refuse_change
 from lvae.manifests.storage.folder import FileRecord, Folder
+from lvae.manifests.storage.names import Sha256, SplitName
 
 PLAN = "pictures.json"
 PARTS = "parts"
@@ -32,8 +33,8 @@ class DecodePlan:
     format: Literal["latent-vae-pictures"]
     version: Literal[1]
     dataset: str
-    dataset_id: str
-    split: str
+    dataset_id: Sha256
+    split: SplitName
     of: Literal["latents", "originals"]
     positions: tuple[int, ...] | None
     count: int
@@ -90,11 +91,9 @@ def write_decoded_part(folder: Folder, plan: DecodePlan, part: int, files: dict[
     for what, data in sorted(files.items()):
         with folder.writer() as unfinished:
             unfinished.file.write(data)
-            name = f"{PARTS}/part-{part:06d}.{what}.{unfinished.file.sha256[:8]}"
-            found[what] = unfinished.commit(name)
+            found[what] = unfinished.commit(_file_name(part, what, unfinished.file.sha256))
     receipt = DecodeReceipt("latent-vae-picture-receipt", 1, plan.sha256, part, len(plan.range_of(part)), files=found)
-    content = {**records.plain(receipt), "self_sha256": records.sha256_of(receipt)}
-    folder.write(_receipt_name(part), records.dumps(content))
+    folder.write(_receipt_name(part), records.signed(receipt))
     return receipt
 
 
@@ -105,14 +104,15 @@ def finished_decode(folder: Folder, plan: DecodePlan, part: int) -> DecodeReceip
         return None
     where = folder.place(_receipt_name(part))
     try:
-        content = records.loads(data, where)
-        claimed = content.pop("self_sha256", None) if isinstance(content, dict) else None
-        receipt = records.from_plain(DecodeReceipt, content, where)
+        receipt = records.parse_signed(DecodeReceipt, data, where)
     except LvaeError:
         return None  # a damaged receipt is no receipt
-    if claimed != records.sha256_of(receipt) or (receipt.plan_sha256, receipt.part) != (plan.sha256, part):
+    if (receipt.plan_sha256, receipt.part) != (plan.sha256, part):
         return None
-    whole = all(folder.size(record.path) == record.bytes for record in receipt.files.values())
+    whole = all(
+        record.path == _file_name(part, what, record.sha256) and folder.size(record.path) == record.bytes
+        for what, record in receipt.files.items()
+    )
     return receipt if whole else None
 
 
@@ -128,6 +128,10 @@ def read_decoded_parts(folder: Folder, plan: DecodePlan, what: str) -> Iterator[
             folder.remove(_receipt_name(part))
             raise LvaeError(folder, f"part {part} is damaged", "Run the same command again, which makes it anew.")
         yield data
+
+
+def _file_name(part: int, what: str, sha256: str) -> str:
+    return f"{PARTS}/part-{part:06d}.{what}.{sha256[:8]}"
 
 
 def _receipt_name(part: int) -> str:

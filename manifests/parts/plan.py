@@ -11,6 +11,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import option_of, value_of
 from lvae.manifests.parts.rows import Listing
 from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.names import WeightsHash
 
 PLAN = "plan.json"
 Store = Literal["mode", "sample", "moments"]
@@ -44,7 +45,7 @@ class AutoencoderRecord:
 
     name: str
     architecture: dict[str, Any]
-    weights_sha256: str | None
+    weights_sha256: WeightsHash | None
     downsampling_factor: int
     latent_channels: int
     store: Store
@@ -184,28 +185,22 @@ def read_plan(folder: Folder) -> Plan | None:
     if data is None:
         return None
     where = folder.place(PLAN)
-    content = records.loads(data, where)
-    if not isinstance(content, dict):
-        raise LvaeError(where, "is not a plan")
-    claimed = content.pop("self_sha256", None)
-    plan = records.from_plain(Plan, content, where)
-    if claimed != records.sha256_of(plan):
-        raise LvaeError(
-            where, "has been changed or damaged", "Remove it and run the first 'lvae encode' command again."
-        )
-    return plan
+    advice = "Remove it and run the first 'lvae encode' command again."
+    return records.parse_signed(Plan, data, where, advice)
 
 
 def read_plan_if_whole(folder: Folder) -> Plan | None:
     """The plan, None also where it is damaged: for advice that should not fail."""
     try:
         return read_plan(folder)
+    except records.FormError:
+        raise
     except LvaeError:
         return None
 
 
 def write_plan(folder: Folder, plan: Plan) -> None:
-    folder.write(PLAN, records.dumps({**records.plain(plan), "self_sha256": records.sha256_of(plan)}))
+    folder.write(PLAN, records.signed(plan))
 
 
 def first_difference(old: object, new: object, prefix: str = "") -> tuple[str, Any, Any] | None:

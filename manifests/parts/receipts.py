@@ -141,7 +141,7 @@ def moments_of_raw(encoding: Encoding, raw: NDArray[Any]) -> ChannelMoments:
 
 
 def dump_receipt(receipt: Receipt) -> bytes:
-    return records.dumps({**records.plain(receipt), "self_sha256": records.sha256_of(receipt)})
+    return records.signed(receipt)
 
 
 def read_receipt(folder: Folder, part: int) -> Receipt | None:
@@ -150,12 +150,7 @@ def read_receipt(folder: Folder, part: int) -> Receipt | None:
     if data is None:
         return None
     where = folder.place(receipt_name(part))
-    content = records.loads(data, where)
-    claimed = content.pop("self_sha256", None) if isinstance(content, dict) else None
-    receipt = records.from_plain(Receipt, content, where)
-    as_written = claimed == records.sha256_beside(data, "self_sha256")
-    if not as_written and claimed != records.sha256_of(receipt):
-        raise LvaeError(where, "has been changed or damaged")
+    receipt = records.parse_signed(Receipt, data, where)
     if receipt.part != part or receipt.raw.path != raw_name(part, receipt.raw.sha256):
         raise LvaeError(where, "is the receipt of another part")
     return receipt

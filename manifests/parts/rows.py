@@ -257,6 +257,11 @@ def _table(rows: list[ImageRow]) -> pa.Table:
     return pa.table(dict(zip(SCHEMA.names, map(list, zip(*rows, strict=True)), strict=True)), schema=SCHEMA)
 
 
+def _leads_out(name: str) -> bool:
+    """Whether the name of a file may lie outside of the source that it is relative to."""
+    return name.startswith("/") or "://" in name or (".." in name and ".." in name.split("/"))
+
+
 class RowReader:
     """The rows of a dataset, part by part. Keeps one Parquet file open."""
 
@@ -308,8 +313,14 @@ class RowReader:
 
     def part(self, part: int) -> list[ImageRow]:
         """The rows of one part as they were scanned."""
-        table = self.listed(part)
-        return list(map(ImageRow._make, zip(*(table[name].to_pylist() for name in SCHEMA.names), strict=True)))
+        table, place = self.listed(part), self.listing.place(part)
+        rows = list(map(ImageRow._make, zip(*(table[name].to_pylist() for name in SCHEMA.names), strict=True)))
+        kind = self.listing.segments[place.segment].kind
+        for row in rows if kind != "list" else ():
+            if _leads_out(row.container) or (kind == "folder" and _leads_out(row.key)):
+                where = self._folder.place(place.file)
+                raise LvaeError(where, f"{row.key!r:.200} leads out of its source", "Do not use these files.")
+        return rows
 
     def segment(self, number: int) -> Iterator[ImageRow]:
         """The rows of one segment as they were scanned, in order."""

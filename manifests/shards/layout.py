@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import FileRecord, Folder
+from lvae.manifests.storage.names import SplitName
 
 CHUNK_ROWS = 64  # rows of a Zarr chunk: what a stock reader fetches at once; shards are whole numbers of them
 SHARD_BYTES = 512 << 20  # no shard holds more
@@ -26,7 +27,7 @@ DTYPES = ("float16", "float32", "uint8")
 class SplitLayout:
     """Everything that decides how the bytes of one split are laid out."""
 
-    split: str  # "train", "val"
+    split: SplitName  # "train", "val"
     count: int  # latents in the split
     shape: tuple[int, int, int]  # (C, h, w) of a latent
     dtype: str  # one of DTYPES; stored little-endian

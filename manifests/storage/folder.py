@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.names import FileName, Sha256, check_links, check_name
 from lvae.manifests.storage.scratch import remove_abandoned
 
 T = TypeVar("T")
@@ -25,6 +26,7 @@ U = TypeVar("U")
 
 TEMPORARY = ".tmp"
 CHUNK_BYTES = 1 << 20
+NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REMOVALS = 8  # tries at a folder in which workers elsewhere, whose job has ended, still leave files
 
@@ -44,9 +46,14 @@ def full_disk_named(place: object) -> Iterator[None]:
 class FileRecord:
     """A finished file: its name in the folder, its size and the hash of its bytes."""
 
-    path: str
+    path: FileName
     bytes: int
-    sha256: str
+    sha256: Sha256
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class HashingFile(io.RawIOBase):
@@ -84,13 +91,27 @@ class Unfinished:
         self.file = HashingFile(file)
 
     def commit(self, name: str) -> FileRecord:
-        self._raw.flush()
-        os.fsync(self._raw.fileno())
-        target = self._folder.local(name)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        """The finished file under its name, in place of one that is there."""
+        target = self._flushed(name)
         self._path.replace(target)
         flush_folder(target.parent)
         return FileRecord(name, self.file.bytes, self.file.sha256)
+
+    def create(self, name: str) -> FileRecord | None:
+        """The finished file under a name that is free; None where it is not: the first file stays."""
+        target = self._flushed(name)
+        if not _link(self._path, target):
+            return None
+        flush_folder(target.parent)
+        return FileRecord(name, self.file.bytes, self.file.sha256)
+
+    def _flushed(self, name: str) -> Path:
+        """Where the file goes, once its bytes are on the disk and its folder is there."""
+        self._raw.flush()
+        os.fsync(self._raw.fileno())
+        target = self._folder.local(name)
+        make_folder(target.parent)
+        return target
 
 
 class Folder:
@@ -119,8 +140,10 @@ class Folder:
         return f"{self}/{name}"
 
     def local(self, name: str) -> Path:
-        """The path of a file of this folder, which need not exist."""
-        return self.root / name
+        """The path of a file of this folder, which need not exist; LvaeError where it would lie elsewhere."""
+        path = self.root / check_name(self, name)
+        check_links(self.root, name)
+        return path
 
     def exists(self, name: str) -> bool:
         return self.local(name).exists()
@@ -179,14 +202,15 @@ class Folder:
 
     def subfolders(self, under: str) -> set[str]:
         """The folders right below, empty ones too; none on an object store, which knows no folders."""
-        path = self.root / under
-        return set() if self.remote or not path.is_dir() else {one.name for one in path.iterdir() if one.is_dir()}
+        if self.remote or not (path := self.local(under)).is_dir():
+            return set()
+        return {one.name for one in path.iterdir() if one.is_dir()}
 
     @contextmanager
     def writer(self) -> Iterator[Unfinished]:
         """A file that appears under its name when it is committed, and leaves nothing behind otherwise."""
         path = self.local(TEMPORARY) / uuid.uuid4().hex
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             with full_disk_named(self), path.open("xb") as file:
                 yield Unfinished(self, path, file)
@@ -199,6 +223,16 @@ class Folder:
                 unfinished.file.write(piece)
             return unfinished.commit(name)
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file that must not be there yet; False where it is."""
+        with self.writer() as unfinished:
+            unfinished.file.write(data)
+            return unfinished.create(name) is not None
+
+    def swap(self, name: str, data: bytes) -> None:
+        """Write the one file that says which others count. LvaeError where another command has done so meanwhile."""
+        self.write(name, data)
+
     def copy(self, source: "Folder", name: str, new_name: str) -> FileRecord:
         """A file of another folder under a name in this one."""
         with self.writer() as unfinished, source.local(name).open("rb") as file:
@@ -207,8 +241,10 @@ class Folder:
             return unfinished.commit(new_name)
 
     def remove(self, name: str) -> None:
-        """A file or a whole folder; one that is not there is no error."""
-        path = self.local(name)
+        """A file or a whole folder; one that is not there is no error. Of a link nothing but the link goes."""
+        path = self.local(check_name(self, name).rpartition("/")[0]) / name.rpartition("/")[2]
+        if path == self.root:
+            raise LvaeError(self, "a whole folder is never removed")
         for left in reversed(range(REMOVALS)):
             if not path.is_dir() or path.is_symlink():
                 path.unlink(missing_ok=True)
@@ -233,9 +269,48 @@ class Folder:
         return shutil.disk_usage(path).free
 
 
+def make_folder(path: Path) -> None:
+    """A folder and those above it, each of which survives a power cut as its files do."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        flush_folder(folder.parent)
+
+
+def _link(path: Path, target: Path) -> bool:
+    """Give a finished file a second name; False where that is taken."""
+    try:
+        os.link(path, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return _copy_exclusively(path, target)
+    return True
+
+
+def _copy_exclusively(path: Path, target: Path) -> bool:
+    """Where the file system knows no links. Whoever is killed meanwhile leaves half a file, which is then damaged."""
+    try:
+        with path.open("rb") as file, target.open("xb") as copy:
+            shutil.copyfileobj(file, copy, CHUNK_BYTES)
+            copy.flush()
+            os.fsync(copy.fileno())
+    except FileExistsError:
+        return False
+    return True
+
+
 def flush_folder(path: Path) -> None:
-    """Make renames survive a power cut; file systems that cannot flush a folder say so and are left alone."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Make renames survive a power cut; folders that cannot be flushed, or not be listed, are left alone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:

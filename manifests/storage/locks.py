@@ -1,7 +1,8 @@
 """One writer at a time: a lock that the operating system drops when its holder dies, however it dies.
 
 On an object store it is a lease (DECISIONS, 22): an object that its holder writes anew every few seconds. One that
-has not changed for a while, by the clock of whoever watches it, belongs to nobody.
+has not changed for a while, by the clock of whoever watches it, belongs to nobody. Its holder looks at its own clock
+before every write.
 """
 
 import errno
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage.folder import TEMPORARY, Folder
+from lvae.manifests.storage.folder import TEMPORARY, Folder, make_folder
 
 if TYPE_CHECKING:
     from lvae.manifests.storage.object_store import RemoteFolder
@@ -29,7 +30,6 @@ LOCK = ".lock"
 ATTEMPTS = 100  # at a lock file that others remove at the same moment
 BEAT_SECONDS = 5.0  # between two writes of a lease
 LEASE_SECONDS = 25.0  # without one, after which a lease is nobody's
-SETTLING_SECONDS = 1.0  # after taking over: of two who did so at once, the last one stays
 
 
 @contextmanager
@@ -77,8 +77,8 @@ def _lock_file(folder: Folder, path: Path) -> int:
     """The open descriptor of a file that this process has locked, and that is still the one of this name."""
     for _ in range(ATTEMPTS):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            make_folder(path.parent)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except FileNotFoundError:
             continue  # its last holder removed the folder between our two calls
         except OSError as error:
@@ -103,57 +103,130 @@ def _lock_file(folder: Folder, path: Path) -> int:
 
 @contextmanager
 def _leased(folder: "RemoteFolder") -> Iterator[None]:
-    holder = uuid.uuid4().hex
-    _take(folder, holder)
+    lease = Lease(folder)
+    lease.take()
+    folder.guard = lease.check
     end = threading.Event()
-    beating = threading.Thread(target=_beat, args=(folder, holder, end), daemon=True)
+    beating = threading.Thread(target=_beat, args=(lease, end), daemon=True)
     beating.start()
     try:
         yield
+    except KeyboardInterrupt:
+        if lease.lost:
+            raise lease.taken_over() from None
+        raise
     finally:
         end.set()
         beating.join()
-        if _holder(folder) == holder:
-            folder.remove(LOCK)
+        folder.guard = lambda: None
+        lease.give_back()
 
 
-def _take(folder: "RemoteFolder", holder: str) -> None:
-    """LvaeError where the lease changes while it is watched: somebody lives."""
-    if folder.create(LOCK, _lease(holder, 0)):
-        return
-    seen, since = folder.read_if_there(LOCK), time.monotonic()
-    logger.warning("%s: another lvae command holds it, or has died; looking for %.0f s", folder, LEASE_SECONDS)
-    while seen is not None and time.monotonic() - since < LEASE_SECONDS:
-        time.sleep(BEAT_SECONDS / 2)
-        found = folder.read_if_there(LOCK)
-        if found not in (seen, None):
-            raise LvaeError(folder, "another lvae command is writing here", "Wait for it to end, or stop it.")
-        seen = found
-    folder.write(LOCK, _lease(holder, 0))
-    time.sleep(SETTLING_SECONDS)
-    if _holder(folder) != holder:
-        raise LvaeError(folder, "another lvae command has begun to write here", "Wait for it to end, or stop it.")
+class Lease:
+    """The right to write to a folder of a store, for a while. Its epoch grows by one with every holder.
+
+    All its writes are conditional on the lease being as it was last seen, so that of two who take it one does.
+    """
+
+    def __init__(self, folder: "RemoteFolder"):
+        self._folder, self._holder = folder, uuid.uuid4().hex
+        self._epoch = self._beats = 0
+        self._version = ""
+        self._deadline = 0.0
+        self._renewing = threading.Lock()
+        self.lost = False
+
+    def take(self) -> None:
+        """LvaeError where the lease changes while it is watched: somebody lives."""
+        busy = LvaeError(self._folder, "another lvae command is writing here", "Wait for it to end, or stop it.")
+        start = _now()
+        if self._create():
+            if self._create():
+                raise LvaeError(self._folder, "this store lets two commands write at once", "Name a local path.")
+        elif not self._read()[1].startswith(self._holder):
+            seen, text = self._watch(busy)
+            self._epoch, start = _epoch_of(text) + 1, _now()
+            taken = self._folder.replace(LOCK, self._text(), seen) if seen else self._create()
+            if not taken and not self._read()[1].startswith(self._holder):
+                raise busy
+        self._held_since(start)
+
+    def renew(self) -> None:
+        """LvaeError where somebody else has it. One that was removed is made again."""
+        with self._renewing:
+            if not self.lost:
+                self._beats, start = self._beats + 1, _now()
+                self._folder.replace(LOCK, self._text(), self._version) or self._create()
+                self._held_since(start)
+            if self.lost:
+                raise self.taken_over()
+
+    def check(self) -> None:
+        """Before every write: whoever was stopped for longer than the lease lasts asks whether it is still theirs."""
+        if self.lost or _now() >= self._deadline:
+            self.renew()
+
+    def give_back(self) -> None:
+        if not self.lost and _now() < self._deadline:
+            self._folder.remove(LOCK)
+
+    def taken_over(self) -> LvaeError:
+        problem = "another lvae command has taken over while this one was stopped or could not reach the store"
+        return LvaeError(self._folder, problem, "Nothing is lost; wait for the other one to end.")
+
+    def _watch(self, busy: LvaeError) -> tuple[str, str]:
+        """Version and text of a lease that has not changed for long; "" where it has gone."""
+        (seen, text), since = self._read(), _now()
+        logger.warning("%s: another lvae command holds it, or has died; waiting %.0f s", self._folder, LEASE_SECONDS)
+        while seen and _now() - since < LEASE_SECONDS:
+            time.sleep(BEAT_SECONDS / 2)
+            found = self._folder.version(LOCK)
+            if found not in (seen, None):
+                raise busy
+            seen = found or ""
+        return seen, text
+
+    def _held_since(self, start: float) -> None:
+        """Keep the version of what we have written, if it is still there: then it is ours for a while."""
+        self._version, text = self._read()
+        self.lost = not text.startswith(self._holder)
+        self._deadline = start + LEASE_SECONDS - BEAT_SECONDS
+        if self.lost:
+            raise self.taken_over()
+
+    def _read(self) -> tuple[str, str]:
+        """Version and text, which belong together; both "" where there is no lease."""
+        while True:
+            version = self._folder.version(LOCK)
+            data = self._folder.read_if_there(LOCK)
+            if version == self._folder.version(LOCK):
+                return (version, data.decode(errors="replace")) if version and data is not None else ("", "")
+
+    def _create(self) -> bool:
+        return self._folder.create_unguarded(LOCK, self._text())
+
+    def _text(self) -> bytes:
+        return f"{self._holder} {self._beats} {self._epoch}\n".encode()
 
 
-def _beat(folder: "RemoteFolder", holder: str, end: threading.Event) -> None:
-    beats = 0
+def _beat(lease: Lease, end: threading.Event) -> None:
     while not end.wait(BEAT_SECONDS):
         try:
-            if _holder(folder) != holder:
-                logger.error("%s: another lvae command has taken it over; this one ends", folder)
+            lease.renew()
+        except (OSError, LvaeError) as error:
+            if lease.lost:
+                logger.error("%s This one ends.", error)
                 ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as a shell's background commands do
                 os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
                 return
-            beats += 1
-            folder.write(LOCK, _lease(holder, beats))
-        except (OSError, LvaeError) as error:
-            logger.warning("%s: the lease could not be renewed (%s)", folder, error)
+            logger.warning("the lease could not be renewed (%s)", error)
 
 
-def _lease(holder: str, beats: int) -> bytes:
-    return f"{holder} {beats}\n".encode()
+def _now() -> float:
+    """Seconds that go on while this process is stopped and while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def _holder(folder: Folder) -> str | None:
-    found = folder.read_if_there(LOCK)
-    return None if found is None else found.decode(errors="replace").partition(" ")[0]
+def _epoch_of(text: str) -> int:
+    words = text.split()
+    return int(words[2]) if len(words) == 3 and words[2].isdigit() else 0

@@ -2,7 +2,8 @@
 
 A file is written here first and then put under its name in one request (of several pieces where the store's library
 cuts files of 100 MiB and more; they appear together too). Nothing is renamed there, and nothing that decides a byte
-depends on a listing. Credentials and endpoints are those of the environment, as fsspec's packages read them.
+depends on a listing. Two writers are kept apart by conditions that the store checks (conditional.py), so that stores
+without them are refused. Credentials and endpoints are those of the environment, as fsspec's packages read them.
 """
 
 import errno
@@ -21,7 +22,9 @@ import fsspec
 
 from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage import conditional
 from lvae.manifests.storage.folder import CHUNK_BYTES, FileRecord, Folder, Unfinished, full_disk_named
+from lvae.manifests.storage.names import check_name
 from lvae.manifests.storage.retry import retry
 from lvae.manifests.storage.scratch import Scratch
 
@@ -38,11 +41,19 @@ U = TypeVar("U")
 
 
 class RemoteFolder(Folder):
-    """A folder at a URL. Threads may share one."""
+    """A folder at a URL. Threads may share one.
+
+    guard: called before every write, by whoever holds the lease; it raises where somebody else does.
+    """
 
     remote = True
 
     def __init__(self, url: str):
+        self.guard: Callable[[], None] = lambda: None
+        self._protocol = conditional.protocol_of(url)
+        if self._protocol not in conditional.PROTOCOLS:
+            stores = ", ".join(f"{name}://" for name in conditional.PROTOCOLS)
+            raise LvaeError(url, "a dataset cannot lie in such a place", f"Name a local path, or one of {stores}.")
         try:
             self._files, self._path = fsspec.core.url_to_fs(url, use_listings_cache=False, **_settings(url))
         except ImportError as error:
@@ -63,7 +74,7 @@ class RemoteFolder(Folder):
         return self._url
 
     def _remote(self, name: str) -> str:
-        return f"{self._path.rstrip('/')}/{name}"
+        return f"{self._path.rstrip('/')}/{check_name(self, name)}"
 
     def _asked(self, name: str, call: Callable[..., T], *arguments: Any, **more: Any) -> T:
         """What the store says, after a few patient tries. FileNotFoundError at once; LvaeError where it refuses."""
@@ -90,7 +101,7 @@ class RemoteFolder(Folder):
 
     def local(self, name: str) -> Path:
         """The path of a file of this folder on this machine, fetched if it is on the store."""
-        path = self.root / name
+        path = self.root / check_name(self, name)
         with self._fetching:
             if not path.exists():
                 self._fetch(name, path)
@@ -163,7 +174,9 @@ class RemoteFolder(Folder):
         except FileNotFoundError:
             return
         for path in sorted(found):
-            yield path.removeprefix(prefix)
+            name = path.removeprefix(prefix)
+            if {"", ".", ".."}.isdisjoint(name.split("/")):  # a store takes any key; none of ours is like that
+                yield name
 
     def each(self, look: Callable[[T], U], things: Iterable[T]) -> Iterator[U]:
         return concurrently(look, things, AT_ONCE)
@@ -181,26 +194,68 @@ class RemoteFolder(Folder):
 
     def put(self, path: Path, name: str) -> None:
         """A file of this machine under a name on the store, in one step."""
-        try:
-            self._asked(name, self._files.put_file, str(path), self._remote(name))
-        except FileNotFoundError as error:
-            raise self._no_bucket(error) from error
+        self.guard()
+        self._written(name, self._files.put_file, str(path), self._remote(name))
         self._forget(name)
 
-    def _no_bucket(self, error: FileNotFoundError) -> LvaeError:
-        return LvaeError(self, f"cannot be written to ({_first_line(error)})", "Name a bucket that is there.")
+    def put_new(self, path: Path, name: str) -> bool:
+        """The same under a name that must be free; False where it is not."""
+        self.guard()
+        try:
+            self._written(name, self._files.put_file, str(path), self._remote(name), mode="create")
+        except FileExistsError:
+            return False
+        return True
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file that must not be there yet; False where it is."""
+        self.guard()
+        return self.create_unguarded(name, data)
+
+    def create_unguarded(self, name: str, data: bytes) -> bool:
+        """The same, for the lease itself."""
         try:
-            self._asked(name, self._files.pipe_file, self._remote(name), data, mode="create")
+            self._written(name, self._files.pipe_file, self._remote(name), data, mode="create")
         except FileExistsError:
             return False
-        except FileNotFoundError as error:
-            raise self._no_bucket(error) from error
         return True
 
+    def swap(self, name: str, data: bytes) -> None:
+        version = self.version(name)
+        self.guard()  # after the version was asked for: who was stopped in between is found out by one of the two
+        new = self.create_unguarded(name, data) if version is None else self.replace(name, data, version)
+        if not new and self.read_if_there(name) != data:
+            raise LvaeError(self.place(name), "another command has written it meanwhile", "See which one is to go on.")
+
+    def version(self, name: str) -> str | None:
+        """What changes with every write of a file, None where there is none."""
+        try:
+            return conditional.version_of(self._protocol, self._asked(name, self._files.info, self._remote(name)))
+        except FileNotFoundError:
+            return None
+
+    def replace(self, name: str, data: bytes, version: str) -> bool:
+        """Write a file that still has this version; False where it has not. Not guarded: the lease is such a file."""
+        try:
+            self._written(name, conditional.replace, self._files, self._protocol, self._remote(name), data, version)
+        except (FileExistsError, FileNotFoundError):
+            return False
+        self._forget(name)
+        return True
+
+    def _written(self, name: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> None:
+        try:
+            self._asked(name, call, *arguments, **more)
+        except FileNotFoundError as error:
+            if call is conditional.replace:
+                raise
+            advice = "Name a bucket that is there."
+            raise LvaeError(self, f"cannot be written to ({_first_line(error)})", advice) from error
+
     def remove(self, name: str) -> None:
+        if not check_name(self, name):
+            raise LvaeError(self, "a whole folder is never removed")
+        self.guard()
         path = self.root / name
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         if self.size(name) is not None:
@@ -231,13 +286,21 @@ class _Unfinished(Unfinished):
         self._store.put(self._path, name)
         return FileRecord(name, self.file.bytes, self.file.sha256)
 
+    def create(self, name: str) -> FileRecord | None:
+        self._raw.flush()
+        new = self._store.put_new(self._path, name)
+        return FileRecord(name, self.file.bytes, self.file.sha256) if new else None
+
 
 def _settings(url: str) -> dict[str, Any]:
-    """S3's library keeps ten connections, unless the user's configuration of fsspec or this says otherwise."""
+    """S3's library keeps ten connections and asks for minutes, unless the user's configuration of fsspec or this says
+    otherwise: all tries together must give up before a worker that waits for them does (pipeline/engines/supervise.py).
+    """
     if not url.startswith(("s3://", "s3a://")):
         return {}
     given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
-    return {"config_kwargs": {"max_pool_connections": PIECES_AT_ONCE} | given}
+    ours = {"max_pool_connections": PIECES_AT_ONCE, "connect_timeout": 10, "read_timeout": 20}
+    return {"config_kwargs": ours | {"retries": {"max_attempts": 1}} | given}
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.names import SplitName, is_split_name
 
 TRAIN = "train"
 
@@ -25,7 +26,7 @@ class Selection:
     unlabelled: bool = False
     without_keys: tuple[str, ...] | None = None
     limit: int | None = None
-    split: dict[str, str] | None = None
+    split: dict[SplitName, str] | None = None
 
     @property
     def everything(self) -> bool:
@@ -83,6 +84,6 @@ def _check_split(name: str, share: str) -> None:
         value = float(number) if share.endswith("%") else int(number)
     except ValueError:
         value = 0
-    if not name.isidentifier() or name == TRAIN or not value > 0 or (share.endswith("%") and not value < 100):
+    if not is_split_name(name) or name == TRAIN or not value > 0 or (share.endswith("%") and not value < 100):
         given = f"{name}={share}" if share else name
         raise LvaeError("--split", f"{given} cannot be read", "Write val=5000 or val=5%.")

@@ -15,6 +15,7 @@ from lvae.manifests.shards.formats import codec
 from lvae.manifests.shards.layout import SplitLayout
 from lvae.manifests.statistics import Kind, Normalization
 from lvae.manifests.storage.folder import FileRecord, Folder
+from lvae.manifests.storage.names import Sha256, SplitName, ViewName
 from lvae.manifests.views.order import Selected
 from lvae.manifests.views.selection import Selection
 
@@ -45,11 +46,11 @@ class ViewPlan:
     sha256: over everything that decides the shards' bytes; a shard's receipt repeats it.
     """
 
-    name: str
+    name: ViewName
     settings: ViewSettings
     normalization: Normalization
-    layouts: dict[str, SplitLayout]
-    sha256: str
+    layouts: dict[SplitName, SplitLayout]
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class ShardReceipt:
 
     format: Literal["latent-vae-shard"]
     version: Literal[1]
-    view_sha256: str
-    split: str
+    view_sha256: Sha256
+    split: SplitName
     number: int
     count: int
     files: tuple[FileRecord, ...]
@@ -113,7 +114,10 @@ def read_view(folder: Folder, name: str) -> ViewPlan:
     data = folder.read_if_there(view_file(name))
     if data is None:
         raise LvaeError(path, "is missing", "Run 'lvae encode' again to make it anew.")
-    return records.parse(ViewPlan, data, path)
+    view = records.parse(ViewPlan, data, path)
+    if view.name != name or any(split != layout.split for split, layout in view.layouts.items()):
+        raise LvaeError(path, "is the description of another view", "Run 'lvae encode' again to make it anew.")
+    return view
 
 
 def view_id(plan: Plan, settings: ViewSettings, selected: Selected, normalization: Normalization) -> str:
@@ -149,4 +153,6 @@ def finished_shard(folder: Folder, view: ViewPlan, split: str, number: int) -> S
         return None  # a damaged receipt is no receipt: the shard is written again
     if (receipt.view_sha256, receipt.split, receipt.number) != (view.sha256, split, number):
         return None
-    return receipt if all(folder.size(file.path) == file.bytes for file in receipt.files) else None
+    below = f"shards/{view.name}/{split}"
+    whole = all(file.path.startswith(below) and folder.size(file.path) == file.bytes for file in receipt.files)
+    return receipt if receipt.files and whole else None

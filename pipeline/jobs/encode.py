@@ -10,14 +10,16 @@ from lvae.manifests.parts import erasure
 from lvae.manifests.parts.plan import PLAN, Plan, read_plan_if_whole, write_plan
 from lvae.manifests.parts.receipts import beyond, finished, orphans, receipt_name, receipts
 from lvae.manifests.publishing.publish import drop_raw, write_rejected
+from lvae.manifests.records import FormError
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.verify.verify import mend_command, verify
 from lvae.manifests.views.view import ViewSettings, shard_receipt_name
 from lvae.pipeline.beam.work import PartsToEncode
-from lvae.pipeline.engines import submit as runners
 from lvae.pipeline.engines.choose import Engine
+from lvae.pipeline.engines.submit import run
+from lvae.pipeline.engines.tasks import Pending, Tasks
 from lvae.pipeline.jobs.shards import write_view_of
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
 from lvae.pipeline.planning.scan import refuse_overlap
@@ -94,6 +96,8 @@ def _existing(folder: Folder) -> tuple[Manifest | None, list[Fault] | None]:
     """The manifest of a dataset that was finished before, and its faults, None where it has none."""
     try:
         manifest = read_manifest(folder)
+    except FormError:
+        raise  # no damage: somebody wrote it so
     except LvaeError as error:
         say(f"{error}")
         return None, []
@@ -140,7 +144,7 @@ def _checked_settings(
 
 
 def _encode_parts(folder: Folder, plan: Plan, engine: Engine, devices: tuple[str, ...]) -> int:
-    tasks = runners.Tasks(
+    tasks = Tasks(
         numbers=range(plan.listing.parts),
         finished=lambda part: finished(folder, plan, part) is not None,
         name=lambda part: f"part {part}",
@@ -148,12 +152,12 @@ def _encode_parts(folder: Folder, plan: Plan, engine: Engine, devices: tuple[str
         work=lambda parts: PartsToEncode(folder.address, tuple(parts), devices),
     )
     sizes = [plan.listing.place(part).rows for part in range(plan.listing.parts)]
-    pending = runners.Pending(folder, tasks).look()
+    pending = Pending(folder, tasks).update()
     if not pending:
         return 0
     made, parts_done = len(pending), progress.PartsDone(sizes, pending)
     with Bar("encoding", sum(sizes), "images", parts_done.now([], pending)) as bar:
-        runners.run(folder, tasks, engine, lambda reports, waiting: bar.at(parts_done.now(reports, waiting)), say)
+        run(folder, tasks, engine, lambda reports, waiting: bar.at(parts_done.now(reports, waiting)), say)
     return made
 
 

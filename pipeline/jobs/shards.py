@@ -10,8 +10,9 @@ from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.order import select
 from lvae.manifests.views.view import ViewPlan, ViewSettings, finished_shard, plan_view, write_view
 from lvae.pipeline.beam.work import ShardsToWrite
-from lvae.pipeline.engines import submit as runners
 from lvae.pipeline.engines.choose import Engine
+from lvae.pipeline.engines.submit import run
+from lvae.pipeline.engines.tasks import Pending, Tasks
 from lvae.pipeline.progress.console import Bar, say
 
 
@@ -39,15 +40,15 @@ def write_view_of(
 
 def _write_shards(folder: Folder, view: ViewPlan, engine: Engine) -> int:
     shards = [(split, number) for split, layout in view.layouts.items() for number in range(layout.shards)]
-    tasks = runners.Tasks(
+    tasks = Tasks(
         numbers=range(len(shards)),
         finished=lambda task: finished_shard(folder, view, *shards[task]) is not None,
         name=lambda task: "shard {} {}".format(*shards[task]),
         describe=lambda task: "shard {1} of {0}".format(*shards[task]),
         work=lambda numbers: ShardsToWrite(folder.address, view.name, tuple(shards[number] for number in numbers)),
     )
-    made = len(runners.Pending(folder, tasks).look())
+    made = len(Pending(folder, tasks).update())
     if made:
         with Bar("writing shards", len(shards), "shards", len(shards) - made) as bar:
-            runners.run(folder, tasks, engine, lambda _, waiting: bar.at(len(shards) - len(waiting)), say)
+            run(folder, tasks, engine, lambda _, waiting: bar.at(len(shards) - len(waiting)), say)
     return made

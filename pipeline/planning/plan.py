@@ -25,6 +25,7 @@ from lvae.manifests.parts.plan import (
     write_plan,
 )
 from lvae.manifests.parts.receipts import RAW
+from lvae.manifests.records import FormError
 from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.planning.rescan import append, inherited_limit, recognize
 from lvae.pipeline.planning.scan import DEFAULT_PART_SIZE, ScanOptions, scan
@@ -141,6 +142,8 @@ def prepare(folder: Folder, source: str, options: EncodeOptions, say: Callable[[
     """The plan of a dataset, new or continued, written down; its weights in place. Refuses every change, naming it."""
     try:
         old = read_plan(folder)
+    except FormError:
+        raise  # no damage: somebody wrote it so
     except LvaeError as error:
         say(f"{error} Making it anew from this command.")
         old = None

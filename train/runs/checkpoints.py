@@ -35,6 +35,7 @@ from torch import Tensor
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder, flush_folder
+from lvae.manifests.storage.names import FlatName, Sha256
 
 CHECKSUMS, STATE = "checksums.json", "state.json"
 NAME = re.compile(r"step-(\d{8,})")
@@ -62,7 +63,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class _File:
     bytes: int
-    sha256: str
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class _Checksums:
     format: Literal["latent-vae-checkpoint"]
     version: Literal[1]
     step: int
-    files: dict[str, _File]
+    files: dict[FlatName, _File]
     self_sha256: str  # over the rest, so that a flipped bit is noticed here too
 
 
@@ -89,7 +90,7 @@ class Checkpoint:
 
     def read(self, group: str) -> dict[str, Tensor]:
         """The tensors of one group by name, on the CPU."""
-        path = self.path / f"{group}.safetensors"
+        path = Folder(self.path).local(f"{group}.safetensors")
         if group not in self.groups:
             raise LvaeError(self.path, f"holds {', '.join(self.groups) or 'no tensors'}, and no {group} weights")
         try:
@@ -106,7 +107,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, recent: int = 3, permanent_every: int = 0):
-        self.folder = Path(folder)
+        self.folder = Folder(Path(folder).parent).local(Path(folder).name)
         self._recent, self._permanent_every = max(1, recent), permanent_every
 
     def steps(self) -> list[int]:
@@ -115,7 +116,7 @@ class Checkpoints:
         return sorted(int(found[1]) for name in names if (found := NAME.fullmatch(name)))
 
     def at(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}"
+        return Folder(self.folder).local(f"step-{step:08d}")
 
     def latest(self) -> Checkpoint | None:
         """The newest valid one. Each that is passed over because it is damaged is named in a warning.
@@ -140,8 +141,8 @@ class Checkpoints:
         if checksums.step != step:
             raise LvaeError(path, f"is that of step {checksums.step} under another name")
         for name, file in checksums.files.items():
-            _check(path / name, file)
-        values = records.loads((path / STATE).read_bytes(), str(path / STATE))
+            _check(path, name, file)
+        values = records.loads(Folder(path).read(STATE), str(path / STATE))
         return Checkpoint(path, step, values, {name: file.sha256 for name, file in checksums.files.items()})
 
     def save(self, step: int, groups: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> Path:
@@ -251,7 +252,7 @@ def _signed(step: int, files: dict[str, _File]) -> _Checksums:
 
 def _read_checksums(path: Path) -> _Checksums:
     try:
-        data = (path / CHECKSUMS).read_bytes()
+        data = Folder(path).read(CHECKSUMS)
     except OSError as error:
         raise LvaeError(path, "has no checksums, so it is not a whole checkpoint") from error
     checksums = records.parse(_Checksums, data, str(path / CHECKSUMS))
@@ -260,12 +261,12 @@ def _read_checksums(path: Path) -> _Checksums:
     return checksums
 
 
-def _check(path: Path, file: _File) -> None:
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise LvaeError(path, "is missing") from error
+def _check(path: Path, name: str, file: _File) -> None:
+    folder = Folder(path)
+    size = folder.size(name)
+    if size is None:
+        raise LvaeError(path / name, "is missing")
     if size != file.bytes:
-        raise LvaeError(path, f"has {size} bytes instead of {file.bytes}")
-    if Folder(path.parent).sha256(path.name) != file.sha256:
-        raise LvaeError(path, "its bytes are not those that were written (checksum)")
+        raise LvaeError(path / name, f"has {size} bytes instead of {file.bytes}")
+    if folder.sha256(name) != file.sha256:
+        raise LvaeError(path / name, "its bytes are not those that were written (checksum)")

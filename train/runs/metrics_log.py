@@ -17,12 +17,12 @@ class MetricsLog:
     def __init__(self, run: Path, step: int):
         kept = [line for line in read_metrics(run) if line["step"] <= step]
         Folder(run).write(METRICS, b"".join(map(records.line, kept)))
-        self._file = (run / METRICS).open("ab")
+        self._file = Folder(run).local(METRICS).open("ab")
         self._board: Any = None
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(run / TENSORBOARD), purge_step=step + 1)
+            self._board = SummaryWriter(str(Folder(run).local(TENSORBOARD)), purge_step=step + 1)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Numbers that are none become null, for JSON knows no NaN."""

@@ -175,7 +175,7 @@ def test_only_the_temperature_of_an_unconditional_model_is_swept(tmp_path: Path,
         (("--temperatures", "0.5,-1"), "must not be negative"),
         (("-n", "2"), "pictures of 2 samples"),
         (("--features", "f.pth"), "Give --reference"),
-        (("--reference", "nowhere.npz"), "Give --features"),
+        (("--reference", "nowhere"), "Give --features"),
     ],
 )
 def test_what_makes_no_sense_is_refused(run: Path, tmp_path: Path, options: tuple[str, ...], sentence: str) -> None:

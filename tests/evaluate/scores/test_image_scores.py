@@ -1,6 +1,7 @@
 """`lvae score` and `lvae reference`: figures that mean what they are called, and input that is refused."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,11 @@ def test_the_linear_baseline_has_the_mean_and_covariance_of_each_class() -> None
 @pytest.mark.parametrize(
     ("arrays", "sentence"),
     [
-        ({"arr_0": np.zeros((4, 8, 8, 3), np.float32)}, "whose range nobody knows"),
-        ({"arr_0": np.zeros((4, 8, 8), np.uint8)}, r"where uint8 (N, H, W, 3) belongs"),
+        ({"arr_0": np.zeros((4, 8, 8, 3), np.float32)}, "Pictures are uint8, 0 to 255"),
+        ({"arr_0": np.zeros((4, 3, 8, 8), np.uint8)}, "channels first"),
         ({"arr_0": np.zeros((1, 8, 8, 3), np.uint8)}, "too few to score"),
-        ({"arr_0": np.asfortranarray(np.zeros((4, 8, 8, 3), np.uint8))}, "Fortran order"),
-        ({"images": np.zeros((4, 8, 8, 3), np.uint8)}, "no array named arr_0"),
+        ({"arr_0": np.asfortranarray(np.zeros((4, 8, 8, 3), np.uint8))}, "Fortran's order"),
+        ({"pictures": np.zeros((4, 8, 8, 3), np.uint8)}, "has no arr_0 or images, but 'pictures'"),
     ],
 )
 def test_archives_that_are_no_pictures_are_refused(
@@ -124,6 +125,7 @@ def test_latents_of_another_autoencoder_are_refused(data: Dataset, tmp_path: Pat
 
 
 def test_pictures_without_a_network_are_refused(data: Dataset, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", arr_0=np.zeros((4, 8, 8, 3), np.uint8))
     done = lvae("score", "--samples", tmp_path / "a.npz", "--reference", data.folder, check=1)
     assert "--features FILE" in done.stderr
 
@@ -195,7 +197,7 @@ def test_mixed_sizes_need_a_crop_and_lossy_pictures_are_named(own: Path, picture
     other = lvae(*score[:-1], folder, "--size", "16")
     assert "network frechet distance" in other.stdout
     (folder / "05.png").write_bytes((folder / "05.png").read_bytes()[:300])
-    assert "05.png: cannot be scored" in lvae(*score, "--size", "32", check=1).stderr
+    assert "mixed: 05.png cannot be scored" in lvae(*score, "--size", "32", check=1).stderr
 
 
 def test_what_stands_around_a_score_of_pictures(own: Path, pictures: Path, tmp_path: Path) -> None:
@@ -231,6 +233,93 @@ def test_a_file_that_torch_would_unpickle_is_refused(own: Path, pictures: Path, 
     (tmp_path / "b.pt").write_bytes(own.read_bytes()[:-400])
     assert lvae("reference", pictures, tmp_path / "r.npz", "--features", tmp_path / "b.pt", check=1).stderr
     assert not (tmp_path / "r.npz").exists()
+
+
+@pytest.mark.parametrize("form", ["images", "grey", "flat", "compressed", "npy"])
+def test_arrays_that_encode_takes_are_scored(own: Path, tmp_path: Path, form: str) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 1), np.uint8)
+    np.savez(tmp_path / "plain.npz", arr_0=grey.repeat(3, axis=3))
+    other, labels = tmp_path / "other.npz", np.arange(40)
+    match form:
+        case "images":
+            np.savez(other, images=grey.repeat(3, axis=3), labels=labels)
+        case "grey":
+            np.savez(other, arr_0=grey)
+        case "flat":
+            np.savez(other, images=grey[..., 0], arr_1=labels)
+        case "compressed":
+            np.savez_compressed(other, arr_0=grey)
+        case "npy":
+            other = tmp_path / "other.npy"
+            np.save(other, grey)
+    for num in ((), ("--num", "30")):
+        score = ("score", "--features", own, "--samples", other, "--reference", tmp_path / "plain.npz", "--json", *num)
+        assert json.loads(lvae(*score).stdout)["network_frechet_distance"] == pytest.approx(0, abs=1e-9)
+
+
+class Logarithm(torch.nn.Module):
+    """A feature network that gives an infinite feature for a black picture."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(pixels.float(), 2).flatten(1).log()
+
+
+def test_a_picture_without_finite_features_is_named(tmp_path: Path) -> None:
+    with pytest.warns(DeprecationWarning):
+        torch.jit.script(Logarithm()).save(str(tmp_path / "log.pt"))
+    pixels = np.random.default_rng(0).integers(100, 256, (40, 16, 16, 3), np.uint8)
+    np.savez(tmp_path / "good.npz", arr_0=pixels)
+    pixels[35] = 0
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(folder / f"{number:02}.png")
+    np.savez(tmp_path / "bad.npz", arr_0=pixels)
+    lvae("encode", folder, tmp_path / "data", "--size", "16", "--autoencoder", "pixels", "--workers", "1")
+    position = int(np.flatnonzero(Dataset.open(tmp_path / "data").rows == 35)[0])
+    names = {folder: "35.png", tmp_path / "bad.npz": "000035", tmp_path / "data": f"position {position}"}
+    network = ("--features", tmp_path / "log.pt")
+    for bad, name in names.items():
+        told = f"lvae: {bad}: the features of {name} are not finite"
+        for sets in ((bad, tmp_path / "good.npz"), (tmp_path / "good.npz", bad)):
+            assert told in lvae("score", *network, "--samples", sets[0], "--reference", sets[1], check=1).stderr
+        for command in ("features", "reference"):
+            assert told in lvae(command, bad, tmp_path / "o.npz", *network, check=1).stderr
+            assert not (tmp_path / "o.npz").exists()
+    done = lvae("score", *network, "--samples", tmp_path / "data", check=1)
+    assert f"{tmp_path / 'data'}: the features of row 35 are not finite" in done.stderr
+
+
+def test_statistics_that_are_not_finite_are_named(own: Path, pictures: Path, tmp_path: Path) -> None:
+    lvae("reference", pictures, tmp_path / "r.npz", "--features", own)
+    with np.load(tmp_path / "r.npz") as file:
+        arrays = dict(file)
+    score = ("score", "--features", own, "--samples", pictures, "--reference")
+    for name, what in (("mu", "means"), ("sigma", "covariances")):
+        changed = arrays[name].copy()
+        changed[3] = np.nan
+        np.savez(tmp_path / "nan.npz", **{**arrays, name: changed})
+        told = lvae(*score, tmp_path / "nan.npz", check=1).stderr
+        assert f"nan.npz: the {what}" in told
+        assert "of feature 3 are not finite" in told
+    np.savez(tmp_path / "huge.npz", **{**arrays, "mu": arrays["mu"] + 1e200})
+    told = lvae(*score, tmp_path / "huge.npz", check=1).stderr
+    assert f"lvae: {pictures} against {tmp_path / 'huge.npz'}: " in told
+    assert told.count("\n") == 1
+
+
+def test_a_latent_that_is_not_finite_is_named(data: Dataset, tmp_path: Path) -> None:
+    shutil.copytree(data.folder.root, tmp_path / "data")
+    found = Dataset.open(tmp_path / "data")
+    np.asarray(found.latents)
+    for path in (tmp_path / "data/shards").rglob("c/0/0/0/0"):
+        content = bytearray(path.read_bytes())
+        content[10 * 96 : 10 * 96 + 2] = np.array(np.nan, "<f2").tobytes()
+        path.write_bytes(content)
+    told = f"lvae: {tmp_path / 'data'}: the latents of position 10 are not finite"
+    assert told in lvae("decode", tmp_path / "data", tmp_path / "o.npz", "--device", "cpu", check=1).stderr
+    assert told in lvae("score", "--samples", data.folder, "--reference", tmp_path / "data", check=1).stderr
+    assert told in lvae("score", "--samples", tmp_path / "data", "--reference", data.folder, check=1).stderr
 
 
 @pytest.mark.slow  # ten passes of a network of 11 billion multiply-adds, and a covariance of 2048 x 2048

@@ -69,7 +69,7 @@ def test_a_plan_without_its_hash_is_noticed(tmp_path: Path, plan: Plan) -> None:
 @pytest.mark.parametrize("text", ["[]", "null", "3", '"plan"'])
 def test_json_that_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan.json").write_text(text)
-    with pytest.raises(LvaeError, match="is not a plan"):
+    with pytest.raises(LvaeError, match="must be an object"):
         read_plan(Folder(tmp_path))
 
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import FileRecord, Folder, HashingFile
+from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.object_store import RemoteFolder
+from lvae.manifests.storage.open import folder_at
 from tests.manifests.dataset_examples import files_of
 
 
@@ -152,6 +154,113 @@ def test_removing_a_link_leaves_what_it_points_to(tmp_path: Path) -> None:
     (folder.root / "link").symlink_to(outside.root)
     folder.remove("link")
     assert not folder.exists("link") and outside.exists("precious")
+
+
+HOSTILE = ["/etc/passwd", "../victim", "a/../../victim", "a//b", "a/./b", "..", ".", "a/", "/", "a\0b"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_that_lead_out_are_refused_whatever_is_done_with_them(tmp_path: Path, name: str) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim/file").write_bytes(b"kept")
+    for folder in (Folder(tmp_path / "dataset"), RemoteFolder("memory://bucket/hostile")):
+        folder.write("file", b"")
+        for use in (folder.read, folder.size, folder.exists, folder.remove, folder.sha256, folder.local):
+            with pytest.raises(LvaeError, match="is no name of a file in this folder"):
+                use(name)
+        for use in (lambda name, to=folder: to.write(name, b""), lambda name, to=folder: list(to.names(name))):
+            with pytest.raises(LvaeError, match="is no name of a file in this folder"):
+                use(name)
+        assert list(folder.names("file")) in (["file"], [])
+    assert (tmp_path / "victim/file").read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("link", ["file", "sub/file", "sub"])
+def test_links_that_lead_out_are_not_followed(tmp_path: Path, link: str) -> None:
+    victim, folder = tmp_path / "victim", Folder(tmp_path / "dataset")
+    (victim / "file").mkdir(parents=True)
+    folder.write("sub/other", b"")
+    if link == "sub":
+        folder.remove("sub")
+    (folder.root / link).symlink_to(victim if link == "sub" else victim / "file")
+    name = "sub/file" if link == "sub" else link
+    for use in (
+        folder.read,
+        folder.size,
+        lambda name: folder.write(f"{name}/x", b""),
+        lambda name: [*folder.names(name)],
+    ):
+        with pytest.raises(LvaeError, match="is a link to a place outside"):
+            use(name)
+    assert not any((victim / "file").iterdir())
+
+
+def test_a_link_to_nothing_makes_no_file_elsewhere(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "dataset")
+    folder.root.mkdir()
+    (folder.root / ".lock").symlink_to(tmp_path / "made")
+    with pytest.raises(LvaeError, match="is a link to a place outside"), writing(folder):
+        pass
+    assert not (tmp_path / "made").exists()
+
+
+def test_links_inside_of_a_folder_are_followed(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "dataset")
+    folder.write("a/file", b"x")
+    (folder.root / "b").symlink_to("a")
+    (tmp_path / "link").symlink_to(folder.root)
+    assert folder.read("b/file") == Folder(tmp_path / "link").read("b/file") == b"x"
+
+
+def test_what_is_neither_file_nor_folder_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(LvaeError, match="is neither a file nor a folder"):
+        Folder(tmp_path).read("manifest.json")
+
+
+def test_a_created_file_stays_whoever_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    for folder in (Folder(tmp_path / "a"), Folder(tmp_path / "b"), RemoteFolder("memory://bucket/created")):
+        if folder.root.name == "b":
+            monkeypatch.setattr(os, "link", no_links)
+        assert folder.create("sub/file", b"first") and not folder.create("sub/file", b"second")
+        with folder.writer() as unfinished:
+            unfinished.file.write(b"third")
+            assert unfinished.create("sub/file") is None
+            assert unfinished.create("sub/other") == folder.record("sub/other")
+        assert folder.read("sub/file") == b"first"
+        folder.sweep()
+        assert list(folder.names()) == ["sub/file", "sub/other"]
+        folder.remove("sub")
+
+
+def test_every_level_that_is_made_is_flushed_before_what_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed, fsync = list[str](), os.fsync
+
+    def remembers(descriptor: int) -> None:
+        flushed.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", remembers)
+    Folder(tmp_path / "new/deep/dataset").write("raw/000000/part", b"x")
+    levels = ["", "/new", "/new/deep", "/new/deep/dataset", "/new/deep/dataset/raw", "/new/deep/dataset/raw/000000"]
+    assert {f"{tmp_path}{level}" for level in levels} <= set(flushed)
+    assert flushed[-1] == f"{tmp_path}{levels[-1]}"
+
+
+@pytest.mark.parametrize("url", ["sftp://host/d", "http://host/d", "ftp://h/d", "webhdfs://h/d", "zip://a::s3://b/c"])
+def test_stores_without_conditional_writes_are_refused_in_one_line(url: str) -> None:
+    with pytest.raises(LvaeError, match=r"a dataset cannot lie in such a place\. Name a local path, or one of s3://"):
+        folder_at(url)
+
+
+def test_a_file_url_is_a_local_path(tmp_path: Path) -> None:
+    folder_at(f"file://{tmp_path}/a%20b").write("file", b"x")
+    assert (tmp_path / "a b/file").read_bytes() == b"x"
 
 
 @pytest.mark.parametrize("root", ["gs://bucket/dataset", "s3://bucket", "memory://x"])

@@ -137,7 +137,7 @@ def test_a_folder_that_goes_while_the_lock_is_taken_is_made_again(
     opened, going = os.open, iter([True, True, False])
 
     def after_somebody_removed_it(path: Path, *arguments: int) -> int:
-        if next(going, False):
+        if path.name == LOCK and next(going, False):
             path.parent.rmdir()
         return opened(path, *arguments)
 
@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) -> 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteFolder]:
     """An object store on which leases are short."""
-    for name, seconds in {"BEAT_SECONDS": 0.05, "LEASE_SECONDS": 0.5, "SETTLING_SECONDS": 0.05}.items():
+    for name, seconds in {"BEAT_SECONDS": 0.05, "LEASE_SECONDS": 0.5}.items():
         monkeypatch.setattr(locks, name, seconds)
     yield RemoteFolder("memory://bucket/leased")
     with suppress(FileNotFoundError):
@@ -179,8 +179,45 @@ def test_a_lease_whose_holder_has_died_runs_out(store: RemoteFolder) -> None:
         assert store.read(LOCK).split()[0] != b"somebody"
 
 
+def test_a_holder_that_was_stopped_writes_nothing_over_the_next_ones_files(
+    store: RemoteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is for a process that was stopped: its clock went on, and its other thread told nobody."""
+    monkeypatch.setattr(locks, "_beat", lambda *_: None)
+    again = RemoteFolder("memory://bucket/leased")
+    with writing(store):
+        store.swap("manifest.json", b"first")
+        time.sleep(locks.LEASE_SECONDS)
+        store.write("manifest.json", b"still alone")
+        time.sleep(locks.LEASE_SECONDS)
+        with writing(again):
+            again.swap("manifest.json", b"second")
+            for write in (store.write, store.swap, store.create):
+                with pytest.raises(LvaeError, match="has taken over while this one was stopped"):
+                    write("manifest.json", b"late")  # type: ignore[operator]
+            with pytest.raises(LvaeError, match="has taken over"):
+                store.remove("manifest.json")
+    assert store.read("manifest.json") == b"second"
+
+
+def test_a_manifest_that_another_command_has_swapped_is_not_written_over(
+    store: RemoteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between the look at the clock and the write: the store itself refuses."""
+    again = RemoteFolder("memory://bucket/leased")
+    for before in (None, b"first"):
+        if before is not None:
+            store.write("manifest.json", before)
+        monkeypatch.setattr(store, "guard", lambda: again.write("manifest.json", b"second"))
+        with pytest.raises(LvaeError, match="another command has written it meanwhile"):
+            store.swap("manifest.json", b"late")
+        assert store.read("manifest.json") == b"second"
+        monkeypatch.setattr(store, "guard", lambda: None)
+        store.remove("manifest.json")
+
+
 def test_a_holder_that_was_overtaken_ends(store: RemoteFolder) -> None:
-    with pytest.raises(KeyboardInterrupt), writing(store):
+    with pytest.raises(LvaeError, match="has taken over"), writing(store):
         store.write(LOCK, b"somebody 0\n")
         time.sleep(5)
     assert store.read(LOCK) == b"somebody 0\n"  # not given back by who does not hold it
