@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lvae.encode.files import locations as places
+from lvae.encode.files import naming as names
 from lvae.encode.files.patterns import base_of
 from lvae.encode.images import ImageRejected
-from lvae.encode.sources import naming as names
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.labels import ClassNumbers, NotALabelError, as_label, parse_json
-from lvae.encode.sources.sequential import Forwards
+from lvae.encode.sources.reading.sequential import Forwards
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
