@@ -129,7 +129,7 @@ def _train(
     if not device.is_main:
         silent = Watching(preview=None if options.preview == "none" else lambda step, latents: None)
         return fit(run, config, opened, device, options.execution(), silent, weights).finished
-    check_shards(opened, say if len(opened.manifest.files) > 100 else lambda _: None)
+    check_shards(opened, say if sum(split.shards for split in opened.manifest.splits.values()) > 20 else lambda _: None)
     with writing(Folder(run)), Bar("training", config.training.updates, "updates") as bar:
         say(f"{device}: {config.preset}, {run}")
         copy_autoencoder(opened, run)
