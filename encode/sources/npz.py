@@ -20,13 +20,13 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from lvae.encode.files import locations as places
+from lvae.encode.files import naming as names
 from lvae.encode.files.locations import Watched
 from lvae.encode.images import MAX_PIXELS, ImageRejected
-from lvae.encode.sources import naming as names
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.labels import ClassNumbers, label_at
-from lvae.encode.sources.random_access import Containers
-from lvae.encode.sources.sequential import Forwards
+from lvae.encode.sources.reading.random_access import Containers
+from lvae.encode.sources.reading.sequential import Forwards
 from lvae.encode.sources.zip import DAMAGE, data_offset, open_archive
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
