@@ -7,6 +7,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -113,15 +114,22 @@ def signed(value: object) -> bytes:
     return dumps({**plain(value), SIGNATURE: sha256_of(value)})
 
 
-def parse_signed(cls: type[T], data: bytes, where: str, advice: str = "") -> T:
-    """A dataclass from what `signed` wrote. FormError where it is as somebody wrote it and names what it may not."""
+def parse_signed(
+    cls: type[T], data: bytes, where: str, advice: str = "", complete: Callable[[Any], None] = lambda _: None
+) -> T:
+    """A dataclass from what `signed` wrote. FormError where it is as somebody wrote it and names what it may not.
+
+    complete: puts in what the content refers to, once its hash was taken.
+    """
     content = loads(data, where)
     claimed = content.pop(SIGNATURE, None) if isinstance(content, dict) else None
-    as_written = claimed == sha256_beside(data, SIGNATURE)
+    as_written = claimed == sha256_beside(data, SIGNATURE) or claimed == sha256_of(content)
+    if as_written and isinstance(content, dict):
+        complete(content)
     try:
         record = from_plain(cls, content, where)
     except FormError as error:
-        if as_written or claimed == sha256_of(content):
+        if as_written:
             raise
         raise LvaeError(where, "has been changed or damaged", advice) from error
     if not as_written and claimed != sha256_of(record):
@@ -213,3 +221,28 @@ def _fields(cls: Any) -> dict[str, Any]:
     """Name and type of every field; asking Python for them takes longer than a record of them."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def require_whole(name: str, value: object, least: int, most: int) -> None:
+    """LvaeError where a setting is no whole number from least to most."""
+    if type(value) is not int or not least <= value <= most:
+        wanted = str(least) if least == most else f"a whole number from {least} to {most}"
+        raise LvaeError("", f"{name} must be {wanted}, not {value!r:.60}")
+
+
+def require_real(
+    name: str,
+    value: Any,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
+) -> None:
+    """LvaeError where a setting is no finite number within these bounds."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise LvaeError("", f"{name} must be a finite number, not {value!r:.60}")
+    if not (least <= value <= most and above < value < below):
+        low = f"at least {least:g}" if math.isfinite(least) else f"above {above:g}"
+        high = f" and below {below:g}" if math.isfinite(below) else f" and at most {most:g}" if most < math.inf else ""
+        raise LvaeError("", f"{name} must be {low}{high}, not {value!r:.60}")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import Manifest, read_manifest
+from lvae.manifests.manifest import Manifest, read_manifest, refuse_earlier_format
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.plan import PLAN, Plan, write_plan
 from lvae.manifests.parts.receipts import beyond, finished, orphans, receipt_name, receipts
@@ -55,6 +55,7 @@ def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
     refuse_overlap(folder, request.source)
     if request.max_rejected is not None:
         rejection_bound(request.max_rejected, 0)  # a typing error is told now, not after the work
+    refuse_earlier_format(folder)
     with writing(folder):
         folder.sweep()
         existing = load_existing(folder, display.say)
@@ -126,7 +127,7 @@ def _set_aside(folder: Folder, plan: Plan, existing: Existing) -> None:
             folder.remove(receipt_name(fault.part))
         elif fault.split is not None and fault.shard is not None and manifest is not None:
             folder.remove(shard_receipt_name(manifest.view.name, fault.split, fault.shard))
-        elif fault.where.startswith("shards/") and manifest is not None:
+        elif fault.where.startswith("shards/") and not fault.where.endswith(".jsonl") and manifest is not None:
             folder.remove(f"shards/{manifest.view.name}")
 
 

@@ -176,7 +176,8 @@ def array(shape: list[int], dtype: str, numbers: bytes) -> bytes:
         (b"\x81\xa6params" + array([-1], "float32", b"1234"), "shape is none"),
         (b"\x81\xa6params" + array([1], "object", b"12345678"), "not the weights of a published VAE"),
         (b"\x81\xa6params\xdf\xff\xff\xff\xff", "in the middle of a value"),
-        (b"\x81\xa6params\xdb\xff\xff\xff\xff", "a text of"),
+        (b"\x81\xa6params\xdb\xff\xff\xff\xff", "in the middle of a value"),
+        (b"\x81\xa6params\xdb\x00\x02\x00\x00" + bytes(1 << 17), "exceeds max_str_len"),
         (b"\x81\xa6params\xc6\xff\xff\xff\xff", "in the middle of a value"),
         (b"\x81\xa6params\xc1", "where a value begins"),
         (b"\x81\xa6params" + b"\x91" * 100 + b"\xc0", "deeper ones"),
@@ -189,7 +190,7 @@ def array(shape: list[int], dtype: str, numbers: bytes) -> bytes:
         ),
         (packed({"a": {CHUNKED: True}}), "without chunks"),
         (packed({"params": {"outproj": {"bias": np.zeros(2)}}}), "not the weights of a published VAE"),
-        (packed({"step": 3}), "'step' is a int, not a tensor"),
+        (packed({"step": 3}), r"holds no tensors by name \(step\)"),
     ],
 )
 def test_files_made_to_do_harm_are_refused_before_memory_is_taken(data: bytes, message: str, tmp_path: Path) -> None:
