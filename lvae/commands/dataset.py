@@ -9,7 +9,7 @@ from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.commands.encode import print_dataset
 from lvae.encode.catalogue import presets
-from lvae.manifests.errors import LvaeError
+from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.messages import counted
 
 
@@ -118,7 +118,7 @@ def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> N
         print_json({**found, "images_being_added": adding})
     else:
         for fault in faults:
-            click.echo(f"{dataset}/{fault.where}: {fault.problem}")
+            click.echo(one_line(f"{dataset}/{fault.where}: {fault.problem}"))
         what = "every byte is as it was written" if deep else "files, counts and sizes are right"
         click.echo(f"{counted(len(faults), 'fault')}. To mend: {mend}" if faults else f"{dataset}: {what}")
         if adding and not faults:
@@ -140,7 +140,7 @@ def clean(dataset: str, raw: bool, dry_run: bool, as_json: bool) -> None:
         print_json(cleaned.as_dict())
     else:
         for name in cleaned.names:
-            click.echo(f"{dataset}/{name}")
+            click.echo(one_line(f"{dataset}/{name}"))
         click.echo(cleaned.sentence(dry_run))
 
 
