@@ -1,11 +1,12 @@
 """What every source of images offers: its rows, and a reader of their bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from lvae.encode.files import locations as places
+from lvae.encode.files import locations, naming
 from lvae.encode.files.locations import Seen
+from lvae.encode.files.naming import LeftOut
 from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.parts.rows import ImageRow
 from lvae.manifests.storage.retry import ANSWERS, retry
@@ -55,7 +56,7 @@ class Source(Protocol):
     @property
     def warnings(self) -> list[SourceWarning]: ...
     @property
-    def seen(self) -> places.Seen: ...
+    def seen(self) -> Seen: ...
 
     reads_labels: bool
 
@@ -108,6 +109,16 @@ class Notes:
     def count(self, what: str) -> None:
         """One more of what is no image to be listed."""
         self.counts[what] = self.counts.get(what, 0) + 1
+
+    def account_for_rest(self, folder: str, used: Iterable[str], left_out: LeftOut) -> None:
+        """Count what else lies in a folder, however deep, beside the files that were read."""
+        for name in sorted(set(locations.walk_names(folder)).difference(used)):
+            if any(map(naming.is_hidden, name.split("/"))):
+                self.count(naming.HIDDEN)
+            elif naming.is_image_name(name):
+                left_out.add(name, naming.BESIDE)
+            else:
+                left_out.add(name, naming.NOT_READ if name.lower().endswith(".tar") else None)
 
     def warn(self, kind: Kind, text: str) -> None:
         self.warnings.append(SourceWarning(kind, one_line(text)))

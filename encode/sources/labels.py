@@ -19,9 +19,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lvae.encode.sources import naming as names
+from lvae.encode.files import naming as names
+from lvae.encode.files.naming import CLASSES_TXT, key_of_member
 from lvae.encode.sources.base import Source, SourceWarning
-from lvae.encode.sources.naming import CLASSES_TXT, key_of_member
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import composed, counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow

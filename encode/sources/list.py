@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from lvae.encode.files import locations as places
+from lvae.encode.files import naming as names
 from lvae.encode.files.remote import Status
 from lvae.encode.images import ImageRejected
-from lvae.encode.sources import naming as names
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.labels import (
     KEY_COLUMNS,

@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lvae.encode.files import locations as places
+from lvae.encode.files import naming as names
 from lvae.encode.files.patterns import base_of
 from lvae.encode.images import ImageRejected
-from lvae.encode.sources import naming as names
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.labels import ClassNumbers, NotALabelError, as_label, parse_json
-from lvae.encode.sources.sequential import Forwards
+from lvae.encode.sources.reading.sequential import Forwards
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
@@ -76,8 +76,12 @@ class ParquetSource(Notes):
                         yield ImageRow(key, name, -1, -1, f"{group}:{number}", chosen)
                         row += 1
                 images += row
+        left_out = names.LeftOut(self.counts)
+        if places.is_folder(self.location):
+            self.account_for_rest(self.location, self._files, left_out)
         if not images:
             raise names.no_images(self.location, self.counts)
+        left_out.warn(self)
         self._warn_of_splits()
         names.warn_of_unlabelled(self, "have no label, or -1")
 
