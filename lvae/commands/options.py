@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lvae.pipeline.planning.scan import ScanOptions
     from lvae.pipeline.planning.view import ViewOptions
 
+INTERRUPTED = 130  # what a command exits with that a signal stopped
 Decorator = Callable[[Any], Any]
 T = TypeVar("T")
 
