@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from lvae.encode.autoencoder import multiply_adds
@@ -32,7 +32,7 @@ from lvae.pipeline.planning.plan import (
     part_size_for,
     tell_of_classes,
 )
-from lvae.pipeline.planning.rescan import inherited_limit, recognize
+from lvae.pipeline.planning.rescan import inherited_options, recognize
 from lvae.pipeline.planning.scan import Scan, origin, tell
 from lvae.pipeline.planning.view import SPACE_SLACK, ViewOptions, expected_bytes, readable, settings_for
 from lvae.pipeline.progress.console import say
@@ -152,7 +152,7 @@ def _new_rows(folder: Folder, old: Plan | None, source: str, options: EncodeOpti
         return found, found.rows()
     if not options.scan.append:
         recognize(folder, old, source, options.scan, say, closely=False)
-    found = Scan(source, replace(options.scan, limit=inherited_limit(old, source, options.scan)))
+    found = Scan(source, inherited_options(old, source, options.scan))
     return found, Match(folder, old, found, options.scan.labels is not None).new_rows()
 
 
