@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import (
+    MANIFEST,
     WRITTEN_BY,
     Counts,
     FileEntry,
@@ -35,7 +36,9 @@ from lvae.manifests.views.view import (
     ShardReceipt,
     ViewPlan,
     ViewSettings,
+    create_shard_receipt,
     finished_shard,
+    remove_unfinished_shards,
     shard_receipt_name,
     view_file,
     write_view,
@@ -116,6 +119,7 @@ def begin(folder: Folder, plan: SamplesPlan) -> bool:
             return False
     folder.write(SAMPLES, records.dumps(plan))
     write_view(folder, plan.view)
+    remove_unfinished_shards(folder, plan.view)
     codec("zarr").prepare(folder, plan.view.name, plan.view.layouts[TRAIN])
     return True
 
@@ -136,7 +140,7 @@ def write_shard(
     content = ShardContent(latents, None, labels, rows, np.zeros(count, bool), [])
     files = codec("zarr").write_shard(folder, view.name, view.layouts[TRAIN], number, content)
     receipt = ShardReceipt("latent-vae-shard", 1, view.sha256, TRAIN, number, count, tuple(files))
-    folder.write(shard_receipt_name(view.name, TRAIN, number), records.dumps(receipt))
+    create_shard_receipt(folder, view, receipt)
 
 
 def publish(folder: Folder, plan: SamplesPlan, weights: Folder) -> Manifest:
@@ -172,7 +176,7 @@ def publish(folder: Folder, plan: SamplesPlan, weights: Folder) -> Manifest:
         plan_sha256=view.sha256,
         files=files,
     )
-    folder.write("manifest.json", dump_manifest(manifest))
+    folder.swap(MANIFEST, dump_manifest(manifest))
     return manifest
 
 

@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "plot": ("plot", "run"),
     "export": ("export", "run", "out"),
 }
+PATHS = {"path", "weights_sha256", "name", "split", "splits", "files", "layouts", "raw", "index"}
 TOUCHES = (
     "open",
     "os.listdir",
@@ -175,6 +176,9 @@ def attack(world: Path, root: Path, draw: Callable[[Any], Any]) -> None:
     folder = here / draw(st.sampled_from(reads))
     path = draw(st.sampled_from(sorted(folder.rglob("*.json"))))
     places = [place for place in texts_of(json.loads(path.read_bytes())) if place[0] != "self_sha256"]
+    paths = [place for place in places if PATHS.intersection(place)]
+    if paths and draw(st.booleans()):
+        places = paths
     place = draw(st.sampled_from(places)) if places else ()
     if place:
         rewrite(path, place, draw(st.sampled_from(hostile_texts(here))))
