@@ -4,6 +4,7 @@ Which ones there are: encode/catalogue/architectures.py. The networks: encode/ne
 encode/weights/.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 RANDOM = "random:"
+_log = logging.getLogger(__name__)
 
 
 def build(name_or_spec: str | Path | Mapping[str, Any] | Spec) -> Autoencoder:
@@ -76,14 +78,21 @@ def load(name_or_spec: str | Path | Mapping[str, Any] | Spec, weights: str | Pat
         network.to_empty(device="cpu")
         _randomize(network, int(seed))
     else:
-        contents = weight_files.read(weights, network.architecture["kind"])
+        contents = _read(weights, network.architecture["kind"])
         network.load_state(contents.tensors, str(weights))
     return network
 
 
 def load_file(weights: str | Path) -> Autoencoder:
     """The autoencoder that a file or folder of weights holds, as `load` takes them; its architecture is recognized."""
-    return of_contents(weight_files.read(weights), str(weights))
+    return of_contents(_read(weights), str(weights))
+
+
+def _read(weights: str | Path, kind: str | None = None) -> weight_files.Contents:
+    contents = weight_files.read(weights, kind)
+    for note in contents.notes:
+        _log.warning("%s: %s", weights, note)
+    return contents
 
 
 def of_contents(contents: weight_files.Contents, source: str, spec: Spec | None = None) -> Autoencoder:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from lvae.encode.devices import check_precision
 from lvae.encode.networks import rgb
-from lvae.manifests.allocator import KEEPING
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.machine import KEEPING
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.plan import Encoding
 from lvae.manifests.seeds import derive

@@ -1,7 +1,7 @@
 """encode_part: the rows of one part -> raw latents -> a raw file and a receipt. Knows nothing of who asks for it."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from lvae.encode.encoder import Encoder
 from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.sources.base import Reader, read_bytes
 from lvae.manifests.concurrency import concurrently
+from lvae.manifests.parts.phases import NO_PROGRESS, Progress
 from lvae.manifests.parts.plan import ImageSettings, Plan
 from lvae.manifests.parts.receipts import Receipt, Rejection, finished, write_part
 from lvae.manifests.parts.rows import ImageRow, RowReader
@@ -34,14 +35,14 @@ def encode_part(
     part: int,
     encoder: Encoder,
     reader: Reader,
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Progress = NO_PROGRESS,
 ) -> Receipt:
     """Encode one part and store it.
 
     Images are opened in row order, each once; those that cannot be used go into the receipt with a reason, as do those
-    that the plan has erased, which are not opened. `progress`
-    is told the number of rows done. Raises OSError where bytes cannot be read at all, now or after a few tries: an
-    outage is not the image's fault and is never written down as one.
+    that the plan has erased, which are not opened. `progress` is told the number of rows done, and what is waited for.
+    Raises OSError where bytes cannot be read at all, now or after a few tries: an outage is not the image's fault and
+    is never written down as one.
     """
     encoding = plan.encoded()
     first, erased = plan.listing.place(part).first_row, plan.erased_rows(part)
@@ -58,6 +59,7 @@ def encode_part(
         nonlocal stored
         if not pending:
             return
+        progress.enter("computing")
         pixels = np.stack([opened.pixels for _, opened in pending if opened.pixels is not None])
         latents = encoder.encode(pixels, [opened.row.key for _, opened in pending])
         for (number, opened), both in zip(pending, latents, strict=True):
@@ -67,8 +69,10 @@ def encode_part(
             raw[stored : stored + orientations] = both
             stored += orientations
         pending.clear()
-        progress(done)
+        progress.working(done)
+        progress.enter("reading")
 
+    progress.enter("reading")
     for number, opened in _open_rows(rows, reader, encoding.image, encoder.ahead * encoding.batch):
         content.update(opened.content)
         done += 1
@@ -79,7 +83,8 @@ def encode_part(
         if len(pending) == encoding.batch:
             flush()
     flush()
-    progress(done)
+    progress.working(done)
+    progress.enter("writing")
     rejected.sort(key=lambda rejection: rejection.row)
     there = finished(folder, plan, part)
     if there is not None:  # another attempt was faster; a job that has ended with it is not touched any more

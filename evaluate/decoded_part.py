@@ -37,6 +37,7 @@ from lvae.manifests.parts.decoded_parts import (
     read_decoded_parts,
     write_decoded_part,
 )
+from lvae.manifests.parts.phases import Progress as PartProgress
 from lvae.manifests.storage.folder import Folder
 
 Progress = Callable[[int], None]
@@ -53,8 +54,9 @@ class PartDecoder:
     network: FeatureNetwork | None
     device: str
 
-    def make(self, part: int, progress: Progress) -> DecodeReceipt:
-        """Write a part and its receipt. progress: how many of its pictures are made."""
+    def make(self, part: int, progress: PartProgress) -> DecodeReceipt:
+        """Write a part and its receipt. progress: how many of its pictures are made, and what is waited for."""
+        progress.enter("reading" if self.decoder is None else "computing")
         positions = _positions(self.plan, part)
         labels = self.dataset.labels[positions]
         if self.plan.kind == "features":
@@ -62,9 +64,10 @@ class PartDecoder:
         else:
             pixels = np.concatenate(list(self._batches(positions, progress)))
             files = _pixels(pixels) if self.plan.kind == "npz" else _tar(positions, pixels)
+        progress.enter("writing")
         return write_decoded_part(self.folder, self.plan, part, files | {"labels": _npy(labels)})
 
-    def _features(self, positions: NDArray[np.int64], progress: Progress) -> dict[str, bytes]:
+    def _features(self, positions: NDArray[np.int64], progress: PartProgress) -> dict[str, bytes]:
         assert self.network is not None
         found, done = list[PictureFeatures](), 0
         for images in self._batches(positions, progress):
@@ -74,22 +77,25 @@ class PartDecoder:
             done += len(images)
         return {name: _npy(np.concatenate([getattr(one, name) for one in found])) for name in found[0].arrays}
 
-    def _batches(self, positions: NDArray[np.int64], progress: Progress) -> Iterator[NDArray[np.uint8]]:
+    def _batches(self, positions: NDArray[np.int64], progress: PartProgress) -> Iterator[NDArray[np.uint8]]:
         done = 0
         if self.decoder is None:
             with Originals(self.dataset) as originals:
                 for start in range(0, len(positions), BATCH):
+                    progress.enter("reading")
                     chosen = positions[start : start + BATCH]
                     opened = zip(self.dataset.rows[chosen], self.dataset.mirrored[chosen], strict=True)
-                    yield np.stack([originals.open(int(row), bool(flip)) for row, flip in opened])
+                    images = np.stack([originals.open(int(row), bool(flip)) for row, flip in opened])
+                    progress.enter("computing")
+                    yield images
                     done += len(chosen)
-                    progress(done)
+                    progress.working(done)
             return
         settings = DecodeSettings(self.device, self.plan.precision, self.plan.round)
         for some in decode_positions(self.dataset, self.decoder, positions, BATCH, settings):
             yield some.pixels
             done += len(some.positions)
-            progress(done)
+            progress.working(done)
 
 
 def open_part_decoder(folder: Folder, plan: DecodePlan, device: str) -> PartDecoder:

@@ -1,9 +1,18 @@
 """Numbers and foreign names in sentences."""
 
+import unicodedata
+
 
 def counted(count: int, one: str, many: str | None = None) -> str:
     """1 image, 2 images; `many` where it is not `one` with an s."""
     return f"{count} {one if count == 1 else many or f'{one}s'}"
+
+
+def duration(seconds: float) -> str:
+    """H:MM:SS."""
+    minutes, whole = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d}"
 
 
 def printable(name: str) -> str:
@@ -12,6 +21,11 @@ def printable(name: str) -> str:
         return name
     text = repr(name)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def composed(name: str) -> str:
+    """NFC: what names that look the same share, whichever of their Unicode forms a file system has kept."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 OPTIONS = {

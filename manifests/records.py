@@ -213,3 +213,28 @@ def _fields(cls: Any) -> dict[str, Any]:
     """Name and type of every field; asking Python for them takes longer than a record of them."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def require_whole(name: str, value: object, least: int, most: int) -> None:
+    """LvaeError where a setting is no whole number from least to most."""
+    if type(value) is not int or not least <= value <= most:
+        wanted = str(least) if least == most else f"a whole number from {least} to {most}"
+        raise LvaeError("", f"{name} must be {wanted}, not {value!r:.60}")
+
+
+def require_real(
+    name: str,
+    value: Any,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
+) -> None:
+    """LvaeError where a setting is no finite number within these bounds."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise LvaeError("", f"{name} must be a finite number, not {value!r:.60}")
+    if not (least <= value <= most and above < value < below):
+        low = f"at least {least:g}" if math.isfinite(least) else f"above {above:g}"
+        high = f" and below {below:g}" if math.isfinite(below) else f" and at most {most:g}" if most < math.inf else ""
+        raise LvaeError("", f"{name} must be {low}{high}, not {value!r:.60}")

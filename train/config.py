@@ -1,11 +1,11 @@
 """What a model is made of and how it is trained: two frozen records, checked, kept as JSON."""
 
-import math
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.records import require_real, require_whole
 
 MAX_WIDTH = 8192  # channels of one layer: a description from elsewhere must not exhaust the memory
 MAX_LAYERS = 1024  # groups, and encoder blocks
@@ -56,7 +56,7 @@ class ModelConfig:
             ("z_channels", 1, MAX_WIDTH),
             ("classes", 0, MAX_CLASSES),
         ):
-            whole(name, getattr(self, name), least, most)
+            require_whole(name, getattr(self, name), least, most)
         for name in PER_RESOLUTION:
             self._check_list(name, least=0 if name in ("ffn_ratios", "attentions", "heads") else 1)
         if type(self.hierarchical_prior) is not bool:
@@ -79,7 +79,7 @@ class ModelConfig:
                 f"{name} has {len(values)} entries and multipliers {len(self.multipliers)}", "give one per resolution"
             )
         for value in values:
-            whole(f"every entry of {name}", value, least, MAX_LAYERS)
+            require_whole(f"every entry of {name}", value, least, MAX_LAYERS)
         if sum(values) > MAX_LAYERS:
             raise LvaeError(name, f"{sum(values)} in all is more than {MAX_LAYERS}", "Take fewer.")
 
@@ -115,7 +115,7 @@ class ModelConfig:
         factor = self.low_resolution_factor
         if factor is None:
             return
-        whole("low_resolution_factor", factor, 1, MAX_RESOLUTION)
+        require_whole("low_resolution_factor", factor, 1, MAX_RESOLUTION)
         if factor * self.resolutions[-1] != self.resolution:
             raise LvaeError(
                 f"low_resolution_factor {factor}",
@@ -232,21 +232,21 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("updates", "batch", "accumulate", "decay_updates"):
-            whole(name, getattr(self, name), 1, 1 << 62)
-        whole("warm_up_updates", self.warm_up_updates, 0, 1 << 62)
-        whole("seed", self.seed, 0, (1 << 63) - 1)
+            require_whole(name, getattr(self, name), 1, 1 << 62)
+        require_whole("warm_up_updates", self.warm_up_updates, 0, 1 << 62)
+        require_whole("seed", self.seed, 0, (1 << 63) - 1)
         for name in ("learning_rate", "epsilon", "sigma_q", "rate_scale", "rate_lower", "skip_threshold"):
-            real(name, getattr(self, name), above=0.0)
+            require_real(name, getattr(self, name), above=0.0)
         for name in ("learning_rate_minimum", "rate_shift", "rate_floor", "spectral_weight"):
-            real(name, getattr(self, name), least=0.0)
-        real("rate_upper", self.rate_upper, least=1.0)
+            require_real(name, getattr(self, name), least=0.0)
+        require_real("rate_upper", self.rate_upper, least=1.0)
         for name in ("beta1", "beta2", "ema"):
-            real(name, getattr(self, name), least=0.0, below=1.0)
-        real("label_drop", self.label_drop, least=0.0, most=1.0)
+            require_real(name, getattr(self, name), least=0.0, below=1.0)
+        require_real("label_drop", self.label_drop, least=0.0, most=1.0)
         if self.clip is not None:
-            real("clip", self.clip, above=0.0)
+            require_real("clip", self.clip, above=0.0)
         if self.recompute_from is not None:
-            whole("recompute_from", self.recompute_from, 1, MAX_RESOLUTION)
+            require_whole("recompute_from", self.recompute_from, 1, MAX_RESOLUTION)
         if self.learning_rate_minimum > self.learning_rate:
             raise LvaeError(
                 "", (f"learning_rate_minimum {self.learning_rate_minimum} exceeds learning_rate {self.learning_rate}")
@@ -264,7 +264,7 @@ class TrainConfig:
     def _check_rates(self) -> None:
         object.__setattr__(self, "rate_per_resolution", tuple(self.rate_per_resolution))  # a list from Python
         for value in self.rate_per_resolution:
-            real("every entry of rate_per_resolution", value, above=0.0)
+            require_real("every entry of rate_per_resolution", value, above=0.0)
         if (self.rate_schedule == "constant_per") != bool(self.rate_per_resolution):
             raise LvaeError(
                 "",
@@ -296,25 +296,3 @@ def check_together(model: ModelConfig, training: TrainConfig) -> None:
 def names_of(record: type[ModelConfig] | type[TrainConfig]) -> tuple[str, ...]:
     """The names that `--set` knows."""
     return tuple(field.name for field in fields(record))
-
-
-def whole(name: str, value: Any, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:
-        raise LvaeError("", f"{name} must be a whole number from {least} to {most}, not {value!r:.60}")
-
-
-def real(
-    name: str,
-    value: Any,
-    *,
-    least: float = -math.inf,
-    above: float = -math.inf,
-    below: float = math.inf,
-    most: float = math.inf,
-) -> None:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise LvaeError("", f"{name} must be a finite number, not {value!r:.60}")
-    if not (least <= value <= most and above < value < below):
-        low = f"at least {least:g}" if math.isfinite(least) else f"above {above:g}"
-        high = f" and below {below:g}" if math.isfinite(below) else f" and at most {most:g}" if most < math.inf else ""
-        raise LvaeError("", f"{name} must be {low}{high}, not {value!r:.60}")

@@ -5,28 +5,23 @@ Nothing here needs torch.
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.records import require_whole
 
 MAX_WIDTH = 8192  # channels of the widest layer: a description from elsewhere must not exhaust the memory
 MAX_PATCH = 8  # pixels a side of what a tiny autoencoder sees as one place
 MAX_DESCRIPTION_BYTES = 1 << 20
 
 
-def _whole(field: str, value: object, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:
-        wanted = str(least) if least == most else f"a whole number from {least} to {most}"
-        raise LvaeError("", f"{field} must be {wanted}, not {shown(value)}")
-
-
 def _wholes(field: str, values: object, least: int, most: int) -> int:
     if not isinstance(values, tuple):
         raise LvaeError("", f"{field} must be a list of whole numbers, not {shown(values)}")
     for value in values:
-        _whole(f"every entry of {field}", value, least, most)
+        require_whole(f"every entry of {field}", value, least, most)
     return len(values)
 
 
@@ -54,7 +49,8 @@ class LdmSpec:
     kind: "kl" (diagonal Gaussian) or "vq" (codebook).
     width: channels of the first layer; level i has width * multipliers[i].
     blocks: residual blocks per level of the encoder; the decoder has one more.
-    attention_levels: levels with an attention block after every residual block, in encoder and decoder.
+    attention_levels: levels with an attention block after every residual block.
+    decoder_attention_levels: those of the decoder, where they are others than the encoder's (MAR's KL-16 has none).
     middle_attention: whether the lowest resolution attends between its two middle blocks.
     codes: entries of the codebook, each of `latent_channels` numbers; 0 for "kl".
     """
@@ -67,25 +63,34 @@ class LdmSpec:
     attention_levels: tuple[int, ...] = ()
     middle_attention: bool = True
     codes: int = 0
+    decoder_attention_levels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("kl", "vq"):
             raise LvaeError("", f"kind must be kl or vq, not {shown(self.kind)}")
-        _whole("width", self.width, 1, MAX_WIDTH)
-        _whole("latent_channels", self.latent_channels, 1, 1024)
-        _whole("blocks", self.blocks, 1, 16)
+        require_whole("width", self.width, 1, MAX_WIDTH)
+        require_whole("latent_channels", self.latent_channels, 1, 1024)
+        require_whole("blocks", self.blocks, 1, 16)
         levels = _check_levels(self.multipliers, self.width, least=1)
-        _wholes("attention_levels", self.attention_levels, 0, levels - 1)
-        if list(self.attention_levels) != sorted(set(self.attention_levels)):
-            raise LvaeError(
-                "", (f"attention_levels must ascend, each level once, not {shown(list(self.attention_levels))}")
-            )
+        for field in ("attention_levels", "decoder_attention_levels"):
+            value = getattr(self, field)
+            if field == "decoder_attention_levels" and value in (None, self.attention_levels):
+                object.__setattr__(self, field, None)  # one way to say it
+                continue
+            _wholes(field, value, 0, levels - 1)
+            if list(value) != sorted(set(value)):
+                raise LvaeError("", f"{field} must ascend, each level once, not {shown(list(value))}")
         if not isinstance(self.middle_attention, bool):
             raise LvaeError("", f"middle_attention must be true or false, not {shown(self.middle_attention)}")
         if self.kind == "kl":
-            _whole("codes (of a kl autoencoder)", self.codes, 0, 0)
+            require_whole("codes (of a kl autoencoder)", self.codes, 0, 0)
         else:
-            _whole("codes (of a vq autoencoder)", self.codes, 1, 1 << 20)
+            require_whole("codes (of a vq autoencoder)", self.codes, 1, 1 << 20)
+
+    @property
+    def decoder_levels(self) -> tuple[int, ...]:
+        """Levels of the decoder that attend."""
+        return self.attention_levels if self.decoder_attention_levels is None else self.decoder_attention_levels
 
 
 @dataclass(frozen=True)
@@ -105,13 +110,13 @@ class TinySpec:
     patch: int = 1
 
     def __post_init__(self) -> None:
-        _whole("latent_channels", self.latent_channels, 1, 1024)
-        _whole("width", self.width, 1, MAX_WIDTH)
-        _whole("blocks", self.blocks, 1, 16)
+        require_whole("latent_channels", self.latent_channels, 1, 1024)
+        require_whole("width", self.width, 1, MAX_WIDTH)
+        require_whole("blocks", self.blocks, 1, 16)
         _check_levels(self.multipliers, self.width, least=2)
         if self.multipliers[0] != 1:
             raise LvaeError("", f"multipliers of a tiny autoencoder must begin with 1, not {self.multipliers[0]}")
-        _whole("patch", self.patch, 1, MAX_PATCH)
+        require_whole("patch", self.patch, 1, MAX_PATCH)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -167,6 +172,11 @@ def name_of(spec: Spec) -> str:
     return next((name for name, known in KNOWN.items() if known == spec), "custom")
 
 
+def describe(spec: Spec) -> dict[str, Any]:
+    """As JSON holds it and `parse_spec` takes it; what is None is left out."""
+    return {name: value for name, value in json.loads(json.dumps(asdict(spec))).items() if value is not None}
+
+
 def parse_spec(description: str | Path | Mapping[str, Any] | Spec) -> Spec:
     """A specification from a known name, a mapping, JSON text or the path of a JSON file."""
     if isinstance(description, LdmSpec | TinySpec | PixelsSpec):
@@ -218,5 +228,5 @@ def _parse(description: Mapping[str, Any], source: str) -> Spec:
     try:
         parsed: Spec = spec(**values)
     except LvaeError as error:
-        raise LvaeError(source, str(error)) from None
+        raise LvaeError(source, error.problem) from None
     return parsed

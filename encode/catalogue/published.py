@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lvae.manifests.errors import LvaeError
+
 ZOO = "https://ommer-lab.com/files/latent-diffusion/"
 HUB = "https://huggingface.co"
 HUB_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -83,8 +85,11 @@ def architecture_of(name: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where fetched weights are kept: `latent-vae` in the user's cache folder."""
-    return _cache_home() / "latent-vae" / "autoencoders"
+    """Where fetched weights are kept: `latent-vae` in the user's cache folder. LvaeError where there is none."""
+    home = _cache_home()
+    if home is None:
+        raise LvaeError("HOME", "not set, and this user has no entry of its own", "Set XDG_CACHE_HOME to a folder.")
+    return home / "latent-vae" / "autoencoders"
 
 
 def fetched(name: str) -> Path:
@@ -94,23 +99,42 @@ def fetched(name: str) -> Path:
 
 def shipped_or_fetched(name: str) -> Path | None:
     """Weights of that name that are on this machine, ready to be read."""
-    path = OURS if name == DEFAULT else fetched(name)
-    return path if (name == DEFAULT or name in PUBLISHED) and path.is_file() else None
+    if name == DEFAULT:
+        return OURS if OURS.is_file() else None
+    if name not in PUBLISHED or _cache_home() is None:
+        return None
+    return fetched(name) if _is_there(fetched(name)) else None
 
 
 def in_hub_cache(published: Published) -> Path | None:
     """The file in Hugging Face's own cache, where its tools put it."""
     if published.repository is None:
         return None
-    home = Path(os.environ.get("HF_HOME") or _cache_home() / "huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    snapshots = hub / f"models--{published.repository.replace('/', '--')}" / "snapshots"
+    cache, home, hub = _cache_home(), os.environ.get("HF_HOME"), os.environ.get("HF_HUB_CACHE")
+    if not (hub or home or cache):
+        return None
+    folder = Path(hub) if hub else (Path(home) if home else Path(cache or "") / "huggingface") / "hub"
+    snapshots = folder / f"models--{published.repository.replace('/', '--')}" / "snapshots"
     for name in HUB_FILES:
         for path in sorted(snapshots.glob(f"*/{published.folder}{name}")):
-            if path.is_file():
+            if _is_there(path):
                 return path
     return None
 
 
-def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # where this user may not look
+        return False
+
+
+def _cache_home() -> Path | None:
+    """The user's cache folder; None for a user without a home folder, as in a container that runs as a number."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    if named:
+        return Path(named)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        return None

@@ -73,22 +73,44 @@ def _ldm(shapes: _Shapes) -> LdmSpec:
     for name in ("quant_conv.weight", "post_quant_conv.weight"):
         if name not in shapes:
             raise LvaeError(
-                f"{name} is missing", "autoencoders without quantization layers (SD3, FLUX) are not supported"
+                "", f"{name} is missing: autoencoders without quantization layers (SD3, FLUX) are not supported"
             )
     width = shapes.side("encoder.conv_in.weight", 0)
     levels = range(shapes.count("encoder.down.*.block.0.conv1.weight"))
     widths = [shapes.side(f"encoder.down.{i}.block.0.conv1.weight", 0) for i in levels]
+    blocks = shapes.count("encoder.down.0.block.*.conv1.weight")
     codebook = "quantize.embedding.weight"
-    return LdmSpec(
+    spec = LdmSpec(
         kind="vq" if codebook in shapes else "kl",
         width=width,
         multipliers=tuple(_multipliers(widths, width)),
         latent_channels=shapes.side("decoder.conv_in.weight", 1),
-        blocks=shapes.count("encoder.down.0.block.*.conv1.weight"),
+        blocks=blocks,
         attention_levels=tuple(i for i in levels if f"encoder.down.{i}.attn.0.q.weight" in shapes),
+        decoder_attention_levels=tuple(i for i in levels if f"decoder.up.{i}.attn.0.q.weight" in shapes),
         middle_attention="encoder.mid.attn_1.q.weight" in shapes,
         codes=shapes.side(codebook, 0, sides=2) if codebook in shapes else 0,
     )
+    _check_decoder(shapes, widths, blocks)
+    return spec
+
+
+def _check_decoder(shapes: _Shapes, widths: list[int], blocks: int) -> None:
+    """Name what a decoder has otherwise than its encoder and is not supported."""
+    first = "decoder.up.*.block.0.conv1.weight"
+    there = shapes.count(first)
+    decoder_widths = [shapes.side(first.replace("*", str(i)), 0) for i in range(there)]
+    decoder_blocks = shapes.count("decoder.up.0.block.*.conv1.weight")
+    if there and decoder_widths != widths:
+        raise LvaeError("", f"a decoder of {decoder_widths} channels to an encoder of {widths} is not supported")
+    if there and decoder_blocks != blocks + 1:
+        raise LvaeError("", f"a decoder of {decoder_blocks} blocks a level is not supported, only {blocks + 1}")
+    attends = [f"{side}.mid.attn_1.q.weight" in shapes for side in ("encoder", "decoder")]
+    if there and attends[0] != attends[1]:
+        raise LvaeError("", "attention in the middle of only one of encoder and decoder is not supported")
+    latent, embedded = shapes.side("decoder.conv_in.weight", 1), shapes.side("post_quant_conv.weight", 1)
+    if latent != embedded:
+        raise LvaeError("", f"{embedded} latent channels that become {latent} in the decoder are not supported")
 
 
 def _multipliers(widths: Iterable[int], width: int) -> Iterable[int]:

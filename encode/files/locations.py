@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -140,6 +141,20 @@ def entries(folder: str) -> list[Entry]:
 def names_in(folder: str) -> list[str]:
     """The names in a folder, here or behind a URL, sorted."""
     return sorted(os.listdir(folder)) if not is_url(folder) else [entry.name for entry in entries(folder)]  # noqa: PTH208
+
+
+def walk_names(folder: str) -> Iterator[str]:
+    """The names of all files in a folder, however deep, relative to it. Links of folders are not followed."""
+    if is_url(folder):
+        for entry in entries(folder):
+            if entry.status.is_folder:
+                yield from (f"{entry.name}/{name}" for name in walk_names(f"{join(folder, entry.name)}/"))
+            else:
+                yield entry.name
+        return
+    for top, _, names in os.walk(folder):
+        below = os.path.relpath(top, folder).replace(os.sep, "/") + "/" if top != folder else ""
+        yield from (below + name for name in names)
 
 
 def open_file(location: str, buffer_bytes: int = BUFFER_BYTES, in_place: bool = True) -> IO[bytes]:

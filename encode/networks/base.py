@@ -1,15 +1,13 @@
 """The interface of an autoencoder: images to latents and back."""
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lvae.encode.catalogue.architectures import Spec, name_of
+from lvae.encode.catalogue.architectures import Spec, describe, name_of
 from lvae.encode.weights import read as weight_files
 from lvae.encode.weights.read import save_state
 from lvae.manifests.errors import LvaeError
@@ -29,7 +27,7 @@ class Autoencoder(nn.Module):
     def __init__(self, spec: Spec, downsampling_factor: int, latent_channels: int):
         super().__init__()
         self.name = name_of(spec)
-        self.architecture: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
+        self.architecture: dict[str, Any] = describe(spec)
         self.downsampling_factor = downsampling_factor
         self.latent_channels = latent_channels
 

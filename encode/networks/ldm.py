@@ -186,7 +186,7 @@ class Decoder(nn.Module):
         self.conv_in = conv3(spec.latent_channels, widths[-1])
         self.mid = Middle(widths[-1], spec.middle_attention)
         self.up = nn.ModuleList(
-            UpLevel(inputs, width, spec.blocks + 1, i in spec.attention_levels, last=i == 0)
+            UpLevel(inputs, width, spec.blocks + 1, i in spec.decoder_levels, last=i == 0)
             for i, (inputs, width) in enumerate(zip([*widths[1:], widths[-1]], widths, strict=True))
         )
         self.norm_out = group_norm(widths[0])

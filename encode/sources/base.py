@@ -1,16 +1,17 @@
 """What every source of images offers: its rows, and a reader of their bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from lvae.encode.files import locations as places
+from lvae.encode.files import locations, naming
 from lvae.encode.files.locations import Seen
+from lvae.encode.files.naming import LeftOut
 from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.parts.rows import ImageRow
 from lvae.manifests.storage.retry import ANSWERS, retry
 
-Kind = Literal["unlabelled", "labels not used", "splits", "folders", "left out", "names", "slow"]
+Kind = Literal["unlabelled", "labels not used", "splits", "folders", "left out", "names", "classes", "slow"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class SourceWarning:
 
     kind: "unlabelled": images without a label among others that have one; "labels not used": files that look like
     labels; "splits": classes that are called like splits; "folders": which folders are classes; "left out": what may
-    hold images and is not read; "names": images whose names had to be changed; "slow": it will take long to read.
+    hold images and is not read; "names": images whose names had to be changed or sought; "classes": few of them have
+    images; "slow": it will take long to read.
     """
 
     kind: Kind
@@ -54,7 +56,7 @@ class Source(Protocol):
     @property
     def warnings(self) -> list[SourceWarning]: ...
     @property
-    def seen(self) -> places.Seen: ...
+    def seen(self) -> Seen: ...
 
     reads_labels: bool
 
@@ -107,6 +109,16 @@ class Notes:
     def count(self, what: str) -> None:
         """One more of what is no image to be listed."""
         self.counts[what] = self.counts.get(what, 0) + 1
+
+    def account_for_rest(self, folder: str, used: Iterable[str], left_out: LeftOut) -> None:
+        """Count what else lies in a folder, however deep, beside the files that were read."""
+        for name in sorted(set(locations.walk_names(folder)).difference(used)):
+            if any(map(naming.is_hidden, name.split("/"))):
+                self.count(naming.HIDDEN)
+            elif naming.is_image_name(name):
+                left_out.add(name, naming.BESIDE)
+            else:
+                left_out.add(name, naming.NOT_READ if name.lower().endswith(".tar") else None)
 
     def warn(self, kind: Kind, text: str) -> None:
         self.warnings.append(SourceWarning(kind, one_line(text)))

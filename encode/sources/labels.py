@@ -4,26 +4,134 @@
     .jsonl   {"key": ..., "label": ...} a line; "file_name" is read as "key"
     .json    {key: label}, or NVIDIA's {"labels": [["key", 3], ...]}
 
-A label is a number, or a class name; names become classes in sorted order. One file holds one sort of them.
+A label is a number, or a class name; names become classes in sorted order. One file holds one sort of them. As data
+tools write them, 10.0 and "10" are the number 10, and what is empty, NaN, null or -1 is no label. A key is found in
+whatever Unicode form (NFC, NFD) the source has it.
 """
 
 import csv
 import io
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lvae.encode.sources import naming as names
-from lvae.encode.sources.naming import CLASSES_TXT, key_of_member
+from lvae.encode.files import naming as names
+from lvae.encode.files.naming import CLASSES_TXT, key_of_member
+from lvae.encode.sources.base import Source, SourceWarning
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.messages import counted
+from lvae.manifests.messages import composed, counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 KEY_COLUMNS = ("key", "file_name", "filename", "file", "path", "image", "name", "id")
 LABEL_COLUMNS = ("label", "class", "category", "target", "class_id", "class_name", "label_id")
 
 Entry = tuple[str, str, Any]  # where it stands, key, label
+Label = int | str | None
+
+NO_LABEL = frozenset({"", "nan", "null", "<na>"})  # as text, in any case
+WHOLE = re.compile(r"([+-]?\d{1,18})(\.0*)?", re.ASCII)
+
+
+class NotALabelError(ValueError):
+    """A value that can be neither a number nor a name of a class."""
+
+
+def as_label(value: Any) -> Label:
+    """A value of a data tool as a number, a name, or None where it says nothing. Text stays text: see `text_label`.
+
+    Raises NotALabelError for what cannot be a class.
+    """
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError as error:
+            raise NotALabelError("bytes that are not UTF-8") from error
+    if isinstance(value, str):
+        return None if len(value) < 100 and value.strip().lower() in NO_LABEL else value
+    if isinstance(value, float | Decimal):
+        if math.isnan(value):
+            return None
+        if not math.isfinite(value) or value != int(value):
+            raise NotALabelError(f"{value} is not a whole number")
+        value = int(value)
+    if value is None or value == UNLABELLED:
+        return None
+    if isinstance(value, int):
+        return int(value)
+    raise NotALabelError(f"{value!r:.60} is neither a whole number nor a name")
+
+
+def text_label(text: str) -> Label:
+    """A label from a file of text, where numbers cannot be told from names but by their look."""
+    text = text.strip()
+    if number := WHOLE.fullmatch(text):
+        return as_label(int(number[1]))
+    return as_label(text)
+
+
+class ClassNumbers:
+    """Gathers all labels of a source, then numbers them: numbers stay what they are, names are sorted.
+
+    Where all names are numbers in quotes, they are numbers.
+    """
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+        self._first: dict[type, str] = {}  # where the first number stands, and the first name
+        self._largest = UNLABELLED
+        self._numbers: dict[str, int] | None = None
+        self._named = False
+
+    def add(self, label: Label, where: str) -> None:
+        """Raises LvaeError for a number out of range, or where there are numbers and names."""
+        if label is None:
+            return
+        self._first.setdefault(type(label), where)
+        if isinstance(label, str):
+            self._names.add(label)
+            if len(self._names) > MAX_LABEL or len(label) > MAX_NAME:
+                raise LvaeError(where, "too many or too long values to be classes", "Give --labels FILE.")
+        else:
+            self._largest = max(self._largest, checked_label(label, where, None))
+
+    def settle(self) -> tuple[str, ...] | None:
+        """All are added: the names of the classes; None where there is no label."""
+        in_quotes = {name: number for name in self._names if (number := WHOLE.fullmatch(name.strip())) is not None}
+        if len(in_quotes) == len(self._names):
+            self._numbers = {}
+            for name, number in in_quotes.items():
+                value = int(number[1])
+                self._numbers[name] = (
+                    UNLABELLED if value == UNLABELLED else checked_label(value, self._first[str], None)
+                )
+            self._largest = max([self._largest, *self._numbers.values()])
+            return numbered_classes(self._largest)
+        if len(self._first) == 2:
+            there = self._first[int]
+            raise LvaeError(self._first[str], f"a class name, but {there} has a number", "Use one sort.")
+        classes = tuple(sorted(self._names))
+        self._numbers, self._named = {name: number for number, name in enumerate(classes)}, True
+        return classes
+
+    def number(self, label: Label) -> int:
+        """Of a label that was added."""
+        if label is None:
+            return UNLABELLED
+        if isinstance(label, int):
+            return label
+        assert self._numbers is not None, "settle first"
+        return self._numbers[label]
+
+    @property
+    def named(self) -> bool:
+        """Whether classes have names of their own."""
+        return self._named
 
 
 class Labels(NamedTuple):
@@ -54,22 +162,33 @@ def read_labels(path: str | Path) -> Labels:
     return _numbered(entries, path)
 
 
-def apply_labels(rows: Iterable[ImageRow], labels: Labels, counts: dict[str, int] | None = None) -> Iterator[ImageRow]:
-    """The rows with these labels, -1 without an entry. Give a source's `counts` to have its "unlabelled" corrected.
+def apply_labels(rows: Iterable[ImageRow], labels: Labels, source: Source | None = None) -> Iterator[ImageRow]:
+    """The rows with these labels, -1 without an entry. `source`: where to count what is unlabelled, and to warn.
 
-    Raises LvaeError after the last row if entries match no row.
+    Raises LvaeError after the last row if entries match no row, and where one matches two by their Unicode forms.
     """
-    met: set[str] = set()
-    unlabelled = 0
+    forms = {composed(key): key for key in labels.by_key if not key.isascii()}
+    met: dict[str, str] = {}  # entry -> the image that has its label
+    unlabelled = in_other_form = 0
     for row in rows:
-        label = labels.by_key.get(row.key, UNLABELLED)
-        if label == UNLABELLED:
-            unlabelled += 1
-        else:
-            met.add(row.key)
+        entry = row.key
+        if entry not in labels.by_key and not entry.isascii():
+            entry = forms.get(composed(entry), entry)
+        label = labels.by_key.get(entry, UNLABELLED)
+        if entry in labels.by_key:
+            if entry in met:
+                raise LvaeError(
+                    "--labels", f"{entry!r} names two images, which differ only in their Unicode form (NFC and NFD)"
+                )
+            met[entry] = row.key
+            in_other_form += entry != row.key
+        unlabelled += label == UNLABELLED
         yield row._replace(label=label)
-    if counts is not None:
-        counts[names.UNLABELLED_IMAGES] = unlabelled
+    if source is not None:
+        source.counts[names.UNLABELLED_IMAGES] = unlabelled
+        if in_other_form:
+            keys = counted(in_other_form, "key")
+            source.warnings.append(SourceWarning("names", f"--labels: {keys} found in another Unicode form (NFC, NFD)"))
     if len(met) < len(labels.by_key):
         missing = len(labels.by_key) - len(met)
         example = next(key for key in labels.by_key if key not in met)
@@ -97,8 +216,7 @@ def _csv(text: str, path: Path) -> Iterator[Entry]:
                     continue
             if len(cells) != columns:
                 raise LvaeError(where, f"{len(cells)} columns instead of {columns}", "A line is key,label.")
-            label = cells[label_column].strip()
-            yield where, cells[key_column], int(label) if is_number(label) else label
+            yield where, cells[key_column], text_label(cells[label_column])
     except csv.Error as error:
         raise LvaeError(path, f"line {reader.line_num}: {error}") from error
 
@@ -108,7 +226,7 @@ def _json_lines(text: str, path: Path) -> Iterator[Entry]:
         if not line.strip():
             continue
         where = f"{path}: line {number}"
-        entry = parse_json(line, where)
+        entry = parse_json(line, where, nan=True)
         key = entry.get("key", entry.get("file_name")) if isinstance(entry, dict) else None
         if not isinstance(key, str) or "label" not in entry:
             raise LvaeError(where, 'a line is {"key": "path", "label": 3}')
@@ -116,7 +234,7 @@ def _json_lines(text: str, path: Path) -> Iterator[Entry]:
 
 
 def _json(text: str, path: Path) -> Iterator[Entry]:
-    found = parse_json(text, str(path))
+    found = parse_json(text, str(path), nan=True)
     if not isinstance(found, dict):
         raise LvaeError(path, 'neither {"path": 3, ...} nor NVIDIA\'s {"labels": [["path", 3], ...]}')
     if isinstance(found.get("labels", 0), list):
@@ -126,33 +244,37 @@ def _json(text: str, path: Path) -> Iterator[Entry]:
 
 
 def _numbered(entries: Iterable[Entry], path: Path) -> Labels:
-    labels: dict[str, Any] = {}
-    sorts: dict[bool, str] = {}  # whether a label is a name -> where the first such stands
-    for where, key, label in entries:
-        if isinstance(label, str):
-            if not label:
-                raise LvaeError(where, f"the label of {key!r} is empty", "Leave the line out instead.")
-        else:
-            checked_label(label, where, None)
-        sorts.setdefault(isinstance(label, str), where)
+    labels: dict[str, Label] = {}
+    numbers = ClassNumbers()
+    for where, key, value in entries:
+        label = label_at(value, where)
+        numbers.add(label, where)
         if labels.setdefault(key, label) != label:
             raise LvaeError(where, f"{key!r} has two labels, {labels[key]!r} and {label!r}")
     if not labels:
         raise LvaeError(path, "holds no labels")
-    if len(sorts) == 2:
-        raise LvaeError(f"{sorts[True]}", f"a class name, but {sorts[False]} has a number", "Use one sort.")
-    if False in sorts:
-        return Labels(None, labels)
-    classes = tuple(sorted(set(labels.values())))
-    numbers = {name: number for number, name in enumerate(classes)}
-    return Labels(classes, {key: numbers[name] for key, name in labels.items()})
+    forms: dict[str, str] = {}
+    for key in labels:
+        if forms.setdefault(composed(key), key) != key and labels[forms[composed(key)]] != labels[key]:
+            raise LvaeError(path, f"{key!r} stands there twice, in two Unicode forms (NFC and NFD), with two labels")
+    classes = numbers.settle()
+    return Labels(classes if numbers.named else None, {key: numbers.number(label) for key, label in labels.items()})
+
+
+def label_at(value: Any, where: str) -> Label:
+    """`as_label`, and an LvaeError that names the place."""
+    try:
+        return as_label(value)
+    except NotALabelError as error:
+        raise LvaeError(where, f"the label {error}") from error
 
 
 def is_number(text: str) -> bool:
-    return text.lstrip("-").isdecimal() and text.isascii() and len(text) < 20 and text.rfind("-") < 1
+    return WHOLE.fullmatch(text) is not None
 
 
 MAX_LABEL = 999_999
+MAX_NAME = 1000  # characters of a class
 
 
 def checked_label(label: Any, where: str, classes: tuple[str, ...] | None) -> int:
@@ -160,7 +282,8 @@ def checked_label(label: Any, where: str, classes: tuple[str, ...] | None) -> in
     if isinstance(label, bool) or not isinstance(label, int):
         raise LvaeError(where, f"the label {label!r:.60} is not a whole number")
     if not 0 <= label <= MAX_LABEL:
-        raise LvaeError(where, f"the label {label} is out of range", f"Labels are 0 to {MAX_LABEL}.")
+        advice = f"Labels are 0 to {MAX_LABEL}; --labels FILE gives others."
+        raise LvaeError(where, f"the label {label} is out of range", advice)
     if classes is not None and label >= len(classes):
         raise LvaeError(where, f"the label {label} is out of range: {CLASSES_TXT} names {len(classes)} classes")
     return label
@@ -171,10 +294,11 @@ def numbered_classes(largest: int) -> tuple[str, ...] | None:
     return tuple(map(str, range(largest + 1))) or None
 
 
-def parse_json(text: bytes | str, where: str) -> Any:
-    """Strict JSON: no duplicate keys, no NaN; an LvaeError in one line for anything else."""
+def parse_json(text: bytes | str, where: str, nan: bool = False) -> Any:
+    """Strict JSON: no duplicate keys, no NaN unless `nan`; an LvaeError in one line for anything else."""
     try:
-        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        constant = float if nan else _no_constant
+        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise LvaeError(where, f"not JSON, {error.msg} in line {error.lineno}, column {error.colno}") from error
     except UnicodeDecodeError as error:
@@ -217,7 +341,10 @@ def parse_label_pairs(pairs: Any, where: str) -> dict[str, int] | None:
         if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
             raise LvaeError("", f"{here} is {json.dumps(pair):.60}", 'It has to be ["path", number].')
         key = key_of_member(pair[0].replace("\\", "/"))
-        label = checked_label(pair[1], f"{here} ({key})", None)
+        label = label_at(pair[1], f"{here} ({key})")
+        if isinstance(label, str):
+            label = text_label(label)
+        label = UNLABELLED if label is None else checked_label(label, f"{here} ({key})", None)
         if labels.setdefault(key, label) != label:
             raise LvaeError(here, f"{key} has two labels, {labels[key]} and {label}")
     return labels

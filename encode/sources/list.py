@@ -7,32 +7,35 @@
 
 Paths are relative to the list. Keys are the paths as written; one that stands twice is an error, as is a picture that
 is not there, once the whole list is through. What is listed is taken for a picture whatever it is called. A label is
-a number, or a class name; names become classes in sorted order, and one list holds one sort of them.
+a number, or a class name; names become classes in sorted order, and one list holds one sort of them. 10.0 is the
+number 10; what is empty, NaN or null is no label.
 """
 
 import csv
 import itertools
 import os
+import unicodedata
 from collections.abc import Iterator
 from typing import IO, Any
 
 from lvae.encode.files import locations as places
+from lvae.encode.files import naming as names
 from lvae.encode.files.remote import Status
 from lvae.encode.images import ImageRejected
-from lvae.encode.sources import naming as names
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.labels import (
     KEY_COLUMNS,
     LABEL_COLUMNS,
-    MAX_LABEL,
-    checked_label,
+    ClassNumbers,
+    Label,
     is_number,
-    numbered_classes,
+    label_at,
     parse_json,
+    text_label,
 )
 from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.messages import counted
+from lvae.manifests.messages import composed, counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 ENDINGS = (".csv", ".jsonl", ".txt")
@@ -40,7 +43,7 @@ PATH_COLUMNS = (*KEY_COLUMNS, "url", "image_path", "filepath")
 MAX_LINE = 1 << 20  # characters
 AT_A_TIME = 1024  # rows that are looked at before the first of them is given out
 
-Line = tuple[int, str, Any]  # its number, path, label or None
+Line = tuple[int, str, Label]  # its number, path, label
 
 
 class ListSource(Notes):
@@ -51,28 +54,28 @@ class ListSource(Notes):
     def __init__(self, location: str):
         super().__init__()
         self.location = places.resolved(location)
-        self._named: tuple[str, ...] | None = None
-        self._largest = UNLABELLED
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        return self._named if self._named is not None else numbered_classes(self._largest)
+        self.classes: tuple[str, ...] | None = None
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
-        self._named, self._largest = self._class_names(), UNLABELLED
-        numbers = {name: number for number, name in enumerate(self._named or ())}
-        images, missing, example = 0, 0, ""
+        numbers = ClassNumbers()
+        if self.reads_labels:
+            for number, path, label in lines_of(self.location):
+                numbers.add(label, f"{self.location}: line {number} ({path!r:.100})")
+        self.classes = numbers.settle()
+        images, missing, example, other_forms = 0, 0, "", 0
         for (number, path, label), found in self._looked_at():
             if found is None:
-                missing, example = missing + 1, example or path
-                continue
+                other, found = _find_other_form(places.parent_of(self.location), path)
+                if found is None:
+                    missing, example = missing + 1, example or path
+                    continue
+                path, other_forms = other, other_forms + 1
             where = f"{self.location}: line {number}"
             if found.size is None:
                 raise LvaeError(where, f"the server does not tell the size of {path}")
             self.seen.add(path, found.size, found.stamp)
-            chosen = UNLABELLED if label is None else numbers[label] if isinstance(label, str) else label
-            self._largest = max(self._largest, chosen)
+            chosen = numbers.number(label) if self.reads_labels else UNLABELLED
             names.count_unlabelled(self.counts, chosen)
             images += 1
             yield ImageRow(path, "", 0, found.size, "", chosen)
@@ -84,11 +87,13 @@ class ListSource(Notes):
             )
         if not images:
             raise names.no_images(self.location, self.counts)
+        if other_forms:
+            self.warn("names", f"{counted(other_forms, 'path')} found in another Unicode form (NFC, NFD)")
         names.warn_of_unlabelled(self, f"have no label in {places.name_of(self.location)}")
 
     def _looked_at(self) -> Iterator[tuple[Line, Status | None]]:
         base, met = places.parent_of(self.location), set[int]()  # hashes of paths: a list may name millions
-        lines = lines_of(self.location)
+        lines = lines_of(self.location, self.reads_labels)
         while batch := list(itertools.islice(lines, AT_A_TIME)):
             for number, path, _ in batch:
                 if hash(path) in met:
@@ -97,27 +102,6 @@ class ListSource(Notes):
             where = [where_of(base, path, f"{self.location}: line {number}") for number, path, _ in batch]
             remote = any(map(places.is_url, where))
             yield from zip(batch, concurrently(_status, where) if remote else map(_status, where), strict=True)
-
-    def _class_names(self) -> tuple[str, ...] | None:
-        """Checks all labels; the sorted names, where they are names."""
-        found: set[str] = set()
-        number_at = name_at = 0
-        for number, path, label in lines_of(self.location):
-            if isinstance(label, str):
-                name_at = name_at or number
-                found.add(label)
-            elif label is not None:
-                number_at = number_at or number
-                checked_label(label, f"{self.location}: line {number} ({path!r:.100})", None)
-            if number_at and name_at:
-                raise LvaeError(
-                    self.location,
-                    f"line {name_at}: a class name, but line {number_at} has a number",
-                    "Use one sort.",
-                )
-            if len(found) > MAX_LABEL:
-                raise LvaeError(self.location, f"more than {MAX_LABEL} class names")
-        return tuple(sorted(found)) or None
 
 
 class ListReader:
@@ -153,6 +137,15 @@ def where_of(base: str, path: str, where: str) -> str:
     return places.resolved(path) if places.is_url(path) else places.join(base, path)
 
 
+def _find_other_form(base: str, path: str) -> tuple[str, Status | None]:
+    """A listed path as the file system spells it, where it keeps letters and accents together or apart."""
+    if not path.isascii() and not places.is_url(places.join(base, path)):
+        for other in (composed(path), unicodedata.normalize("NFD", path)):
+            if other != path and (found := _status(places.join(base, other))) is not None:
+                return other, found
+    return path, None
+
+
 def _status(location: str) -> Status | None:
     try:
         found = places.status(location)
@@ -166,8 +159,8 @@ def _status(location: str) -> Status | None:
 # --- lines ---------------------------------------------------------------------------------------------------------
 
 
-def lines_of(location: str) -> Iterator[Line]:
-    """Raises LvaeError for a line that is not as above."""
+def lines_of(location: str, labels: bool = True) -> Iterator[Line]:
+    """Raises LvaeError for a line that is not as above; without `labels` whatever those are."""
     plain = places.plain_path(location)
     try:
         with places.open_file(location, in_place=False) as file:
@@ -183,7 +176,7 @@ def lines_of(location: str) -> Iterator[Line]:
                     raise LvaeError(
                         location, f"line {number}: {('no path' if not path else 'a path of odd characters')}"
                     )
-                yield number, path, None if label == "" else label
+                yield number, path, label_at(label, f"{location}: line {number}") if labels else None
     except UnicodeDecodeError as error:
         raise LvaeError(location, "not UTF-8 text") from error
     except OSError as error:
@@ -200,9 +193,12 @@ def _physical(file: IO[bytes], location: str) -> Iterator[str]:
         yield line.decode("utf-8-sig" if number == 1 else "utf-8")
 
 
-def _csv(file: IO[bytes], location: str) -> Iterator[Line]:
+Cells = tuple[int, str, Any]  # a line with its label as it stands there
+
+
+def _csv(file: IO[bytes], location: str) -> Iterator[Cells]:
     reader = csv.reader(_physical(file, location), strict=True)
-    path_at, label_at, columns = 0, 1, 0
+    path_at, label_column, columns = 0, 1, 0
     try:
         for cells in reader:
             if not cells:
@@ -213,34 +209,31 @@ def _csv(file: IO[bytes], location: str) -> Iterator[Line]:
                 path_heads = [column for column, head in enumerate(heads) if head in PATH_COLUMNS]
                 label_heads = [column for column, head in enumerate(heads) if head in LABEL_COLUMNS]
                 if path_heads and (label_heads or columns == 1 or (len(set(heads)) == columns > 1 and "" not in heads)):
-                    path_at, label_at = path_heads[0], label_heads[0] if label_heads else columns
+                    path_at, label_column = path_heads[0], label_heads[0] if label_heads else columns
                     continue
                 if columns > 2:
                     raise LvaeError(location, f"line 1: {columns} columns without names", "A line is path,label.")
             if len(cells) != columns:
                 raise LvaeError(location, f"line {reader.line_num}: {len(cells)} columns instead of {columns}")
-            label = cells[label_at].strip() if label_at < columns else None
-            yield reader.line_num, cells[path_at], int(label) if label and is_number(label) else label
+            yield reader.line_num, cells[path_at], text_label(cells[label_column]) if label_column < columns else None
     except csv.Error as error:
         raise LvaeError(location, f"line {reader.line_num}: {error}") from error
 
 
-def _json_lines(file: IO[bytes], location: str) -> Iterator[Line]:
+def _json_lines(file: IO[bytes], location: str) -> Iterator[Cells]:
     for number, line in enumerate(_physical(file, location), 1):
         if not line.strip():
             continue
         where = f"{location}: line {number}"
-        entry = parse_json(line, where)
+        entry = parse_json(line, where, nan=True)
         found = [entry[name] for name in PATH_COLUMNS if name in entry] if isinstance(entry, dict) else []
         if not found or not isinstance(found[0], str):
             raise LvaeError(where, 'a line is {"path": "a.jpg", "label": 3}')
         label = next((entry[name] for name in LABEL_COLUMNS if name in entry), None)
-        if label is not None and not isinstance(label, str):
-            checked_label(label, where, None)
         yield number, found[0], label
 
 
-def _text(file: IO[bytes], location: str) -> Iterator[Line]:
+def _text(file: IO[bytes], location: str) -> Iterator[Cells]:
     for number, line in enumerate(_physical(file, location), 1):
         text = line.rstrip("\r\n")
         path, tab, label = text.rpartition("\t")
@@ -249,4 +242,4 @@ def _text(file: IO[bytes], location: str) -> Iterator[Line]:
             if not (is_number(label) and names.is_image_name(path.rstrip())):
                 path, label = text, ""
         if text.strip():
-            yield number, path.strip() if label else path, int(label) if is_number(label) else label
+            yield number, path.strip() if label else path, text_label(label)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from lvae.encode.files import locations as places
+from lvae.encode.files import naming as names
 from lvae.encode.images import is_image
-from lvae.encode.sources import naming as names
 from lvae.encode.sources.base import Notes
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow

@@ -9,10 +9,10 @@ import tarfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from lvae.encode.files import locations as places
-from lvae.encode.sources import naming as names
+from lvae.encode.files import locations, naming
+from lvae.encode.files.naming import LeftOut
 from lvae.encode.sources.base import Notes
-from lvae.encode.sources.tar import Member, is_image_member, members, opened
+from lvae.encode.sources.reading.tar_members import Member, is_image_member, open_tar, read_members
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import ImageRow
@@ -27,43 +27,44 @@ class NestedTarSource(Notes):
 
     def __init__(self, location: str):
         super().__init__()
-        self.location = places.resolved(location)
+        self.location = locations.resolved(location)
         self.classes: tuple[str, ...] | None = None
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
-        images = 0
-        container = places.name_of(self.location)
-        with opened(self.location, container, self.seen) as file:
-            inner = self._inner(file)
-            self.classes = tuple(sorted(map(class_of, inner)))
+        images, left_out = 0, LeftOut(self.counts)
+        container = locations.name_of(self.location)
+        with open_tar(self.location, container, self.seen) as file:
+            inner = self._inner(file, left_out)
+            self.classes = tuple(sorted(map(class_of_tar, inner)))
             numbers = {name: number for number, name in enumerate(self.classes)}
             if len(numbers) < len(inner):
                 raise LvaeError(self.location, "two of its tars are called alike, so that classes would be")
             for tar in inner:
-                for member in self._images(tar, file):
+                for member in self._images(tar, file, left_out):
                     images += 1
-                    key = f"{class_of(tar)}/{member.key}"
-                    offset, name = tar.offset + member.offset, f"{tar.name}/{member.name}"
-                    yield ImageRow(key, container, offset, member.length, name, numbers[class_of(tar)])
+                    key = f"{class_of_tar(tar)}/{member.key}"
+                    offset, name = tar.offset + member.offset, naming.readable(f"{tar.name}/{member.name}")
+                    yield ImageRow(key, container, offset, member.length, name, numbers[class_of_tar(tar)])
         if not images:
-            raise names.no_images(self.location, self.counts)
+            raise naming.no_images(self.location, self.counts, left_out.hint)
         if beside := self.counts.get(BESIDE, 0):
             self.warn("left out", f"{counted(beside, 'image')} beside the class tars of {self.location}: left out")
+        left_out.warn(self)
 
-    def _inner(self, file: IO[bytes]) -> list[Member]:
+    def _inner(self, file: IO[bytes], left_out: LeftOut) -> list[Member]:
         inner = []
-        for member in members(self.location, file, self.counts):
+        for member in read_members(self.location, file, left_out):
             if is_tar_name(member.key):
                 inner.append(member)
-            elif is_image_member(member, file, self.counts):
+            elif is_image_member(member, file, left_out):
                 self.count(BESIDE)
         return inner
 
-    def _images(self, tar: Member, file: IO[bytes]) -> Iterator[Member]:
+    def _images(self, tar: Member, file: IO[bytes], left_out: LeftOut) -> Iterator[Member]:
         part = io.BufferedReader(Part(file, tar.offset, tar.length), tarfile.BLOCKSIZE)
-        for member in members(f"{self.location}: {tar.name}", part, self.counts):
-            if is_image_member(member, part, self.counts):
+        for member in read_members(f"{self.location}: {tar.name}", part, left_out):
+            if is_image_member(member, part, left_out):
                 yield member
 
 
@@ -71,15 +72,15 @@ def is_tar_name(key: str) -> bool:
     return key.lower().endswith(".tar")
 
 
-def class_of(tar: Member) -> str:
+def class_of_tar(tar: Member) -> str:
     return tar.key[: -len(".tar")].replace("/", "-")
 
 
 def is_nested(path: str) -> bool:
     """Whether the first file of a tar is itself a tar, by name. What is damaged is not, and refused when it is read."""
     try:
-        with opened(path, "", None) as file:
-            first = next(members(path, file, {}), None)
+        with open_tar(path, "", None) as file:
+            first = next(read_members(path, file, LeftOut({})), None)
     except LvaeError:
         return False
     return first is not None and is_tar_name(first.key)

@@ -1,9 +1,9 @@
 """Pictures in numpy arrays: .npy, or `arr_0` or `images` of an .npz, uint8 (N, H, W, 3), (N, H, W, 1) or (N, H, W).
 
-Labels are `arr_1` or `labels` of the .npz, N whole numbers; a .npy has none. Keys are the pictures' numbers. Pictures
-are handed out as PNM files, which lose nothing. Arrays in a .npy, or stored in an .npz (numpy.savez), are read in
-place. A compressed one (numpy.savez_compressed) can only be inflated from its start: every worker does so about once,
-holding 64 MiB of it at a time.
+Labels are `arr_1` or `labels` of the .npz: N whole numbers (of any type, NaN for none) or names; a .npy has none. Keys
+are the pictures' numbers. Pictures are handed out as PNM files, which lose nothing. Arrays in a .npy, or stored in an
+.npz (numpy.savez), are read in place. A compressed one (numpy.savez_compressed) can only be inflated from its start:
+every worker does so about once, holding 64 MiB of it at a time.
 """
 
 import ast
@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.encode.files import locations as places
+from lvae.encode.files import naming as names
 from lvae.encode.files.locations import Watched
 from lvae.encode.images import MAX_PIXELS, ImageRejected
-from lvae.encode.sources import naming as names
 from lvae.encode.sources.base import Notes
-from lvae.encode.sources.labels import MAX_LABEL, numbered_classes
-from lvae.encode.sources.random_access import Containers
-from lvae.encode.sources.sequential import Forwards
+from lvae.encode.sources.labels import ClassNumbers, label_at
+from lvae.encode.sources.reading.random_access import Containers
+from lvae.encode.sources.reading.sequential import Forwards
 from lvae.encode.sources.zip import DAMAGE, data_offset, open_archive
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
@@ -75,11 +75,7 @@ class NpzSource(Notes):
         super().__init__()
         self.location = places.resolved(location)
         self.kind = kind_of(self.location)
-        self._largest = UNLABELLED
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        return numbered_classes(self._largest)
+        self.classes: tuple[str, ...] | None = None
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
@@ -89,7 +85,8 @@ class NpzSource(Notes):
             self.seen.add(container, found.size, found.stamp)
             with places.Watched(places.open_file(self.location)) as file:
                 pictures = look(file, self.location)
-                labels = None if self.kind == "npy" else _labels(file, self.location, pictures.images)
+                has_labels = self.reads_labels and self.kind == "npz"
+                labels = _labels(file, self.location, pictures.images) if has_labels else None
         except OSError as error:
             raise LvaeError(self.location, f"cannot be read ({places.why(error)})") from error
         if not pictures.images:
@@ -99,10 +96,14 @@ class NpzSource(Notes):
                 "slow",
                 f"{container} is compressed: every worker inflates it from the start. numpy.savez is read in place",
             )
-        self._largest = UNLABELLED if labels is None else int(labels.max())
+        numbers = ClassNumbers()
+        found_labels = [] if labels is None else [label_at(one, self.location) for one in labels.tolist()]
+        for one in found_labels:
+            numbers.add(one, f"{self.location}: labels")
+        self.classes = numbers.settle()
         length = len(pictures.header) + pictures.bytes
         for index in range(pictures.images):
-            label = UNLABELLED if labels is None else int(labels[index])
+            label = numbers.number(found_labels[index]) if found_labels else UNLABELLED
             names.count_unlabelled(self.counts, label)
             yield ImageRow(f"{index:06}", container, -1, length, str(index), label)
         names.warn_of_unlabelled(self, f"have label -1 in {container}")
@@ -205,7 +206,7 @@ def _pictures(array: Array, member: str, file_bytes: int, offset: int, where: st
     return Pictures(member, count, height, width, shape[3] if len(shape) == 4 else 1, offset)
 
 
-def _labels(file: places.Watched, location: str, count: int) -> NDArray[np.int64] | None:
+def _labels(file: places.Watched, location: str, count: int) -> NDArray[np.generic] | None:
     """The labels beside the pictures of an .npz; None where there are none."""
     file.seek(0)
     try:
@@ -216,16 +217,15 @@ def _labels(file: places.Watched, location: str, count: int) -> NDArray[np.int64
             where = f"{location}: {info.filename}"
             with archive.open(info) as member:
                 array = read_header(member, where)
-                if INTEGER.fullmatch(array.dtype) is None or array.shape not in ((count,), (count, 1)):
+                if LABEL.fullmatch(array.dtype) is None or array.shape not in ((count,), (count, 1)):
                     shown = "x".join(map(str, array.shape))
-                    raise LvaeError(where, f"{array.dtype!r:.40} of shape {shown:.60}, not {count} whole numbers")
+                    raise LvaeError(
+                        where, f"{array.dtype!r:.40} of shape {shown:.60}, not {count} labels", "Give --labels FILE."
+                    )
                 dtype = np.dtype(array.dtype)
-                labels = np.frombuffer(_exactly(member, count * dtype.itemsize), dtype)
+                return np.frombuffer(_exactly(member, count * dtype.itemsize), dtype)
     except (*DAMAGE, RuntimeError, MemoryError) as error:
         raise LvaeError(location, f"not a whole .npz ({error})") from error
-    if count and not (int(labels.min()) >= UNLABELLED and int(labels.max()) <= MAX_LABEL):
-        raise LvaeError(where, f"labels from {labels.min()} to {labels.max()}", f"They are -1 to {MAX_LABEL}.")
-    return labels.astype(np.int64)
 
 
 def _exactly(file: IO[bytes], count: int) -> bytes:
@@ -245,7 +245,7 @@ MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 4096
 
 
-INTEGER = re.compile(r"[<>|=]?[iu][1248]")
+LABEL = re.compile(r"[<>|=]?([iu][1248]|f[248]|b1|[US][1-9]\d{0,2})")
 
 
 BROKEN = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)

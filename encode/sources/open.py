@@ -14,19 +14,21 @@ import tarfile
 import zipfile
 
 from lvae.encode.files import locations as places
+from lvae.encode.files import naming as names
 from lvae.encode.files.patterns import base_of, expand, is_pattern
-from lvae.encode.sources import naming as names
 from lvae.encode.sources.base import Reader, Source
-from lvae.encode.sources.folder import FolderReader, FolderSource, holds_images
+from lvae.encode.sources.folder import FolderReader, FolderSource
 from lvae.encode.sources.labels import Labels, apply_labels, read_labels
 from lvae.encode.sources.list import ENDINGS, ListReader, ListSource
 from lvae.encode.sources.lmdb import DATA, MAGIC, MAGIC_AT, LmdbSource
 from lvae.encode.sources.nested_tar import NestedTarSource, is_nested
 from lvae.encode.sources.npz import NpzReader, NpzSource
 from lvae.encode.sources.parquet import ParquetReader, ParquetSource
-from lvae.encode.sources.random_access import Containers
+from lvae.encode.sources.reading.random_access import Containers
+from lvae.encode.sources.reading.tar_members import refuse_compressed
+from lvae.encode.sources.reading.walk import holds_images
 from lvae.encode.sources.synthetic import PREFIX, SyntheticReader, SyntheticSource
-from lvae.encode.sources.tar import TarSource, refuse_compressed
+from lvae.encode.sources.tar import TarSource
 from lvae.encode.sources.zip import ZipReader, ZipSource
 from lvae.manifests.errors import LvaeError
 

@@ -2,13 +2,16 @@
 
 The pictures are a column of struct<bytes, path>, or of plain binary: the one called image (or img, jpg, png...), or the
 only one of such a type. A column label holds numbers, whose names stand in the schema's "huggingface" metadata if
-anywhere, or holds names. Keys are numbers of rows, after the file's name where there are several.
+anywhere, or holds names: integers, whole floats and decimals, booleans, text, dictionaries of them, lists of one. A
+column of anything else is left aside with a warning. Keys are numbers of rows, after the file's name where there are
+several.
 
 Pictures are not read to be listed, so the rows' length is -1. A picture whose bytes are null (its path only) is
 rejected when it is read. Row groups are read forwards: a huge one is gone through again by every worker.
 """
 
 import itertools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -17,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lvae.encode.files import locations as places
+from lvae.encode.files import naming as names
 from lvae.encode.files.patterns import base_of
 from lvae.encode.images import ImageRejected
-from lvae.encode.sources import naming as names
 from lvae.encode.sources.base import Notes
-from lvae.encode.sources.labels import MAX_LABEL, checked_label, numbered_classes, parse_json
-from lvae.encode.sources.sequential import Forwards
+from lvae.encode.sources.labels import ClassNumbers, NotALabelError, as_label, parse_json
+from lvae.encode.sources.reading.sequential import Forwards
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
@@ -31,7 +34,7 @@ LABEL_COLUMNS = ("label", "labels", "class", "target", "cls", "fine_label")
 LABELS_AT_A_TIME = 65_536
 LARGE_GROUP = 20_000  # rows
 WHOLE_BYTES = 256 << 20  # of a row group, up to which its pictures are read at once
-MAX_NAME = 1000  # characters of a class
+SPLIT = re.compile(r"(train|training|valid|validation|val|dev|test|eval)(?![a-z])", re.IGNORECASE)
 FAULTS = (pa.ArrowException, OSError, MemoryError, ValueError, LookupError)
 
 
@@ -54,65 +57,76 @@ class ParquetSource(Notes):
         super().__init__()
         self.location = places.resolved(location)
         self._files = files
-        self._classes: tuple[str, ...] | None = None
-        self._largest = UNLABELLED
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        return self._classes if self._classes is not None else numbered_classes(self._largest)
+        self.classes: tuple[str, ...] | None = None
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
-        self._classes, self._largest, images = self._names(), UNLABELLED, 0
-        numbers = {name: number for number, name in enumerate(self._classes or ())}
+        numbers, images = self._class_numbers() if self.reads_labels else None, 0
         for name in self._files:
             path = path_of(self.location, name)
-            with opened(path, self.seen, name) as file:
+            with open_parquet(path, self.seen, name) as file:
                 columns, row = columns_of(file, path), 0
+                label_column = columns.label if numbers is not None else None
                 for group in range(file.num_row_groups):
                     self._warn_of_size(name, file.metadata.row_group(group).num_rows)
-                    for number, label in enumerate(_labels(file, group, columns.label, path)):
+                    for number, label in enumerate(_labels(file, group, label_column, path)):
                         key = f"{row:06}" if len(self._files) == 1 else f"{name}/{row:06}"
-                        chosen = self._label(label, columns, numbers, f"{path}: row {row}")
+                        chosen = UNLABELLED if numbers is None else numbers.number(as_label(label))
                         names.count_unlabelled(self.counts, chosen)
                         yield ImageRow(key, name, -1, -1, f"{group}:{number}", chosen)
                         row += 1
                 images += row
         if not images:
             raise names.no_images(self.location, self.counts)
+        self._warn_of_splits()
         names.warn_of_unlabelled(self, "have no label, or -1")
 
-    def _names(self) -> tuple[str, ...] | None:
-        """The classes, which have to be the same in all files; gathered, where labels are names themselves."""
-        first: Columns | None = None
-        gathered: set[str] = set()
+    def _class_numbers(self) -> ClassNumbers | None:
+        """All labels, gathered, with names that have to be the same in all files; None where there are none to use."""
+        first, numbers = None, ClassNumbers()
         for name in self._files:
             path = path_of(self.location, name)
-            with opened(path) as file:
+            with open_parquet(path) as file:
                 columns = columns_of(file, path)
+                columns = columns._replace(classes=_class_names(file.schema_arrow, columns.label, path))
                 if first is not None and columns != first:
                     raise LvaeError(path, f"has other columns or class names than {self._files[0]}")
                 first = columns
-                if columns.label and _holds_names(file.schema_arrow.field(columns.label).type):
+                try:
                     for group in range(file.num_row_groups):
-                        gathered.update(label for label in _labels(file, group, columns.label, path) if label)
-                        if len(gathered) > MAX_LABEL or any(len(label) > MAX_NAME for label in gathered):
-                            raise LvaeError(path, f"{columns.label!r} has too many or too long values to be a class")
-        return tuple(sorted(gathered)) or (first.classes if first else None)
+                        where = f"{path}: row group {group}"
+                        for label in _labels(file, group, columns.label, path):
+                            numbers.add(as_label(label), where)
+                except NotALabelError as error:
+                    column = file.schema_arrow.field(columns.label)
+                    self.warn(
+                        "labels not used",
+                        f"{path}: the column {column.name!r} holds {column.type!s:.60}, which cannot be classes "
+                        f"({error!s:.80}): all images are unlabelled. --labels FILE gives labels",
+                    )
+                    self.classes = None
+                    return None
+        self.classes = numbers.settle()
+        if first is not None and first.classes is not None and not numbers.named:
+            if len(self.classes or ()) > len(first.classes):
+                label = f"the label {len(self.classes or ()) - 1}"
+                raise LvaeError(
+                    self.location, f"{label} is out of range: its schema names {len(first.classes)} classes"
+                )
+            self.classes = first.classes
+        return numbers
 
-    def _label(self, label: Any, columns: Columns, numbers: dict[str, int], where: str) -> int:
-        if label is None or label == UNLABELLED or label == "":
-            return UNLABELLED
-        if isinstance(label, str):
-            return numbers[label]
-        number = checked_label(label, where, None)
-        if self._classes is not None and number >= len(self._classes):
-            raise LvaeError(where, f"the label {number} is out of range: its schema names {len(self._classes)} classes")
-        self._largest = max(self._largest, number)
-        return number
+    def _warn_of_splits(self) -> None:
+        splits = sorted({found[1].lower() for name in self._files if (found := SPLIT.match(name.rpartition("/")[2]))})
+        if len(splits) > 1:
+            self.warn(
+                "splits",
+                f"the splits {', '.join(splits)} are taken together. Give a pattern for one of them, such as "
+                f"{places.join(base_of(self.location), splits[0] + '*.parquet')}",
+            )
 
     def _warn_of_size(self, name: str, rows: int) -> None:
-        if rows > LARGE_GROUP and not self.warnings:
+        if rows > LARGE_GROUP and not any(warning.kind == "slow" for warning in self.warnings):
             self.warn(
                 "slow",
                 f"{name} has {rows} rows in a row group, and a row group is read from its start: "
@@ -172,7 +186,7 @@ def path_of(location: str, container: str) -> str:
 
 
 @contextmanager
-def opened(path: str, seen: places.Seen | None = None, name: str = "") -> Iterator[pq.ParquetFile]:
+def open_parquet(path: str, seen: places.Seen | None = None, name: str = "") -> Iterator[pq.ParquetFile]:
     """A Parquet file to look at; everything that goes wrong with it meanwhile is an LvaeError."""
     try:
         if seen is not None:
@@ -180,7 +194,7 @@ def opened(path: str, seen: places.Seen | None = None, name: str = "") -> Iterat
             seen.add(name, found.size, found.stamp)
         with places.Watched(places.open_file(path)) as file:
             schema = pq.read_schema(pa.PythonFile(file, "r"))
-            text = [field.name for field in schema if _holds_names(field.type)]
+            text = [field.name for field in schema if _holds_text(field.type)]
             yield pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=False, read_dictionary=text)
     except FAULTS as error:
         reason = places.why(error) if isinstance(error, OSError) else " ".join(str(error).split())[:200]
@@ -200,10 +214,9 @@ def columns_of(file: pq.ParquetFile, path: str) -> Columns:
     image = (known or found)[0]
     if schema.names.count(image) > 1:
         raise LvaeError(path, f"has two columns {image!r}")
-    label = next((name for name in LABEL_COLUMNS if schema.names.count(name) == 1), None)
-    if label is not None and not (_holds_names(kind := schema.field(label).type) or pa.types.is_integer(kind)):
-        raise LvaeError(path, f"its column {label!r} holds {kind!s:.60}, neither whole numbers nor names")
-    return Columns(image, pa.types.is_struct(schema.field(image).type), label, _class_names(schema, label, path))
+    labels = [name for name in LABEL_COLUMNS if schema.names.count(name) == 1 and name != image]
+    label = next((name for name in labels if not _is_nested(schema.field(name).type)), next(iter(labels), None))
+    return Columns(image, pa.types.is_struct(schema.field(image).type), label, None)
 
 
 def _class_names(schema: pa.Schema, label: str | None, path: str) -> tuple[str, ...] | None:
@@ -212,8 +225,11 @@ def _class_names(schema: pa.Schema, label: str | None, path: str) -> tuple[str, 
     if text is None or label is None:
         return None
     found: Any = parse_json(text, f"{path}: its huggingface metadata")
-    for step in ("info", "features", label, "names"):
+    for step in ("info", "features", label):
         found = found.get(step) if isinstance(found, dict) else None
+    if isinstance(found, dict) and isinstance(found.get("feature"), dict):
+        found = found["feature"]  # of a list of one
+    found = found.get("names") if isinstance(found, dict) else None
     if found is None:
         return None
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found) or len(set(found)) < len(found):
@@ -240,9 +256,13 @@ def _labels(file: pq.ParquetFile, group: int, column: str | None, path: str) -> 
         raise LvaeError(path, f"damaged: row group {group} has {count} labels for {rows} rows")
 
 
-def _holds_names(kind: pa.DataType) -> bool:
+def _holds_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_nested(kind) or pa.types.is_temporal(kind))
 
 
 def _holds_pictures(kind: pa.DataType) -> bool:
@@ -252,4 +272,4 @@ def _holds_pictures(kind: pa.DataType) -> bool:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))

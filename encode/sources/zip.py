@@ -1,24 +1,25 @@
 """Pictures in a zip. Stored ones are read in place, deflated ones are inflated up to a limit.
 
 Order and classes are those of a folder of the same names (by path component, by Unicode code point); a `dataset.json`
-at the top (NVIDIA's layout) takes the classes' place. Names that stand twice are refused, since a key has to be unique.
+at the top (NVIDIA's layout) takes the classes' place. An image that stands twice is refused, since a key has to be
+unique. The directory at the end says what there is; a member's local header only says where its bytes begin.
 """
 
-import contextlib
-import os
 import stat
 import struct
 import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 
-from lvae.encode.files import locations as places
+from lvae.encode.files import locations, naming
+from lvae.encode.files.naming import LeftOut
 from lvae.encode.images import ImageRejected, is_image
-from lvae.encode.sources import naming as names
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.labels import NamedLabels, parse_dataset_json
-from lvae.encode.sources.random_access import Containers
+from lvae.encode.sources.reading.links import resolve_links, target_of_link
+from lvae.encode.sources.reading.random_access import Containers
 from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
@@ -28,6 +29,8 @@ LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE.TXT, 4.3.7
 LOCAL_MAGIC = b"PK\x03\x04"
 ENCRYPTED, UTF8 = 0x1, 0x800
 UNIX = 3
+UNICODE_PATH = 0x7075
+LONGEST_PATH = 4096  # of a link
 PIECE_BYTES = 1 << 20
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, KeyError, IndexError)
 
@@ -39,115 +42,174 @@ class ZipSource(Notes):
 
     def __init__(self, path: str):
         super().__init__()
-        self.location = self._path = places.resolved(path)
+        self.location = self._path = locations.resolved(path)
         self.classes: tuple[str, ...] | None = None
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
         try:
-            found = places.status(self._path)
-            self.seen.add(places.name_of(self._path), found.size, found.stamp)
-            with places.Watched(places.open_file(self._path)) as file, open_archive(file, self._path) as archive:
-                yield from self._rows(archive, places.size_of(file))
+            found = locations.status(self._path)
+            self.seen.add(locations.name_of(self._path), found.size, found.stamp)
+            with locations.Watched(locations.open_file(self._path)) as file, open_archive(file, self._path) as archive:
+                yield from self._rows(archive, locations.size_of(file))
         except OSError as error:
-            raise LvaeError(self._path, f"cannot be read ({places.why(error)})") from error
+            raise LvaeError(self._path, f"cannot be read ({locations.why(error)})") from error
         except (*DAMAGE, MemoryError, UnicodeDecodeError) as error:
             raise LvaeError(self._path, f"not a whole zip ({error})") from error
 
     def _rows(self, archive: zipfile.ZipFile, size: int) -> Iterator[ImageRow]:
-        members = self._members(archive)
-        labels = self._labels(archive, members)
-        found = [key for key, info in members.items() if self._is_image(archive, key, info)]
+        left_out = LeftOut(self.counts)
+        with closing(_Members(self._path, size)) as content:
+            members = self._members(archive, content, left_out)
+            labels = self._labels(content, members) if self.reads_labels else None
+            found = [key for key, info in members.items() if self._is_image(content, key, info, left_out)]
+        self._refuse_if_none_opens([members[key] for key in found])
         found.sort(key=lambda key: key.replace("/", "\0"))  # by path component
         if not found:
-            raise names.no_images(self._path, self.counts)
-        if isinstance(labels, names.ArchiveFolders):
+            raise naming.no_images(self._path, self.counts, left_out.hint)
+        if isinstance(labels, naming.ArchiveFolders):
             for key in found:
                 labels.add(key)
-            for remark in labels.remarks:
-                self.warn("folders", remark)
+            labels.warn(self)
         self.classes = labels.classes if labels else None
         offsets = self._offsets((members[key] for key in found), size)
         for key, offset in zip(found, offsets, strict=True):
             info = members[key]
             label = labels.label(key) if labels else UNLABELLED
-            names.count_unlabelled(self.counts, label)
-            yield ImageRow(key, places.name_of(self._path), offset, info.file_size, info.filename, label)
+            naming.count_unlabelled(self.counts, label)
+            yield ImageRow(key, locations.name_of(self._path), offset, info.file_size, member_name(info), label)
         if isinstance(labels, NamedLabels):
             labels.finish(found)
-        where = "lie in no folder" if isinstance(labels, names.ArchiveFolders) else f"are not in {names.DATASET_JSON}"
-        names.warn_of_unlabelled(self, where)
+        left_out.warn(self)
+        where = "lie in no folder" if isinstance(labels, naming.ArchiveFolders) else f"are not in {naming.DATASET_JSON}"
+        naming.warn_of_unlabelled(self, where)
 
     def _labels(
-        self, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]
-    ) -> NamedLabels | names.ArchiveFolders | None:
-        if names.DATASET_JSON not in members:
-            return names.ArchiveFolders()
-        where = f"{self._path}: {names.DATASET_JSON}"
+        self, content: "_Members", members: dict[str, zipfile.ZipInfo]
+    ) -> NamedLabels | naming.ArchiveFolders | None:
+        if naming.DATASET_JSON not in members:
+            return naming.ArchiveFolders()
+        where = f"{self._path}: {naming.DATASET_JSON}"
         try:
-            text = _inflated(archive, members[names.DATASET_JSON])
+            text = content.read(members[naming.DATASET_JSON])
         except ImageRejected as error:
             raise LvaeError(where, str(error.reason)) from error
         labels = parse_dataset_json(text, where)
         return None if labels is None else NamedLabels(labels, where)
 
-    def _members(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-        """The regular files that are not hidden, by key; the rest is counted."""
-        members: dict[str, zipfile.ZipInfo] = {}
+    def _members(self, archive: zipfile.ZipFile, content: "_Members", left_out: LeftOut) -> dict[str, zipfile.ZipInfo]:
+        """The regular files that are not hidden, and what links stand for, by key; the rest is counted."""
+        every: dict[str, zipfile.ZipInfo] = {}
+        links: dict[str, str] = {}
         for info in archive.infolist():
+            if info.header_offset < 0:
+                raise LvaeError(self._path, "not a whole zip (its directory points before its beginning)")
             name = name_of(info)
-            key = names.key_of_member(name)
+            key = naming.key_of_member(name)
             if name.endswith("/") or not key:
                 continue
-            if any(map(names.is_hidden, key.split("/"))):
-                self.count(names.HIDDEN)
-            elif stat.S_ISLNK(info.external_attr >> 16):
-                self.count(names.LINKS)
-            elif key in members:
+            if stat.S_ISLNK(info.external_attr >> 16) and info.create_system == UNIX:
+                links[key] = self._target(content, key, info)
+            elif key in every and (naming.is_image_name(key) is not False or key == naming.DATASET_JSON):
                 raise LvaeError(self._path, f"{key!r} stands twice", "Names must be unique.")
             else:
-                members[key] = info
-        return members
+                if key in every:
+                    left_out.add(key)
+                every[key] = info
+        for key in [key for key in (*every, *links) if any(map(naming.is_hidden, key.split("/")))]:
+            left_out.add(key, naming.HIDDEN)
+        if links:
+            shown = {key: target for key, target in links.items() if not any(map(naming.is_hidden, key.split("/")))}
+            for key, info in list(resolve_links(self._path, shown, list(every.items()), left_out)):
+                if key in every:
+                    raise LvaeError(self._path, f"{key!r} stands twice", "Names must be unique.")
+                every[key] = info
+        return {key: info for key, info in every.items() if not any(map(naming.is_hidden, key.split("/")))}
 
-    def _is_image(self, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInfo) -> bool:
-        by_name = names.is_image_name(key)
-        if by_name is not False:
-            if info.flag_bits & ENCRYPTED:
-                raise LvaeError(self._path, f"{key} is encrypted", "Unpack the zip with its password.")
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise LvaeError(
-                    self._path,
-                    f"{key} is neither stored nor deflated (method {info.compress_type})",
-                    "Unpack the zip.",
-                )
+    def _target(self, content: "_Members", key: str, info: zipfile.ZipInfo) -> str:
+        try:
+            text = content.read(info).decode() if info.file_size <= LONGEST_PATH else ""
+        except (ImageRejected, UnicodeDecodeError):
+            return ""
+        return target_of_link(key, text) if text else ""
+
+    def _is_image(self, content: "_Members", key: str, info: zipfile.ZipInfo, left_out: LeftOut) -> bool:
+        by_name = naming.is_image_name(key)
         if by_name is None:
-            with archive.open(info) as member:
-                by_name = is_image(member.read(names.MAGIC_BYTES))
-        if not by_name and key != names.DATASET_JSON:
-            self.count(names.NOT_IMAGES)
+            try:
+                by_name = is_image(content.read(info, naming.MAGIC_BYTES))
+            except ImageRejected:
+                by_name = False
+        if not by_name and key != naming.DATASET_JSON:
+            left_out.add(key)
         return by_name
 
+    def _refuse_if_none_opens(self, infos: list[zipfile.ZipInfo]) -> None:
+        """One odd member is rejected when it is read; a zip of nothing else is refused."""
+        if infos and all(map(_why_closed, infos)):
+            advice = "Unpack the zip with its password." if infos[0].flag_bits & ENCRYPTED else "Unpack the zip."
+            raise LvaeError(self._path, f"{name_of(infos[0])} is {_why_closed(infos[0])}", advice)
+
     def _offsets(self, members: Iterator[zipfile.ZipInfo], size: int) -> Iterator[int]:
-        """Where the stored ones' bytes begin; -1 for the others."""
+        """Where the stored ones' bytes begin; -1 for the others, and for damaged ones, which are rejected later."""
         containers = Containers("", self._path)
 
         def offset(info: zipfile.ZipInfo) -> int:
-            return data_offset(containers, info, size, self._path)
+            try:
+                return -1 if _why_closed(info) else data_offset(containers, info, size, self._path)
+            except DamagedMemberError:
+                return -1
 
-        yield from concurrently(offset, members) if places.is_url(self._path) else map(offset, members)
+        yield from concurrently(offset, members) if locations.is_url(self._path) else map(offset, members)
         containers.close()
 
 
+def member_name(info: zipfile.ZipInfo) -> str:
+    """A member's name as the directory spells it: the same for every version of Python."""
+    return info.orig_filename.partition("\0")[0]
+
+
 def name_of(info: zipfile.ZipInfo) -> str:
-    """A member's name: Info-ZIP on Unix writes UTF-8 without saying so, some writers on Windows use backslashes."""
-    name = info.filename
-    if not info.flag_bits & UTF8 and info.create_system == UNIX and not name.isascii():
-        with contextlib.suppress(UnicodeError):  # it is in the old code page, then
-            name = name.encode("cp437").decode()
+    """A member's name to people.
+
+    UTF-8 where the flag says so; else what the extra field 0x7075 says, if its checksum fits the stored name; else
+    UTF-8 where Info-ZIP on Unix wrote it without saying so; else the old code page 437. Some writers on Windows use
+    backslashes.
+    """
+    name = member_name(info)
+    if not info.flag_bits & UTF8 and not name.isascii():
+        stored = info.orig_filename.encode("cp437")
+        name = _unicode_path(info.extra, stored) or (_as_utf8(stored) if info.create_system == UNIX else "") or name
     return name if "/" in name else name.replace("\\", "/")
 
 
-def open_archive(file: places.Watched, path: str) -> zipfile.ZipFile:
+def _unicode_path(extra: bytes, stored: bytes) -> str:
+    """What Info-ZIP's field 0x7075 calls a member; "" where there is none that fits."""
+    while len(extra) >= 4:
+        tag, length = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + length], extra[4 + length :]
+        whole = tag == UNICODE_PATH and len(field) == length > 5 and field[0] == 1
+        if whole and int.from_bytes(field[1:5], "little") == zlib.crc32(stored):
+            return _as_utf8(field[5:])
+    return ""
+
+
+def _as_utf8(name: bytes) -> str:
+    try:
+        return name.decode().partition("\0")[0]
+    except UnicodeDecodeError:
+        return ""
+
+
+def _why_closed(info: zipfile.ZipInfo) -> str:
+    """Why a member cannot be opened, in words that follow "is"; "" where it can."""
+    if info.flag_bits & ENCRYPTED:
+        return "encrypted"
+    known = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    return "" if known else f"neither stored nor deflated (method {info.compress_type})"
+
+
+def open_archive(file: locations.Watched, path: str) -> zipfile.ZipFile:
     """Raises LvaeError for what is not a whole zip, and the storage's OSErrors, which zipfile hides."""
     try:
         return zipfile.ZipFile(file)
@@ -156,25 +218,76 @@ def open_archive(file: places.Watched, path: str) -> zipfile.ZipFile:
         raise LvaeError(path, f"not a whole zip ({error})") from error
 
 
+class DamagedMemberError(LvaeError):
+    """One member of a zip whose bytes cannot be found."""
+
+
 def data_offset(containers: Containers, info: zipfile.ZipInfo, size: int, path: str) -> int:
-    """Where a stored member's bytes begin, or -1; its local header has to agree with the directory."""
+    """Where a stored member's bytes begin; -1 for others."""
+    begin = begin_of(containers, info, size, path)
+    if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
+        raise DamagedMemberError(f"{path}: {info.filename!r}", "damaged, its directory gives it two lengths")
+    return begin if info.compress_type == zipfile.ZIP_STORED else -1
+
+
+def begin_of(containers: Containers, info: zipfile.ZipInfo, size: int, path: str) -> int:
+    """Where a member's bytes begin, by its local header."""
     where = f"{path}: {info.filename!r}"
-    name_bytes = len(info.orig_filename.encode("utf-8", "surrogatepass"))
-    length = min(LOCAL_HEADER.size + name_bytes, size - info.header_offset)
     header = b""
-    if info.header_offset >= 0 and length >= LOCAL_HEADER.size:
-        header = retry(lambda: containers.read_at(path, info.header_offset, length), where=path)
+    if 0 <= info.header_offset <= size - LOCAL_HEADER.size:
+        header = retry(lambda: containers.read_at(path, info.header_offset, LOCAL_HEADER.size), where=path)
     if header[:4] != LOCAL_MAGIC:
-        raise LvaeError(where, f"damaged, no header at byte {info.header_offset}")
-    _, _, flags, method, *_, name_length, extra_length = LOCAL_HEADER.unpack(header[: LOCAL_HEADER.size])
-    name = header[LOCAL_HEADER.size :][:name_length].decode("utf-8" if flags & UTF8 else "cp437", "replace")
-    offset: int = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
-    stored = method == zipfile.ZIP_STORED
-    if name != info.orig_filename or method != info.compress_type or (stored and info.compress_size != info.file_size):
-        raise LvaeError(where, f"damaged, its header at byte {info.header_offset} says something else")
-    if offset + info.compress_size > size:
-        raise LvaeError(where, "damaged, it goes on after the end of the file")
-    return offset if stored else -1
+        raise DamagedMemberError(where, f"damaged, no header at byte {info.header_offset}")
+    *_, name_length, extra_length = LOCAL_HEADER.unpack(header)
+    begin: int = info.header_offset + LOCAL_HEADER.size + name_length + extra_length
+    if begin + info.compress_size > size:
+        raise DamagedMemberError(where, "damaged, it goes on after the end of the file")
+    return begin
+
+
+class _Members:
+    """Bytes of a zip's members, inflated and checked by their CRC. Any number of threads may read."""
+
+    def __init__(self, path: str, size: int):
+        self._path, self._size = path, size
+        self._containers = Containers("", path)
+
+    def read(self, info: zipfile.ZipInfo, limit: int | None = None) -> bytes:
+        """All bytes, or the first few. What the directory promises is a limit, never a buffer to fill.
+
+        Raises ImageRejected where the member is at fault.
+        """
+        if info.file_size > naming.MAX_MEMBER_BYTES:
+            raise ImageRejected(f"a file of more than {naming.MAX_MEMBER_BYTES >> 20} MiB")
+        if why := _why_closed(info):
+            raise ImageRejected(f"{why} in its zip")
+        wanted = info.file_size if limit is None else min(limit, info.file_size)
+        try:
+            begin = begin_of(self._containers, info, self._size, self._path)
+            data = b"".join(self._inflate(info, begin, wanted))
+        except (zlib.error, DamagedMemberError) as error:
+            raise ImageRejected("damaged in its zip") from error
+        if limit is not None:
+            return data[:wanted]
+        if len(data) != info.file_size or zlib.crc32(data) != info.CRC:
+            raise ImageRejected("damaged in its zip")
+        return data
+
+    def _inflate(self, info: zipfile.ZipInfo, begin: int, wanted: int) -> Iterator[bytes]:
+        """At most one byte more than is wanted."""
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS) if info.compress_type == zipfile.ZIP_DEFLATED else None
+        left = wanted + 1
+        for offset in range(0, info.compress_size, PIECE_BYTES):
+            length = min(PIECE_BYTES, info.compress_size - offset)
+            piece = self._containers.read_at(self._path, begin + offset, length)
+            piece = piece[:left] if inflater is None else inflater.decompress(piece, left)
+            left -= len(piece)
+            yield piece
+            if not left:
+                return
+
+    def close(self) -> None:
+        self._containers.close()
 
 
 class ZipReader:
@@ -182,11 +295,9 @@ class ZipReader:
 
     def __init__(self, location: str):
         self.location = location
-        self._containers = Containers("", places.resolved(location))
+        self._containers = Containers("", locations.resolved(location))
         self._lock = threading.Lock()
-        self._archives: dict[
-            int, tuple[zipfile.ZipFile, places.Watched]
-        ] = {}  # by process: a fork would share the position
+        self._directory: tuple[dict[str, zipfile.ZipInfo], _Members] | None = None
 
     def __reduce__(self) -> tuple[type["ZipReader"], tuple[str]]:
         return type(self), (self.location,)
@@ -195,42 +306,24 @@ class ZipReader:
         """As Containers.read; raises ImageRejected where a member is damaged, but the zip is not."""
         if row.offset >= 0:
             return self._containers.read(row)
-        archive = self._archive()
-        try:
-            info = archive.getinfo(row.member)
-        except KeyError:
-            info = None
+        infos, members = self._read_directory()
+        info = infos.get(row.member)
         if info is None or info.file_size != row.length:
             raise LvaeError(row.container, f"{row.member!r} is not as it was when listed", "Scan the source again.")
-        return _inflated(archive, info)
+        return members.read(info)
 
     def close(self) -> None:
         self._containers.close()
         with self._lock:
-            for archive, file in self._archives.values():
-                archive.close()
-                file.close()
-            self._archives.clear()
+            if self._directory is not None:
+                self._directory[1].close()
+            self._directory = None
 
-    def _archive(self) -> zipfile.ZipFile:
+    def _read_directory(self) -> tuple[dict[str, zipfile.ZipInfo], _Members]:
         with self._lock:
-            if os.getpid() not in self._archives:
-                file = places.Watched(places.open_file(self.location))
-                self._archives[os.getpid()] = open_archive(file, self.location), file
-            return self._archives[os.getpid()][0]
-
-
-def _inflated(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """A member's bytes, checked by its CRC. What the directory promises is a limit, never a buffer to fill."""
-    if info.file_size > names.MAX_MEMBER_BYTES:
-        raise ImageRejected(f"a file of more than {names.MAX_MEMBER_BYTES >> 20} MiB")
-    data = bytearray()
-    try:
-        with archive.open(info) as member:
-            while piece := member.read(PIECE_BYTES):
-                data += piece
-    except (*DAMAGE, RuntimeError) as error:  # RuntimeError: encrypted
-        raise ImageRejected("damaged in its zip") from error
-    if len(data) != info.file_size:
-        raise ImageRejected("damaged in its zip")
-    return bytes(data)
+            if self._directory is None:
+                path = locations.resolved(self.location)
+                with locations.Watched(locations.open_file(path)) as file, open_archive(file, path) as archive:
+                    infos = {member_name(info): info for info in archive.infolist()}
+                    self._directory = infos, _Members(path, locations.size_of(file))
+            return self._directory

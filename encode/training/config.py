@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lvae.encode.catalogue.architectures import PixelsSpec, parse_spec, shown
+from lvae.encode.catalogue.architectures import PixelsSpec, parse_spec
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.records import require_real, require_whole
 
 SMALLEST_SIZE, LARGEST_SIZE = 16, 1024
 LARGEST_STEPS = 100_000_000
@@ -63,19 +64,19 @@ class FitConfig:
         if isinstance(spec, PixelsSpec):
             raise LvaeError("--autoencoder", "pixels have nothing to learn", "Choose a kl, vq or tiny autoencoder.")
         low, high = self.shorter_side
-        _within("--size", self.size, SMALLEST_SIZE, LARGEST_SIZE)
-        _within("--shorter-side, the lower end", low, self.size, 16 * LARGEST_SIZE)
-        _within("--shorter-side, the upper end", high, low, 16 * LARGEST_SIZE)
-        _within("--validation", self.validation, 0, 0.5)
-        _within("--steps", self.steps, 1, LARGEST_STEPS)
-        _within("--batch", self.batch, 1, 65_536)
-        _within("--decay", self.decay, 0, 1)
-        _within("--ema", self.ema, 0, 0.999999)
-        _within("--learning-rate", self.learning_rate, 1e-9, 1)
+        require_whole("--size", self.size, SMALLEST_SIZE, LARGEST_SIZE)
+        require_whole("--shorter-side, the lower end", low, self.size, 16 * LARGEST_SIZE)
+        require_whole("--shorter-side, the upper end", high, low, 16 * LARGEST_SIZE)
+        require_real("--validation", self.validation, least=0, most=0.5)
+        require_whole("--steps", self.steps, 1, LARGEST_STEPS)
+        require_whole("--batch", self.batch, 1, 65_536)
+        require_real("--decay", self.decay, least=0, most=1)
+        require_real("--ema", self.ema, least=0, most=0.999999)
+        require_real("--learning-rate", self.learning_rate, least=1e-9, most=1)
         for name in ("kl", "codebook", "contrast", "adversarial", "perceptual"):
-            _within(f"--{name}-weight", getattr(self, f"{name}_weight"), 0, 1e6)
-        _within("--latent-noise", self.latent_noise, 0, 10)
-        _within("--discriminator-layers", self.discriminator_layers, 1, 5)
+            require_real(f"--{name}-weight", getattr(self, f"{name}_weight"), least=0, most=1e6)
+        require_real("--latent-noise", self.latent_noise, least=0, most=10)
+        require_whole("--discriminator-layers", self.discriminator_layers, 1, 5)
         least = 3 * 2**self.discriminator_layers  # for one verdict a picture
         if self.adversarial_weight and self.size < least:
             raise LvaeError(
@@ -83,8 +84,3 @@ class FitConfig:
                 f"needs crops of at least {least} pixels, not {self.size}",
                 "Take fewer layers, or a larger --size.",
             )
-
-
-def _within(option: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise LvaeError(f"{option} {shown(value)}", f"must lie between {least} and {most}")

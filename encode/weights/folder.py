@@ -1,8 +1,10 @@
-"""Folders of weights: diffusers' layout with its config.json, TAESD's two files, a lone file."""
+"""Folders of weights: diffusers' layout with its config.json, the hub's cache, TAESD's two files, a lone file."""
 
 import json
 import math
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +14,111 @@ from lvae.manifests.tensors.open import SUFFIXES
 
 CLASSES = {"AutoencoderKL": "kl", "VQModel": "vq", "AutoencoderTiny": "tiny"}
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-FILES = (WEIGHTS, *(f"diffusion_pytorch_model{ending}" for ending in (".bin", ".fp16.safetensors", ".fp16.bin")))
 SCALE_FIELDS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
 MAX_CONFIG_BYTES = 1 << 20
+# A file of weights, also as browsers and wget name a download: model.ckpt?download=true, model.ckpt.1
+WEIGHTS_NAME = re.compile(rf"(?i).+({'|'.join(map(re.escape, SUFFIXES))})(\.tar)?(\?.*|\.\d+)?")
+SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>(\.\w+)+)")
+VARIANT = re.compile(r"diffusion_pytorch_model(?:\.(?P<variant>[\w-]+))?\.(?P<format>safetensors|bin)")
+VARIANTS = (None, "fp32", "bf16", "fp16")  # the best first; others, such as non_ema, come after these
+UNFINISHED = (".part", ".crdownload", ".incomplete", ".download", ".aria2", ".tmp")
 
 
-def find_files(folder: Path, kind: str | None) -> tuple[list[Path], dict[str, Any]]:
-    """One file, or TAESD's encoder and decoder, with the config.json beside it, checked ({} where there is none).
+@dataclass(frozen=True)
+class Found:
+    """Files of weights: one, the shards of one, or (`pair`) TAESD's encoder and decoder.
 
-    Looked for here and, as in a pipeline's folder, one down in vae/ and vqvae/.
+    config: what config.json beside them says, checked; {} where there is none. notes: which of several were taken.
     """
+
+    files: tuple[Path, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    pair: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def find_files(folder: Path, kind: str | None) -> Found:
+    """The weights of a folder, a pipeline's folder (in its vae/ or vqvae/), or a model in the hub's cache.
+
+    kind: what is wanted, if that is known; a config.json that says otherwise is refused.
+    """
+    folder = _snapshot(folder)
     for inner in (folder, folder / "vae", folder / "vqvae"):
         if (inner / "config.json").is_file():
-            config = _read_config(inner / "config.json", kind)
-            for name in FILES:
-                if (inner / name).is_file():
-                    return [inner / name], config
-            raise LvaeError(inner, f"has no {WEIGHTS} (or .bin)", "Fetch the folder again, or name the file.")
-    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
-    pairs = _pairs(files)
+            return _diffusers(inner, _read_config(inner / "config.json", kind))
+    files = _weights(folder)
+    pairs = _pairs([group[0] for group in files if len(group) == 1])
     if len(pairs) == 1:
-        return pairs[0], {}
+        return Found(tuple(pairs[0]), pair=True)
     if len(files) == 1:
-        return files, {}
+        return Found(files[0])
     if files:
         pair = ",".join(map(str, pairs[0])) if pairs else ""
-        advice = f"Name two of them, as in {pair}" if pairs else f"Name one of them, as in {files[0]}"
+        advice = f"Name two of them, as in {pair}" if pairs else f"Name one of them, as in {files[0][0]}"
         raise LvaeError(folder, f"has {len(files)} files of weights", f"{advice}.")
+    _refuse_unfinished(folder)
     raise LvaeError(
         folder,
         "has no config.json, nor do vae/ and vqvae/ in it",
         "Give a file of weights, or the folder it lies in.",
     )
+
+
+def _snapshot(folder: Path) -> Path:
+    """Of a model in the hub's cache (models--ORG--NAME) the revision that `main` is; any other folder itself."""
+    model = folder.parent if folder.name == "snapshots" else folder
+    if not (model / "snapshots").is_dir():
+        return folder
+    revisions = sorted(path for path in (model / "snapshots").iterdir() if path.is_dir())
+    main = model / "refs" / "main"
+    named = model / "snapshots" / main.read_bytes()[:64].decode("ascii", "replace").strip() if main.is_file() else None
+    if named in revisions:
+        return named
+    if len(revisions) != 1:
+        what = f"has {len(revisions)} revisions and no refs/main that names one"
+        advice = f"Give one of them, as in {revisions[-1]}." if revisions else "Fetch the model again."
+        raise LvaeError(folder, what, advice)
+    return revisions[0]
+
+
+def _diffusers(folder: Path, config: dict[str, Any]) -> Found:
+    """The best of the variants that are there, such as fp16."""
+    found: dict[tuple[int, str, int], tuple[tuple[Path, ...], str | None]] = {}
+    for group in _weights(folder):
+        shard = SHARD.fullmatch(group[0].name)
+        match = VARIANT.fullmatch(shard["stem"] + shard["ending"] if shard else group[0].name)
+        if match:
+            variant = match["variant"]
+            rank = VARIANTS.index(variant) if variant in VARIANTS else len(VARIANTS)
+            found[rank, variant or "", match["format"] == "bin"] = group, variant
+    if not found:
+        _refuse_unfinished(folder)
+        raise LvaeError(folder, f"has no {WEIGHTS} (or .bin)", "Fetch the folder again, or name the file.")
+    files, variant = found[min(found)]
+    notes = () if variant is None else (f"the variant {variant} is taken, since there is no other of full precision",)
+    return Found(files, config, notes=notes)
+
+
+def _weights(folder: Path) -> list[tuple[Path, ...]]:
+    """The files of weights in a folder, by name; shards of one set together, none of which may be missing."""
+    groups: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if WEIGHTS_NAME.fullmatch(path.name) and path.is_file():
+            shard = SHARD.fullmatch(path.name)
+            key = f"{shard['stem']}-of-{shard['count']}{shard['ending']}" if shard else path.name
+            groups.setdefault(key, []).append(path)
+    for group in groups.values():
+        shard = SHARD.fullmatch(group[0].name)
+        if shard and len(group) != int(shard["count"]):
+            problem = f"has {len(group)} of the {int(shard['count'])} files that {group[0].name} is one of"
+            raise LvaeError(folder, problem, "Fetch the folder again.")
+    return [tuple(group) for group in groups.values()]
+
+
+def _refuse_unfinished(folder: Path) -> None:
+    names = sorted(path.name for path in folder.iterdir() if path.name.endswith(UNFINISHED))
+    if names:
+        raise LvaeError(folder, f"holds only a download that is not finished ({names[0]})", "Fetch it again.")
 
 
 def scale_facts(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,15 +155,17 @@ def _architecture(spec: Spec) -> dict[str, Any]:
     groups = {math.gcd(32, width) for width in widths}
     if len(groups) != 1:
         raise LvaeError(
-            f"diffusers cannot describe channels {widths}", "32 does not divide all", "Use --layout compvis."
+            "", f"diffusers cannot describe channels {widths}, of which 32 does not divide all", "Use --layout compvis."
         )
-    attends = [level in spec.attention_levels for level in range(len(widths))]
+    attends = [
+        [level in levels for level in range(len(widths))] for levels in (spec.attention_levels, spec.decoder_levels)
+    ]
     config: dict[str, Any] = {
         "_class_name": "AutoencoderKL" if spec.kind == "kl" else "VQModel",
         "in_channels": 3,
         "out_channels": 3,
-        "down_block_types": [f"{'Attn' if attending else ''}DownEncoderBlock2D" for attending in attends],
-        "up_block_types": [f"{'Attn' if attending else ''}UpDecoderBlock2D" for attending in reversed(attends)],
+        "down_block_types": [f"{'Attn' if attending else ''}DownEncoderBlock2D" for attending in attends[0]],
+        "up_block_types": [f"{'Attn' if attending else ''}UpDecoderBlock2D" for attending in reversed(attends[1])],
         "block_out_channels": widths,
         "layers_per_block": spec.blocks,
         "latent_channels": spec.latent_channels,
@@ -138,10 +215,10 @@ def _read_config(path: Path, kind: str | None) -> dict[str, Any]:
     fixed = {"act_fn": "silu", "norm_type": "group", "use_quant_conv": True, "use_post_quant_conv": True}
     if found == "tiny":
         fixed = {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor": 2, "latent_magnitude": 3}
-    for field, value in fixed.items():
-        if config.get(field, value) != value:
+    for name, value in fixed.items():
+        if config.get(name, value) != value:
             raise LvaeError(
-                path, f"{field} is {shown(config[field])}, where only {value!r} is supported", "Use other weights."
+                path, f"{name} is {shown(config[name])}, where only {value!r} is supported", "Use other weights."
             )
     groups, widths = config.get("norm_num_groups", 32), config.get("block_out_channels", [])
     if found != "tiny" and isinstance(widths, list):

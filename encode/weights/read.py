@@ -3,14 +3,6 @@
 The formats are in manifests/tensors/open.py, folders in folder.py, the names of tensors in names.py.
 """
 
-from typing import TYPE_CHECKING
-
-from safetensors.torch import save
-from torch import Tensor
-
-if TYPE_CHECKING:
-    pass
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,34 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
+from torch import Tensor
 
 from lvae.encode.catalogue.architectures import KNOWN
 from lvae.encode.catalogue.recognize import recognize, summary
-from lvae.encode.weights.folder import find_files, scale_facts
-from lvae.encode.weights.names import (
-    canonical,
-    first_stage,
-    from_diffusers,
-    join_taesd,
-    layout_of,
-    sees_rgb,
-    to_diffusers,
-)
+from lvae.encode.weights.find import find_autoencoder, sees_rgb
+from lvae.encode.weights.folder import Found, find_files, scale_facts
+from lvae.encode.weights.names import from_diffusers, join_taesd, layout_of
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import printable
-from lvae.manifests.tensors.lazy_tensor import read_all
-from lvae.manifests.tensors.open import Stored, open_tensors
-
-__all__ = [
-    "Contents",
-    "canonical",
-    "demand",
-    "from_diffusers",
-    "join_taesd",
-    "read",
-    "read_tensors",
-    "to_diffusers",
-]
+from lvae.manifests.tensors.lazy_tensor import StoredTensor, Tree, read_all
+from lvae.manifests.tensors.open import open_tensors, open_tree
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -57,13 +33,15 @@ class Contents:
     tensors: the autoencoder's, under canonical names, in the file's precision; mapped where the format allows.
     layout: whose names they had: "compvis", "diffusers" or "taesd".
     scale: what the file or its config.json says of the scale of latents, such as `scale_factor` (see `convert`).
-    files: what was read, one file or TAESD's two.
+    files: what was read: one file, TAESD's two, or the shards of one.
+    notes: which of several copies was taken, and what of the file was left aside.
     """
 
     tensors: dict[str, Tensor]
     layout: str
     scale: dict[str, Any]
     files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read(location: str | Path, kind: str | None = None) -> Contents:
@@ -73,17 +51,17 @@ def read(location: str | Path, kind: str | None = None) -> Contents:
     """
     path = Path(location)
     try:
-        config: dict[str, Any] = {}
-        files = [path]
+        found = Found((path,))
         if path.is_dir():
-            files, config = find_files(path, kind)
+            found = find_files(path, kind)
         elif not path.exists():
-            files = [Path(part) for part in str(location).split(",")]
-            if len(files) != 2:
+            found = Found(tuple(Path(part) for part in str(location).split(",")), pair=True)
+            if len(found.files) != 2:
                 raise LvaeError(path, "no such file or folder", "Give one that exists.")
-        opened = [open_tensors(file) for file in files]
-        state = opened[0][0] if len(opened) == 1 else _join(files, [stored for stored, _ in opened])
-        return _contents(state, sum(size for _, size in opened), files, config)
+        opened = [open_tree(file) for file in found.files]
+        trees = [tree for tree, _ in opened]
+        tree = _join(found.files, trees) if found.pair else _merge(found.files, trees)
+        return _contents(tree, sum(size for _, size in opened), found)
     except OSError as error:
         raise LvaeError(path, f"cannot be read ({error.strerror or error})") from None
 
@@ -130,30 +108,44 @@ def _verdict(tensors: Mapping[str, Tensor], name: str) -> str:
     return f"these are weights of {found}, not {name}."
 
 
-def _contents(state: Stored, available: int, files: list[Path], config: Mapping[str, Any]) -> Contents:
-    source = ",".join(map(str, files))
-    if "0.weight" in state or "1.weight" in state:
+def canonical(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """The autoencoder's tensors under canonical names: prefix stripped, training's leftovers dropped, names mapped."""
+    return from_diffusers(find_autoencoder(state, source).tensors, source)
+
+
+def _contents(tree: Tree, available: int, found: Found) -> Contents:
+    source = ",".join(map(str, found.files))
+    if isinstance(tree.get("0.weight", tree.get("1.weight")), StoredTensor):
         raise LvaeError(source, "one half of a tiny autoencoder", "Give both as ENCODER,DECODER, or their folder.")
-    scale = scale_facts(config)
-    factor = state.get("scale_factor")  # a buffer that LDM writes
-    if factor is not None and math.prod(factor.shape) == 1:
-        value = factor.read()
+    stage = find_autoencoder(tree, source)
+    scale = scale_facts(found.config)
+    if stage.scale_factor is not None and math.prod(stage.scale_factor.shape) == 1:
+        value = stage.scale_factor.read()
         if value.dtype in FLOATS and value.isfinite().all():
             scale["scale_factor"] = float(value)
-    stage = first_stage(state, source)
-    tensors = from_diffusers(read_all(stage, available, source), source)
-    return Contents(tensors, layout_of(stage), scale, tuple(files))
+    tensors = from_diffusers(read_all(stage.tensors, available, source), source)
+    return Contents(tensors, layout_of(stage.tensors), scale, found.files, (*found.notes, *stage.notes))
 
 
-def _join(files: list[Path], states: list[Stored]) -> Stored:
+def _join(files: tuple[Path, ...], trees: list[Tree]) -> Tree:
     """TAESD's two files, in either order."""
-    encoders = [sees_rgb(state.get("0.weight")) for state in states]
+    encoders = [sees_rgb(tree.get("0.weight")) for tree in trees]
     if sorted(encoders) != [False, True]:
-        raise LvaeError(
-            f"{files[0]},{files[1]}", "not the encoder and the decoder of a tiny autoencoder", "Give those two."
-        )
-    encoder, decoder = sorted(states, key=lambda state: not sees_rgb(state.get("0.weight")))
+        where = ",".join(map(str, files))
+        raise LvaeError(where, "not the encoder and the decoder of a tiny autoencoder", "Give those two.")
+    encoder, decoder = trees if encoders[0] else reversed(trees)
     return join_taesd(encoder, decoder)
+
+
+def _merge(files: tuple[Path, ...], trees: list[Tree]) -> Tree:
+    """The shards of one set of weights."""
+    merged: dict[str, Any] = {}
+    for file, tree in zip(files, trees, strict=True):
+        doubled = sorted(merged.keys() & tree.keys())
+        if doubled:
+            raise LvaeError(file, f"{printable(doubled[0])} is in another shard, too", "Fetch the folder again.")
+        merged |= tree
+    return merged
 
 
 def save_state(state: dict[str, Tensor]) -> bytes:

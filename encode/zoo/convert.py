@@ -1,5 +1,6 @@
 """Any file of weights, once, to one without code and a description of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -46,12 +47,18 @@ class Conversion:
 
 
 def convert(
-    weights: str, out: Path, autoencoder: str | None = None, layout: Layout = "compvis", dtype: Dtype = "float32"
+    weights: str,
+    out: Path,
+    autoencoder: str | None = None,
+    layout: Layout = "compvis",
+    dtype: Dtype = "float32",
+    say: Callable[[str], None] = lambda note: None,
 ) -> Conversion:
     """Write the autoencoder found in a file or folder to `out`, and a description beside it.
 
     out: a .safetensors file with canonical names, or for "diffusers" a folder as diffusers reads it.
     autoencoder: a name or description that the weights must be of; None takes whatever they are.
+    say: is told which of several copies was taken, and what was left aside.
     dtype: of the numbers in the file. With float16 they are rounded, and the fingerprint is that of the rounded ones.
     What is there already is kept where it is the same, and refused otherwise; files appear whole or not at all.
     """
@@ -60,6 +67,8 @@ def convert(
     spec = None if autoencoder is None else parse_spec(autoencoder)
     contents = read(weights, None if spec is None else spec.kind)
     network = of_contents(contents, weights, spec)
+    for note in contents.notes:
+        say(f"{weights}: {note}")
     if dtype == "float16":
         _round_to_half(network, weights)
     outputs = _outputs(network, contents, out, layout, dtype)

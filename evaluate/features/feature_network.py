@@ -1,6 +1,5 @@
 """Networks that turn pictures into features: the FID Inception network, or one of a user's own as TorchScript."""
 
-import hashlib
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from lvae.evaluate.inception import InceptionFID, Mode
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.folder import file_sha256
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,6 @@ def open_network(path: Path, mode: Mode, device: str = "cpu") -> FeatureNetwork:
             raise LvaeError(path, f"not a whole TorchScript file ({str(error).splitlines()[0]:.120})") from None
         return FeatureNetwork("own", file_sha256(path), "own", program, device)
     return FeatureNetwork("inception", file_sha256(path), mode, InceptionFID.load(path).to(device), device)
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _members(path: Path) -> list[str]:

@@ -21,7 +21,7 @@ def choose(beam_options: tuple[str, ...], workers: int | None) -> "Engine":
 
 def workers_for(engine: "Engine", devices: Sequence[str]) -> int:
     """As many as were asked for, or one a core, or one a GPU."""
-    from lvae.pipeline.engines.choose import cores
+    from lvae.pipeline.engines.cores import cores
 
     return engine.workers or (cores() if tuple(devices) == ("cpu",) else len(devices))
 

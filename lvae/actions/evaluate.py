@@ -22,9 +22,9 @@ from lvae.evaluate.samples.draw import SampleOptions, guidance_in_words, prepare
 from lvae.evaluate.scores.image_scores import features_of
 from lvae.evaluate.scores.open import ScoreOptions, open_score
 from lvae.manifests import records
-from lvae.manifests.allocator import keep_freed_memory
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.machine import keep_freed_memory
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.devices.device import Precision
 from lvae.train.devices.open import open_device

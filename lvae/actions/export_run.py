@@ -17,7 +17,7 @@ from lvae.encode.weights.read import read_tensors, save_state
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import WRITTEN_BY
-from lvae.manifests.storage.folder import TEMPORARY, Folder
+from lvae.manifests.storage.folder import TEMPORARY, Folder, file_sha256
 from lvae.pipeline.progress.console import say
 from lvae.train.model import HierarchicalVAE
 from lvae.train.published import model_of, published_state
@@ -131,7 +131,7 @@ def read_exported(path: Path) -> Exported | None:
         return None  # somebody else's JSON, beside a published file by chance
     record = records.parse(ExportRecord, data, str(record_path))
     model_path = path / MODEL if path.is_dir() else path
-    if not model_path.is_file() or Folder(model_path.parent).sha256(model_path.name) != record.sha256:
+    if not model_path.is_file() or file_sha256(model_path) != record.sha256:
         raise LvaeError(model_path, f"is not the file that {record_path.name} describes", "Export it again.")
     file = open_published(model_path)
     state = dict(model_of(file.preferred, file, str(model_path), record.run.model).state_dict())

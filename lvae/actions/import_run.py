@@ -24,7 +24,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import WRITTEN_BY, Statistics
 from lvae.manifests.parts.plan import UNKNOWN, AutoencoderRecord, ImageSettings
 from lvae.manifests.statistics import Normalization
-from lvae.manifests.storage.folder import TEMPORARY, Folder
+from lvae.manifests.storage.folder import TEMPORARY, Folder, file_sha256
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.config import ModelConfig, TrainConfig
 from lvae.train.presets import NAMES, PRESETS, Preset, model_preset
@@ -113,7 +113,7 @@ def _published(path: Path, options: ImportOptions) -> Imported:
     known = ENCODING_PRESETS.get(name or "")
     crop = "adm" if known is None else known.crop
     dataset = DatasetRecord(
-        id=records.sha256_of({"imported": Folder(path.parent).sha256(path.name)}),
+        id=records.sha256_of({"imported": file_sha256(path)}),
         origin="images",
         count=0,
         shape=(model.config.channels, model.config.resolution, model.config.resolution),

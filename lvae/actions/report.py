@@ -11,7 +11,7 @@ from lvae.evaluate.analysis.neighbours import Queries, is_run
 from lvae.evaluate.analysis.sweep import SWEEP, Scoring, Sweep, numbers, samples_at, settings_of, sweep
 from lvae.evaluate.analysis.sweep_figures import draw_scores, picture_grid, sweep_pictures, table
 from lvae.evaluate.analysis.sweep_scoring import FeatureScoring, LatentScoring
-from lvae.evaluate.features.feature_network import file_sha256, open_network
+from lvae.evaluate.features.feature_network import open_network
 from lvae.evaluate.features.open import PictureChoice, open_path, open_pictures
 from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.inception import Mode
@@ -24,6 +24,7 @@ from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
+from lvae.manifests.storage.folder import file_sha256
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.devices.device import Precision
 from lvae.train.devices.open import open_device

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from lvae.manifests import records
-from lvae.manifests.allocator import keep_freed_memory
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.machine import keep_freed_memory
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.pipeline.progress.console import Bar, say

@@ -1,6 +1,5 @@
 """First stages: autoencoder list, fetch, fit, score, convert."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -122,14 +121,14 @@ def fit(source: str, out: Path, **options: Any) -> None:
 
 
 def _fit_config(options: dict[str, Any]) -> "FitConfig":
-    from dataclasses import asdict, fields
+    from dataclasses import fields
 
-    from lvae.encode.catalogue.architectures import parse_spec
+    from lvae.encode.catalogue.architectures import describe, parse_spec
     from lvae.encode.training.config import FitConfig
 
     given = {field.name: options[field.name] for field in fields(FitConfig) if field.name in options}
     size, sides = options["size"], options["shorter_side"]
-    given["architecture"] = json.loads(json.dumps(asdict(parse_spec(options["architecture"]))))
+    given["architecture"] = describe(parse_spec(options["architecture"]))
     given["only_classes"] = tuple(options["only_classes"].split(",")) if options["only_classes"] else None
     given["shorter_side"] = (size * 3 // 2, size * 3) if sides is None else _whole_range(sides)
     given["validation"] = shared.share(options["validation"], "--validation")
@@ -141,7 +140,7 @@ def _fit_config(options: dict[str, Any]) -> "FitConfig":
 def _sha256(files: str | None) -> str | None:
     """Of the files' own hashes, since what they hold decides the result."""
     from lvae.manifests.records import sha256_of
-    from lvae.manifests.storage.folder import Folder
+    from lvae.manifests.storage.folder import file_sha256
 
     if files is None:
         return None
@@ -149,7 +148,7 @@ def _sha256(files: str | None) -> str | None:
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise LvaeError(f"{missing[0]}", "no such file", "Name a file of weights.")
-    return sha256_of([Folder(path.parent).sha256(path.name) for path in paths])
+    return sha256_of([file_sha256(path) for path in paths])
 
 
 def _whole_range(text: str) -> tuple[int, int]:
@@ -227,8 +226,9 @@ def convert(
     from lvae.encode.catalogue.recognize import summary
     from lvae.encode.zoo.convert import convert as convert_weights
     from lvae.manifests.records import plain
+    from lvae.pipeline.progress.console import say
 
-    conversion = convert_weights(file, out, demanded, layout, dtype)
+    conversion = convert_weights(file, out, demanded, layout, dtype, say)
     if as_json:
         print_json(plain(conversion))
         return

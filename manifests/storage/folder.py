@@ -51,6 +51,11 @@ class FileRecord:
     sha256: Sha256
 
 
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class HashingFile(io.RawIOBase):
     """A file being written: counts and hashes what passes through."""
 

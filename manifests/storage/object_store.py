@@ -293,11 +293,14 @@ class _Unfinished(Unfinished):
 
 
 def _settings(url: str) -> dict[str, Any]:
-    """S3's library keeps ten connections, unless the user's configuration of fsspec or this says otherwise."""
+    """S3's library keeps ten connections and asks for minutes, unless the user's configuration of fsspec or this says
+    otherwise: all tries together must give up before a worker that waits for them does (pipeline/engines/supervise.py).
+    """
     if not url.startswith(("s3://", "s3a://")):
         return {}
     given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
-    return {"config_kwargs": {"max_pool_connections": PIECES_AT_ONCE} | given}
+    ours = {"max_pool_connections": PIECES_AT_ONCE, "connect_timeout": 10, "read_timeout": 20}
+    return {"config_kwargs": ours | {"retries": {"max_attempts": 1}} | given}
 
 
 def _first_line(error: BaseException) -> str:

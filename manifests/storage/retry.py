@@ -1,5 +1,6 @@
 """Repeating a call while the storage or the network fails."""
 
+import errno
 import logging
 import random
 import time
@@ -11,11 +12,15 @@ logger = logging.getLogger(__name__)
 
 DELAYS = (0.25, 1.0, 4.0)  # seconds before each further try, give or take a half
 ANSWERS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+ANSWERING = (  # numbers of errors without a class of their own
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP),
+    *(errno.EMFILE, errno.ENFILE, errno.EXDEV, errno.ENOTEMPTY, errno.ENOTSUP, errno.EBADF),
+)
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether the storage failed. A file that is not there, or may not be read, is an answer and no failure."""
-    return isinstance(error, OSError) and not isinstance(error, ANSWERS)
+    """Whether the storage failed. A file that is not there, or a disk that is full, is an answer and no failure."""
+    return isinstance(error, OSError) and not isinstance(error, ANSWERS) and error.errno not in ANSWERING
 
 
 def retry(

@@ -6,7 +6,7 @@ Only the reading itself needs torch, and imports it.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lvae.manifests.errors import LvaeError
 
@@ -36,6 +36,9 @@ class StoredTensor:
 
     shape: tuple[int, ...]
     read: Callable[[], "Tensor"]
+
+
+Tree = Mapping[str, Any]  # of StoredTensor, plain values and further trees
 
 
 def tensor_from(

@@ -1,20 +1,4 @@
-"""Callables that no file of weights may name."""
-
-from collections.abc import Iterable
-from dataclasses import dataclass
-
-from lvae.manifests.errors import LvaeError
-
-
-@dataclass(frozen=True)
-class Global:
-    """A name from a module. It is never looked up."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
+"""Callables that no file of weights may call: a pickle with one was made to do harm."""
 
 
 def _names(text: str) -> frozenset[str]:
@@ -59,28 +43,13 @@ HARMLESS_BUILTINS = _names(
 HARMLESS_LOGGING = frozenset(("getLogger", "Logger"))  # how a logger among the hyper-parameters is pickled
 
 
-def dangerous(name: Global) -> bool:
-    """Whether calling this could run code or reach beyond the file, if anything were called here."""
-    *modules, function = str(name).split(".")
+def is_dangerous(name: str) -> bool:
+    """Whether calling what bears this dotted name could run code or reach beyond the file, if it were called."""
+    *modules, function = name.split(".")
     if modules == ["builtins"]:
         return function not in HARMLESS_BUILTINS and not function.endswith(("Error", "Exception"))
     if modules == ["logging"] and function in HARMLESS_LOGGING:
         return False
     if not DANGEROUS_ANYWHERE.isdisjoint(modules) or not DANGEROUS_MODULES.isdisjoint(modules[:1]):
         return True
-    return str(name) in DANGEROUS_FUNCTIONS
-
-
-def refuse_dangerous(values: Iterable[object]) -> None:
-    for value in values:
-        if isinstance(value, Global) and dangerous(value):
-            raise LvaeError(
-                "",
-                (f"calls {_printable(value)}, which could run code, so the file was made to do harm or is broken"),
-                "Nothing of it was run; do not open it with other programs either.",
-            )
-
-
-def _printable(name: Global) -> str:
-    text = str(name)
-    return text if text.isprintable() and len(text) <= 100 else f"{ascii(text)[:100]}..."
+    return name in DANGEROUS_FUNCTIONS

@@ -1,11 +1,14 @@
 """What names in a pickle mean: a few make plain data or tensors, some are refused when called, the rest is inert."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TypeGuard
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
 
-from lvae.manifests.tensors.pickle_denylist import Global, _printable, refuse_dangerous
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import printable
+from lvae.manifests.tensors.pickle_denylist import is_dangerous
+from lvae.manifests.tensors.pickle_program import MalformedPickleError
 
 MAX_SIDES = 16  # of a tensor
 MAX_INT = 1 << 62
@@ -18,49 +21,97 @@ PYTHON_2_MODULES = {
 }
 
 
-class MalformedPickleError(Exception):
-    """What is wrong with a pickle, to be told with the file's name."""
+class Global(type):
+    """A name in a pickle, as a class of nothing: never looked up. Calling it gives what `call` makes of it."""
+
+    path: str  # dotted, as Python 3 has it: protocols 0 to 2 write Python 2's
+
+    def __new__(cls, module: str, name: str) -> "Global":
+        def new(made: "Global", *arguments: object) -> object:
+            return call(made, arguments)
+
+        made = super().__new__(cls, "Global", (), {"__slots__": (), "__new__": new})
+        type.__setattr__(made, "path", f"{PYTHON_2_MODULES.get(module, module)}.{name}")
+        return made
+
+    def __init__(cls, module: str, name: str):
+        super().__init__("Global", (), {})
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        raise AttributeError("a pickle cannot change what it names")
+
+    def __setstate__(cls, state: object) -> None:
+        pass
+
+    def __str__(cls) -> str:
+        return cls.path
 
 
-class TruncatedPickleError(MalformedPickleError):
-    """The pickle goes on where the file ends, after so many bytes."""
-
-
-def named(module: str, name: str) -> Global:
-    """The name that Python 3 has for it: protocols 0 to 2 write Python 2's."""
-    return Global(PYTHON_2_MODULES.get(module, module), name)
-
-
-@dataclass(frozen=True)
-class Inert:
-    """An object that nothing is known of but what it calls itself."""
-
-    name: str
-
-
-@dataclass(eq=False)
 class Table:
-    """A dictionary as the pairs put into it: keys may be anything, so nothing is hashed. Later pairs win."""
+    """A dictionary, or an object of a class that is not known here: its name, and the pairs put into it, in order.
 
-    items: list[tuple[object, object]] = field(default_factory=list)
-    initial: object = None  # pairs given to the constructor, as Python 2 wrote ordered dictionaries
+    Keys may be anything, so nothing is hashed; later pairs win.
+    name: "dict" for dictionaries. initial: pairs given to the constructor, as Python 2 wrote ordered dictionaries.
+    state: what an object would restore itself from.
+    """
 
-    def named(self) -> Iterator[tuple[str, object]]:
-        """The pairs whose key is text, in order."""
-        for key, value in self.pairs():
-            if isinstance(key, str):
-                yield key, value
+    __slots__ = ("initial", "items", "name", "state")
+
+    def __init__(self, name: str = "dict", initial: object = None):
+        self.name, self.initial = name, initial
+        self.state: object = None
+        self.items: list[tuple[object, object]] = []
+
+    @property
+    def is_dictionary(self) -> bool:
+        """Of a known class, or of any with pairs in it: Lightning's AttributeDict, omegaconf's, EasyDict."""
+        return self.name == "dict" or bool(self.items)
+
+    @property
+    def length(self) -> int:
+        return len(self.items) + len(self._given)
+
+    @property
+    def _given(self) -> Sequence[object]:
+        given = self.initial.items if isinstance(self.initial, Table) else self.initial
+        return given if isinstance(given, list | tuple) else ()
 
     def pairs(self) -> Iterator[tuple[object, object]]:
-        """All of them, in order."""
-        for pair in self.initial if isinstance(self.initial, list | tuple) else ():
+        for pair in self._given:
             if isinstance(pair, list | tuple) and len(pair) == 2:
                 yield pair[0], pair[1]
         yield from self.items
 
+    def named(self) -> dict[str, object]:
+        """The pairs whose key is text."""
+        return {key: value for key, value in self.pairs() if isinstance(key, str)}
+
+    # What an unpickler does to objects
+
+    def __setitem__(self, key: object, value: object) -> None:
+        self.items.append((key, value))
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def __call__(self, *arguments: object) -> "Table":
+        return Table("result")
+
+    def append(self, item: object) -> None:
+        """Subclasses of lists, queues and sets: not kept."""
+
+    extend = add = append
+
+
+class Stateless:
+    """What a pickle cannot change once it is made."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
 
 @dataclass(frozen=True)
-class PickledStorage:
+class PickledStorage(Stateless):
     """Numbers that stand elsewhere in the file. `elements` counts bytes where dtype is "untyped"."""
 
     key: str
@@ -70,7 +121,7 @@ class PickledStorage:
 
 
 @dataclass(frozen=True)
-class PickledTensor:
+class PickledTensor(Stateless):
     """A tensor within a storage of `elements` numbers; offset and stride in numbers, checked to lie within."""
 
     storage: PickledStorage
@@ -88,6 +139,9 @@ class PickledDtype:
     name: str
     big_endian: bool = False
 
+    def __setstate__(self, state: object) -> None:
+        self.big_endian = isinstance(state, tuple) and len(state) > 1 and state[1] == ">"
+
 
 @dataclass(eq=False)
 class PickledArray:
@@ -101,6 +155,14 @@ class PickledArray:
     numbers: memoryview | None = None
     columns_first: bool = False
     axes: tuple[int, ...] | None = None
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) not in (4, 5):
+            raise MalformedPickleError("an array without shape, type or numbers")
+        shape, dtype, columns_first, numbers = state[-4:]  # a version stands before them
+        made = _array(shape, dtype, columns_first is True, numbers)
+        self.dtype, self.shape = made.dtype, made.shape
+        self.numbers, self.columns_first = made.numbers, made.columns_first
 
 
 NUMPY_DTYPES = {
@@ -134,15 +196,12 @@ ITEM_BYTES |= {"int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool"
 ITEM_BYTES |= {"complex64": 8, "complex128": 16}
 
 
-def call(callee: object, arguments: object) -> object:
+def call(callee: Global, items: tuple[Any, ...]) -> object:
     """What a call would give: plain data and tensors for the few names that make them, otherwise something inert."""
-    items = arguments if isinstance(arguments, tuple) else (arguments,)
-    if callee == Global("builtins", "getattr"):
+    if callee.path == "builtins.getattr":
         refuse_dangerous(items)  # how Python 3.11 pickles a member of an enum
-        return Inert("getattr")
+        return Table("getattr")
     refuse_dangerous((callee, *items[:8]))
-    if not isinstance(callee, Global):
-        return Inert("result")
     modules, _, function = str(callee).rpartition(".")
     if modules.startswith("jax") and function in JAX_ARRAYS:
         return _jax_array(items)
@@ -174,7 +233,7 @@ def call(callee: object, arguments: object) -> object:
             return Table(initial=items[0] if items else None)
         case "collections.defaultdict":
             return Table(initial=items[1] if len(items) > 1 else None)
-    return Inert(_printable(callee))
+    return Table(printable(callee.path))
 
 
 JAX_ARRAYS = frozenset(
@@ -182,17 +241,15 @@ JAX_ARRAYS = frozenset(
 )
 
 
-def build(target: object, state: object) -> None:
-    """The state of an array or a dtype; that of anything else is not kept."""
-    if isinstance(target, PickledDtype):
-        target.big_endian = isinstance(state, tuple) and len(state) > 1 and state[1] == ">"
-    elif isinstance(target, PickledArray):
-        if not isinstance(state, tuple) or len(state) not in (4, 5):
-            raise MalformedPickleError("an array without shape, type or numbers")
-        shape, dtype, columns_first, numbers = state[-4:]  # a version stands before them
-        made = _array(shape, dtype, columns_first is True, numbers)
-        target.dtype, target.shape = made.dtype, made.shape
-        target.numbers, target.columns_first = made.numbers, made.columns_first
+def refuse_dangerous(values: Iterable[object]) -> None:
+    """LvaeError where one of these, or of the keywords among them, is a name that could run code when called."""
+    for value in values:
+        keywords = [inner for _, inner in value.items[:8]] if isinstance(value, Table) else []
+        for name in (value, *keywords):
+            if isinstance(name, Global) and is_dangerous(name.path):
+                called = f"calls {printable(name.path)}, which could run code"
+                advice = "Nothing of it was run; do not open it with other programs either."
+                raise LvaeError("", f"{called}, so the file was made to do harm or is broken", advice)
 
 
 def _array(shape: object, dtype: object, columns_first: bool, numbers: object) -> PickledArray:
@@ -201,8 +258,11 @@ def _array(shape: object, dtype: object, columns_first: bool, numbers: object) -
     sides = tuple(filter(_is_length, shape)) if isinstance(shape, tuple) else ()
     if not isinstance(shape, tuple) or len(shape) > MAX_SIDES or len(sides) != len(shape):
         raise MalformedPickleError("an array with a shape that is none")
-    if not isinstance(dtype, PickledDtype) or not isinstance(numbers, memoryview):
+    if isinstance(numbers, str):  # as Python 2 wrote them
+        numbers = _latin(numbers)
+    if not isinstance(dtype, PickledDtype) or not isinstance(numbers, bytes | bytearray | memoryview):
         raise MalformedPickleError("an array without type or numbers, such as one of objects")
+    numbers = numbers if isinstance(numbers, memoryview) else memoryview(bytearray(numbers))
     return PickledArray(dtype, sides, numbers, columns_first)
 
 
@@ -220,7 +280,7 @@ def _exchanged(made: PickledArray, axes: object) -> PickledArray:
 def _dtype(kind: object) -> PickledDtype:
     """Of numpy's short name, or of the class of a type that numpy was taught."""
     if isinstance(kind, Global):
-        return PickledDtype("bfloat16" if kind.name == "bfloat16" else "?")
+        return PickledDtype("bfloat16" if kind.path.endswith(".bfloat16") else "?")
     text = kind.lstrip("<=|>") if isinstance(kind, str) else "?"
     return PickledDtype(NUMPY_DTYPES.get(text, "?"), isinstance(kind, str) and kind.startswith(">"))
 
@@ -231,7 +291,7 @@ def _jax_array(items: tuple[object, ...]) -> object:
         raise MalformedPickleError("an array of JAX without numpy's array in it")
     made = call(items[0], items[1])
     if isinstance(made, PickledArray):
-        build(made, items[2])
+        made.__setstate__(items[2])
     return made
 
 
@@ -251,8 +311,9 @@ def persistent(description: object) -> object:
     kind, key, elements = description[1], description[2], description[4]
     if not isinstance(kind, Global) or not isinstance(key, str) or not _is_length(elements):
         raise MalformedPickleError("a storage without type, key or length")
-    known = kind.module in ("torch", "torch.cuda", "torch.storage")
-    storage = PickledStorage(key, DTYPES.get(kind.name, "?") if known else "?", elements)
+    module, _, name = kind.path.rpartition(".")
+    known = module in ("torch", "torch.cuda", "torch.storage")
+    storage = PickledStorage(key, DTYPES.get(name, "?") if known else "?", elements)
     view = description[5] if len(description) == 6 else None
     if view is None:
         return storage
@@ -280,7 +341,8 @@ def _tensor(items: tuple[object, ...], typed: bool = False) -> PickledTensor:
         wanted = items[6]
         if storage.dtype != "untyped" or not isinstance(wanted, Global):
             raise MalformedPickleError("a tensor with two types")
-        dtype = wanted.name if wanted.module == "torch" and wanted.name in ITEM_BYTES else "?"
+        name = wanted.path.removeprefix("torch.")
+        dtype = name if name in ITEM_BYTES else "?"
         elements //= ITEM_BYTES.get(dtype, 1)
     first = offset + storage.offset
     reach = sum((side - 1) * step for side, step in zip(sides, steps, strict=True))

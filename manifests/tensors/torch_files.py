@@ -5,36 +5,29 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.tensors.lazy_tensor import DTYPES, StoredTensor, stored_array, tensor_from
-from lvae.manifests.tensors.pickle_objects import (
-    ITEM_BYTES,
-    Inert,
-    MalformedPickleError,
-    PickledArray,
-    PickledStorage,
-    PickledTensor,
-    Table,
-    TruncatedPickleError,
-)
-from lvae.manifests.tensors.pickle_reader import MAX_BYTES, Reader
+from lvae.manifests.tensors.lazy_tensor import DTYPES, StoredTensor, Tree, stored_array, tensor_from
+from lvae.manifests.tensors.pickle_objects import ITEM_BYTES, PickledArray, PickledStorage, PickledTensor, Table
+from lvae.manifests.tensors.pickle_program import MAX_BYTES, MAX_STEPS, MalformedPickleError, TruncatedPickleError
+from lvae.manifests.tensors.pickle_reader import MAGIC, Reader
 from lvae.manifests.tensors.zip_archive import Archive
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the legacy format
 PROTOCOL = 1001  # the second one
-MAX_DEPTH = 32  # of dictionaries in a pickle of arrays
-MAX_BRANCHES = 1 << 16
-BIG_ENDIAN = "written by a big-endian machine. Save it again on a little-endian one."
+MAX_DEPTH = 64  # of dictionaries and modules in one another
+MAX_BRANCHES = 1 << 17  # dictionaries, lists and tensors
+PLAIN = str | int | float | bool | None
+MODULE = ("_parameters", "_buffers", "_modules")  # the state of torch's nn.Module
+BIG_ENDIAN = "written by a big-endian machine", "Save it again on a little-endian one."
 
 _Find = Callable[[PickledStorage, int], memoryview]  # the bytes of a storage, and how many there must be
 
 
-def read_zip(archive: Archive, prefix: str, source: str) -> dict[str, StoredTensor]:
+def read_zip(archive: Archive, prefix: str, source: str) -> Tree:
     """`prefix` is the folder in the archive that torch wrote, such as "archive/"."""
     if archive.get(f"{prefix}byteorder", 64) not in (None, b"little"):
-        raise LvaeError(source, str(BIG_ENDIAN))
+        raise LvaeError(source, *BIG_ENDIAN)
     reader = Reader(memoryview(archive.get(f"{prefix}data.pkl", MAX_BYTES) or b""))
 
     def find(storage: PickledStorage, needed: int) -> memoryview:
@@ -43,20 +36,20 @@ def read_zip(archive: Archive, prefix: str, source: str) -> dict[str, StoredTens
             raise LvaeError(source, "damaged, the numbers of a tensor are missing", "Fetch it again.")
         return numbers[:needed]
 
-    return _stored(_unpickle(reader, source), find, source)
+    return _Branches(source, find).root(_unpickle(reader, source))
 
 
-def read_legacy(data: memoryview, source: str) -> dict[str, StoredTensor]:
+def read_legacy(data: memoryview, source: str) -> Tree:
     """Five pickles (magic number, protocol, system, object, keys of storages), then for every storage its length (8
     bytes) and numbers."""
     reader = Reader(data)
     if _unpickle(reader, source) != MAGIC or _unpickle(reader, source) != PROTOCOL:
         raise LvaeError(source, "a pickle that torch.save did not write", "Give a file that it wrote.")
     system, root, keys = (_unpickle(reader, source) for _ in range(3))
-    if isinstance(system, Table) and dict(system.named()).get("little_endian") is False:
-        raise LvaeError(source, str(BIG_ENDIAN))
+    if isinstance(system, Table) and system.named().get("little_endian") is False:
+        raise LvaeError(source, *BIG_ENDIAN)
     order = [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
-    places = _places(data, reader.stream.position, order, reader.storages)
+    places = _places(data, reader.position, order, reader.storages)
 
     def find(storage: PickledStorage, needed: int) -> memoryview:
         start, elements = places.get(storage.key, (len(data), storage.elements))
@@ -66,48 +59,71 @@ def read_legacy(data: memoryview, source: str) -> dict[str, StoredTensor]:
             raise LvaeError(source, f"an incomplete download ({len(data)} bytes)", "Fetch it again.")
         return data[start : start + needed]
 
-    return _stored(root, find, source)
+    return _Branches(source, find).root(root)
 
 
-def read_pickled_arrays(data: memoryview, source: str) -> Mapping[str, Any] | None:
-    """The dictionaries of a pickle that is no file of torch's (None where it is one): nested, arrays unread.
-
-    Other objects in it are left out; lists and tuples become dictionaries with keys "0", "1", ...
-    """
+def read_pickled_arrays(data: memoryview, source: str) -> Tree | None:
+    """A pickle of arrays by name that is no file of torch's (None where it is one). As `read_zip`."""
     root = _unpickle(Reader(data, most=len(data)), source)
-    if root == MAGIC:
-        return None
-    tree = _Branches(source).of(root, 0)
-    if not isinstance(tree, dict):
-        name = root.name if isinstance(root, Inert) else type(root).__name__
-        raise LvaeError(source, f"a pickled {name} instead of arrays by name", "Give a dictionary of them.")
-    return tree
+    return None if root == MAGIC else _Branches(source, None).root(root)
 
 
 class _Branches:
-    """Tables as dictionaries. Tables may hold one another or be shared, so depth and number are bounded."""
+    """Tables as dictionaries, tensors and arrays unread; in lists the names are "0", "1", ...
 
-    def __init__(self, source: str):
-        self._source, self._left = source, MAX_BRANCHES
+    Modules that were saved whole become their tensors by name; other objects are left out. Tables may hold one another
+    or be shared, so depth and number are bounded.
+    """
+
+    def __init__(self, source: str, find: _Find | None):
+        self._source, self._find = source, find
+        self._left, self._pairs = MAX_BRANCHES, MAX_STEPS
+
+    def root(self, value: object) -> Tree:
+        tree = self.of(value, 0)
+        if not isinstance(tree, dict) or (isinstance(value, list | tuple) and not _has_tables(tree)):
+            name = value.name if isinstance(value, Table) else type(value).__name__
+            what = "a lone tensor" if isinstance(value, PickledTensor) else f"a pickled {name}"
+            raise LvaeError(self._source, f"{what} instead of tensors by name", "Save its state_dict() and give that.")
+        return tree
 
     def of(self, value: object, depth: int) -> Any:
+        if isinstance(value, PLAIN):
+            return value
         self._left -= 1
-        if self._left < 0 or depth > MAX_DEPTH:
+        self._pairs -= value.length if isinstance(value, Table) else 0
+        if min(self._left, self._pairs) < 0 or depth > MAX_DEPTH:
             raise LvaeError(self._source, "more objects, or deeper ones, than weights have", "Not loaded.")
-        if isinstance(value, Table):
-            return {str(key): self.of(item, depth + 1) for key, item in value.pairs() if isinstance(key, str | int)}
+        if isinstance(value, Table) and value.is_dictionary:
+            return {str(key): self.of(item, depth + 1) for key, item in value.pairs() if _is_key(key)}
+        if isinstance(value, Table) and isinstance(value.state, Table):
+            return self._module(value.state.named(), depth)
         if isinstance(value, list | tuple):
-            return {str(number): self.of(item, depth + 1) for number, item in enumerate(value)}
-        if isinstance(value, PickledArray):
-            return self._array(value)
-        return value if isinstance(value, str | int | float | bool) else None
+            items = ((number, item) for number, item in enumerate(value) if not isinstance(item, PLAIN))
+            return {str(number): self.of(item, depth + 1) for number, item in items}
+        if isinstance(value, PickledTensor) and self._find is not None:
+            return _as_stored(value, self._find, self._source)
+        return self._array(value) if isinstance(value, PickledArray) else None
+
+    def _module(self, state: Mapping[str, object], depth: int) -> dict[str, Any] | None:
+        parts = [self.of(state.get(name), depth + 1) for name in MODULE]
+        tensors = {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
+        return {name: value for name, value in tensors.items() if value is not None} or None
 
     def _array(self, value: PickledArray) -> StoredTensor | None:
         if value.dtype is None or value.numbers is None:
             return None
         if value.dtype.big_endian:
-            raise LvaeError(self._source, str(BIG_ENDIAN))
+            raise LvaeError(self._source, *BIG_ENDIAN)
         return stored_array(value.numbers, value.dtype.name, value.shape, self._source, value.columns_first, value.axes)
+
+
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) or (type(key) is int and abs(key) < 1 << 62)
+
+
+def _has_tables(tree: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, dict) for value in tree.values())
 
 
 def _places(
@@ -133,20 +149,7 @@ def _unpickle(reader: Reader, source: str) -> object:
     except MalformedPickleError as error:
         raise LvaeError(source, f"damaged, or no weights: {error}", "Fetch it again.") from None
     except LvaeError as error:
-        raise LvaeError(source, str(error)) from None
-
-
-def _stored(root: object, find: _Find, source: str) -> dict[str, StoredTensor]:
-    """The tensors under `state_dict`, or at the top."""
-    if not isinstance(root, Table):
-        name = root.name if isinstance(root, Inert) else type(root).__name__
-        what = "a lone tensor" if isinstance(root, PickledTensor) else f"a pickled {name}"
-        raise LvaeError(source, f"{what} instead of tensors by name", "Save its state_dict() and give that.")
-    values = dict(root.named())
-    inner = values.get("state_dict")
-    if isinstance(inner, Table):
-        values = dict(inner.named())
-    return {name: _as_stored(value, find, source) for name, value in values.items() if isinstance(value, PickledTensor)}
+        raise LvaeError(source, error.problem, error.advice) from None
 
 
 def _as_stored(tensor: PickledTensor, find: _Find, source: str) -> StoredTensor:

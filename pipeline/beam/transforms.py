@@ -25,11 +25,11 @@ from lvae.manifests.parts.receipts import finished
 from lvae.manifests.parts.timings import Timing, write_timing
 from lvae.manifests.storage.folder import FULL, Folder
 from lvae.manifests.storage.open import folder_at
-from lvae.manifests.storage.retry import retry
+from lvae.manifests.storage.retry import is_outage, retry
 from lvae.manifests.storage.scratch import shared_folder
 from lvae.manifests.views.gather import write_shard
 from lvae.manifests.views.view import read_view
-from lvae.pipeline.beam.worker_check import other_package
+from lvae.pipeline.beam.worker_check import refuse_other_package
 from lvae.pipeline.progress.reports import Reporter
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 NAMESPACE = "lvae"
 WATCH_INTERVAL = 1.0
+FREE_SOME = "Free some, then run the same command again to go on."
 SHARING_DELAYS = (0.5, 2.0, 8.0)  # seconds before each further look at a plan that shared storage may show late
 
 _loading = threading.Lock()  # workers may have several threads: one network for all
@@ -86,7 +87,7 @@ class EncodePart(beam.DoFn):  # type: ignore[misc]
                     source = plan.origins[segment].source
                     reader = _reader(plan.listing.segments[segment].kind, source, self.job.plan_sha256)
                 start = time.monotonic()
-                receipt = encode_part(folder, plan, part, encoder, reader, reporter.working)
+                receipt = encode_part(folder, plan, part, encoder, reader, reporter)
                 with suppress(OSError):  # advice only: the part is finished without it
                     write_timing(folder, Timing(part, receipt.rows, time.monotonic() - start, time.time()))
         self.images.inc(receipt.rows)
@@ -103,7 +104,8 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
 
     def process(self, shard: tuple[str, int]) -> Iterator[bytes]:
         split, number = shard
-        with _task(self.job, f"shard {split} {number}") as (folder, _):
+        with _task(self.job, f"shard {split} {number}") as (folder, reporter):
+            reporter.enter("writing")
             plan = _plan(self.job.dataset, self.job.plan_sha256)
             receipt = write_shard(folder, plan, read_view(folder, self.view), split, number)
         self.latents.inc(receipt.count)
@@ -127,7 +129,7 @@ class MakePictures(beam.DoFn):  # type: ignore[misc]
             if receipt is None:
                 with _loading:
                     maker = _part_decoder(self.job.dataset, self.job.plan_sha256, self.devices)
-                receipt = maker.make(part, reporter.working)
+                receipt = maker.make(part, reporter)
         self.pictures.inc(receipt.count)
         yield records.dumps(receipt)
 
@@ -140,9 +142,7 @@ def _task(job: Job, name: str) -> Iterator[tuple[Folder, Reporter]]:
         folder = _folder(job.dataset, job.attempt)
     with Reporter(folder, name, job.attempt) as reporter, _failures(reporter):
         reporter.working(0)
-        unfit = other_package(job.package)
-        if unfit is not None:
-            raise LvaeError("", unfit)
+        refuse_other_package(job.package)
         yield folder, reporter
         reporter.finished()
 
@@ -153,18 +153,19 @@ def _failures(reporter: Reporter) -> Iterator[None]:
     try:
         yield
     except LvaeError as error:
-        reporter.failed("user", str(error))
+        reporter.failed("user", error)
         raise
     except OSError as error:
         if error.errno in FULL:
-            reporter.failed("user", "no space left on the disk. Free some, then run the same command again to go on.")
+            reporter.failed("user", LvaeError("", "no space left on the disk", FREE_SOME))
         else:
-            reporter.failed("storage", f"{type(error).__name__}: {error}")
+            told = LvaeError("", f"{type(error).__name__}: {error}")
+            reporter.failed("storage" if is_outage(error) else "files", told)
         raise
     except MemoryError:
         raise  # as good as killed for want of memory: tried again, then alone, then named
     except Exception:
-        reporter.failed("bug", traceback.format_exc())
+        reporter.failed("bug", LvaeError("", traceback.format_exc()))
         raise
 
 

@@ -1,6 +1,6 @@
 """Is a worker fit for a job? The same package, and the dataset and the images where the command has them.
 
-Every answer is one sentence, or None where nothing is wrong. Engines that let a command speak with their workers ask
+Engines that let a command speak with their workers ask
 before the job; in all others each worker asks itself with its first task.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.open import folder_at
 
 FOLDERS = ("manifests", "encode", "evaluate", "pipeline")  # whose code workers run
@@ -33,14 +34,14 @@ def libraries() -> str:
     return f"Python {platform.python_version()}, {found}"
 
 
-def other_package(expected: str) -> str | None:
-    """Whether this process runs another package than the command that submitted the job."""
-    if package() == expected:
-        return None
-    return (
-        f"the worker on {socket.gethostname()} runs {package()}, and this command {expected}. "
-        "Install the same wheel everywhere, then start the workers anew."
-    )
+def refuse_other_package(expected: str) -> None:
+    """LvaeError where this process runs another package than the command that submitted the job."""
+    if package() != expected:
+        raise LvaeError(
+            "",
+            f"the worker on {socket.gethostname()} runs {package()}, and this command {expected}",
+            "Install the same wheel everywhere, then start the workers anew.",
+        )
 
 
 @dataclass(frozen=True)
@@ -58,29 +59,36 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    shortcoming: str | None
+    """error: why the worker cannot do the job, if it cannot."""
+
+    error: LvaeError | None
     libraries: str
 
 
 def answer(question: Question) -> Answer:
     """A worker's side."""
-    return Answer(other_package(question.package) or _unseen(question), libraries())
+    error = None
+    try:
+        refuse_other_package(question.package)
+        _refuse_other_view(question)
+    except LvaeError as found:
+        error = found
+    return Answer(error, libraries())
 
 
-def _unseen(question: Question) -> str | None:
-    """Whether the dataset's folder or the images are not what the command sees under these names."""
+def _refuse_other_view(question: Question) -> None:
+    """LvaeError where the dataset's folder or the images are not what the command sees under these names."""
     host, (name, content) = socket.gethostname(), question.probe
     try:
         found = folder_at(question.dataset).read_if_there(name)
     except OSError as error:
-        return f"{question.dataset}: the worker on {host} cannot read there ({error})."
+        raise LvaeError(question.dataset, f"the worker on {host} cannot read there ({error})") from error
     if found != content:
-        return (
-            f"{question.dataset}: the worker on {host} sees another folder there. Name one on storage that all share."
+        raise LvaeError(
+            question.dataset, f"the worker on {host} sees another folder there", "Name one on storage that all share."
         )
     if question.source is not None and "://" not in question.source and not _is_there(question.source):
-        return f"{question.source}: the worker on {host} does not see it. Put it on storage that all share."
-    return None
+        raise LvaeError(question.source, f"the worker on {host} does not see it", "Put it on storage that all share.")
 
 
 def _is_there(source: str) -> bool:

@@ -2,13 +2,13 @@
 
 import importlib
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from lvae.manifests.errors import LvaeError
 from lvae.pipeline.engines import clusters
+from lvae.pipeline.engines.patience import DEFAULT_SECONDS
 from lvae.pipeline.progress.console import say
 
 IN_PROCESS = "FnApiRunner"
@@ -30,19 +30,18 @@ RUNNERS = {
 }
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass(frozen=True)
 class Engine:
-    """How a job is run: the runner by its full name, its options, and how many worker processes on this machine."""
+    """How a job is run: the runner by its full name, its options, and how many worker processes on this machine.
+
+    environment: of those, beside the command's. patience: seconds to wait for a storage that fails.
+    """
 
     runner: str
     options: tuple[str, ...]
     workers: int
     environment: dict[str, str]
+    patience: float = DEFAULT_SECONDS
 
     @property
     def in_process(self) -> bool:

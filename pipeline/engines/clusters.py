@@ -68,12 +68,12 @@ def examine(runner: str, options: Sequence[str], dataset: str, source: str | Non
             _refuse_silent("--environment_config", _value(options, "--environment_config"))
 
 
-def let_go_of_silent_workers(runner: str, options: Sequence[str], log: Callable[[str], None]) -> None:
+def retire_unresponsive_workers(runner: str, options: Sequence[str], log: Callable[[str], None]) -> None:
     """After a stall, and before the same tasks are submitted again."""
     if runner == DASK:
         from lvae.pipeline.engines import dask as dask_cluster
 
-        dask_cluster.let_go_of_silent_workers(_dask_address(options), log)
+        dask_cluster.retire_unresponsive_workers(_dask_address(options), log)
 
 
 def _dask_address(options: Sequence[str]) -> str:

@@ -18,20 +18,20 @@ from lvae.pipeline.beam.worker_check import Answer, Question, answer, package
 CONNECT_SECONDS = 8.0
 WORKERS_SECONDS = 10.0  # for a first worker to arrive
 ANSWER_SECONDS = 8.0
-LETTING_GO_SECONDS = 15.0
+RETIRING_SECONDS = 15.0
 
 
 def examine(scheduler: str, dataset: str, source: str | None, say: Callable[[str], None]) -> None:
     """LvaeError in one sentence, within half a minute, where the job could not go well."""
-    _quietly(_examine(scheduler, dataset, source, say))
+    _run_quietly(_examine(scheduler, dataset, source, say))
 
 
-def let_go_of_silent_workers(scheduler: str, log: Callable[[str], None]) -> None:
+def retire_unresponsive_workers(scheduler: str, log: Callable[[str], None]) -> None:
     """Tell the scheduler that those which do not answer are gone; by itself it would notice after minutes."""
-    _quietly(_let_go(scheduler, log))
+    _run_quietly(_retire(scheduler, log))
 
 
-def _quietly(work: Any) -> None:
+def _run_quietly(work: Any) -> None:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # what it says of lost connections is told in our own words
     try:
@@ -43,7 +43,7 @@ def _quietly(work: Any) -> None:
 async def _examine(scheduler: str, dataset: str, source: str | None, say: Callable[[str], None]) -> None:
     folder, nonce = folder_at(dataset), uuid.uuid4().hex
     probe = f"{TEMPORARY}/probe-{nonce}", nonce.encode()
-    async with await _connected(scheduler) as client:
+    async with await _connect(scheduler) as client:
         addresses = await _workers(client, scheduler)
         folder.write(*probe)
         try:
@@ -55,9 +55,9 @@ async def _examine(scheduler: str, dataset: str, source: str | None, say: Callab
             raise LvaeError(scheduler, f"none of {counted(len(silent), 'worker')} answers", "Start them anew.")
         for address, found in answers.items():
             if isinstance(found, Exception):
-                raise LvaeError(scheduler, _unable(address, found))
-            if found is not None and found.shortcoming is not None:
-                raise LvaeError("", found.shortcoming)
+                raise _unable(scheduler, address, found)
+            if found is not None and found.error is not None:
+                raise found.error
         kinds = sorted({found.libraries for found in answers.values() if isinstance(found, Answer)})
         if len(kinds) > 1:
             say(f"warning: workers differ, and the last bits of latents may: {'; '.join(kinds)}")
@@ -67,16 +67,16 @@ async def _examine(scheduler: str, dataset: str, source: str | None, say: Callab
         say(f"dask: {counted(len(answers), 'worker')} at {scheduler}, dashboard {link}")
 
 
-async def _let_go(scheduler: str, log: Callable[[str], None]) -> None:
-    async with await _connected(scheduler) as client:
+async def _retire(scheduler: str, log: Callable[[str], None]) -> None:
+    async with await _connect(scheduler) as client:
         answers = await _ask_all(client, await _workers(client, scheduler), package)
         silent = [address for address, found in answers.items() if found is None]
         if silent and len(silent) < len(answers):
             log(f"no longer counted on, as they do not answer: {', '.join(silent)}")
-            await asyncio.wait_for(client.retire_workers(workers=silent, close_workers=True), LETTING_GO_SECONDS)
+            await asyncio.wait_for(client.retire_workers(workers=silent, close_workers=True), RETIRING_SECONDS)
 
 
-async def _connected(scheduler: str) -> Client:
+async def _connect(scheduler: str) -> Client:
     """LvaeError where no scheduler answers."""
     place = {"scheduler_file": scheduler} if Path(scheduler).is_file() else {"address": scheduler}
     client = Client(**place, asynchronous=True, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -115,13 +115,12 @@ async def _ask_all(
     return dict(zip(addresses, await asyncio.gather(*map(ask, addresses)), strict=True))
 
 
-def _unable(address: str, error: Exception) -> str:
+def _unable(scheduler: str, address: str, error: Exception) -> LvaeError:
     if "ModuleNotFoundError" in repr(error):  # or an exception that only quotes it
-        return (
-            f"the worker {address} lacks this package ({_said(error)}). Install the same wheel there, and restart it."
-        )
-    return f"the worker {address} cannot do the job ({_said(error)})."
+        lacking = f"the worker {address} lacks this package ({_first_line(error)})"
+        return LvaeError(scheduler, lacking, "Install the same wheel there, and restart it.")
+    return LvaeError(scheduler, f"the worker {address} cannot do the job ({_first_line(error)})")
 
 
-def _said(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -9,7 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from lvae.pipeline.progress.reports import Sparing
+import psutil
+
+from lvae.pipeline.progress.reports import Throttle
 
 CANCEL_SECONDS = 10.0  # for a submission to take its job off an engine elsewhere
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}  # files in the working directory are no modules, in workers neither
@@ -45,19 +47,19 @@ def child(
 
 
 class ProcessGroup:
-    """The processes of a submission, as /proc shows them; elsewhere than on Linux it sees none."""
+    """The processes of a submission on this machine."""
 
     def __init__(self, group: int):
         self._group = group
         self._workers: set[int] = set()
         self._spent: dict[int, float] = {}
-        self._sparing = Sparing(LOOKS, AT_LEAST_EVERY)
+        self._throttle = Throttle(LOOKS, AT_LEAST_EVERY)
         self.lost_a_worker = False  # whether a worker process that was there is gone
 
     def look(self) -> None:
-        if not self._sparing.due:
+        if not self._throttle.due:
             return
-        with self._sparing:
+        with self._throttle:
             found = self._processes()
         self._spent |= {pid: seconds for pid, (seconds, _) in found.items()}
         there = {pid for pid, (_, worker) in found.items() if worker}
@@ -70,21 +72,22 @@ class ProcessGroup:
         return sum(self._spent.values())
 
     def _processes(self) -> dict[int, tuple[float, bool]]:
+        """Process -> CPU seconds, and whether it is one of Beam's workers."""
         found = {}
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                fields = (path / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[2]) != self._group or fields[0] == "Z":
+        for pid in psutil.pids():
+            with suppress(ProcessLookupError, PermissionError, psutil.Error):  # just ended, or somebody else's
+                if os.getpgid(pid) != self._group:
                     continue
-                command = (path / "cmdline").read_bytes()
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it has just ended
-            seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-            found[int(path.name)] = (seconds, b"sdk_worker_main" in command and not command.startswith(b"/bin/sh"))
+                process = psutil.Process(pid)
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                command, times = process.cmdline(), process.cpu_times()
+                worker = command[:1] != ["/bin/sh"] and any("sdk_worker_main" in word for word in command)
+                found[pid] = (times.user + times.system, worker)
         return found
 
 
-def last_line(output: IO[bytes]) -> str:
+def read_last_line(output: IO[bytes]) -> str:
     output.seek(0)
     lines = [line.strip() for line in output.read().decode(errors="replace").splitlines() if line.strip()]
     return lines[-1][-300:] if lines else "(none)"

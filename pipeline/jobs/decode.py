@@ -16,8 +16,9 @@ from lvae.manifests.storage.locks import LOCK, writing
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.views.selection import TRAIN
 from lvae.pipeline.beam.work import PartsToDecode
-from lvae.pipeline.engines import submit as runners
 from lvae.pipeline.engines.choose import Engine
+from lvae.pipeline.engines.submit import run
+from lvae.pipeline.engines.tasks import Pending, Tasks
 from lvae.pipeline.progress import reports as progress
 from lvae.pipeline.progress.console import Bar, say
 
@@ -117,7 +118,7 @@ def _given(folder: Folder, file: Path | None) -> FileRecord | None:
 
 
 def _make_parts(folder: Folder, plan: DecodePlan, engine: Engine, devices: tuple[str, ...]) -> None:
-    tasks = runners.Tasks(
+    tasks = Tasks(
         numbers=range(plan.parts),
         finished=lambda part: finished_decode(folder, plan, part) is not None,
         name=lambda part: f"part {part}",
@@ -125,9 +126,9 @@ def _make_parts(folder: Folder, plan: DecodePlan, engine: Engine, devices: tuple
         work=lambda parts: PartsToDecode(folder.address, tuple(parts), devices),
     )
     sizes = [len(plan.range_of(part)) for part in range(plan.parts)]
-    pending = runners.Pending(folder, replace(tasks, finished=partial(settle_decode, folder, plan))).look()
+    pending = Pending(folder, replace(tasks, finished=partial(settle_decode, folder, plan))).update()
     if not pending:
         return
     what, parts_done = "features" if plan.kind == "features" else "decoding", progress.PartsDone(sizes, pending)
     with Bar(what, plan.count, "pictures", parts_done.now([], pending)) as bar:
-        runners.run(folder, tasks, engine, lambda reports, waiting: bar.at(parts_done.now(reports, waiting)), say)
+        run(folder, tasks, engine, lambda reports, waiting: bar.at(parts_done.now(reports, waiting)), say)

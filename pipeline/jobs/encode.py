@@ -18,8 +18,9 @@ from lvae.manifests.storage.open import folder_at
 from lvae.manifests.verify.verify import mend_command, verify
 from lvae.manifests.views.view import ViewSettings, shard_receipt_name
 from lvae.pipeline.beam.work import PartsToEncode
-from lvae.pipeline.engines import submit as runners
 from lvae.pipeline.engines.choose import Engine
+from lvae.pipeline.engines.submit import run
+from lvae.pipeline.engines.tasks import Pending, Tasks
 from lvae.pipeline.jobs.shards import write_view_of
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
 from lvae.pipeline.planning.scan import refuse_overlap
@@ -144,7 +145,7 @@ def _checked_settings(
 
 
 def _encode_parts(folder: Folder, plan: Plan, engine: Engine, devices: tuple[str, ...]) -> int:
-    tasks = runners.Tasks(
+    tasks = Tasks(
         numbers=range(plan.listing.parts),
         finished=lambda part: finished(folder, plan, part) is not None,
         name=lambda part: f"part {part}",
@@ -152,12 +153,12 @@ def _encode_parts(folder: Folder, plan: Plan, engine: Engine, devices: tuple[str
         work=lambda parts: PartsToEncode(folder.address, tuple(parts), devices),
     )
     sizes = [plan.listing.place(part).rows for part in range(plan.listing.parts)]
-    pending = runners.Pending(folder, replace(tasks, finished=partial(settle, folder, plan))).look()
+    pending = Pending(folder, replace(tasks, finished=partial(settle, folder, plan))).update()
     if not pending:
         return 0
     made, parts_done = len(pending), progress.PartsDone(sizes, pending)
     with Bar("encoding", sum(sizes), "images", parts_done.now([], pending)) as bar:
-        runners.run(folder, tasks, engine, lambda reports, waiting: bar.at(parts_done.now(reports, waiting)), say)
+        run(folder, tasks, engine, lambda reports, waiting: bar.at(parts_done.now(reports, waiting)), say)
     return made
 
 

@@ -17,8 +17,9 @@ from lvae.manifests.views.view import (
     write_view,
 )
 from lvae.pipeline.beam.work import ShardsToWrite
-from lvae.pipeline.engines import submit as runners
 from lvae.pipeline.engines.choose import Engine
+from lvae.pipeline.engines.submit import run
+from lvae.pipeline.engines.tasks import Pending, Tasks
 from lvae.pipeline.progress.console import Bar, say
 
 
@@ -46,7 +47,7 @@ def write_view_of(
 
 def _write_shards(folder: Folder, view: ViewPlan, engine: Engine) -> int:
     shards = [(split, number) for split, layout in view.layouts.items() for number in range(layout.shards)]
-    tasks = runners.Tasks(
+    tasks = Tasks(
         numbers=range(len(shards)),
         finished=lambda task: finished_shard(folder, view, *shards[task]) is not None,
         name=lambda task: "shard {} {}".format(*shards[task]),
@@ -54,8 +55,8 @@ def _write_shards(folder: Folder, view: ViewPlan, engine: Engine) -> int:
         work=lambda numbers: ShardsToWrite(folder.address, view.name, tuple(shards[number] for number in numbers)),
     )
     remove_unfinished_shards(folder, view)
-    made = len(runners.Pending(folder, tasks).look())
+    made = len(Pending(folder, tasks).update())
     if made:
         with Bar("writing shards", len(shards), "shards", len(shards) - made) as bar:
-            runners.run(folder, tasks, engine, lambda _, waiting: bar.at(len(shards) - len(waiting)), say)
+            run(folder, tasks, engine, lambda _, waiting: bar.at(len(shards) - len(waiting)), say)
     return made

@@ -14,7 +14,7 @@ from lvae.encode.part import open_row
 from lvae.encode.sources.open import open_reader
 from lvae.manifests import records
 from lvae.manifests.manifest import read_manifest_if_whole
-from lvae.manifests.messages import counted
+from lvae.manifests.messages import counted, duration
 from lvae.manifests.parts.plan import Encoding, Plan, read_plan, refuse_change
 from lvae.manifests.parts.receipts import finished
 from lvae.manifests.parts.rows import ImageRow, Listing, RowReader, Segment
@@ -35,7 +35,7 @@ from lvae.pipeline.planning.plan import (
 from lvae.pipeline.planning.rescan import inherited_limit, recognize
 from lvae.pipeline.planning.scan import Scan, origin, tell
 from lvae.pipeline.planning.view import SPACE_SLACK, ViewOptions, expected_bytes, readable, settings_for
-from lvae.pipeline.progress.console import duration, say
+from lvae.pipeline.progress.console import say
 
 TRIAL_SECONDS = 3.0  # of encoding, to measure the rate
 TRIAL_ROWS = 64  # listed rows kept for the trial

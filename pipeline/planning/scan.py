@@ -13,11 +13,12 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.plan import Origin, Plan
-from lvae.manifests.parts.rows import ImageRow, Listing, Segment, write_rows
+from lvae.manifests.parts.rows import UNLABELLED, ImageRow, Listing, Segment, write_rows
 from lvae.manifests.storage.folder import Folder
 
 SEEN = "timings/source.json"
 DEFAULT_PART_SIZE = 512
+MANY_CLASSES = 1000
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,36 @@ class Scan:
         self._labels = read_labels(options.labels) if options.labels is not None else None
         self.source.reads_labels = self._labels is None
         self._limit = options.limit
+        self._used = set[int]()  # labels that images have
 
     def rows(self) -> Iterator[ImageRow]:
+        """Raises LvaeError in the end where next to no class that the labels make has an image."""
         rows = self.source.rows()
         if self._labels is not None:
-            rows = apply_labels(rows, self._labels, self.source.counts)
-        return itertools.islice(rows, self._limit)
+            rows = apply_labels(rows, self._labels, self.source)
+        self._used.clear()
+        for row in itertools.islice(rows, self._limit):
+            self._used.add(row.label)
+            yield row
+        self._check_label_space()
+
+    def _check_label_space(self) -> None:
+        """Numbers that are nearly all holes (identifiers, not classes) are refused; many holes are said."""
+        names = self.classes or ()
+        classes = len(names) or max(self._used, default=UNLABELLED) + 1
+        used = len(self._used - {UNLABELLED})
+        if self._limit is not None or not used or used * 2 >= classes or self.source.kind == "synthetic":
+            return
+        if names and names[-1] != str(classes - 1):
+            return  # somebody named them
+        few = f"{used:,} of {classes:,} classes have images"
+        if classes > MANY_CLASSES and used * 100 < classes:
+            raise LvaeError(
+                self.source.location if self._labels is None else "--labels",
+                f"{few}: its labels, up to {max(self._used)}, are no numbers of classes",
+                "Give class names, or numbers from 0 on, by --labels FILE.",
+            )
+        self.source.warnings.append(SourceWarning("classes", few))
 
     def rows_and_seen(self) -> Iterator[tuple[ImageRow, int]]:
         """Every row with what its file adds to `source.seen`: 0 where the file has been counted with an earlier row."""

@@ -7,6 +7,8 @@ from typing import Self
 
 from tqdm import tqdm
 
+from lvae.manifests.messages import duration
+
 LINE_SECONDS = 30.0
 UNPACED = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}{postfix}"
 
@@ -72,10 +74,3 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
-
-
-def duration(seconds: float) -> str:
-    """H:MM:SS."""
-    minutes, whole = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{whole:02d}" if hours else f"{minutes}:{whole:02d}"

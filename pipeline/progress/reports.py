@@ -5,42 +5,56 @@ the files are simply not seen, and progress moves by whole parts.
 """
 
 import bisect
-import json
 import math
 import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
+from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.phases import Phase
 from lvae.manifests.storage.folder import TEMPORARY, Folder
 
 PROGRESS = f"{TEMPORARY}/progress"
 INTERVAL = 0.5  # seconds between two reports of a worker
 REMOTE_INTERVAL = 10.0  # the same, where each is a request to an object store
-BEAT_SECONDS = 5.0  # between two reports of a worker that gets on, but has nothing new to tell
-Kind = Literal["working", "done", "user", "storage", "bug"]
+BEAT_SECONDS = 5.0  # between two reports of a worker that has nothing new to tell
+Failure = Literal["user", "storage", "files", "bug"]
+Kind = Literal["working", "done"] | Failure
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker is at. `kind`: working, done, or why it gave up: what a user can mend and bugs end the job.
+    """What a worker is at.
 
-    attempt: the submission that the task is part of; workers elsewhere outlive theirs. cpu_seconds: that the worker's
-    process has used so far.
+    kind: working, done, or why it gave up: for what a user can mend, as the storage does not answer, for another answer
+        of it, or for a bug; where, problem, advice: of that.
+    attempt: the submission that the task is part of; workers elsewhere outlive theirs.
+    phase: what the task waits for. cpu_seconds: that its thread has computed so far.
     """
 
-    kind: Kind
+    kind: Literal["working", "done", "user", "storage", "files", "bug"]
     task: str
     done: int
-    message: str = ""
     attempt: str = ""
+    phase: Phase = "computing"
     cpu_seconds: float = 0.0
+    where: str = ""
+    problem: str = ""
+    advice: str = ""
+
+    def error(self) -> LvaeError:
+        """Return what made the worker give up."""
+        return LvaeError(self.where, self.problem, self.advice)
+
+
+_computed = threading.Event()  # by this process: devices may compile the first batch, which counts as loading
 
 
 class Reporter:
@@ -55,6 +69,8 @@ class Reporter:
             with suppress(OSError):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
         self._task, self._attempt = task, attempt
+        self._cpu_seconds = _clock_of_this_thread()
+        self._phase: Phase = "loading"
         self._done, self._last, self._ended = 0, 0.0, False
         self._lock, self._end = threading.Lock(), threading.Event()
         self._beating = threading.Thread(target=self._beat, daemon=True)
@@ -72,41 +88,68 @@ class Reporter:
         self._done, now = done, time.monotonic()
         if now - self._last >= self._interval:
             self._last = now
-            self._write("working", done)
+            self._write("working")
+
+    def enter(self, phase: Phase) -> None:
+        """Say what the task waits for from now on; with the next report, so that this may be called often."""
+        if self._phase == "computing" != phase:
+            _computed.set()
+        self._phase = phase
 
     def finished(self) -> None:
-        self._write("done", 0)
+        self._write("done")
 
-    def failed(self, kind: Literal["user", "storage", "bug"], message: str) -> None:
-        self._write(kind, 0, message)
+    def failed(self, kind: Failure, error: LvaeError) -> None:
+        self._write(kind, error)
 
     def _beat(self) -> None:
         while not self._end.wait(max(BEAT_SECONDS, self._interval)):
-            self._write("working", self._done)
+            self._write("working")
 
-    def _write(self, kind: Kind, done: int, message: str = "") -> None:
+    def _write(self, kind: Kind, error: LvaeError | None = None) -> None:
         """A report that cannot be written (a full disk) must not stop the work, nor hide why the work stopped."""
-        report = Report(kind, self._task, done, message, self._attempt, time.process_time())
-        text = json.dumps(asdict(report))
+        phase = "loading" if self._phase == "computing" and not _computed.is_set() else self._phase
+        texts = [] if error is None else [error.where, error.problem, error.advice]
+        done = self._done if kind == "working" else 0
         with self._lock, suppress(OSError, LvaeError):
             if self._ended:
                 return  # a beat that comes late
+            cpu_seconds = self._cpu_seconds()
+            report = Report(kind, self._task, done, self._attempt, phase, cpu_seconds, *map(_encodable, texts))
+            data = records.line(report)
             self._ended = kind != "working"
             if self._folder.remote:
-                self._folder.write(self._name, text.encode())
+                self._folder.write(self._name, data)
                 return
             temporary = self._path.with_suffix(".part")  # not flushed to the disk, as files of a dataset are
-            temporary.write_text(text)
+            temporary.write_bytes(data)
             temporary.replace(self._path)
 
 
+def _encodable(text: str) -> str:
+    """Names of files may hold what UTF-8 cannot say."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _clock_of_this_thread() -> Callable[[], float]:
+    """The CPU time of the calling thread, for other threads to ask; where the system has no such clock, the process's.
+
+    Threads that wait for an engine's messages use a little of it all the time, which is no work.
+    """
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return time.process_time
+    clock = time.pthread_getcpuclockid(threading.get_ident())
+    return lambda: time.clock_gettime(clock)
+
+
 def reports(folder: Folder, attempt: str | None = None) -> list[Report]:
-    """What all workers said last, of one submission or of any."""
+    """What all workers said last, of one submission or of any. Those that cannot be read are passed over."""
     found = []
     for name in folder.names(PROGRESS):
-        text = folder.read_if_there(name) if name.endswith(".json") else None
-        if text:
-            found.append(Report(**json.loads(text)))
+        with suppress(LvaeError):
+            data = folder.read_if_there(name) if name.endswith(".json") else None
+            if data is not None:
+                found.append(records.parse(Report, data, name))
     return [report for report in found if attempt in (None, report.attempt)]
 
 
@@ -115,7 +158,7 @@ def forget(folder: Folder) -> None:
     folder.remove(PROGRESS)
 
 
-class Sparing:
+class Throttle:
     """Whether something is due again that may take no more than a share of a core's time: the workers need every core.
 
     Entered, it measures what that something takes. longest: seconds after which it is due in any case.

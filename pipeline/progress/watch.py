@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import read_manifest_if_whole
-from lvae.manifests.messages import counted
+from lvae.manifests.messages import counted, duration
 from lvae.manifests.parts.plan import Plan, read_plan
 from lvae.manifests.parts.receipts import receipt_name
 from lvae.manifests.parts.timings import Timing, images_per_second, read_timing
@@ -19,7 +19,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.views.view import ViewPlan, finished_shard, read_view
 from lvae.pipeline.progress import reports as progress
-from lvae.pipeline.progress.console import Bar, duration, say
+from lvae.pipeline.progress.console import Bar, say
 
 POLL_SECONDS = 2.0
 LOOKING_SHARE = 0.1  # of the time, at most, is spent looking

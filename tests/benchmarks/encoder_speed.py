@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from lvae.encode.autoencoder import load
 from lvae.encode.encoder import Encoder, keep_memory
 from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings
-from lvae.pipeline.engines.choose import cores
+from lvae.pipeline.engines.cores import cores
 
 RECORD = Path(__file__).with_suffix(".md")
 SIZE = 256

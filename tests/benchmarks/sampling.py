@@ -24,7 +24,7 @@ from torch import Tensor
 from train_step import flops_of, peak_flops
 
 from lvae.encode.autoencoder import load
-from lvae.manifests.allocator import keep_freed_memory
+from lvae.manifests.machine import keep_freed_memory
 from lvae.train.devices.device import Device, Precision
 from lvae.train.devices.open import open_device
 from lvae.train.model import HierarchicalVAE

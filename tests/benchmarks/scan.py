@@ -18,8 +18,8 @@ from pathlib import Path
 
 from machine import describe
 
-from lvae.encode.sources.folder import walk
 from lvae.encode.sources.open import open_source
+from lvae.encode.sources.reading.walk import walk
 
 RECORD = Path(__file__).with_suffix(".md")
 PASSES = 7

@@ -30,7 +30,7 @@ from lvae.encode.sources import base
 from lvae.encode.sources import npz as sources_npz
 from lvae.encode.sources.base import read_bytes
 from lvae.encode.sources.open import apply_labels, open_reader, open_source, read_labels
-from lvae.encode.weights.read import to_diffusers
+from lvae.encode.weights.names import to_diffusers
 
 Run = Callable[[bytes], object]
 

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lvae.encode.catalogue.architectures import TinySpec
-from lvae.encode.devices import choose_device, device_among, devices_among
+from lvae.encode.devices import choose_device
 from lvae.encode.encoder import Encoder
 from lvae.encode.networks.tiny import TinyAutoencoder
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.machine import find_device, find_gpus
 from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings
 
 PIXELS = np.zeros((4, 16, 16, 3), np.uint8)
@@ -67,7 +68,7 @@ def test_other_errors_of_a_network_stay_what_they_are() -> None:
     ],
 )
 def test_devices_by_name(name: str, gpus: int, right: str) -> None:
-    assert device_among(name, gpus) == right
+    assert find_device(name, gpus) == right
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_devices_by_name(name: str, gpus: int, right: str) -> None:
 )
 def test_only_devices_that_are_there_are_offered(name: str, gpus: int, offered: str) -> None:
     with pytest.raises(LvaeError) as error:
-        device_among(name, gpus)
+        find_device(name, gpus)
     said = str(error.value)
     assert said.startswith(f"--device {name}: is not there. Choose one of auto, cpu") and said.endswith(offered)
 
@@ -97,8 +98,8 @@ def test_the_devices_of_this_machine_are_asked_for() -> None:
 
 
 def test_several_gpus() -> None:
-    assert devices_among("0,1", 2) == ("cuda:0", "cuda:1")
-    assert devices_among(" 3 ,0", 4) == ("cuda:3", "cuda:0")
+    assert find_gpus("0,1", 2) == ("cuda:0", "cuda:1")
+    assert find_gpus(" 3 ,0", 4) == ("cuda:3", "cuda:0")
 
 
 @pytest.mark.parametrize(
@@ -115,12 +116,12 @@ def test_several_gpus() -> None:
 )
 def test_a_gpu_that_is_not_there_is_refused_at_the_start(numbers: str, gpus: int, said: str) -> None:
     with pytest.raises(LvaeError, match=said):
-        devices_among(numbers, gpus)
+        find_gpus(numbers, gpus)
 
 
 @given(st.text(), st.integers(0, 4))
 def test_any_text_is_devices_or_one_error(text: str, gpus: int) -> None:
     try:
-        assert set(devices_among(text, gpus)) <= {f"cuda:{number}" for number in range(gpus)}
+        assert set(find_gpus(text, gpus)) <= {f"cuda:{number}" for number in range(gpus)}
     except LvaeError as error:
         assert "--devices" in str(error)

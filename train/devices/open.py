@@ -2,16 +2,14 @@
 
 import importlib.util
 import os
-from pathlib import Path
 
 import torch
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.machine import count_gpus, find_device, has_tpu
 from lvae.train.devices.cuda import CudaDevice
 from lvae.train.devices.device import Device, Precision, Ranks
 from lvae.train.devices.xla import XlaDevice
-
-KINDS = ("auto", "cpu", "cuda", "xla")
 
 
 def ranks_of(environment: dict[str, str]) -> Ranks:
@@ -30,34 +28,18 @@ def open_device(
     kind: "auto" is a GPU, then a TPU, then the CPU. compiled: whether `compile` compiles. threads: of a CPU's
     operations; PyTorch's choice otherwise.
     """
-    if kind not in KINDS:
-        raise LvaeError(f"--device {kind}", "there is no such device", f"Choose one of {', '.join(KINDS)}.")
     ranks = ranks_of(dict(os.environ))
-    if kind == "auto":
-        kind = _best()
+    if kind == "xla" and importlib.util.find_spec("torch_xla") is None:
+        raise LvaeError("--device xla", "torch_xla is not installed", "Install the extra: pip install latent-vae[tpu].")
+    kind = find_device(kind, count_gpus(), ("xla", "cpu") if kind == "xla" or has_tpu() else ("cpu",))
     if kind == "xla":
-        if importlib.util.find_spec("torch_xla") is None:
-            raise LvaeError(
-                "--device xla", "torch_xla is not installed", "Install the extra: pip install latent-vae[tpu]."
-            )
         if ranks.world > 1:
             raise LvaeError("--device xla", "one process drives all devices of a host", "Start it without torchrun.")
         return XlaDevice(precision)
-    if kind == "cuda":
-        if not torch.cuda.is_available():
-            raise LvaeError(
-                "--device cuda", "PyTorch sees no GPU", "Choose cpu, or install a build of PyTorch with CUDA."
-            )
+    if kind.startswith("cuda"):
         return CudaDevice(precision, compiled, ranks)
     if precision == "tf32":
         raise LvaeError("--precision tf32", "only GPUs have it", "Choose float32 or bfloat16.")
     if threads is not None:
         torch.set_num_threads(threads)
     return Device(precision, compiled, ranks)
-
-
-def _best() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    tpu = os.environ.get("PJRT_DEVICE") == "TPU" or Path("/dev/accel0").exists()
-    return "xla" if tpu and importlib.util.find_spec("torch_xla") is not None else "cpu"

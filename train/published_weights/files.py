@@ -65,7 +65,8 @@ def open_published(source: str | Path | Mapping[str, Any]) -> PublishedFile:
     inner = tree.get("state_dict")
     if isinstance(inner, Mapping):
         tree = inner
-    if any(isinstance(value, Mapping) for value in tree.values()):
+    of_torch = any(isinstance(value, StoredTensor) and "." in name for name, value in tree.items())
+    if not of_torch and any(isinstance(value, Mapping) for value in tree.values()):
         return _flax(tree, size, where)
     return _torch(tree, size, where)
 
@@ -75,11 +76,11 @@ def _torch(tree: Mapping[str, Any], size: int, where: str) -> PublishedFile:
     prefix = VAE if any(name.startswith(VAE) for name in tree) else ""
     state: Stored = {}
     for name, tensor in tree.items():
-        if not isinstance(tensor, StoredTensor):
-            kind = type(tensor).__name__
-            raise LvaeError(where, f"{printable(name)!r} is a {kind}, not a tensor", "Give a state dict.")
-        if name.startswith(prefix):
+        if isinstance(tensor, StoredTensor) and name.startswith(prefix):
             state[name.removeprefix(prefix).replace(f".conv{VECTORS}", VECTORS)] = tensor
+    if not state:
+        names = ", ".join(printable(str(name)) for name in list(tree)[:6])
+        raise LvaeError(where, f"holds no tensors by name ({names})", "Give a state dict.")
     beside = any(name.startswith(AUTOENCODER) for name in tree)
     return PublishedFile("torch", state, None, None, beside, size)
 

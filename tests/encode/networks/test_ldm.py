@@ -10,7 +10,7 @@ from lvae.encode.autoencoder import LdmSpec, build, load, multiply_adds
 from lvae.encode.networks import ldm
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.networks.ldm import Codebook, VQAutoencoder
-from lvae.encode.weights.read import to_diffusers
+from lvae.encode.weights.names import to_diffusers
 from lvae.manifests.errors import LvaeError
 
 diffusers = pytest.importorskip("diffusers")

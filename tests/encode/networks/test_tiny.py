@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lvae.encode.autoencoder import build, load, multiply_adds
-from lvae.encode.weights.read import join_taesd
+from lvae.encode.weights.names import join_taesd
 
 diffusers = pytest.importorskip("diffusers")
 torch.set_num_threads(1)

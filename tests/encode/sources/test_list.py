@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lvae.encode.images import open_image
-from lvae.encode.sources.open import open_reader
+from lvae.encode.sources.open import open_reader, open_source
 from lvae.manifests.errors import LvaeError
 from tests.encode.source_examples import contents, labels_of, listed, png, refused, survives
 
@@ -65,6 +65,58 @@ def test_labels_may_be_missing(folder: Path, name: str, text: str) -> None:
     assert (source.classes, source.warnings, source.counts) == (None, [], {"unlabelled": 3})
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "path,label\na.png,10.0\nf,2.0\n"),
+        ("a.txt", "a.png\t10.0\nf\t2.\n"),
+        ("a.jsonl", '{"path": "a.png", "label": 10.0}\n{"path": "f", "label": 2}\n'),
+        ("a.jsonl", '{"path": "a.png", "label": "10"}\n{"path": "f", "label": "2.0"}\n'),
+        ("a.jsonl", '{"path": "a.png", "label": [10]}\n{"path": "f", "label": [2]}\n'),
+    ],
+)
+def test_whole_numbers_are_numbers_however_they_are_written(folder: Path, name: str, text: str) -> None:
+    source, rows = listed(write(folder, name, text))
+    assert [row.label for row in rows] == [10, 2]
+    assert source.classes == tuple(map(str, range(11)))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *[("a.csv", f"path,label\na.png,{none}\nf,1.0\n") for none in ("", "nan", "NaN", "NULL", "<NA>", "-1")],
+        *[
+            ("a.jsonl", f'{{"path": "a.png", "label": {none}}}\n{{"path": "f", "label": 1}}\n')
+            for none in ("null", "NaN", '""', "-1")
+        ],
+    ],
+)
+def test_what_is_empty_or_not_a_number_is_no_label(folder: Path, name: str, text: str) -> None:
+    source, rows = listed(write(folder, name, text))
+    assert [row.label for row in rows] == [-1, 1]
+    assert source.counts["unlabelled"] == 1
+
+
+def test_numbers_among_names_in_quotes_are_names(folder: Path) -> None:
+    text = '{"path": "a.png", "label": "10"}\n{"path": "f", "label": "cat"}\n'
+    source, rows = listed(write(folder, "a.jsonl", text))
+    assert (source.classes, [row.label for row in rows]) == (("10", "cat"), [0, 1])
+
+
+def test_odd_labels_stop_nothing_where_labels_come_from_elsewhere(folder: Path) -> None:
+    source = open_source(str(write(folder, "a.csv", "path,label\na.png,1\nf,cat\n")))
+    source.reads_labels = False
+    assert [row.label for row in source.rows()] == [-1, -1]
+    assert source.classes is None
+
+
+def test_a_picture_is_found_in_either_unicode_form(folder: Path) -> None:
+    (folder / "cafe\u0301.png").write_bytes(png(3))
+    source, rows = listed(write(folder, "a.csv", "caf\u00e9.png,1\n"))
+    assert [(row.key, row.label) for row in rows] == [("cafe\u0301.png", 1)]
+    assert "Unicode form" in str(source.warnings[0])
+
+
 def test_class_names_are_sorted(folder: Path) -> None:
     path = write(folder, "a.csv", "a.png,zebra\nf,cat\nsub/b c.png,\n")
     source, rows = listed(path)
@@ -98,8 +150,8 @@ def test_a_path_that_stands_twice_is_refused(folder: Path) -> None:
     [
         ("a.csv", "a.png,1\nf\n", "line 2: 1 columns instead of 2"),
         ("a.csv", "a.png,1,2\nf,1,2\n", "3 columns without names"),
-        ("a.csv", "a.png,1\nf,cat\n", "line 2: a class name, but line 1 has a number"),
-        ("a.csv", "a.png,-1\n", "out of range"),
+        ("a.csv", "a.png,1\nf,cat\n", "line 2 ('f'): a class name, but"),
+        ("a.csv", "a.png,-2\n", "out of range"),
         ("a.csv", 'a.png,"1\n', "line 1"),
         ("a.csv", "path,label\n,1\n", "line 2: no path"),
         ("a.csv", "", "no images found"),
@@ -112,7 +164,7 @@ def test_a_path_that_stands_twice_is_refused(folder: Path) -> None:
         ("a.jsonl", '["a.png"]\n', "a line is"),
         ("a.jsonl", '{"path": 3}\n', "a line is"),
         ("a.jsonl", '{"path": "a.png", "label": 1.5}\n', "not a whole number"),
-        ("a.jsonl", '{"path": "a.png", "label": true}\n', "not a whole number"),
+        ("a.jsonl", '{"path": "a.png", "label": {"a": 1}}\n', "neither a whole number nor a name"),
         ("a.jsonl", '{"path": "\\ud800.png"}\n', "a path of odd characters"),
         ("a.jsonl", '{"path": ' + "[" * 100_000 + "\n", "nested too deeply"),
     ],

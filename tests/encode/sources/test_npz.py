@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvae.encode.images import ImageRejected, open_image
-from lvae.encode.sources.open import open_reader
+from lvae.encode.sources.open import open_reader, open_source
 from tests.encode.source_examples import contents, listed, refused, survives
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (11, 5, 7, 3), np.uint8)
@@ -89,10 +89,32 @@ def _trap() -> None:
     raise AssertionError("something was unpickled")
 
 
-@pytest.mark.parametrize("labels", [np.arange(10), np.zeros((11, 3), int), np.arange(11.0), np.full(11, -2)])
+@pytest.mark.parametrize("labels", [np.arange(10), np.zeros((11, 3), int), np.arange(11) + 0.5, np.full(11, -2)])
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path, labels: np.ndarray[Any, Any]) -> None:
     np.savez(tmp_path / "a.npz", PICTURES, labels)
-    assert "arr_1.npy" in refused(tmp_path / "a.npz")
+    assert "label" in refused(tmp_path / "a.npz")
+    source = open_source(str(tmp_path / "a.npz"))
+    source.reads_labels = False  # since they come from elsewhere
+    assert {row.label for row in source.rows()} == {-1}
+
+
+@pytest.mark.parametrize(
+    "labels", [np.arange(11.0), np.arange(11).astype("U2"), np.arange(11).astype("S2"), np.arange(11.0).astype(str)]
+)
+def test_labels_may_be_whole_floats_or_text(tmp_path: Path, labels: np.ndarray[Any, Any]) -> None:
+    np.savez(tmp_path / "a.npz", PICTURES, labels)
+    assert [row.label for row in listed(tmp_path / "a.npz")[1]] == list(range(11))
+
+
+def test_labels_may_be_names_booleans_or_missing(tmp_path: Path) -> None:
+    for labels, classes, first in (
+        (np.array(["dog", "cat"] + 9 * ["cat"]), ("cat", "dog"), [1, 0]),
+        (np.array([True, False] + 9 * [False]), ("0", "1"), [1, 0]),
+        (np.array([np.nan, 1.0] + 9 * [0.0]), ("0", "1"), [-1, 1]),
+    ):
+        np.savez(tmp_path / "a.npz", PICTURES, labels)
+        source, rows = listed(tmp_path / "a.npz")
+        assert (source.classes, [row.label for row in rows[:2]]) == (classes, first)
 
 
 def test_an_npz_without_pictures_says_what_it_has(tmp_path: Path) -> None:

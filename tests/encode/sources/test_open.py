@@ -19,12 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lvae.encode.files import naming as sources_names
 from lvae.encode.images import ImageRejected, open_image
-from lvae.encode.sources import naming as sources_names
 from lvae.encode.sources import zip as sources_zip
 from lvae.encode.sources.base import Source
 from lvae.encode.sources.labels import Labels
 from lvae.encode.sources.open import apply_labels, open_reader, open_source, read_labels
+from lvae.encode.sources.reading import walk
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
@@ -154,7 +155,7 @@ def test_order_does_not_depend_on_the_locale(tmp_path: Path) -> None:
     assert done.stdout.strip() == ascii(keys)
 
 
-def test_symbolic_links_are_followed_once(tmp_path: Path) -> None:
+def test_symbolic_links_are_followed_wherever_they_lead(tmp_path: Path) -> None:
     outside = fill(tmp_path / "outside", ["1.png", "sub/2.png"])
     root = fill(tmp_path / "source", ["cat/3.png"])
     (root / "dog").symlink_to(outside)
@@ -163,19 +164,24 @@ def test_symbolic_links_are_followed_once(tmp_path: Path) -> None:
     (root / "cat/far.png").symlink_to(outside / "sub/2.png")
     (root / "gone.png").symlink_to("nowhere")
     source, rows = listed(root)
-    assert [row.key for row in rows] == ["cat/3.png", "cat/far.png", "dog/1.png"]
-    assert source.classes == ("cat", "dog")
-    assert source.counts == {"symbolic links met twice": 3, "broken symbolic links": 1}
+    cat = ["cat/3.png", "cat/again.png", "cat/far.png"]
+    assert [row.key for row in rows] == [*cat, *(f"{name}/{key}" for name in ("dog", "dog2") for key in FAR)]
+    assert source.classes == ("cat", "dog", "dog2")
+    assert source.counts == {"broken symbolic links": 1}
+    assert [warning.kind for warning in source.warnings] == ["left out"]
 
 
-def test_a_folder_whose_images_are_all_listed_elsewhere_is_no_class(tmp_path: Path) -> None:
-    for name in ("a", "c"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "x.png").write_bytes(png())
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b/y.png").symlink_to("../a/x.png")
-    assert labels_of(tmp_path) == {"a/x.png": 0, "c/x.png": 1}
-    assert listed(tmp_path)[0].classes == ("a", "c")
+FAR = ("1.png", "sub/2.png")
+
+
+def test_links_into_one_store_are_images_of_their_own(tmp_path: Path) -> None:
+    store, root = fill(tmp_path / "store", ["one"]), tmp_path / "in"
+    (store / "one").write_bytes(png())
+    for name in ("cat/0.png", "cat/1.png", "dog/0.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).symlink_to("../../store/one" if name == "cat/1.png" else store / "one")
+    assert labels_of(root) == {"cat/0.png": 0, "cat/1.png": 0, "dog/0.png": 1}
+    assert set(contents(root).values()) == {png()}
 
 
 def test_loops_of_symbolic_links_end(tmp_path: Path) -> None:
@@ -189,7 +195,7 @@ def test_loops_of_symbolic_links_end(tmp_path: Path) -> None:
     (outside / "back").symlink_to(root)
     source, rows = listed(root)
     assert [row.key for row in rows] == ["a/b/2.png", "out/1.png"]
-    assert source.counts == {"symbolic links met twice": 4, "broken symbolic links": 1}
+    assert source.counts == {"symbolic links that lead round in circles": 4, "broken symbolic links": 1}
 
 
 def test_links_into_a_hidden_store_are_followed(tmp_path: Path) -> None:
@@ -200,15 +206,28 @@ def test_links_into_a_hidden_store_are_followed(tmp_path: Path) -> None:
     assert labels_of(tmp_path) == {"cat/1.png": 0}
 
 
-def test_names_that_are_not_utf8_are_counted(tmp_path: Path) -> None:
+def test_links_that_multiply_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk, "MAX_LINKED_FOLDERS", 200)
+    for number in range(12):
+        (tmp_path / f"{number:02}").mkdir()
+        for name in "ab":
+            (tmp_path / f"{number:02}" / name).symlink_to(f"../{number + 1:02}")
+    fill(tmp_path, ["12/1.png"])
+    assert "lead to more than 200 folders" in refused(tmp_path)
+
+
+def test_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
     fill(tmp_path, ["a.png"])
     try:
-        Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.png")).write_bytes(png())
+        Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9")).mkdir()
+        Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9/1\xff.png")).write_bytes(png(9))
     except OSError:
         pytest.skip("this file system takes UTF-8 only")
     source, rows = listed(tmp_path)
-    assert [row.key for row in rows] == ["a.png"]
-    assert source.counts["names that are not UTF-8"] == 1
+    assert [(row.key, row.label) for row in rows] == [("a.png", -1), ("caf\\xe9/1\\xff.png", 0)]
+    assert source.classes == ("caf\\xe9",)
+    assert "names" in [warning.kind for warning in source.warnings]
+    assert contents(tmp_path)["caf\\xe9/1\\xff.png"] == png(9)
 
 
 def test_fifos_are_not_opened(tmp_path: Path) -> None:
@@ -326,10 +345,9 @@ def test_images_that_dataset_json_leaves_out_are_unlabelled(tmp_path: Path) -> N
         ("[]", 'no "labels"'),
         ('{"labels": {"1.png": 0}}', "neither a list nor null"),
         ('{"labels": [["1.png"]]}', "labels[0] is"),
-        ('{"labels": [["1.png", -1]]}', "out of range"),
-        ('{"labels": [["1.png", 1e3]]}', "not a whole number"),
-        ('{"labels": [["1.png", true]]}', "not a whole number"),
-        ('{"labels": [["1.png", [0, 1]]]}', "not a whole number"),
+        ('{"labels": [["1.png", -2]]}', "out of range"),
+        ('{"labels": [["1.png", 0.5]]}', "not a whole number"),
+        ('{"labels": [["1.png", [0, 1]]]}', "neither a whole number nor a name"),
         ('{"labels": [["1.png", NaN]]}', "NaN"),
         ('{"labels": [["1.png", 99999999999]]}', "out of range"),
         ('{"labels": [["1.png", 1], ["1.png", 2]]}', "has two labels"),
@@ -459,7 +477,12 @@ def test_links_devices_and_hidden_members_are_counted(tmp_path: Path) -> None:
     source, rows = listed(path)
     assert [row.key for row in rows] == ["a.png"]
     assert source.counts == {
-        **{"links inside archives": 2, "neither files nor folders": 1, "hidden files": 2, "unlabelled": 1}
+        **{
+            "links inside archives that lead nowhere": 2,
+            "neither files nor folders": 1,
+            "hidden files": 2,
+            "unlabelled": 1,
+        }
     }
 
 
@@ -524,8 +547,7 @@ def test_compressed_tars_say_what_to_do(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "said"),
-    [(b"cat", "not a whole number"), (b"-1", "not a whole number"), (b"3", "names 2 classes"), (b"", "whole number")],
+    ("label", "said"), [(b"fish", "none of the classes"), (b"-2", "out of range"), (b"3", "names 2 classes")]
 )
 def test_wrong_labels_in_a_tar_name_the_member(tmp_path: Path, label: bytes, said: str) -> None:
     tarred(tmp_path / "a.tar", {"x.png": png(), "x.cls": label})
@@ -634,7 +656,7 @@ def test_links_in_a_zip_are_not_followed(tmp_path: Path) -> None:
         archive.writestr(link, "/etc/passwd")
         archive.writestr("a.png", png())
     source, rows = listed(tmp_path / "a.zip")
-    assert ([row.key for row in rows], source.counts["links inside archives"]) == (["a.png"], 1)
+    assert ([row.key for row in rows], source.counts["links inside archives that lead nowhere"]) == (["a.png"], 1)
 
 
 def test_a_truncated_zip_is_an_error(tmp_path: Path) -> None:
@@ -644,11 +666,27 @@ def test_a_truncated_zip_is_an_error(tmp_path: Path) -> None:
         assert "a.zip" in refused(tmp_path / "a.zip")
 
 
-def test_a_stored_member_whose_header_disagrees_is_an_error(tmp_path: Path) -> None:
-    data = bytearray(zipped(tmp_path / "a.zip", {"a.png": png()}).read_bytes())
-    data[30] = ord("b")
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_local_header_may_disagree(tmp_path: Path, method: int) -> None:
+    data = bytearray(zipped(tmp_path / "a.zip", {"k/\xf6.png": png(1), "l/2.png": png(2)}, method).read_bytes())
+    data[7] ^= 0x8  # its UTF-8 flag
+    data[14:26] = bytes(12)  # its checksum and lengths, as where they stand behind the bytes
+    data[31] = ord("\\")
     (tmp_path / "a.zip").write_bytes(data)
-    assert "damaged" in refused(tmp_path / "a.zip")
+    assert contents(tmp_path / "a.zip") == {"k/\xf6.png": png(1), "l/2.png": png(2)}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_member_without_a_header_is_rejected_alone(tmp_path: Path, method: int) -> None:
+    data = bytearray(zipped(tmp_path / "a.zip", {"a.png": png(1), "b.png": png(2)}, method).read_bytes())
+    data[0] = 0
+    (tmp_path / "a.zip").write_bytes(data)
+    source, rows = listed(tmp_path / "a.zip")
+    reader = open_reader(source.kind, source.location)
+    with pytest.raises(ImageRejected, match="damaged in its zip"):
+        reader.read(rows[0])
+    assert reader.read(rows[1]) == png(2)
+    reader.close()
 
 
 def test_a_damaged_deflated_member_is_rejected_alone(tmp_path: Path) -> None:
@@ -701,7 +739,7 @@ def test_a_zip_with_any_damage_is_read_or_refused(
             try:
                 reader.read(row)
             except ImageRejected as rejection:
-                assert rejection.reason.startswith(("damaged", "a file of more than"))
+                assert rejection.reason.startswith(("damaged", "a file of more than", "encrypted", "neither stored"))
         reader.close()
     except LvaeError as error:
         assert "\n" not in str(error)
@@ -822,17 +860,15 @@ def test_labels_are_read_from_all_layouts(tmp_path: Path) -> None:
     [
         ("a.csv", "a.png\n", "1 columns instead of 2"),
         ("a.csv", "a.png,1,2\n", "3 columns instead of 2"),
-        ("a.csv", "a.png,-1\n", "out of range"),
+        ("a.csv", "a.png,-2\n", "out of range"),
         ("a.csv", "a.png,1\na.png,2\n", "line 2: 'a.png' has two labels, 1 and 2"),
         ("a.csv", "a.png,1\nb.png,cat\n", "line 2: a class name, but"),
-        ("a.csv", "a.png,\n", "is empty"),
         ("a.csv", 'a.png,"1\n', "line 1"),
         ("a.csv", "", "holds no labels"),
         ("a.csv", "key,label\n", "holds no labels"),
         ("a.jsonl", '{"key": "a.png"}\n', 'a line is {"key": "path", "label": 3}'),
         ("a.jsonl", "[1]\n", 'a line is {"key": "path", "label": 3}'),
         ("a.jsonl", '{"key": "a.png", "label": 1.5}\n', "not a whole number"),
-        ("a.jsonl", '{"key": "a.png", "label": null}\n', "not a whole number"),
         ("a.json", "[]", "neither"),
         ("a.json", '{"a.png": 1, "a.png": 2}', "stands twice"),
         ("a.txt", "a.png 1", "read from .csv, .jsonl and .json"),
@@ -856,9 +892,37 @@ def test_a_missing_or_binary_label_file_is_one_line(tmp_path: Path) -> None:
 def test_labels_of_a_file_replace_those_of_the_source(tmp_path: Path) -> None:
     source = open_source(str(fill(tmp_path, ["cat/1.png", "dog/2.png"])))
     before = list(source.rows())
-    rows = list(apply_labels(source.rows(), Labels(None, {"dog/2.png": 7}), source.counts))
+    rows = list(apply_labels(source.rows(), Labels(None, {"dog/2.png": 7}), source))
     assert rows == [before[0]._replace(label=-1), before[1]._replace(label=7)]
     assert source.counts["unlabelled"] == 1
+
+
+def test_labels_of_a_file_may_be_missing_and_numbers_floats(tmp_path: Path) -> None:
+    found = label_file(tmp_path, "a.csv", "key,label\na.png,10.0\nb.png,\nc.png,nan\nd.png,2\n")
+    assert found == Labels(None, {"a.png": 10, "b.png": -1, "c.png": -1, "d.png": 2})
+    found = label_file(tmp_path, "a.jsonl", '{"key": "a.png", "label": NaN}\n{"key": "b.png", "label": "3"}\n')
+    assert found == Labels(None, {"a.png": -1, "b.png": 3})
+
+
+def test_keys_are_found_in_either_unicode_form(tmp_path: Path) -> None:
+    source = open_source(str(fill(tmp_path, ["cafe\u0301.png", "u\u0308ber.png", "x.png"])))
+    labels = label_file(tmp_path, "a.csv", "caf\u00e9.png,0\n\u00fcber.png,1\nx.png,2\n")
+    assert [row.label for row in apply_labels(source.rows(), labels, source)] == [0, 1, 2]
+    assert [str(warning) for warning in source.warnings] == [
+        "--labels: 2 keys found in another Unicode form (NFC, NFD)"
+    ]
+
+
+def test_a_key_that_names_two_images_by_its_unicode_forms_is_told(tmp_path: Path) -> None:
+    for names, text in (
+        (["cafe\u0301.png", "caf\u00e9.png"], "caf\u00e9.png,0\n"),
+        (["cafe\u0301.png"], "caf\u00e9.png,0\ncafe\u0301.png,1\n"),
+    ):
+        folder = tmp_path / str(len(names))
+        folder.mkdir()
+        source = open_source(str(fill(folder, names)))
+        with pytest.raises(LvaeError, match="Unicode form"):
+            list(apply_labels(source.rows(), label_file(folder, "a.csv", text), source))
 
 
 def test_labels_that_match_no_image_are_an_error_in_the_end(tmp_path: Path) -> None:

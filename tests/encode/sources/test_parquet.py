@@ -3,6 +3,7 @@
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvae.encode.images import ImageRejected
-from lvae.encode.sources.open import open_reader
+from lvae.encode.sources.base import Source
+from lvae.encode.sources.open import open_reader, open_source
 from tests.encode.source_examples import contents, listed, png, refused, survives
 
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -116,7 +118,6 @@ def test_any_order_threads_and_other_processes(tmp_path: Path) -> None:
     [
         ({"a": [1], "b": ["x"]}, "has no column of pictures called image, but a, b"),
         ({"a": [b"x"], "b": [b"x"]}, "has no column of pictures called image, but a, b"),
-        ({"image": [b"x"], "label": [1.5]}, "neither whole numbers nor names"),
         ({"image": [b"x"], "label": [-2]}, "out of range"),
         ({"image": [b"x"], "label": [10**9]}, "out of range"),
         ({"image": pa.array([], pa.binary())}, "no images found"),
@@ -134,7 +135,7 @@ def test_class_names_that_are_none_are_one_line(tmp_path: Path, names: Any) -> N
 
 
 def test_labels_beyond_the_names_are_one_line(tmp_path: Path) -> None:
-    assert "its schema names 2 classes" in refused(write(tmp_path / "a.parquet", range(3), ["a", "b"]))
+    assert "out of range: its schema names 2 classes" in refused(write(tmp_path / "a.parquet", range(3), ["a", "b"]))
 
 
 def test_files_that_do_not_belong_together_are_one_line(tmp_path: Path) -> None:
@@ -192,3 +193,97 @@ def test_a_file_with_any_damage_is_read_or_refused(
         data[place % len(data)] = value
     path.write_bytes(data)
     survives(path)
+
+
+def column(tmp_path: Path, kind: pa.DataType | None, values: list[Any]) -> tuple[Source, list[int]]:
+    table = pa.table({"image": [png(0)] * len(values), "label": pa.array(values, kind)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    source, rows = listed(tmp_path / "a.parquet")
+    return source, [row.label for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.float64(), [0.0, 10.0, None, float("nan")]),
+        (pa.float32(), [0.0, 10.0, None, -1.0]),
+        (pa.decimal128(9, 2), [Decimal(0), Decimal("10.00"), None, Decimal(-1)]),
+        (pa.uint64(), [0, 10, None, None]),
+        (pa.list_(pa.int64()), [[0], [10], None, [None]]),
+        (pa.list_(pa.float64(), 1), [[0.0], [10.0], [None], [float("nan")]]),
+        (pa.dictionary(pa.int8(), pa.int64()), [0, 10, None, -1]),
+        (pa.string(), ["0", "10", None, "nan"]),
+        (pa.string_view(), ["0", "10.0", None, ""]),
+        (pa.large_string(), ["0", "10", None, "NaN"]),
+        (pa.dictionary(pa.int8(), pa.string()), ["0", "10", None, "null"]),
+        (pa.binary(), [b"0", b"10", None, b""]),
+    ],
+)
+def test_labels_of_any_type_are_read_where_their_meaning_is_plain(
+    tmp_path: Path, kind: pa.DataType, values: list[Any]
+) -> None:
+    source, labels = column(tmp_path, kind, values)
+    assert labels == [0, 10, -1, -1]
+    assert source.classes == tuple(map(str, range(11)))
+    assert source.counts == {"unlabelled": 2}
+
+
+def test_booleans_are_classes(tmp_path: Path) -> None:
+    assert column(tmp_path, pa.bool_(), [True, False, None])[1] == [1, 0, -1]
+
+
+def test_names_among_which_numbers_stand_stay_names(tmp_path: Path) -> None:
+    source, labels = column(tmp_path, pa.string(), ["10", "cat", None])
+    assert (source.classes, labels) == (("10", "cat"), [0, 1, -1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.float64(), [0.5, 1.0]),
+        (pa.list_(pa.int64()), [[0, 3], [1]]),
+        (pa.list_(pa.float64()), [[0.1, 0.2, 0.3, 0.4], []]),
+        (pa.struct([("x", pa.int64())]), [{"x": 1}, None]),
+        (pa.timestamp("s"), [0, 1]),
+        (pa.date32(), [0, 1]),
+    ],
+)
+def test_a_column_that_cannot_be_classes_is_left_aside_with_a_warning(
+    tmp_path: Path, kind: pa.DataType, values: list[Any]
+) -> None:
+    source, labels = column(tmp_path, kind, values)
+    assert (labels, source.classes) == ([-1, -1], None)
+    assert [warning.kind for warning in source.warnings] == ["labels not used"]
+    assert "'label'" in str(source.warnings[0])
+
+
+def test_odd_labels_stop_nothing_where_labels_come_from_elsewhere(tmp_path: Path) -> None:
+    for kind, values in ((pa.int64(), [-5, 10**12]), (pa.list_(pa.int64()), [[1, 2], []]), (None, [None, None])):
+        table = pa.table({"image": [png(0)] * 2, "label": pa.array(values, kind)})
+        pq.write_table(table.replace_schema_metadata({b"huggingface": b"nonsense"}), tmp_path / "a.parquet")
+        source = open_source(str(tmp_path / "a.parquet"))
+        source.reads_labels = False
+        assert [row.label for row in source.rows()] == [-1, -1]
+        assert not source.warnings
+
+
+def test_a_column_of_scalars_goes_before_one_of_boxes(tmp_path: Path) -> None:
+    table = pa.table({"image": [png(0)], "label": [[1.5, 2.5]], "class": ["cat"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert listed(tmp_path / "a.parquet")[0].classes == ("cat",)
+
+
+def test_splits_that_are_taken_together_are_told(tmp_path: Path) -> None:
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
+        write(tmp_path / f"{name}.parquet", range(2))
+    source, rows = listed(tmp_path)
+    assert len(rows) == 6
+    assert [str(warning) for warning in source.warnings] == [
+        f"the splits test, train are taken together. Give a pattern for one of them, such as {tmp_path}/test*.parquet"
+    ]
+    assert not listed(f"{tmp_path}/train*.parquet")[0].warnings
+
+
+def test_pictures_may_be_views(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": pa.array([png(1)], pa.binary_view())}), tmp_path / "a.parquet")
+    assert list(contents(tmp_path / "a.parquet").values()) == [png(1)]

@@ -260,11 +260,11 @@ def test_a_full_disk_gets_one_sentence(pictures: Path, tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"architecture": {"kind": "pixels", "factor": 2}}, "pixels have nothing to learn"),
-        ({"size": 4}, "--size 4: must lie between 16 and"),
-        ({"shorter_side": (8, 32)}, "--shorter-side, the lower end 8"),
-        ({"validation": 0.9}, "--validation 0.9"),
+        ({"size": 4}, "--size must be a whole number from 16 to 1024, not 4"),
+        ({"shorter_side": (8, 32)}, "--shorter-side, the lower end must be a whole number from 16 to 16384, not 8"),
+        ({"validation": 0.9}, "--validation must be at least 0 and at most 0.5, not 0.9"),
         ({"adversarial_weight": 0.5}, "--discriminator-layers 3: needs crops of at least 24 pixels, not 16"),
-        ({"learning_rate": float("nan")}, "--learning-rate nan"),
+        ({"learning_rate": float("nan")}, "--learning-rate must be a finite number, not nan"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(change: dict[str, Any], message: str) -> None:

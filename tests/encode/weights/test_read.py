@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lvae.encode.autoencoder import LdmSpec, build, load
 from lvae.encode.networks.base import Autoencoder, save_safetensors
-from lvae.encode.weights.read import from_diffusers, to_diffusers
+from lvae.encode.weights.names import from_diffusers, to_diffusers
 from lvae.manifests.errors import LvaeError
 
 torch.set_num_threads(1)
@@ -210,7 +210,7 @@ def test_a_published_architecture_under_another_name_is_told(tmp_path: Path) -> 
 def test_names_from_a_file_stay_on_one_line() -> None:
     state = kl().state_dict()
     with pytest.raises(LvaeError) as error:
-        build(KL).load_state(state | {"a\nb" * 500: torch.zeros(1)})
+        build(KL).load_state(state | {"encoder.a\nb" * 500: torch.zeros(1)})
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400
 
@@ -225,8 +225,8 @@ def test_a_missing_tensor_is_named(name: str) -> None:
 
 def test_unknown_and_doubled_tensors_are_refused() -> None:
     state = kl().state_dict()
-    with pytest.raises(LvaeError, match=r"something\.else \(1,\) is not expected"):
-        build(KL).load_state(state | {"something.else": torch.zeros(1)})
+    with pytest.raises(LvaeError, match=r"encoder\.else \(1,\) is not expected"):
+        build(KL).load_state(state | {"encoder.else": torch.zeros(1)})
     doubled = state | {"encoder.conv_norm_out.weight": torch.zeros(64)}
     with pytest.raises(LvaeError, match=r"encoder\.norm_out\.weight is there twice"):
         build(KL).load_state(doubled)
@@ -252,7 +252,7 @@ HOSTILE = {
     "page with a byte order mark": (b"\xef\xbb\xbf<html>", "an HTML page"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Run 'git lfs pull'"),
     "legacy pickle": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "an incomplete download"),
-    "other pickle": (b"\x80\x04K\x01.", "a pickle that torch.save did not write"),
+    "other pickle": (b"\x80\x04K\x01.", "a pickled int instead of tensors by name"),
     "zip": (b"PK\x03\x04" + bytes(60), "an incomplete download or damaged (64 bytes"),
     "gzip": (b"\x1f\x8b\x08" + bytes(60), "a packed archive"),
     "tar": (bytes(257) + b"ustar\x0000" + bytes(300), "a packed archive"),

@@ -19,7 +19,7 @@ from lvae.manifests.parts.receipts import read_raw
 from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.beam import transforms
 from lvae.pipeline.beam.transforms import EncodePart, Job
-from lvae.pipeline.beam.worker_check import Question, answer, other_package, package
+from lvae.pipeline.beam.worker_check import Question, answer, package, refuse_other_package
 from lvae.pipeline.progress.reports import reports
 from tests.conftest import SMALL_KL, lvae_process
 
@@ -53,11 +53,11 @@ def test_a_part_that_is_finished_is_not_encoded_again(dataset: Path, monkeypatch
 
 def test_a_worker_of_another_package_refuses(dataset: Path) -> None:
     assert re.fullmatch(r"latent-vae \S+, code [0-9a-f]{12}", package())
-    assert other_package(package()) is None
+    refuse_other_package(package())
     with pytest.raises(LvaeError, match=r"runs latent-vae .* Install the same wheel") as error:
         list(EncodePart(dataclasses.replace(job(dataset), package="latent-vae 0.0.1, code 0"), ("cpu",)).process(0))
     assert "\n" not in str(error.value)
-    assert [(one.kind, one.message) for one in reports(Folder(dataset), "attempt")] == [("user", str(error.value))]
+    assert [(one.kind, str(one.error())) for one in reports(Folder(dataset), "attempt")] == [("user", str(error.value))]
 
 
 def test_a_worker_that_sees_another_plan_refuses(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +155,8 @@ def test_a_worker_says_what_it_does_not_see(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared/probe").write_bytes(b"here")
     question = Question(package(), str(tmp_path / "shared"), ("probe", b"here"), str(tmp_path / "shared"))
-    assert answer(question).shortcoming is None
-    elsewhere = answer(dataclasses.replace(question, dataset=str(tmp_path / "other"))).shortcoming
-    assert elsewhere is not None and "sees another folder there" in elsewhere
-    hidden = answer(dataclasses.replace(question, source=str(tmp_path / "nothing/pictures"))).shortcoming
-    assert hidden is not None and "does not see it" in hidden
+    assert answer(question).error is None
+    elsewhere = answer(dataclasses.replace(question, dataset=str(tmp_path / "other"))).error
+    assert "sees another folder there" in str(elsewhere)
+    hidden = answer(dataclasses.replace(question, source=str(tmp_path / "nothing/pictures"))).error
+    assert "does not see it" in str(hidden)

@@ -115,7 +115,7 @@ def test_a_worker_that_stops_without_dying_is_left_behind(
     cluster.workers[0].send_signal(signal.SIGSTOP)
     _, told = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, told
-    assert "no worker got anywhere for 60 s" in told
+    assert "no worker gave a sign of life for 60 s" in told
     assert "no longer counted on" in told
     assert contents(tmp_path / "out") == right
 

@@ -79,7 +79,7 @@ def test_workers_that_stop_without_dying_are_given_up_after_a_minute(
     kill(worker_processes(job.pid), signal.SIGSTOP)
     _, told = job.communicate()
     assert job.returncode == 0, told
-    assert "no process got anywhere for 60 s" in told
+    assert "no process gave a sign of life for 60 s" in told
     assert contents(tmp_path / "out") == right
 
 

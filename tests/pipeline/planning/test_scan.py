@@ -58,3 +58,26 @@ def test_a_second_look_has_the_account_of_the_first(tmp_path: Path, command: str
     again = CliRunner().invoke(main, [command, str(images), str(tmp_path / "out"), "--json", *options])
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout)["warnings"] == first["warnings"]
+
+
+def labelled(folder: Path, labels: list[object]) -> Path:
+    fill(folder, {f"{number}.png": png(number) for number in range(len(labels))})
+    (folder / "a.csv").write_text("".join(f"{number}.png,{label}\n" for number, label in enumerate(labels)))
+    return folder / "a.csv"
+
+
+def test_labels_that_are_nearly_all_holes_are_refused_in_one_line(tmp_path: Path) -> None:
+    source = labelled(tmp_path / "in", [0, 7, 900000])
+    done = CliRunner().invoke(main, ["scan", str(source), str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("lvae: ")
+    assert "3 of 900,001 classes have images" in done.stderr
+    assert "--labels" in done.stderr
+    assert not (tmp_path / "out" / "plan.json").exists()
+
+
+def test_labels_with_some_holes_keep_their_numbers_with_a_warning(tmp_path: Path) -> None:
+    _, said = scanned(labelled(tmp_path / "in", [0, 7, 90]), tmp_path / "out")
+    assert "warning: 3 of 91 classes have images" in said
+    _, said = scanned(labelled(tmp_path / "more", [0, 1, 3]), tmp_path / "out2")
+    assert "warning" not in said

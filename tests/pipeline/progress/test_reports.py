@@ -1,6 +1,13 @@
+import threading
 import time
+from pathlib import Path
 
-from lvae.pipeline.progress.reports import PartsDone, Report, Sparing
+import pytest
+
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.folder import Folder
+from lvae.pipeline.progress import reports as module
+from lvae.pipeline.progress.reports import PROGRESS, PartsDone, Report, Reporter, Throttle, reports
 
 
 def test_what_is_done_counts_finished_parts_and_what_workers_say_of_waiting_ones() -> None:
@@ -18,15 +25,54 @@ def test_two_workers_at_one_part_count_once() -> None:
 
 
 def test_what_is_dear_is_not_due_again_soon_unless_it_has_to_be() -> None:
-    def dear(sparing: Sparing) -> Sparing:
-        assert sparing.due
-        with sparing:
+    def dear(throttle: Throttle) -> Throttle:
+        assert throttle.due
+        with throttle:
             until = time.process_time() + 0.05
             while time.process_time() < until:
                 pass
-        return sparing
+        return throttle
 
-    assert not dear(Sparing(0.001)).due
-    soon = dear(Sparing(0.001, longest=0.1))
+    assert not dear(Throttle(0.001)).due
+    soon = dear(Throttle(0.001, longest=0.1))
     time.sleep(0.15)
     assert soon.due
+
+
+def test_a_report_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    Reporter(folder, "part 1", "attempt").working(3)
+    (whole,) = (tmp_path / PROGRESS).glob("*.json")
+    for name, data in (
+        ("torn", whole.read_bytes()[:30]),
+        ("empty", b""),
+        ("bytes", b"\xff\xfe"),
+        ("list", b"[1]"),
+        ("unknown", b'{"kind": "sleeping", "task": "part 1", "done": 1}'),
+        ("nan", whole.read_bytes().replace(b'"done": 3', b'"done": NaN')),
+        ("more", whole.read_bytes().replace(b"{", b'{"of another version": 1, ')),
+    ):
+        (tmp_path / PROGRESS / f"{name}.json").write_bytes(data)
+    (tmp_path / PROGRESS / "folder.json").mkdir()
+    (tmp_path / PROGRESS / "gone.json").symlink_to(tmp_path / "nowhere")
+    assert [(one.task, one.done) for one in reports(folder)] == [("part 1", 3)]
+
+
+def test_why_a_worker_gave_up_travels_whole(tmp_path: Path) -> None:
+    with Reporter(Folder(tmp_path), "part 1", "attempt") as reporter:
+        reporter.failed("user", LvaeError("a\udcff.png", "cannot be used", "Leave it out."))
+    (found,) = reports(Folder(tmp_path), "attempt")
+    assert (found.kind, found.error().problem, found.error().advice) == ("user", "cannot be used", "Leave it out.")
+    assert "a" in found.where
+
+
+def test_a_first_batch_counts_as_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accelerators may compile it, for minutes."""
+    monkeypatch.setattr(module, "_computed", threading.Event())
+    monkeypatch.setattr(module, "INTERVAL", 0.0)
+    reporter, phases = Reporter(Folder(tmp_path), "part 1", "attempt"), []
+    for phase in ("reading", "computing", "reading", "computing", "writing"):
+        reporter.enter(phase)
+        reporter.working(1)
+        phases += [one.phase for one in reports(Folder(tmp_path))]
+    assert phases == ["reading", "loading", "reading", "computing", "writing"]

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from lvae.manifests.allocator import KEEPING
+from lvae.manifests.machine import KEEPING
 
 FAULTS = """
 import resource
 import sys
 
-from lvae.manifests.allocator import keep_freed_memory
+from lvae.manifests.machine import keep_freed_memory
 
 kept = keep_freed_memory() if sys.argv[1] == "keep" else False
 

@@ -5,8 +5,8 @@ import threading
 from collections import OrderedDict
 
 from lvae.encode.files import locations as places
+from lvae.encode.files.naming import MAX_MEMBER_BYTES
 from lvae.encode.images import ImageRejected
-from lvae.encode.sources.naming import MAX_MEMBER_BYTES
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
 

@@ -1,0 +1,295 @@
+"""What all kinds of source agree on: which names are images, which are hidden, which folder is a class.
+
+By name, an image ends in one of IMAGE_EXTENSIONS, in any case. A name with no ending, or one that nobody knows
+(photo.jpg?width=640, photo.jpg.1), is looked into: it is an image if its first 16 bytes say so. Everything else is
+counted: by what it may hold where that may be pictures or labels (see `what_is_left_out`), else as "not images". Hidden
+is what has a component that begins with a dot, or that a system leaves behind (Thumbs.db, __MACOSX...).
+"""
+
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal, Protocol
+
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import counted
+from lvae.manifests.parts.rows import UNLABELLED
+
+IMAGE_EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif"}
+    | {".heic", ".heif", ".jxl", ".jp2", ".j2k", ".j2c", ".jpx", ".jpf"}  # listed, then rejected with a reason
+)
+USUAL = frozenset(IMAGE_EXTENSIONS | {extension.upper() for extension in IMAGE_EXTENSIONS})
+SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"})
+MAGIC_BYTES = 16
+
+ARCHIVE_EXTENSIONS = frozenset(
+    {
+        ".tar",
+        ".tgz",
+        ".tbz",
+        ".tbz2",
+        ".txz",
+        ".tzst",
+        ".gz",
+        ".bz2",
+        ".xz",
+        ".zst",
+        ".lz4",
+        ".lzma",
+        ".zip",
+        ".7z",
+        ".rar",
+    }
+    | {".parquet", ".arrow", ".feather", ".npz", ".npy", ".mdb", ".h5", ".hdf5", ".tfrecord", ".tfrecords", ".mat"}
+    | {".mds", ".beton", ".rec", ".pkl", ".pickle"}
+)
+OTHER_PICTURES = frozenset(
+    {".svg", ".psd", ".ai", ".eps", ".exr", ".hdr", ".tga", ".ico", ".icns", ".pcx", ".sgi", ".xcf", ".dcm", ".djvu"}
+    | {".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"}
+)
+LABEL_EXTENSIONS = frozenset({".cls", ".cls2", ".class", ".label", ".labels", ".index", ".inx", ".id", ".target"})
+TABLE_EXTENSIONS = frozenset({".csv", ".tsv", ".jsonl", ".ndjson"})
+LABEL_NAMES = re.compile(r"label|class|annot|categor|target|metadata|truth|synset", re.IGNORECASE)
+PLAIN_EXTENSIONS = frozenset(
+    {".txt", ".json", ".xml", ".yaml", ".yml", ".html", ".htm", ".md", ".rst", ".pdf", ".log", ".ini", ".cfg", ".toml"}
+    | {".py", ".ipynb", ".sh", ".js", ".css", ".c", ".h", ".caption", ".cap", ".tags", ".db", ".sqlite", ".lock"}
+    | {".mp4", ".avi", ".mov", ".mkv", ".webm", ".mp3", ".wav", ".flac", ".pt", ".pth", ".ckpt", ".safetensors"}
+)
+KNOWN = ARCHIVE_EXTENSIONS | OTHER_PICTURES | LABEL_EXTENSIONS | TABLE_EXTENSIONS | PLAIN_EXTENSIONS
+
+HIDDEN = "hidden files"
+NOT_IMAGES = "not images"
+UNLABELLED_IMAGES = "unlabelled"
+LOOPS = "symbolic links that lead round in circles"
+BROKEN_LINKS = "broken symbolic links"
+LINKS = "links inside archives that lead nowhere"
+SPECIAL = "neither files nor folders"
+NOT_READ = "archives and tables not read"
+PICTURES_NOT_READ = "pictures of formats that are not read"
+NOT_UTF8 = "names that are not UTF-8"
+BESIDE = "images beside what is read"
+LABELS_NOT_USED = "files that may hold labels"
+NAMED = (NOT_READ, PICTURES_NOT_READ, LABELS_NOT_USED)  # a person is told of them, with an example
+LOST = (BESIDE, NOT_UTF8, LOOPS, BROKEN_LINKS, LINKS, SPECIAL)  # the same where they are called images
+
+DATASET_JSON = "dataset.json"
+CLASSES_TXT = "classes.txt"
+MAX_JSON_BYTES = 1 << 30  # of a dataset.json
+MAX_MEMBER_BYTES = 1 << 30  # of one image's file: an uncompressed 16-bit picture of MAX_PIXELS still fits
+
+
+def is_hidden(name: str) -> bool:
+    """Of one component of a path."""
+    return name[:1] == "." or name.lower() in SYSTEM_NAMES
+
+
+def is_image_name(name: str) -> bool | None:
+    """True or False by the extension; None where there is none, or an unknown one, and the first bytes decide."""
+    dot = name.rfind(".")
+    if dot > 0 and name[dot:] in USUAL and name[dot - 1] not in "./":
+        return True  # as below, for all but a few names: those are asked about by the million
+    extension = posixpath.splitext(name)[1].lower()
+    return True if extension in IMAGE_EXTENSIONS else False if extension in KNOWN else None
+
+
+def what_is_left_out(name: str) -> str:
+    """Under what a file is counted that is no image by its name."""
+    base, extension = posixpath.splitext(posixpath.basename(name).lower())
+    if extension in ARCHIVE_EXTENSIONS:
+        return NOT_READ
+    if extension in OTHER_PICTURES:
+        return PICTURES_NOT_READ
+    if extension in LABEL_EXTENSIONS or extension in TABLE_EXTENSIONS:
+        return LABELS_NOT_USED
+    return LABELS_NOT_USED if extension in (".json", ".txt") and LABEL_NAMES.search(base) else NOT_IMAGES
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name from a file system or archive was decodable (rows are UTF-8)."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def readable(name: str) -> str:
+    """A name as text, whatever its bytes are: those that are not UTF-8 as \\xe9, and each backslash doubled then."""
+    if is_utf8(name):
+        return name
+    return name.replace("\\", "\\\\").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def key_of_member(name: str) -> str:
+    """A member's name without leading "./" or "/" and doubled slashes: what a folder would call it."""
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
+
+
+SPLIT = re.compile(
+    r"(train|training|val|valid|validation|test|testing|dev|eval)([-_ ]?set)?([-_ ]?\d{1,4})?", re.IGNORECASE
+)
+
+
+class Splits:
+    """Notices first-level folders that are called like splits and have the same folders inside."""
+
+    def __init__(self) -> None:
+        self._inside: dict[str, set[str]] = {}
+
+    def add(self, folder: str, inside: str) -> None:
+        """A class folder, and the folder inside it in which an image lies, "" for none."""
+        if SPLIT.fullmatch(folder):
+            self._inside.setdefault(folder, set()).add(inside)
+
+    def remark(self, classes: Iterable[str] | None) -> str | None:
+        """What to say of these classes, if anything: a class may be called train among others."""
+        splits = sorted(self._inside)
+        alike = any(
+            count > 1
+            for name, count in Counter(one for found in self._inside.values() for one in found).items()
+            if name
+        )
+        if not splits or not (alike or set(splits) == set(classes or ())):
+            return None
+        if len(splits) == 1:
+            return f"the only class, {splits[0]}, looks like a split of a dataset, not like a class"
+        return f"the classes {' and '.join(splits[:4])} look like splits of a dataset, not like classes"
+
+
+class ArchiveFolders:
+    """Gathers which folders of an archive hold images, then says which are the classes.
+
+    The first-level folders are. But where everything lies in one folder with several folders inside (`photos.zip`
+    made of the folder `photos`), that one is only a wrapping, and the classes are its subfolders.
+    """
+
+    def __init__(self) -> None:
+        self._first: set[str] = set()
+        self._second: set[str] = set()
+        self._shallow = False  # an image lies at the top, or directly in a first-level folder
+        self._numbers: dict[str, int] | None = None
+        self._splits, self._wrapped_splits = Splits(), Splits()
+
+    def add(self, key: str) -> None:
+        parts = key.split("/", 3)
+        if len(parts) > 1:
+            self._first.add(parts[0])
+            self._splits.add(parts[0], parts[1] if len(parts) > 2 else "")
+        if len(parts) < 3:
+            self._shallow = True
+        elif len(self._first) == 1:
+            self._second.add(parts[1])
+            self._wrapped_splits.add(parts[1], parts[2] if len(parts) > 3 else "")
+
+    @property
+    def wrapped(self) -> bool:
+        return len(self._first) == 1 and not self._shallow and len(self._second) > 1
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Sorted; None where no image lies in a folder."""
+        return tuple(sorted(self._second if self.wrapped else self._first)) or None
+
+    def warn(self, source: "Labelled") -> None:
+        """Say which folders are the classes, where that is not plain."""
+        if self.wrapped:
+            source.warn("folders", f"all images lie in {min(self._first)}/: its subfolders are the classes")
+        warn_of_splits(source, self._wrapped_splits if self.wrapped else self._splits, "Unpack it and give one of them")
+
+    def label(self, key: str) -> int:
+        """The class of a key that was added; UNLABELLED where it lies in no folder. Add all first."""
+        if self._numbers is None:
+            self._numbers = {name: number for number, name in enumerate(self.classes or ())}
+        folders = key.split("/", 2)[:-1]
+        return self._numbers[folders[1 if self.wrapped else 0]] if folders else UNLABELLED
+
+
+class Labelled(Protocol):
+    """The part of a source that the labels of its images touch."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...
+    @property
+    def counts(self) -> dict[str, int]: ...
+    def warn(
+        self, kind: Literal["unlabelled", "labels not used", "splits", "folders", "left out"], text: str
+    ) -> None: ...
+
+
+ONE = {"lie": "lies", "are": "is", "have": "has"}  # verbs of one image
+
+
+def count_unlabelled(counts: dict[str, int], label: int) -> None:
+    if label == UNLABELLED:
+        counts[UNLABELLED_IMAGES] = counts.get(UNLABELLED_IMAGES, 0) + 1
+
+
+def warn_of_unlabelled(source: Labelled, why: str) -> None:
+    """Once all rows are through. Where there are no classes at all, nothing is missing. `why` begins with a verb."""
+    unlabelled = source.counts.get(UNLABELLED_IMAGES, 0)
+    if unlabelled and source.classes:
+        verb, space, rest = why.partition(" ")
+        why = f"{ONE.get(verb, verb) if unlabelled == 1 else verb}{space}{rest}"
+        source.warn("unlabelled", f"{counted(unlabelled, 'image')} {why}: unlabelled")
+
+
+def warn_of_splits(source: Labelled, splits: Splits, advice: str) -> bool:
+    """Whether there was something to say."""
+    remark = splits.remark(source.classes)
+    if remark is not None:
+        source.warn("splits", f"{remark}. {advice} where the folders inside are the classes")
+    return remark is not None
+
+
+class LeftOut:
+    """Counts what is no image, and keeps an example of what a person may have wanted to be read."""
+
+    def __init__(self, counts: dict[str, int]):
+        self._counts = counts
+        self._endings: dict[str, Counter[str]] = {}
+        self._examples: dict[str, str] = {}
+
+    def add(self, name: str, known: str | None = None) -> None:
+        """A file that is no image; `known`: under what it is counted, where its name does not say."""
+        what = known or what_is_left_out(name)
+        self._counts[what] = self._counts.get(what, 0) + 1
+        if what in NAMED or (what in LOST and is_image_name(name) is True):
+            self._examples.setdefault(what, name)
+            if len(endings := self._endings.setdefault(what, Counter())) < 100:
+                endings[ending_of(name)] += 1
+
+    def warn(self, source: Labelled) -> None:
+        """Once all rows are through."""
+        for what, example in sorted(self._examples.items()):
+            if what != LABELS_NOT_USED:
+                endings = ", ".join(f"{number} {ending}" for ending, number in self._endings[what].most_common(5))
+                text = f"{self._counts[what]} {what}: left out ({endings}), {readable(example)} for one"
+                source.warn("left out", text)
+        count = self._counts.get(LABELS_NOT_USED, 0)
+        if count and len(source.classes or ()) < 2:
+            files, example = counted(count, "file"), readable(self._examples[LABELS_NOT_USED])
+            given = "no image has a label" if not source.classes else "there is one class"
+            text = f"{given}, and {files} may hold labels, {example} for one. Say --labels FILE to use one"
+            source.warn("labels not used", text)
+
+    @property
+    def hint(self) -> str:
+        """For an error: what is there that a person may have meant."""
+        example = self._examples.get(NOT_READ)
+        return f"{readable(example)} may hold some: give it as SOURCE, or a pattern of such." if example else ""
+
+
+def ending_of(name: str) -> str:
+    """The ending of a file's name, both of them for .tar.gz."""
+    base, last = posixpath.splitext(posixpath.basename(name).lower())
+    before = posixpath.splitext(base)[1]
+    return f".tar{last}" if before == ".tar" else last or "without an ending"
+
+
+def no_images(source: str, counts: dict[str, int], hint: str = "") -> LvaeError:
+    """What to say of a source in which nothing is an image."""
+    found = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
+    return LvaeError(source, f"no images found ({found or 'it is empty'}).{hint and ' ' + hint}")

@@ -1,0 +1,51 @@
+"""Published weights on this machine, and users without a home."""
+
+import pwd
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lvae.commands.autoencoder import autoencoder
+from lvae.encode.catalogue.published import PUBLISHED, in_hub_cache, shipped_or_fetched
+
+NAMES = ("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE")
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user that no file knows, as in a container that runs as a number."""
+
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+def test_a_user_without_a_home_can_list_and_has_nothing_fetched(nobody: None, tmp_path: Path) -> None:
+    assert shipped_or_fetched("kl-f8") is None
+    assert shipped_or_fetched("default") is not None
+    assert in_hub_cache(PUBLISHED["taesd"]) is None
+    result = CliRunner().invoke(autoencoder, ["list"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "sd-vae-ft-mse" in result.output
+
+
+def test_what_needs_a_cache_says_in_one_line_what_to_set(nobody: None) -> None:
+    from lvae.encode.zoo.fetch import fetch
+    from lvae.manifests.errors import LvaeError
+
+    with pytest.raises(LvaeError, match="Set XDG_CACHE_HOME to a folder"):
+        fetch("taesd", lambda done, total: None)
+
+
+@pytest.mark.parametrize("home", ["a file", "missing"])
+def test_a_home_that_is_no_folder_holds_nothing(home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path / home))
+    assert shipped_or_fetched("kl-f8") is None
+    assert in_hub_cache(PUBLISHED["taesd"]) is None
