@@ -1,25 +1,33 @@
 """`manifest.json`: the description of a dataset."""
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.plan import AutoencoderRecord, ImageSettings, read_plan_if_whole
+from lvae.manifests.parts.plan import (
+    EARLIER,
+    PLAN,
+    AutoencoderRecord,
+    ImageSettings,
+    read_plan_if_whole,
+    refuse_earlier_plan,
+)
+from lvae.manifests.parts.receipts import RECEIPTS
+from lvae.manifests.shards.index import files_index_name, index_name, read_files_index, read_index
 from lvae.manifests.statistics import Normalization
-from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.storage.names import FileName, Sha256, SplitName, ViewName
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.views.selection import Selection
 from lvae.manifests.views.view import ViewSettings
 
 MANIFEST = "manifest.json"
-
-
 VERSION = "0.1.0"
-
-
 WRITTEN_BY = f"latent-vae {VERSION}"
+INLINE_BYTES = {"classes": 32 << 10, "selection": 8 << 10}  # of JSON in the manifest itself
 
 
 @dataclass(frozen=True)
@@ -64,19 +72,12 @@ class Statistics:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """`path` and what follows are those of the file that holds the latents."""
-
-    path: FileName
-    count: int
-    bytes: int
-    sha256: Sha256
-
-
-@dataclass(frozen=True)
 class Split:
+    """`count` latents in so many shards, which the index lists (manifests/shards/index.py)."""
+
     count: int
-    shards: tuple[Shard, ...]
+    shards: int
+    index: FileRecord
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,10 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a dataset is. Field by field in docs/datasets.md."""
+    """What a dataset is. Field by field in docs/datasets.md.
+
+    Of `classes` and `view.selection` a file of the view takes the place where they are large: see `large_fields`.
+    """
 
     format: Literal["latent-vae-dataset"]
     version: Literal[1]
@@ -108,8 +112,22 @@ class Manifest:
     files: dict[FileName, FileEntry]
 
 
+def large_fields(view: str, classes: tuple[str, ...] | None, selection: Selection) -> dict[str, tuple[str, bytes]]:
+    """The fields that do not stand in the manifest itself: by their name, the file that holds each and its bytes."""
+    found: dict[str, tuple[str, bytes]] = {}
+    for field, value in (("classes", classes), ("selection", selection)):
+        data = records.dumps(value)
+        if len(data) > INLINE_BYTES[field]:
+            found[field] = (f"shards/{view}/{field}.json", data)
+    return found
+
+
 def dump_manifest(manifest: Manifest) -> bytes:
-    return records.signed(manifest)
+    content = records.plain(manifest)
+    for field, (path, data) in large_fields(manifest.view.name, manifest.classes, manifest.view.selection).items():
+        place = content if field == "classes" else content["view"]
+        place[field] = {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return records.signed(content)
 
 
 def read_manifest(folder: Folder) -> Manifest | None:
@@ -123,7 +141,66 @@ def read_manifest(folder: Folder) -> Manifest | None:
         raise LvaeError(where, "does not describe a latent-vae dataset")
     if content.get("version") != 1:
         raise LvaeError(where, f"has version {content.get('version')}, and this program reads 1", "Update latent-vae.")
-    return records.parse_signed(Manifest, data, where, "Run 'lvae encode' again to make it anew.")
+    _refuse_earlier_format(content, where)
+    advice = "Run 'lvae encode' again to make it anew."
+    manifest = records.parse_signed(Manifest, data, where, advice, lambda content: _read_large_fields(folder, content))
+    for split, entry in manifest.splits.items():
+        if entry.index.path != index_name(manifest.view.name, split):
+            raise records.FormError(where, f"splits.{split} names {entry.index.path!r}, which is no index of the view")
+    return manifest
+
+
+def _read_large_fields(folder: Folder, content: Any) -> None:
+    """Put in what files of the view hold."""
+    view = content.get("view")
+    for field, place in (("classes", content), ("selection", view)):
+        value = place.get(field) if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(value, dict) and "path" in value:
+            record = records.from_plain(FileRecord, value, f"{folder.place(MANIFEST)}.{field}")
+            if record.path != f"shards/{view.get('name') if isinstance(view, dict) else None}/{field}.json":
+                raise records.FormError(
+                    folder.place(MANIFEST), f"{field} names {record.path!r}, not a file of the view"
+                )
+            data = folder.read_if_there(record.path) or b""
+            if (len(data), hashlib.sha256(data).hexdigest()) != (record.bytes, record.sha256):
+                raise LvaeError(
+                    folder.place(record.path), "is missing or damaged", "Run 'lvae encode' again to make it anew."
+                )
+            place[field] = records.loads(data, folder.place(record.path))
+
+
+def _refuse_earlier_format(content: Any, where: str) -> None:
+    splits = content.get("splits") if isinstance(content, dict) else None
+    if isinstance(splits, dict) and any(isinstance(one, dict) and "index" not in one for one in splits.values()):
+        raise LvaeError(where, EARLIER, "Make the dataset anew with 'lvae encode', in another folder.")
+
+
+def refuse_earlier_format(folder: Folder) -> None:
+    """LvaeError where a folder holds a dataset as this program wrote it before its first release."""
+    for name, refuse in ((MANIFEST, _refuse_earlier_format), (PLAN, refuse_earlier_plan)):
+        data = folder.read_if_there(name)
+        try:
+            content = None if data is None else records.loads(data, name)
+        except LvaeError:
+            continue  # damaged: whoever reads it says so
+        refuse(content, folder.place(name))
+
+
+def every_file(folder: Folder, manifest: Manifest) -> Iterator[FileRecord]:
+    """Every file that the manifest answers for, itself or through an index, but the raw parts and their receipts.
+
+    LvaeError where an index is not the one that was written.
+    """
+    files_index = files_index_name(manifest.view.name)
+    for name, entry in sorted(manifest.files.items()):
+        record = FileRecord(name, entry.bytes, entry.sha256)
+        if name != RECEIPTS:
+            yield record
+        if name == files_index:
+            yield from read_files_index(folder, record)
+    for split in manifest.splits.values():
+        for shard in read_index(folder, split.index):
+            yield from shard.files
 
 
 def read_manifest_if_whole(folder: Folder) -> Manifest | None:

@@ -7,6 +7,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -113,15 +114,22 @@ def signed(value: object) -> bytes:
     return dumps({**plain(value), SIGNATURE: sha256_of(value)})
 
 
-def parse_signed(cls: type[T], data: bytes, where: str, advice: str = "") -> T:
-    """A dataclass from what `signed` wrote. FormError where it is as somebody wrote it and names what it may not."""
+def parse_signed(
+    cls: type[T], data: bytes, where: str, advice: str = "", complete: Callable[[Any], None] = lambda _: None
+) -> T:
+    """A dataclass from what `signed` wrote. FormError where it is as somebody wrote it and names what it may not.
+
+    complete: puts in what the content refers to, once its hash was taken.
+    """
     content = loads(data, where)
     claimed = content.pop(SIGNATURE, None) if isinstance(content, dict) else None
-    as_written = claimed == sha256_beside(data, SIGNATURE)
+    as_written = claimed == sha256_beside(data, SIGNATURE) or claimed == sha256_of(content)
+    if as_written and isinstance(content, dict):
+        complete(content)
     try:
         record = from_plain(cls, content, where)
     except FormError as error:
-        if as_written or claimed == sha256_of(content):
+        if as_written:
             raise
         raise LvaeError(where, "has been changed or damaged", advice) from error
     if not as_written and claimed != sha256_of(record):

@@ -16,7 +16,7 @@ from lvae.evaluate.figures.grids import LARGE, Block, Row, draw_grid, name_class
 from lvae.evaluate.metrics import Points
 from lvae.evaluate.pictures.decode import decode
 from lvae.evaluate.pictures.originals import Originals
-from lvae.evaluate.samples import describe as settings_in_words
+from lvae.evaluate.samples import describe
 from lvae.evaluate.samples.draw import SampleOptions, draw, prepare
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
@@ -62,8 +62,8 @@ class Queries:
     @classmethod
     def of_dataset(cls, dataset: Dataset, positions: NDArray[np.int64]) -> Self:
         stored, labels = dataset.read(positions)
-        plan = settings_in_words.plan_of(dataset.folder)
-        what = f"{dataset.folder}" if plan is None else settings_in_words.settings(plan)
+        plan = describe.plan_of(dataset.folder)
+        what = f"{dataset.folder}" if plan is None else describe.settings(plan)
         raw = dataset.denormalize(stored)
         return cls(raw, labels, tuple(map(int, positions)), what, dataset.manifest.autoencoder)
 
@@ -76,7 +76,7 @@ class Queries:
         normalized = [draw(prepared, range(start, min(start + batch, count)), device, batch) for start in starts]
         plan = prepared.plan
         raw = plan.normalization.denormalize(np.concatenate(normalized))
-        what = settings_in_words.settings(plan)
+        what = describe.settings(plan)
         return cls(raw, prepared.labels, tuple(range(count)), what, plan.autoencoder)
 
 
@@ -93,6 +93,14 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How many neighbours, among the first `limit` latents of a split [all], which are a fair sample of it."""
+
+    k: int
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
 class Neighbours:
     """Of every query the k nearest, nearest first.
 
@@ -106,21 +114,21 @@ class Neighbours:
     found: tuple[tuple[Neighbour, ...], ...]
 
 
-def neighbours(
+def find_neighbours(
     queries: Queries,
     dataset: Dataset,
-    k: int,
+    search: Search,
     network: Autoencoder,
     features: Features | None = None,
-    limit: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Neighbours:
-    """Search a dataset's split, or its first `limit` latents, which are a fair sample of it; one pass.
+    """Search a dataset's split in one pass.
 
     With `features`, between the features of what `network` decodes; otherwise between latents as the dataset
     normalizes them.
     """
-    searched = len(dataset) if limit is None else min(limit, len(dataset))
+    k = search.k
+    searched = len(dataset) if search.limit is None else min(search.limit, len(dataset))
     if searched < k + 2:
         raise LvaeError(dataset.folder, f"{searched} latents are too few for {k} neighbours", "Ask for fewer.")
     queries.expect_same(dataset)
@@ -135,13 +143,13 @@ def neighbours(
     middle = asked.mean(0, np.float64)  # distances stay, digits are gained
     points = Points.of(asked, middle)
     best = _Best.empty(len(asked), max(k, dataset.manifest.image.orientations + 1))
-    for start, raw in _blocks(dataset, searched):
-        best = best.with_more(points, Points.of(vectors(raw), middle), start)
+    for start, raw in _read_blocks(dataset, searched):
+        best = best.add(points, Points.of(vectors(raw), middle), start)
         progress(len(raw))
     rows = np.asarray(dataset.rows)
     foreign = np.where(rows[best.positions[: len(own)]] != rows[own][:, None], best.lengths[: len(own)], np.inf)
     typical = float(np.median(foreign.min(axis=1)))
-    own_images = _keys(dataset)
+    own_images = _open_keys(dataset)
     found = tuple(
         tuple(
             Neighbour(int(at), int(rows[at]), own_images(int(rows[at])), bool(dataset.mirrored[at]), int(label), length)
@@ -163,7 +171,7 @@ class _Best:
     def empty(cls, count: int, k: int) -> "_Best":
         return cls(np.full((count, k), -1), np.full((count, k), np.inf))
 
-    def with_more(self, points: Points, more: Points, first: int) -> "_Best":
+    def add(self, points: Points, more: Points, first: int) -> "_Best":
         k = self.positions.shape[1]
         indices, lengths = points.nearest(more, min(k, len(more.values)))
         positions = np.concatenate([self.positions, indices + first], axis=1)
@@ -172,21 +180,21 @@ class _Best:
         return _Best(np.take_along_axis(positions, order, 1), np.take_along_axis(lengths, order, 1))
 
 
-def _blocks(dataset: Dataset, count: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _read_blocks(dataset: Dataset, count: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """The first raw latents, some at a time, with the position of the first."""
     for start in range(0, count, READ_ROWS):
         stored, _ = dataset.read(np.arange(start, min(start + READ_ROWS, count)))
         yield start, dataset.denormalize(stored)
 
 
-def _keys(dataset: Dataset) -> Callable[[int], str | None]:
+def _open_keys(dataset: Dataset) -> Callable[[int], str | None]:
     """What the image of a row is called."""
     if dataset.manifest.origin == "samples" or read_plan(dataset.folder) is None:
         return lambda row: None
     return Originals(dataset).key
 
 
-def neighbour_pictures(
+def load_pictures(
     dataset: Dataset, network: Autoencoder, found: Neighbours
 ) -> tuple[list[list[NDArray[np.uint8]]], bool]:
     """Pictures of the neighbours, from their source where it is there; whether they are.
@@ -194,7 +202,7 @@ def neighbour_pictures(
     Otherwise all of them are decoded from their latents, and the log says why.
     """
     try:
-        return _from_source(dataset, found), True
+        return _open_originals(dataset, found), True
     except LvaeError as error:
         logger.warning("%s The neighbours are shown as reconstructions.", error)
     shown = []
@@ -204,16 +212,16 @@ def neighbour_pictures(
     return shown, False
 
 
-def _from_source(dataset: Dataset, found: Neighbours) -> list[list[NDArray[np.uint8]]]:
+def _open_originals(dataset: Dataset, found: Neighbours) -> list[list[NDArray[np.uint8]]]:
     with Originals(dataset) as originals:
         return [[originals.open(one.row, one.mirrored) for one in nearest] for nearest in found.found]
 
 
-def neighbour_grid(
+def draw_neighbours(
     dataset: Dataset, network: Autoencoder, queries: Queries, found: Neighbours
 ) -> tuple[Image.Image, bool]:
     """A row a sample: itself, then its neighbours with their distances; whether these are from their source."""
-    shown, from_source = neighbour_pictures(dataset, network, found)
+    shown, from_source = load_pictures(dataset, network, found)
     own = decode(network, queries.raw)
     names = dataset.classes
     rows = []
@@ -222,24 +230,25 @@ def neighbour_grid(
     ):
         cells = [Captioned(pixels, f"#{number}")]
         cells += [
-            Captioned(picture, caption(one, int(label), names)) for picture, one in zip(pictures, nearest, strict=True)
+            Captioned(picture, write_caption(one, int(label), names))
+            for picture, one in zip(pictures, nearest, strict=True)
         ]
         rows.append(Row(name_class(int(label), names) if label >= 0 else "", tuple(cells)))
     k = len(found.found[0])
     where = "latent space" if found.space == "latent" else "feature space"
     kind = "originals" if from_source else "reconstructions: their originals are not here"
     blocks = [Block("sample", 1), Block(f"nearest of {counted(found.searched, 'training latent')} ({kind})", k)]
-    note = f"Samples: {queries.what}.\n{explanation(found)}"
+    note = f"Samples: {queries.what}.\n{explain(found)}"
     return draw_grid(f"Nearest training images in {where}", blocks, rows, note, LARGE), from_source
 
 
-def caption(one: Neighbour, label: int, names: tuple[str, ...] | None) -> str:
+def write_caption(one: Neighbour, label: int, names: tuple[str, ...] | None) -> str:
     """The distance, and the class where it is another than the sample's."""
     other = f" {name_class(one.label, names)}" if one.label not in (label, -1) else ""
     return f"{one.distance:.3g}{other}"
 
 
-def explanation(found: Neighbours) -> str:
+def explain(found: Neighbours) -> str:
     what = "normalized latents" if found.space == "latent" else "features of decoded pictures"
     return (
         f"Below each its distance (Euclidean, between {what}). From a training image to the nearest other one it is "
@@ -248,7 +257,7 @@ def explanation(found: Neighbours) -> str:
     )
 
 
-def as_dict(queries: Queries, dataset: Dataset, found: Neighbours) -> dict[str, Any]:
+def to_dict(queries: Queries, dataset: Dataset, found: Neighbours) -> dict[str, Any]:
     names = dataset.classes
     return {
         "space": found.space,

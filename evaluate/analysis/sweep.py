@@ -43,7 +43,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepRequest:
     """What is asked for. count: samples of a setting and seed. Seeds are seed, seed + 1, ... up to `repeats`.
 
     mean_at_1x1: whether means are guided at the resolution 1 too, which the paper does not, to avoid saturation.
@@ -133,7 +133,7 @@ class SweepRecord:
         return tuple(name for name in (scored[0] if scored else ()) if "_std" not in name)
 
 
-def settings_of(
+def combine_settings(
     config: ModelConfig,
     means: tuple[float, ...] | None,
     variances: tuple[float, ...] | None,
@@ -159,8 +159,8 @@ def settings_of(
     return tuple(dict.fromkeys(found))
 
 
-def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    """ "0,1.5,3" """
+def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Parse "0,1.5,3"; None where the option was not given."""
     if text is None:
         return None
     try:
@@ -172,25 +172,32 @@ def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     return values
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn. options: everything but guidance, temperature and count."""
+
+    options: SampleOptions
+    device: Device
+    batch: int
+
+
 def sweep(
     run: Path,
     out: Path,
-    wanted: Sweep,
-    options: SampleOptions,
-    device: Device,
-    batch: int,
+    request: SweepRequest,
+    sampling: Sampling,
     scoring: Scoring | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> SweepRecord:
-    """Draw and score what is not there yet. options: everything but guidance, temperature and count."""
-    folder = Folder(out)
-    prepared = prepare(run, replace(options, count=wanted.count), device.precision)
-    record = _begun(folder, prepared, wanted, scoring, device)
+    """Draw and score what is not there yet."""
+    folder, device, first_seed = Folder(out), sampling.device, sampling.options.seed
+    prepared = prepare(run, replace(sampling.options, count=request.count), device.precision)
+    record = _load_or_begin(folder, prepared, request, scoring, device)
     device.place(prepared.model)
-    for setting, seed in _places(wanted, options.seed):
-        own = _with(run, prepared, setting, seed, wanted, options, device)
-        place = samples_at(out, setting, seed)
-        plan = sample_prepared(own, run, place, device, batch, progress)
+    for setting, seed in _list_pairs(request, first_seed):
+        own = _change_setting(run, prepared, setting, seed, request, sampling)
+        place = samples_path(out, setting, seed)
+        plan = sample_prepared(own, run, place, device, sampling.batch, progress)
         done = next((one for one in record.of(setting) if one.seed == seed), None)
         if device.is_main and (done is None or (done.scores is None and scoring is not None)):
             scores = None if scoring is None else dict(scoring.score(Dataset.open(place), seed))
@@ -199,12 +206,12 @@ def sweep(
             record = replace(record, results=(*others, result))
             folder.write(SWEEP, records.dumps(record))
         device.barrier()
-    order = {place: number for number, place in enumerate(_places(wanted, options.seed))}
+    order = {pair: number for number, pair in enumerate(_list_pairs(request, first_seed))}
     asked = [one for one in record.results if (one.setting, one.seed) in order]
     return replace(record, results=tuple(sorted(asked, key=lambda one: order[one.setting, one.seed])))
 
 
-def samples_at(out: Path, setting: Setting, seed: int) -> Path:
+def samples_path(out: Path, setting: Setting, seed: int) -> Path:
     return out / "samples" / f"{setting.name}-seed-{seed}"
 
 
@@ -213,24 +220,18 @@ def read_sweep(out: Path) -> SweepRecord | None:
     return None if data is None else records.parse(SweepRecord, data, f"{out}/{SWEEP}")
 
 
-def _places(wanted: Sweep, seed: int) -> Iterator[tuple[Setting, int]]:
+def _list_pairs(request: SweepRequest, seed: int) -> Iterator[tuple[Setting, int]]:
     """Every seed of a setting before the next setting, so that an interrupted sweep has whole ones."""
-    return ((setting, seed + number) for setting in wanted.settings for number in range(wanted.repeats))
+    return ((setting, seed + number) for setting in request.settings for number in range(request.repeats))
 
 
-def _with(
-    run: Path,
-    prepared: Prepared,
-    setting: Setting,
-    seed: int,
-    wanted: Sweep,
-    options: SampleOptions,
-    device: Device,
+def _change_setting(
+    run: Path, prepared: Prepared, setting: Setting, seed: int, request: SweepRequest, sampling: Sampling
 ) -> Prepared:
     """The same model under other settings; its weights are not read again."""
     config = prepared.model.config
     lowest_first = tuple(reversed(config.resolutions))
-    spared = {1} if not wanted.mean_at_1x1 and len(lowest_first) > 1 else set()
+    spared = {1} if not request.mean_at_1x1 and len(lowest_first) > 1 else set()
     plan = replace(
         prepared.plan,
         seed=seed,
@@ -238,14 +239,17 @@ def _with(
         guidance_variance=(setting.variance,) * len(lowest_first),
         temperature=(setting.temperature,) * len(lowest_first),
     )
+    options = sampling.options
     if options.labels != "random" or seed == options.seed:
         return replace(prepared, plan=plan)
-    other = prepare(run, replace(options, count=wanted.count, seed=seed), device.precision)
+    other = prepare(run, replace(options, count=request.count, seed=seed), sampling.device.precision)
     return replace(prepared, plan=replace(plan, labels_sha256=other.plan.labels_sha256), labels=other.labels)
 
 
-def _begun(folder: Folder, prepared: Prepared, wanted: Sweep, scoring: Scoring | None, device: Device) -> SweepRecord:
-    """What is there already, or nothing yet. LvaeError where the folder holds something else."""
+def _load_or_begin(
+    folder: Folder, prepared: Prepared, request: SweepRequest, scoring: Scoring | None, device: Device
+) -> SweepRecord:
+    """Return the record that is there, or an empty one. LvaeError where the folder holds something else."""
     plan = prepared.plan
     new = SweepRecord(
         format="latent-vae-sweep",
@@ -257,7 +261,7 @@ def _begun(folder: Folder, prepared: Prepared, wanted: Sweep, scoring: Scoring |
         weights=plan.weights,
         count=plan.count,
         labels=plan.labels,
-        mean_at_1x1=wanted.mean_at_1x1,
+        mean_at_1x1=request.mean_at_1x1,
         precision=device.precision,
         against=None if scoring is None else scoring.against,
         floor={},

@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lvae.encode.networks.base import Autoencoder
-from lvae.evaluate.analysis.sweep import Setting, SweepRecord, samples_at
+from lvae.evaluate.analysis.sweep import Setting, SweepRecord, samples_path
 from lvae.evaluate.figures.charts import Chart, Series, chart_points
-from lvae.evaluate.figures.drawing import Captioned
+from lvae.evaluate.figures.drawing import Captioned, png
 from lvae.evaluate.figures.grids import Block, Row, draw_grid, name_class
 from lvae.evaluate.figures.render import render_png
-from lvae.evaluate.pictures.decode import decode
-from lvae.evaluate.samples import describe as settings_in_words
+from lvae.evaluate.pictures.decode import decode, load_decoder, write_whole
+from lvae.evaluate.samples import describe
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.messages import counted
 
@@ -43,7 +42,7 @@ def lower_is_better(metric: str) -> bool:
     return any(word in metric for word in ("distance", "fid", "kid"))
 
 
-def setting_in_words(setting: Setting) -> str:
+def describe_setting(setting: Setting) -> str:
     if setting.temperature != 1:
         return f"temperature {setting.temperature:g}"
     if not (setting.mean or setting.variance):
@@ -51,23 +50,21 @@ def setting_in_words(setting: Setting) -> str:
     return f"means {setting.mean:g}, variances {setting.variance:g}"
 
 
-def sweep_pictures(
-    out: Path, record: SweepRecord, network: Autoencoder, count: int, progress: Callable[[int], None] = lambda _: None
-) -> list[NDArray[np.uint8]]:
-    """The first samples of every setting, decoded: uint8 (count, H, W, 3) each, of the same noise."""
-    found = []
-    for setting in record.settings:
-        samples = Dataset.open(samples_at(out, setting, record.of(setting)[0].seed))
-        stored, _ = samples.read(np.arange(count))
-        found.append(decode(network, samples.denormalize(stored)))
+def write_pictures(run: Path, out: Path, record: SweepRecord, count: int, progress: Callable[[int], None]) -> None:
+    """OUT/sweep.png: the first samples of every setting, of the same noise; OUT/scores.png where they were scored."""
+    opened = [Dataset.open(samples_path(out, one, record.of(one)[0].seed)) for one in record.settings]
+    network = load_decoder(opened[0], None, run)
+    pictures = []
+    for samples in opened:
+        pictures.append(decode(network, samples.denormalize(samples.read(np.arange(count))[0])))
         progress(1)
-    return found
+    write_whole(out / "sweep.png", png(draw_pictures(record, opened[0], pictures)))
+    if record.metrics:
+        write_whole(out / "scores.png", render_png(chart_scores(record), columns=2))
 
 
-def picture_grid(out: Path, record: SweepRecord, pictures: Sequence[NDArray[np.uint8]]) -> Image.Image:
-    """A row a sample, a column a setting, guided beside unguided."""
-    first = record.results[0]
-    samples = Dataset.open(samples_at(out, first.setting, first.seed))
+def draw_pictures(record: SweepRecord, samples: Dataset, pictures: Sequence[NDArray[np.uint8]]) -> Image.Image:
+    """A row a sample, a column a setting, guided beside unguided. samples: of the first setting."""
     settings, blocks = record.settings, list[Block]()
     for (temperature, mean), ones in groupby(settings, lambda one: (one.temperature != 1, one.mean)):
         some = list(ones)
@@ -81,7 +78,7 @@ def picture_grid(out: Path, record: SweepRecord, pictures: Sequence[NDArray[np.u
         label = int(samples.labels[number])
         cells = tuple(Captioned(column[number]) for column in pictures)
         rows.append(Row(name_class(label, samples.classes) if label >= 0 else f"#{number}", cells))
-    plan = settings_in_words.plan_of(samples.folder)
+    plan = describe.plan_of(samples.folder)
     assert plan is not None
     weights = "averaged" if plan.weights == "ema" else "last"
     unguided = " Means are not guided at 1x1." if not record.mean_at_1x1 and len(plan.guidance_mean) > 1 else ""
@@ -124,18 +121,14 @@ def _series(record: SweepRecord, metric: str, name: str, settings: Sequence[Sett
     return Series(name, tuple(sorted((x, spread.mean, spread.std) for x, spread in found if spread is not None)))
 
 
-def draw_scores(record: SweepRecord) -> bytes:
-    """All charts as one PNG, two in a row."""
-    return render_png(chart_scores(record), columns=2)
-
-
-def table(record: SweepRecord) -> str:
+def format_table(record: SweepRecord) -> str:
     """Scores of every setting, mean and standard deviation over seeds, for a terminal."""
     metrics = record.metrics
     heads = ["", *(metric_title(metric) for metric in metrics)]
     lines = [heads]
     lines += [
-        [setting_in_words(one), *(_cell(record.spread(one, metric)) for metric in metrics)] for one in record.settings
+        [describe_setting(one), *(_format_cell(record.spread(one, metric)) for metric in metrics)]
+        for one in record.settings
     ]
     if record.floor and metrics:
         floor = [record.floor.get(metric) for metric in metrics]
@@ -146,7 +139,7 @@ def table(record: SweepRecord) -> str:
     )
 
 
-def _cell(spread: tuple[float, float] | None) -> str:
+def _format_cell(spread: tuple[float, float] | None) -> str:
     if spread is None:
         return "not available"
     mean, std = spread

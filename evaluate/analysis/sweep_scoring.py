@@ -1,19 +1,25 @@
 """How the samples of a sweep are scored: in the latent space of a dataset, or by a network's features."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from lvae.evaluate.analysis.sweep import Against
-from lvae.evaluate.features.feature_network import FeatureNetwork
+from lvae.evaluate.analysis.sweep import Against, Scoring
+from lvae.evaluate.features.feature_network import FeatureNetwork, open_network
+from lvae.evaluate.features.open import PictureChoice, open_path, open_pictures
+from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures.decode import load_decoder
 from lvae.evaluate.pictures.streams import decoded_stack
-from lvae.evaluate.scores.image_scores import Measure, ReferenceFeatures, compute_figures, features_of
+from lvae.evaluate.scores.image_scores import Measure, ReferenceFeatures, compute_figures, features_of, reference_of
 from lvae.evaluate.scores.latent_scores import LatentReference, expect_same, latents_of
 from lvae.evaluate.scores.score_table import Figures
 from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
+from lvae.manifests.storage.folder import file_sha256
 
 REFERENCES = 10_000  # latents of a reference that are looked at, unless another number is given
 
@@ -68,3 +74,43 @@ class FeatureScoring:
 
     def floor(self) -> Figures:
         return {}
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """What samples are scored against, and by which network. split: of a dataset. num: of the reference's images."""
+
+    reference: str | None
+    split: str
+    num: int | None
+    features: Path | None
+    mode: Mode
+
+
+def choose_scoring(options: ScoringOptions, count: int, seed: int, device: str) -> Scoring | None:
+    """Score `count` samples in latent space, or by a network where one is given; not at all without a reference."""
+    reference = options.reference
+    if reference is None:
+        if options.features is not None:
+            raise LvaeError(
+                "", "--features needs something to compare with", "Give --reference DATASET, IMAGES or NPZ."
+            )
+        return None
+    given = open_path(reference, options.split)
+    if options.features is None:
+        dataset = given.require_dataset("pictures are scored by a network's features", "Give --features FILE.")
+        return LatentScoring(dataset, count, options.num, seed)
+    where = "cuda" if device == "cuda" else "cpu"  # feature networks run on a GPU or on the CPU
+    network = open_network(options.features, options.mode, where)
+    choice = PictureChoice(options.num, seed, None, "adm", options.split, where)
+    stack = open_pictures(given, choice) if given.has_pictures else None
+    name = reference
+    if given.dataset is not None:
+        name = given.dataset.manifest.id
+    elif reference.endswith(".npz"):
+        name = file_sha256(Path(reference))
+
+    def open_reference() -> ReferenceFeatures:
+        return reference_of(reference, given.statistics, stack, network, lambda _: None)[0]
+
+    return FeatureScoring(network, open_reference, name, None if stack is None else stack.count)

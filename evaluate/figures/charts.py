@@ -76,8 +76,9 @@ def chart_curves(title: str, curves: Sequence[Curve], logarithmic: bool = False)
             from matplotlib.ticker import LogLocator, NullFormatter
 
             axes.set_yscale("log")
-            low, high = choose_range(np.log10(shown) + 1e3)  # of logarithms, which may be negative
-            axes.set_ylim(10 ** (low - 1e3), 10 ** (high - 1e3))
+            low, high = np.log10(shown.min()), np.log10(shown.max())
+            margin = 0.06 * (high - low) or 0.3
+            axes.set_ylim(10 ** (low - margin), 10 ** (high + margin))
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high - low < 2 else (1,)))
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
@@ -89,7 +90,7 @@ def chart_curves(title: str, curves: Sequence[Curve], logarithmic: bool = False)
                 curve.steps, curve.values, marker=marker, label=curve.name, color=hex_of(COLOURS[number % len(COLOURS)])
             )
         axes.margins(x=0.01)
-        axes.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10])
+        axes.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10], integer=True)
         _finish(axes, "updates", [curve.name for curve in curves])
 
     said = [
@@ -183,7 +184,7 @@ def chart_map(title: str, steps: NDArray[np.float64], values: NDArray[np.float64
         axes.imshow(pixels, aspect="auto", extent=extent, interpolation="none")
         axes.set_yticks(sorted({1, len(values)}))
         axes.grid(False)
-        axes.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10])
+        axes.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10], integer=True)
         _finish(axes, "updates", [])
 
     said = f"{title}: {most:.4g} at most, {values[:, -1].sum():.4g} of all at last"

@@ -15,6 +15,7 @@ from lvae.evaluate.figures.charts import Chart, hex_of
 from lvae.evaluate.figures.drawing import COLOURS, FAINT, INK, PAPER, RULE
 
 WIDTH, DPI = 5.8, 100  # inches of a chart, pixels of an inch
+ON_PAGE = 0.84  # size of a chart on a page: smaller, so that its letters can be read on a phone
 TITLE_LETTERS = 78  # in a line over a chart
 
 # What matplotlib writes, and the colours of the page that stand for it.
@@ -93,7 +94,7 @@ def render_svg(chart: Chart) -> str:
 
     buffer = io.StringIO()
     with _styled(salt=chart.title + chart.summary):
-        figure = Figure(figsize=(WIDTH, chart.height), facecolor="none", layout="constrained")
+        figure = Figure(figsize=(ON_PAGE * WIDTH, ON_PAGE * chart.height), facecolor="none", layout="constrained")
         chart.draw(figure.add_subplot())
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return _fit_into_page(buffer.getvalue(), chart.summary)

@@ -1,4 +1,4 @@
-"""What took long to make is kept beside what it was made from, and made again only where that has changed."""
+"""A cache: what took long to make is kept, and made again only where what it was made from has changed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +9,12 @@ from lvae.manifests.manifest import WRITTEN_BY
 from lvae.manifests.storage.folder import Folder
 
 
-def remembered(folder: Folder, name: str, key: object, make: Callable[[], Any]) -> Any:
-    """Plain values out of FOLDER/name.json, if they were made with this key; otherwise made, kept and returned."""
+def load_or_make(folder: Folder, name: str, key: object, make: Callable[[], Any]) -> Any:
+    """Return the plain values in FOLDER/name.json if they were made with this key; otherwise make and keep them."""
     made_with, file = records.sha256_of({"by": WRITTEN_BY, "key": records.plain(key)}), f"{name}.json"
     data = folder.read_if_there(file)
     if data is not None:
-        kept = _whole(data, f"{folder}/{file}")
+        kept = _parse(data, f"{folder}/{file}")
         if kept.get("key") == made_with and "content" in kept:
             return kept["content"]
     content = records.plain(make())
@@ -22,8 +22,8 @@ def remembered(folder: Folder, name: str, key: object, make: Callable[[], Any]) 
     return content
 
 
-def _whole(data: bytes, where: str) -> dict[str, Any]:
-    """Nothing, where the file is damaged: what it held can be made again."""
+def _parse(data: bytes, where: str) -> dict[str, Any]:
+    """Return nothing where the file is damaged: what it held can be made again."""
     try:
         content = records.loads(data, where)
     except LvaeError:

@@ -1,6 +1,6 @@
-"""What a report is about: a run, opened, with the samples it looks at drawn and scored."""
+"""What a report is about: an opened run, and the samples it looks at, drawn and scored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,22 @@ from typing import Any
 import numpy as np
 
 from lvae.encode.networks.base import Autoencoder
-from lvae.evaluate.analysis.sweep import Scoring, Setting, Sweep, SweepRecord, samples_at, settings_of, sweep
-from lvae.evaluate.analysis.sweep_figures import setting_in_words
+from lvae.evaluate.analysis.sweep import (
+    Sampling,
+    Scoring,
+    Setting,
+    SweepRecord,
+    SweepRequest,
+    combine_settings,
+    samples_path,
+    sweep,
+)
+from lvae.evaluate.analysis.sweep_figures import describe_setting
 from lvae.evaluate.analysis.sweep_scoring import LatentScoring
 from lvae.evaluate.figures.grids import name_class
 from lvae.evaluate.pictures.decode import decode, load_decoder
-from lvae.evaluate.report.cache import remembered
-from lvae.evaluate.report.html import Shot
+from lvae.evaluate.report.cache import load_or_make
+from lvae.evaluate.report.page import Thumbnail
 from lvae.evaluate.samples.draw import Prepared, SampleOptions, prepare
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -28,6 +37,7 @@ UNGUIDED = Setting(0.0, 0.0, 1.0)
 GUIDED = Setting(1.5, 3.0, 1.0)  # the paper's
 COLUMNS, FEW_CLASSES, IN_ORDER = 8, 12, 40  # of pictures: in a row; of classes with rows of their own; without such
 SWEEP_ROWS = 8
+LAYOUT = 2  # of pictures in the cache: another number makes them anew
 
 
 @dataclass(frozen=True)
@@ -45,10 +55,18 @@ class ReportOptions:
     scores: tuple[Path, ...] = ()
     batch: int = 64
 
+    @property
+    def seeds(self) -> range:
+        return range(self.seed, self.seed + self.repeats)
+
 
 @dataclass(frozen=True)
-class Subject:
-    """A run and all that its report is made from. checkpoint: SHA-256 of its files. kept: RUN/report/step-00005000."""
+class ReportInputs:
+    """A run and all that its report is made from, opened once.
+
+    checkpoint: SHA-256 of its files. cache: RUN/report/step-00005000. samples: by setting and seed, of every setting
+    those of the first seed, of the best one all.
+    """
 
     run: Path
     config: RunConfig
@@ -58,8 +76,9 @@ class Subject:
     dataset: Dataset | None
     record: SweepRecord
     network: Autoencoder
-    kept: Folder
+    cache: Folder
     options: ReportOptions
+    samples: Mapping[tuple[Setting, int], Dataset]
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -76,7 +95,7 @@ class Subject:
     @property
     def best(self) -> Setting:
         """The setting whose samples are looked at closely."""
-        return GUIDED if self.guidable else UNGUIDED
+        return best_setting(self.config)
 
     @property
     def dataset_name(self) -> str:
@@ -84,15 +103,13 @@ class Subject:
 
     @property
     def sweep_folder(self) -> Path:
-        return sweep_folder(self.kept, self.options)
+        return sweep_folder(self.cache, self.options)
 
-    def samples_of(self, setting: Setting) -> Path:
-        return samples_at(self.sweep_folder, setting, self.options.seed)
+    def samples_of(self, setting: Setting) -> Dataset:
+        return self.samples[setting, self.options.seed]
 
-    def all_samples_of(self, setting: Setting) -> list[Path]:
-        """Of every seed."""
-        seeds = range(self.options.seed, self.options.seed + self.options.repeats)
-        return [samples_at(self.sweep_folder, setting, seed) for seed in seeds]
+    def samples_path(self, setting: Setting, seed: int | None = None) -> Path:
+        return samples_path(self.sweep_folder, setting, self.options.seed if seed is None else seed)
 
     @property
     def rows_by_class(self) -> bool:
@@ -100,71 +117,89 @@ class Subject:
         return self.classes is not None and len(self.classes) <= FEW_CLASSES
 
 
-def opened(
+def open_inputs(
     run: Path, options: ReportOptions, device: Device, progress: Callable[[int], None] = lambda _: None
-) -> Subject:
-    """Open a run, and draw and score the samples that are not there yet. progress: of the samples of `sampled`."""
+) -> ReportInputs:
+    """Open a run; draw and score the samples that are not there yet. progress: of as many as `count_samples` says."""
     config = read_run(run)
     if config.model.low_resolution_factor is not None:
         raise LvaeError(run, "is an upsampler", "Make the report of the model that draws its low resolutions.")
-    dataset = Dataset.open(options.dataset) if options.dataset is not None else None
-    if dataset is not None and dataset.manifest.id != config.dataset.id:
-        raise LvaeError(
-            options.dataset,
-            (
-                f"is not what {run} was trained on (id {dataset.manifest.id[:12]}, and the run says "
-                f"{config.dataset.id[:12]})"
-            ),
-            "Give that dataset.",
-        )
+    dataset = None if options.dataset is None else _open_dataset(run, config, options.dataset)
     prepared = prepare(run, SampleOptions(count=options.count, seed=options.seed), device.precision)
-    kept = Folder(run / "report" / f"step-{prepared.plan.step:08d}")
-    folder = sweep_folder(kept, options)
+    cache = Folder(run / "report" / f"step-{prepared.plan.step:08d}")
+    folder = sweep_folder(cache, options)
     scoring: Scoring | None = None if dataset is None else LatentScoring(dataset, options.count, None, options.seed)
-    wanted = Sweep(settings(config), options.count, min(SWEEP_ROWS, options.count), options.repeats)
-    sampling = SampleOptions(seed=options.seed)
-    record = sweep(run, folder, wanted, sampling, device, options.batch, scoring, progress)
-    samples = Dataset.open(samples_at(folder, UNGUIDED, options.seed))
-    places = [run] if dataset is None else [run, dataset.folder.root]
-    network = load_decoder(samples, options.weights, *places)
-    checkpoint, log = latest_checkpoint(run).sha256, read_metrics(run)
-    return Subject(run, config, log, prepared, checkpoint, dataset, record, network, kept, options)
+    settings = list_settings(config)
+    request = SweepRequest(settings, options.count, min(SWEEP_ROWS, options.count), options.repeats)
+    sampling = Sampling(SampleOptions(seed=options.seed), device, options.batch)
+    record = sweep(run, folder, request, sampling, scoring, progress)
+    places = [(setting, options.seed) for setting in settings]
+    places += [(best_setting(config), seed) for seed in options.seeds[1:]]
+    samples = {(setting, seed): Dataset.open(samples_path(folder, setting, seed)) for setting, seed in places}
+    carried = [run] if dataset is None else [run, dataset.folder.root]
+    network = load_decoder(samples[UNGUIDED, options.seed], options.weights, *carried)
+    return ReportInputs(
+        run=run,
+        config=config,
+        log=read_metrics(run),
+        prepared=prepared,
+        checkpoint=latest_checkpoint(run).sha256,
+        dataset=dataset,
+        record=record,
+        network=network,
+        cache=cache,
+        options=options,
+        samples=samples,
+    )
 
 
-def sampled(run: Path, options: ReportOptions) -> int:
+def _open_dataset(run: Path, config: RunConfig, path: str) -> Dataset:
+    dataset = Dataset.open(path)
+    if dataset.manifest.id != config.dataset.id:
+        ids = f"id {dataset.manifest.id[:12]}, and the run says {config.dataset.id[:12]}"
+        raise LvaeError(path, f"is not what {run} was trained on ({ids})", "Give that dataset.")
+    return dataset
+
+
+def count_samples(run: Path, options: ReportOptions) -> int:
     """How many samples a report looks at."""
-    return len(settings(read_run(run))) * options.repeats * options.count
+    return len(list_settings(read_run(run))) * options.repeats * options.count
 
 
 def guidable(config: RunConfig) -> bool:
     return bool(config.model.classes and config.model.hierarchical_prior)
 
 
-def settings(config: RunConfig) -> tuple[Setting, ...]:
+def best_setting(config: RunConfig) -> Setting:
+    return GUIDED if guidable(config) else UNGUIDED
+
+
+def list_settings(config: RunConfig) -> tuple[Setting, ...]:
     """What is swept: the paper's weights, half of them, and what each does alone; two temperatures."""
     means, variances = (MEANS, VARIANCES) if guidable(config) else (None, None)
-    return settings_of(config.model, means, variances, TEMPERATURES)
+    return combine_settings(config.model, means, variances, TEMPERATURES)
 
 
-def sweep_folder(kept: Folder, options: ReportOptions) -> Path:
-    return kept.root / f"sweep-{options.count}x{options.repeats}-seed-{options.seed}"
+def sweep_folder(cache: Folder, options: ReportOptions) -> Path:
+    return cache.root / f"sweep-{options.count}x{options.repeats}-seed-{options.seed}"
 
 
-def sample_shots(subject: Subject, setting: Setting, count: int) -> list[Shot]:
-    """The first samples of a setting, decoded; kept, for decoding takes long with large autoencoders."""
-    samples = Dataset.open(subject.samples_of(setting))
+def decode_samples(inputs: ReportInputs, setting: Setting, count: int) -> list[Thumbnail]:
+    """The first samples of a setting as pictures; kept, for decoding takes long with large autoencoders."""
+    samples = inputs.samples_of(setting)
     count = min(count, len(samples))
-    words, names = setting_in_words(setting), subject.classes
+    words, names = describe_setting(setting), inputs.classes
 
-    def make() -> list[Shot]:
+    def make() -> list[Thumbnail]:
         stored, labels = samples.read(np.arange(count))
-        decoded, found = decode(subject.network, samples.denormalize(stored)), []
-        for number, (pixels, label) in enumerate(zip(decoded, labels.tolist(), strict=True)):
+        found = []
+        pictures = decode(inputs.network, samples.denormalize(stored))
+        for number, (pixels, label) in enumerate(zip(pictures, labels.tolist(), strict=True)):
             name = f" {name_class(label, names)}" if label >= 0 else ""
             alt = f"sample {number}{' of class' if name else ''}{name}, {words}"
-            found.append(Shot.of(pixels, alt, f"#{number}{'' if subject.rows_by_class else name}"))
+            found.append(Thumbnail.of(pixels, alt, f"#{number}{'' if inputs.rows_by_class else name}"))
         return found
 
-    key = {"samples": samples.manifest.id, "count": count, "words": words}
-    kept = remembered(subject.kept, f"pictures/{setting.name}-{count}", key, make)
-    return [Shot(**one) for one in kept]
+    key = {"samples": samples.manifest.id, "count": count, "words": words, "layout": LAYOUT}
+    kept = load_or_make(inputs.cache, f"pictures/{setting.name}-{count}", key, make)
+    return [Thumbnail(**one) for one in kept]

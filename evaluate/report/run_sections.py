@@ -5,11 +5,10 @@ from dataclasses import replace
 from itertools import groupby
 
 from lvae.evaluate.analysis.sweep import Setting
-from lvae.evaluate.analysis.sweep_figures import chart_scores, setting_in_words
+from lvae.evaluate.analysis.sweep_figures import chart_scores, describe_setting
 from lvae.evaluate.figures.charts import Chart, chart_bars
 from lvae.evaluate.figures.curves import chart_log
 from lvae.evaluate.figures.grids import name_class
-from lvae.evaluate.report.html import Head, Line, Section, charts, facts, figure, folded, missing, pictures, subtitle
 from lvae.evaluate.report.inputs import (
     COLUMNS,
     FEW_CLASSES,
@@ -19,23 +18,36 @@ from lvae.evaluate.report.inputs import (
     TEMPERATURES,
     UNGUIDED,
     VARIANCES,
-    Subject,
-    sample_shots,
+    ReportInputs,
+    decode_samples,
+)
+from lvae.evaluate.report.page import (
+    Block,
+    Charts,
+    ColumnGroup,
+    Facts,
+    Folded,
+    Missing,
+    PictureRow,
+    PictureTable,
+    Section,
+    Subtitle,
+    Thumbnail,
+    WithCaption,
 )
 from lvae.manifests import records
-from lvae.manifests.dataset import Dataset
 from lvae.manifests.messages import counted
 from lvae.train.runs.estimates import estimate
 
 
-def trained_on(subject: Subject) -> Section:
-    record, model, training = subject.config.dataset, subject.config.model, subject.config.training
+def show_training(inputs: ReportInputs) -> Section:
+    record, model, training = inputs.config.dataset, inputs.config.model, inputs.config.training
     stage, image = record.autoencoder, record.image
     mirrored = ", each with its mirror image" if image.mirrored else ""
     levels = ", ".join(
         f"{count} at {side}×{side}" for side, count in zip(model.resolutions[::-1], model.groups[::-1], strict=True)
     )
-    seen = subject.step * training.batch * training.accumulate
+    seen = inputs.step * training.batch * training.accumulate
     rows = [
         ("pictures", f"{image.size} px, crop {image.crop}{mirrored}"),
         (
@@ -46,53 +58,50 @@ def trained_on(subject: Subject) -> Section:
             "autoencoder",
             f"{stage.name}, factor {stage.downsampling_factor}, {counted(stage.latent_channels, 'channel')}",
         ),
-        ("classes", _class_list(subject)),
-        ("model", f"preset {subject.config.preset}; groups: {levels}; z of {counted(model.z_channels, 'channel')}"),
+        ("classes", _list_classes(inputs)),
+        ("model", f"preset {inputs.config.preset}; groups: {levels}; z of {counted(model.z_channels, 'channel')}"),
         ("prior", "learned, given the groups above" if model.hierarchical_prior else "standard normal"),
-        ("parameters", f"{estimate(subject.config, 1).parameters:,}"),
+        ("parameters", f"{estimate(inputs.config, 1).parameters:,}"),
         (
             "training",
-            f"{subject.step:,} updates of {training.batch * training.accumulate} latents, "
+            f"{inputs.step:,} updates of {training.batch * training.accumulate} latents, "
             f"{seen / max(record.count, 1):,.1f} epochs; learning rate {training.learning_rate:g} "
             f"({training.learning_rate_schedule}), EMA {training.ema:g}, σq {training.sigma_q:g}, {training.precision}",
         ),
     ]
     settings = records.dumps({"model": model, "training": training}).decode()
-    return Section(
-        "trained",
-        "What was trained on what",
-        facts("Model and data", rows) + folded("All settings of model and training", settings.strip()),
-    )
+    all_settings = Folded("All settings of model and training", settings.strip())
+    return Section("trained", "What was trained on what", [Facts("Model and data", rows), all_settings])
 
 
-def _class_list(subject: Subject) -> str:
-    names = subject.classes
+def _list_classes(inputs: ReportInputs) -> str:
+    names = inputs.classes
     if names is None:
-        known = subject.config.dataset.classes
+        known = inputs.config.dataset.classes
         return "none" if known is None else f"{len(known)} in the data, not told to the model"
     shown = ", ".join(names[:FEW_CLASSES])
     return f"{len(names)}: {shown}" + (", …" if len(names) > FEW_CLASSES else "")
 
 
-def curves(subject: Subject) -> Section:
-    lines = subject.log
-    made_by = f"lvae plot {subject.run} curves.png"
+def show_curves(inputs: ReportInputs) -> Section:
+    lines = inputs.log
+    made_by = f"lvae plot {inputs.run} curves.png"
     if not lines:
-        return Section("curves", "Curves", missing("The log of this run, metrics.jsonl, holds nothing.", made_by))
+        return Section("curves", "Curves", [Missing("The log of this run, metrics.jsonl, holds nothing.", made_by)])
     found = chart_log(lines)
     at = next((number for number, chart in enumerate(found) if chart.title.startswith("rate of every")), len(found))
-    found[at + 1 : at + 1] = _chart_last_rates(subject)
+    found[at + 1 : at + 1] = _chart_last_rates(inputs)
     skipped = lines[-1].get("skipped_updates") or 0
     caption = (
         f"{counted(len(lines), 'entry', 'entries')} of the log. Groups stand in the order they are drawn, their "
         f"resolution below. {counted(int(skipped), 'update')} skipped for a wild gradient."
     )
-    return Section("curves", "Curves", figure(charts(found), caption, made_by))
+    return Section("curves", "Curves", [WithCaption(Charts(found), caption, made_by)])
 
 
-def _chart_last_rates(subject: Subject) -> list[Chart]:
-    last = next((line for line in reversed(subject.log) if None not in line.get("rate_per_group_nats", [None])), None)
-    sides = subject.config.model.group_resolutions
+def _chart_last_rates(inputs: ReportInputs) -> list[Chart]:
+    last = next((line for line in reversed(inputs.log) if None not in line.get("rate_per_group_nats", [None])), None)
+    sides = inputs.config.model.group_resolutions
     if last is None or len(last["rate_per_group_nats"]) != len(sides):
         return []
     title = f"rate of every group at update {last['step']:,}, nats"
@@ -100,88 +109,90 @@ def _chart_last_rates(subject: Subject) -> list[Chart]:
     return [chart_bars(title, "groups, lowest resolution first", names, last["rate_per_group_nats"])]
 
 
-def samples(subject: Subject) -> Section:
-    body = ""
-    for setting in dict.fromkeys((subject.best, UNGUIDED)):
-        label = f"Samples, {setting_in_words(setting)}"
-        place = subject.samples_of(setting)
-        lines = _by_class(subject, setting)
-        shown = sum(shot is not None for line in lines for shot in line.shots)
+def show_samples(inputs: ReportInputs) -> Section:
+    blocks: list[Block] = []
+    for setting in dict.fromkeys((inputs.best, UNGUIDED)):
+        words = describe_setting(setting)
+        rows = _arrange_samples(inputs, setting)
+        shown = sum(one is not None for row in rows for one in row.pictures)
         caption = (
-            f"The first {counted(shown, 'sample')} of seed {subject.options.seed}, not chosen; averaged weights of "
-            f"update {subject.step:,}; the number of a sample below it."
+            f"The first {counted(shown, 'sample')} of seed {inputs.options.seed}, not chosen; averaged weights of "
+            f"update {inputs.step:,}; the number of a sample below it."
         )
-        made_by = f"lvae decode {place} samples.png --limit {_limit(subject)}"
-        body += subtitle("No guidance" if setting == UNGUIDED else f"With guidance: {setting_in_words(setting)}")
-        body += figure(pictures(label, [Head("", ("",) * COLUMNS)], lines), caption, made_by)
-    return Section("samples", "Samples", body)
+        command = f"lvae decode {inputs.samples_path(setting)} samples.png --limit {_count_shown(inputs)}"
+        table = PictureTable(f"Samples, {words}", [ColumnGroup("", ("",) * COLUMNS)], rows)
+        blocks.append(Subtitle("No guidance" if setting == UNGUIDED else f"With guidance: {words}"))
+        blocks.append(WithCaption(table, caption, command))
+    return Section("samples", "Samples", blocks)
 
 
-def _limit(subject: Subject) -> int:
-    names = subject.classes if subject.rows_by_class else None
-    return min(IN_ORDER if names is None else COLUMNS * len(names), subject.options.count)
+def _count_shown(inputs: ReportInputs) -> int:
+    names = inputs.classes if inputs.rows_by_class else None
+    return min(IN_ORDER if names is None else COLUMNS * len(names), inputs.options.count)
 
 
-def _by_class(subject: Subject, setting: Setting) -> list[Line]:
-    shots = sample_shots(subject, setting, _limit(subject))
-    labels = Dataset.open(subject.samples_of(setting)).labels[: len(shots)]
-    lines = []
-    if subject.rows_by_class:
-        for label in sorted({int(label) for label in labels}):
-            own = [shot for shot, its in zip(shots, labels, strict=True) if its == label]
-            lines.append(Line(name_class(label, subject.classes), (*own, *(None,) * (COLUMNS - len(own)))))
-        return lines
-    for start in range(0, len(shots), COLUMNS):
-        some = shots[start : start + COLUMNS]
-        lines.append(Line("", (*some, *(None,) * (COLUMNS - len(some)))))
-    return lines
+def _arrange_samples(inputs: ReportInputs, setting: Setting) -> list[PictureRow]:
+    """A row a class where there are few, otherwise in order."""
+    shown = decode_samples(inputs, setting, _count_shown(inputs))
+    if not inputs.rows_by_class:
+        return [_fill_row("", shown[start : start + COLUMNS]) for start in range(0, len(shown), COLUMNS)]
+    labels = inputs.samples_of(setting).labels[: len(shown)].tolist()
+    by_class = {label: [one for one, its in zip(shown, labels, strict=True) if its == label] for label in labels}
+    return [_fill_row(name_class(label, inputs.classes), by_class[label]) for label in sorted(by_class)]
 
 
-def guidance(subject: Subject) -> Section:
-    settings = subject.record.settings
-    columns = {setting: sample_shots(subject, setting, min(SWEEP_ROWS, subject.options.count)) for setting in settings}
-    heads = []
+def _fill_row(name: str, shown: Sequence[Thumbnail]) -> PictureRow:
+    return PictureRow(name, (*shown, *(None,) * (COLUMNS - len(shown))))
+
+
+def show_guidance(inputs: ReportInputs) -> Section:
+    settings = inputs.record.settings
+    columns = {one: decode_samples(inputs, one, min(SWEEP_ROWS, inputs.options.count)) for one in settings}
+    groups = []
     for (cold, mean), ones in groupby(settings, lambda one: (one.temperature != 1, one.mean)):
         some = list(ones)
         if cold:
-            heads.append(Head("temperature", tuple(f"{one.temperature:g}" for one in some)))
+            groups.append(ColumnGroup("temperature", tuple(f"{one.temperature:g}" for one in some)))
         else:
             headings = tuple("none" if one == UNGUIDED else f"variances {one.variance:g}" for one in some)
-            heads.append(Head(f"means {mean:g}", headings))
-    labels = Dataset.open(subject.samples_of(UNGUIDED)).labels
-    lines = []
+            groups.append(ColumnGroup(f"means {mean:g}", headings))
+    labels = inputs.samples_of(UNGUIDED).labels
+    rows = []
     for number in range(len(columns[UNGUIDED])):
-        name = name_class(int(labels[number]), subject.classes) if labels[number] >= 0 else f"#{number}"
-        lines.append(Line(name, tuple(replace(columns[one][number], caption="") for one in settings)))
-    spared = "Means are not guided at 1×1, as in the paper. " if len(subject.config.model.groups) > 1 else ""
+        name = name_class(int(labels[number]), inputs.classes) if labels[number] >= 0 else f"#{number}"
+        rows.append(PictureRow(name, tuple(replace(columns[one][number], caption="") for one in settings)))
+    spared = "Means are not guided at 1×1, as in the paper. " if len(inputs.config.model.groups) > 1 else ""
     caption = (
         "The noise of a row is the same in every column. Weights of guidance as in the paper: 0 is none. "
-        f"{spared if subject.guidable else ''}Temperatures are without guidance; otherwise it is 1."
+        f"{spared if inputs.guidable else ''}Temperatures are without guidance; otherwise it is 1."
     )
-    made_by = _sweep_command(subject)
-    body = figure(pictures("The same noise under every setting", heads, lines), caption, made_by)
-    if subject.record.metrics:
-        words = f"{subject.options.count} samples a point" + seeds(subject)
+    command = _write_command(inputs)
+    blocks: list[Block] = [
+        WithCaption(PictureTable("The same noise under every setting", groups, rows), caption, command)
+    ]
+    if inputs.record.metrics:
+        words = f"{inputs.options.count} samples a point" + describe_seeds(inputs)
         said = f"{words}; 'real against real' is the level of as many training latents against the others."
-        body += subtitle("Scores over the weights") + figure(charts(chart_scores(subject.record)), said, made_by)
-    return Section("guidance", "Guidance and temperature" if subject.guidable else "Temperature", body)
+        blocks.append(Subtitle("Scores over the weights"))
+        blocks.append(WithCaption(Charts(chart_scores(inputs.record)), said, command))
+    return Section("guidance", "Guidance and temperature" if inputs.guidable else "Temperature", blocks)
 
 
-def seeds(subject: Subject) -> str:
-    repeats = subject.options.repeats
+def describe_seeds(inputs: ReportInputs) -> str:
+    repeats = inputs.options.repeats
     return f", mean and standard deviation over {repeats} seeds" if repeats > 1 else ", one seed"
 
 
-def _sweep_command(subject: Subject) -> str:
-    options = subject.options
-    words = f"lvae sweep {subject.run} {subject.sweep_folder}"
-    if subject.guidable:
-        words += f" --means {_list(MEANS)} --variances {_list(VARIANCES)}"
+def _write_command(inputs: ReportInputs) -> str:
+    options = inputs.options
+    words = f"lvae sweep {inputs.run} {inputs.sweep_folder}"
+    if inputs.guidable:
+        words += f" --means {_join(MEANS)} --variances {_join(VARIANCES)}"
     words += (
-        f" --temperatures {_list(TEMPERATURES)} -n {options.count} --repeats {options.repeats} --seed {options.seed}"
+        f" --temperatures {_join(TEMPERATURES)} -n {options.count} --repeats {options.repeats} --seed {options.seed}"
     )
-    return words + (f" --reference {subject.dataset_name}" if subject.dataset is not None else "")
+    return words + (f" --reference {inputs.dataset_name}" if inputs.dataset is not None else "")
 
 
-def _list(values: Sequence[float]) -> str:
+def _join(values: Sequence[float]) -> str:
     return ",".join(f"{value:g}" for value in values)

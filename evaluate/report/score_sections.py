@@ -1,5 +1,6 @@
-"""The sections of a report that judge: neighbours, reconstructions, scores, speed, and where everything came from."""
+"""The sections of a report that judge: neighbours, reconstructions, scores."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,27 +9,28 @@ import numpy as np
 from lvae.evaluate.analysis import neighbours as near
 from lvae.evaluate.analysis.neighbours import Queries
 from lvae.evaluate.analysis.sweep import Setting
-from lvae.evaluate.analysis.sweep_figures import lower_is_better, metric_title, setting_in_words
+from lvae.evaluate.analysis.sweep_figures import describe_setting, lower_is_better, metric_title
 from lvae.evaluate.figures.grids import name_class
 from lvae.evaluate.pictures.decode import decode
 from lvae.evaluate.pictures.inspect import read_plan_classes
 from lvae.evaluate.pictures.originals import reconstructions
-from lvae.evaluate.report.cache import remembered
-from lvae.evaluate.report.html import (
-    Head,
-    Line,
+from lvae.evaluate.report.cache import load_or_make
+from lvae.evaluate.report.inputs import LAYOUT, UNGUIDED, ReportInputs
+from lvae.evaluate.report.page import (
+    Block,
+    ColumnGroup,
+    Facts,
+    Missing,
+    Numbers,
+    Paragraph,
+    PictureRow,
+    PictureTable,
     Section,
-    Shot,
-    facts,
-    figure,
-    missing,
-    numbers,
-    paragraph,
-    pictures,
-    subtitle,
+    Subtitle,
+    Thumbnail,
+    WithCaption,
 )
-from lvae.evaluate.report.inputs import UNGUIDED, Subject
-from lvae.evaluate.report.run_sections import seeds
+from lvae.evaluate.report.run_sections import describe_seeds
 from lvae.evaluate.scores.latent_scores import latent_scores
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
@@ -38,132 +40,140 @@ from lvae.manifests.messages import counted
 NEIGHBOUR_ROWS, NEIGHBOURS, RECONSTRUCTIONS = 8, 6, 8
 
 
-def neighbours_section(subject: Subject) -> Section:
-    title, data = "Nearest training images", subject.dataset
+def show_neighbours(inputs: ReportInputs) -> Section:
+    title, data = "Nearest training images", inputs.dataset
     if data is None:
-        return Section("neighbours", title, missing(*_without(subject, "the training images nearest to samples")))
-    place = subject.samples_of(subject.best)
-    samples = Dataset.open(place)
+        return Section("neighbours", title, [_say_missing(inputs, "the training images nearest to samples")])
+    samples = inputs.samples_of(inputs.best)
     positions = np.arange(min(NEIGHBOUR_ROWS, len(samples)))
 
     def make() -> dict[str, Any]:
         queries = Queries.of_dataset(samples, positions)
-        found = near.neighbours(queries, data, min(NEIGHBOURS, len(data) - 2), subject.network)
-        shown, from_source = near.neighbour_pictures(data, subject.network, found)
-        own = decode(subject.network, queries.raw)
-        lines = []
+        found = near.find_neighbours(queries, data, near.Search(min(NEIGHBOURS, len(data) - 2)), inputs.network)
+        shown, from_source = near.load_pictures(data, inputs.network, found)
+        own = decode(inputs.network, queries.raw)
+        rows = []
         for number, label, pixels, nearest, others in zip(
             queries.numbers, queries.labels.tolist(), own, found.found, shown, strict=True
         ):
             name = name_class(label, data.classes) if label >= 0 else f"#{number}"
-            shots = [Shot.of(pixels, f"sample {number}", f"#{number}")]
+            pictures = [Thumbnail.of(pixels, f"sample {number}", f"#{number}")]
             for rank, (one, picture) in enumerate(zip(nearest, others, strict=True), 1):
                 alt = f"training image nearest to sample {number}, number {rank}, at distance {one.distance:.3g}"
-                shots.append(Shot.of(picture, alt, near.caption(one, label, data.classes)))
-            lines.append({"name": name, "shots": shots})
-        return {"lines": lines, "from_source": from_source, "explanation": near.explanation(found)}
+                pictures.append(Thumbnail.of(picture, alt, near.write_caption(one, label, data.classes)))
+            rows.append({"name": name, "pictures": pictures})
+        return {"rows": rows, "from_source": from_source, "explanation": near.explain(found)}
 
     key = {"samples": samples.manifest.id, "dataset": data.manifest.id, "k": NEIGHBOURS, "count": len(positions)}
-    kept = remembered(subject.kept, "neighbours", key, make)
-    lines = [Line(line["name"], tuple(Shot(**shot) for shot in line["shots"])) for line in kept["lines"]]
+    kept = load_or_make(inputs.cache, "neighbours", {**key, "layout": LAYOUT}, make)
+    rows = [PictureRow(row["name"], _load_thumbnails(row["pictures"])) for row in kept["rows"]]
     kind = "read from their source" if kept["from_source"] else "reconstructions, for their originals are not here"
-    k = len(lines[0].shots) - 1
-    caption = f"Samples with {setting_in_words(subject.best)}; training images are {kind}. {kept['explanation']}"
-    heads = [Head("sample", ("",)), Head(f"nearest of {counted(len(data), 'training latent')}", ("",) * k)]
-    made_by = f"lvae neighbours {place} {subject.dataset_name} neighbours.png -n {len(lines)} -k {k}"
-    return Section("neighbours", title, figure(pictures("Samples and their nearest", heads, lines), caption, made_by))
+    k = len(rows[0].pictures) - 1
+    caption = f"Samples with {describe_setting(inputs.best)}; training images are {kind}. {kept['explanation']}"
+    nearest = f"nearest of {counted(len(data), 'training latent')}"
+    groups = [ColumnGroup("sample", ("",)), ColumnGroup(nearest, ("",) * k)]
+    place = inputs.samples_path(inputs.best)
+    command = f"lvae neighbours {place} {inputs.dataset_name} neighbours.png -n {len(rows)} -k {k}"
+    table = PictureTable("Samples and their nearest", groups, rows)
+    return Section("neighbours", title, [WithCaption(table, caption, command)])
 
 
-def _without(subject: Subject, what: str) -> tuple[str, str]:
-    return f"Here stand {what}, where the dataset is given.", f"lvae report {subject.run} --dataset DATASET"
+def _load_thumbnails(kept: Sequence[dict[str, Any]]) -> tuple[Thumbnail, ...]:
+    return tuple(Thumbnail(**one) for one in kept)
 
 
-def reconstructions_section(subject: Subject) -> Section:
-    title, data = "Reconstructions", subject.dataset
+def _say_missing(inputs: ReportInputs, what: str) -> Missing:
+    return Missing(f"Here stand {what}, where the dataset is given.", f"lvae report {inputs.run} --dataset DATASET")
+
+
+def show_reconstructions(inputs: ReportInputs) -> Section:
+    anchor, title, data = "reconstructions", "Reconstructions", inputs.dataset
     if data is None:
-        return Section("reconstructions", title, missing(*_without(subject, "originals beside their reconstructions")))
+        return Section(anchor, title, [_say_missing(inputs, "originals beside their reconstructions")])
 
     def make() -> dict[str, Any]:
         try:
             found = reconstructions(data, RECONSTRUCTIONS)
         except LvaeError as error:
             return {"error": str(error)}
+        if not found:
+            return {"error": f"{data.folder} holds no raw latents of its images."}
         names = read_plan_classes(data)
         originals = [
-            Shot.of(one.original, f"original {one.key}", name_class(one.label, names) if one.label >= 0 else "")
+            Thumbnail.of(one.original, f"original {one.key}", name_class(one.label, names) if one.label >= 0 else "")
             for one in found
         ]
-        decoded = [Shot.of(one.decoded, f"reconstruction of {one.key}", f"{one.psnr_db:.1f} dB") for one in found]
+        decoded = [Thumbnail.of(one.decoded, f"reconstruction of {one.key}", f"{one.psnr_db:.1f} dB") for one in found]
         mean = float(np.mean([min(one.psnr_db, 100.0) for one in found]))
         return {"originals": originals, "decoded": decoded, "mean_psnr_db": mean}
 
-    made_by = f"lvae inspect {subject.dataset_name} --preview reconstructions.png"
-    key = {"dataset": data.manifest.id, "count": RECONSTRUCTIONS}
-    kept = remembered(subject.kept, "reconstructions", key, make)
+    command = f"lvae inspect {inputs.dataset_name} --preview reconstructions.png"
+    key = {"dataset": data.manifest.id, "count": RECONSTRUCTIONS, "layout": LAYOUT}
+    kept = load_or_make(inputs.cache, "reconstructions", key, make)
     if "error" in kept:
-        return Section("reconstructions", title, missing(f"They cannot be shown: {kept['error']}", made_by))
-    lines = [
-        Line(name, tuple(Shot(**shot) for shot in kept[row]))
-        for name, row in (("original", "originals"), ("decoded", "decoded"))
+        return Section(anchor, title, [Missing(f"They cannot be shown: {kept['error']}", command)])
+    rows = [
+        PictureRow("original", _load_thumbnails(kept["originals"])),
+        PictureRow("decoded", _load_thumbnails(kept["decoded"])),
     ]
     caption = (
         f"Training images through {data.manifest.autoencoder.name} and back: the best that samples decoded by it can "
         f"look like. {kept['mean_psnr_db']:.1f} dB on average over these."
     )
-    table = pictures("Originals and reconstructions", [Head("", ("",) * len(lines[0].shots))], lines)
-    return Section("reconstructions", title, figure(table, caption, made_by))
+    groups = [ColumnGroup("", ("",) * len(rows[0].pictures))]
+    table = PictureTable("Originals and reconstructions", groups, rows)
+    return Section(anchor, title, [WithCaption(table, caption, command)])
 
 
-def scores_section(subject: Subject) -> Section:
-    body = ""
-    data = subject.dataset
-    if data is None:
-        body += missing(*_without(subject, "scores in latent space"))
-    else:
-        body += _latent_scores(subject, data)
-    for path in subject.options.scores:
-        body += subtitle(path.name) + _scores_of(path)
-    return Section("scores", "Scores", body)
-
-
-def _latent_scores(subject: Subject, data: Dataset) -> str:
-    sets = [Dataset.open(place) for place in subject.all_samples_of(subject.best)]
-    key = {"samples": [one.manifest.id for one in sets], "dataset": data.manifest.id, "seed": subject.options.seed}
-    full = remembered(
-        subject.kept, "scores", key, lambda: latent_scores(sets, data, None, subject.options.seed).as_dict()
-    )
-    metrics = subject.record.metrics
-    heads = [f"{metric_title(metric)}\u00a0{'↓' if lower_is_better(metric) else '↑'}" for metric in metrics]
-    rows = [
-        (setting_in_words(setting), [_spread(subject, setting, metric) for metric in metrics], "")
-        for setting in dict.fromkeys((UNGUIDED, subject.best, *subject.record.settings))
+def show_scores(inputs: ReportInputs) -> Section:
+    data = inputs.dataset
+    blocks: list[Block] = [
+        _say_missing(inputs, "scores in latent space") if data is None else _show_latent_scores(inputs, data)
     ]
-    floor = subject.record.floor
-    rows.append(("real against real, as many", [_number(floor.get(metric)) for metric in metrics], "quiet"))
+    for path in inputs.options.scores:
+        blocks += [Subtitle(path.name), *_show_scores_of(path)]
+    return Section("scores", "Scores", blocks)
+
+
+def _show_latent_scores(inputs: ReportInputs, data: Dataset) -> WithCaption:
+    sets = [inputs.samples[inputs.best, seed] for seed in inputs.options.seeds]
+    key = {"samples": [one.manifest.id for one in sets], "dataset": data.manifest.id, "seed": inputs.options.seed}
+    full = load_or_make(
+        inputs.cache, "scores", key, lambda: latent_scores(sets, data, None, inputs.options.seed).as_dict()
+    )
+    metrics = inputs.record.metrics
+    headings = [f"{metric_title(metric)}\u00a0{'↓' if lower_is_better(metric) else '↑'}" for metric in metrics]
+    rows = [
+        (describe_setting(setting), [_format_spread(inputs, setting, metric) for metric in metrics], False)
+        for setting in dict.fromkeys((UNGUIDED, inputs.best, *inputs.record.settings))
+    ]
+    floor = inputs.record.floor
+    rows.append(("real against real, as many", [_format_number(floor.get(metric)) for metric in metrics], True))
     rivals = (
         ("linear", "linear baseline: a Gaussian a class"),
         ("bottom", "noise of the channels' mean and deviation"),
     )
     for prefix, words in rivals:
         values = [(full.get(f"{prefix}_{metric}"), full.get(f"{prefix}_{metric}_std")) for metric in metrics]
-        rows.append((words, [_number(mean) + (f" ± {std:.2g}" if std else "") for mean, std in values], "quiet"))
+        rows.append((words, [_format_number(mean) + (f" ± {std:.2g}" if std else "") for mean, std in values], True))
     verdicts = "; ".join(f"{metric_title(metric)} {verdict}" for metric, verdict in full["verdicts"].items())
-    against = subject.record.against
+    against = inputs.record.against
     caption = (
-        f"Between normalized latents, not images: none of these is FID. {subject.record.count} samples a "
-        f"setting{seeds(subject)}, against {against.count if against else 0} training latents of {full['dimensions']} "
-        f"numbers. Precision and recall: k = 3. {_bias(subject, full['dimensions'])} Samples with "
-        f"{setting_in_words(subject.best)} against the linear baseline, an ordering only where the spreads part: "
-        f"{verdicts}."
+        f"Between normalized latents, not images: none of these is FID. {inputs.record.count} samples a "
+        f"setting{describe_seeds(inputs)}, against {against.count if against else 0} training latents of "
+        f"{full['dimensions']} numbers. Precision and recall: k = 3. {_explain_bias(inputs, full['dimensions'])} "
+        f"Samples with {describe_setting(inputs.best)} against the linear baseline, an ordering only where the spreads "
+        f"part: {verdicts}."
     )
-    samples = " ".join(f"--samples {place}" for place in subject.all_samples_of(subject.best))
-    made_by = f"lvae score {samples} --reference {subject.dataset_name}"
-    return figure(numbers("Scores", heads, rows), caption, made_by)
+    places = [inputs.samples_path(inputs.best, seed) for seed in inputs.options.seeds]
+    samples = " ".join(f"--samples {place}" for place in places)
+    command = f"lvae score {samples} --reference {inputs.dataset_name}"
+    return WithCaption(Numbers("Scores", headings, rows), caption, command)
 
 
-def _bias(subject: Subject, dimensions: int) -> str:
+def _explain_bias(inputs: ReportInputs, dimensions: int) -> str:
     """What to think of a Fréchet distance of so many samples."""
-    if subject.record.count > 10 * dimensions:
+    if inputs.record.count > 10 * dimensions:
         return "Compare Fréchet distances at equal counts only: they are biased upwards."
     return (
         "Of so few samples the Fréchet distance is mostly bias, the larger the more varied they are, which is why real "
@@ -171,18 +181,18 @@ def _bias(subject: Subject, dimensions: int) -> str:
     )
 
 
-def _spread(subject: Subject, setting: Setting, metric: str) -> str:
-    spread = subject.record.spread(setting, metric)
+def _format_spread(inputs: ReportInputs, setting: Setting, metric: str) -> str:
+    spread = inputs.record.spread(setting, metric)
     if spread is None:
         return "not available"
     return f"{spread.mean:.4g}" + (f" ± {spread.std:.2g}" if spread.std else "")
 
 
-def _number(value: Any) -> str:
+def _format_number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, int | float) else "not available"
 
 
-def _scores_of(path: Path) -> str:
+def _show_scores_of(path: Path) -> list[Block]:
     """What 'lvae score --json' printed into a file."""
     try:
         found = records.loads(path.read_bytes(), str(path))
@@ -191,16 +201,16 @@ def _scores_of(path: Path) -> str:
     if not isinstance(found, dict):
         raise LvaeError(path, "not what 'lvae score --json' prints")
     warnings = found.pop("warnings", [])
-    rows = [(name.replace("_", " "), _plain(value)) for name, value in found.items()]
-    said = "".join(paragraph(str(warning), "warning") for warning in warnings)
-    return facts(f"Scores of {path.name}", rows) + said
+    rows = [(name.replace("_", " "), _format(value)) for name, value in found.items()]
+    said = [Paragraph(str(warning), warning=True) for warning in warnings]
+    return [Facts(f"Scores of {path.name}", rows), *said]
 
 
-def _plain(value: Any) -> str:
+def _format(value: Any) -> str:
     if value is None:
         return "not available"
     if isinstance(value, dict):
-        return "; ".join(f"{name.replace('_', ' ')}: {_plain(entry)}" for name, entry in value.items())
+        return "; ".join(f"{name.replace('_', ' ')}: {_format(entry)}" for name, entry in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_plain, value))
+        return ", ".join(map(_format, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)

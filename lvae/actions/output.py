@@ -21,7 +21,7 @@ def summary(name: str, manifest: "Manifest") -> str:
     shape = "x".join(map(str, view.shape))
     orientations = (" and their mirrors" if counts.images != 1 else " and its mirror") if image.mirrored else ""
     splits = ", ".join(f"{split} {entry.count}" for split, entry in sorted(manifest.splits.items()))
-    shards = sum(len(entry.shards) for entry in manifest.splits.values())
+    shards = sum(entry.shards for entry in manifest.splits.values())
     weights = manifest.autoencoder.weights_sha256
     lines = [
         f"{name}: {counted(counts.latents, 'latent')} of {shape} from {counted(counts.images, 'image')}{orientations}; "

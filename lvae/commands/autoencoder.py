@@ -81,7 +81,8 @@ def autoencoder() -> None:
 def fit(source: str, out: Path, **options: Any) -> None:
     """Train a first stage on the pictures of SOURCE; its weights become OUT/autoencoder.safetensors.
 
-    The same command goes on after the last checkpoint, whatever stopped it. The loss is the mean absolute error, the
+    The same command goes on after the last checkpoint, whatever stopped it; SIGTERM and Ctrl-C save first, then exit
+    with 130. The loss is the mean absolute error, the
     bottleneck's term, and what keeps pictures sharp: LPIPS where its weights are given, local contrast, a patch
     discriminator. Pictures smaller than the crop are left out and counted.
 
@@ -91,7 +92,7 @@ def fit(source: str, out: Path, **options: Any) -> None:
                                                       "latent_channels": 4}' --contrast-weight 1
     lvae encode photos latents --weights stage/autoencoder.safetensors
     """
-    from lvae.encode.training.fit import Cadence, Watcher
+    from lvae.encode.training.fit import FitOptions, Watcher
     from lvae.encode.training.fit import fit as fit_autoencoder
     from lvae.manifests.records import plain
     from lvae.pipeline.progress.console import Bar, say
@@ -102,18 +103,18 @@ def fit(source: str, out: Path, **options: Any) -> None:
         return
     with Bar("opening", 0, "pictures") as opening, Bar("training", config.steps, "updates") as training:
         watcher = Watcher(_counter(opening), _counter(training), say, draw_pairs)
-        cadence = Cadence(options["log_every"], options["save_every"], options["validate_every"])
-        fitted = fit_autoencoder(
-            source,
-            out,
-            config,
-            watcher,
-            cadence,
-            options["device"],
-            options["workers"],
-            options["perceptual"],
-            options["init"],
+        execution = FitOptions(
+            log=options["log_every"],
+            save=options["save_every"],
+            validate=options["validate_every"],
+            device=options["device"],
+            workers=options["workers"],
+            perceptual=options["perceptual"],
+            start=options["init"],
         )
+        fitted = fit_autoencoder(source, out, config, watcher, execution)
+    if fitted is None:
+        raise click.exceptions.Exit(shared.INTERRUPTED)
     if options["as_json"]:
         print_json(plain(fitted))
     else:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from lvae.pipeline.planning.scan import ScanOptions
     from lvae.pipeline.planning.view import ViewOptions
 
+INTERRUPTED = 130  # what a command exits with that a signal stopped
 Decorator = Callable[[Any], Any]
+T = TypeVar("T")
 
 
 def several(*options: Decorator) -> Decorator:
@@ -26,6 +28,11 @@ def several(*options: Decorator) -> Decorator:
         return command
 
     return decorate
+
+
+def take(record: Callable[..., T], options: dict[str, Any], *names: str) -> T:
+    """Make a record of options that several commands share, and take them out of what a command was given."""
+    return record(**{name: options.pop(name) for name in names})
 
 
 SOURCE = click.argument("source")

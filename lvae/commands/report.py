@@ -41,7 +41,7 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 @DEVICE
 @PRECISION
 @shared.JSON
-def sweep(seed: int, labels: str | None, weights: Any, low_resolution: str | None, **asked: Any) -> None:
+def sweep(run: Path, out: Path, **asked: Any) -> None:
     """Sample RUN under every pair of weights of guidance, and under temperatures, from the same noise, into OUT.
 
     \b
@@ -53,11 +53,13 @@ def sweep(seed: int, labels: str | None, weights: Any, low_resolution: str | Non
     With --reference DATASET scores are computed in latent space; with --features as well, FID and its relatives. The
     same command goes on where it was stopped, and more weights add to what is there.
     """
-    from lvae.actions.report import run_sweep
+    from lvae.actions.report import SweepOptions, run_sweep
+    from lvae.evaluate.analysis.sweep_scoring import ScoringOptions
     from lvae.evaluate.samples.draw import SampleOptions
 
-    options = SampleOptions(seed=seed, labels=labels, weights=weights, low_resolution=low_resolution)
-    run_sweep(options=options, **asked)
+    sampling = shared.take(SampleOptions, asked, "seed", "labels", "weights", "low_resolution")
+    scoring = shared.take(ScoringOptions, asked, "reference", "split", "num", "features", "mode")
+    run_sweep(run, out, SweepOptions(sampling, scoring, **asked))
 
 
 @click.command(short_help="Training images nearest to samples.")
@@ -81,35 +83,19 @@ def sweep(seed: int, labels: str | None, weights: Any, low_resolution: str | Non
 @DEVICE
 @PRECISION
 @shared.JSON
-def neighbours(
-    seed: int,
-    labels: str | None,
-    weights: Any,
-    guidance_mean: str | None,
-    guidance_variance: str | None,
-    guidance: str | None,
-    temperature: str,
-    **asked: Any,
-) -> None:
+def neighbours(place: Path, dataset: str, out: Path, **asked: Any) -> None:
     """Draw samples of RUN (or take SAMPLES) beside the nearest training images of DATASET: are they copies?
 
     Nearest between normalized latents; with --features, between Inception features of decoded pictures. A number
     below a picture is its distance; how far a training image is from the nearest other one stands above. Pictures
     come from the images' source; where that is gone they are reconstructions, and marked so.
     """
-    from lvae.actions.report import run_neighbours
+    from lvae.actions.report import NeighboursOptions, run_neighbours
     from lvae.evaluate.samples.draw import SampleOptions
 
-    options = SampleOptions(
-        seed=seed,
-        labels=labels,
-        weights=weights,
-        guidance_mean=guidance_mean,
-        guidance_variance=guidance_variance,
-        guidance=guidance,
-        temperature=temperature,
-    )
-    run_neighbours(options=options, **asked)
+    guidance = ("guidance_mean", "guidance_variance", "guidance", "temperature")
+    sampling = shared.take(SampleOptions, asked, "seed", "labels", "weights", *guidance)
+    run_neighbours(place, dataset, out, NeighboursOptions(sampling, **asked))
 
 
 @click.command(short_help="One page on a run.")

@@ -15,6 +15,7 @@ from lvae.manifests.storage.names import WeightsHash
 
 PLAN = "plan.json"
 Store = Literal["mode", "sample", "moments"]
+EARLIER = "was written by an earlier version of this program, whose format is no longer read"
 Precision = Literal["float32", "winograd", "bfloat16", "tf32"]
 
 
@@ -185,8 +186,13 @@ def read_plan(folder: Folder) -> Plan | None:
     if data is None:
         return None
     where = folder.place(PLAN)
+    refuse_earlier_plan(records.loads(data, where), where)
     advice = "Remove it and run the first 'lvae encode' command again."
     return records.parse_signed(Plan, data, where, advice)
+
+
+def refuse_earlier_plan(content: Any, where: str) -> None:
+    """LvaeError where the content of a plan is of the format before the first release."""
 
 
 def read_plan_if_whole(folder: Folder) -> Plan | None:

@@ -11,30 +11,33 @@ from lvae.manifests.manifest import (
     Counts,
     FileEntry,
     Manifest,
-    Shard,
     Source,
     Split,
     Statistics,
     View,
     dump_manifest,
+    large_fields,
     read_manifest,
 )
 from lvae.manifests.parts.plan import Plan, read_plan_if_whole
 from lvae.manifests.parts.receipts import Receipt, beyond, orphans, receipts_record
+from lvae.manifests.shards.index import files_index_name, index_name, write_index
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage.folder import TEMPORARY, FileRecord, Folder
 from lvae.manifests.views.order import Selected
+from lvae.manifests.views.selection import Selection
 from lvae.manifests.views.view import (
     ShardReceipt,
     ViewPlan,
     ViewSettings,
     finished_shard,
-    shard_receipt_name,
+    shard_entry,
     view_file,
     view_id,
 )
 
 REJECTED = "rejected.jsonl"
+INLINE_FILES = 32  # of rows/ in the manifest itself
 
 
 def write_rejected(folder: Folder, parts: Iterable[Receipt]) -> int:
@@ -73,11 +76,12 @@ def describe(
     """
     encoding, rejected, latents = plan.encoded(), selected.rejected, selected.latents
     _check_total(folder, plan.listing.images - rejected, encoding.image.orientations, latents)
-    shards = {split: list(_shards(folder, view, split)) for split in view.layouts}
-    files = {record.path: FileEntry(record.bytes, record.sha256) for record in _files(folder, plan, view, metadata)}
-    for receipts_ in shards.values():
-        for shard in receipts_:
-            files |= {file.path: FileEntry(file.bytes, file.sha256) for file in shard.files}
+    splits = {split: _split(folder, view, split) for split in view.layouts}
+    records_ = [
+        *_files(folder, plan, view, metadata),
+        *write_large_fields(folder, view.name, selected.classes, settings.selection),
+        *(split.index for split in splits.values()),
+    ]
     return Manifest(
         format="latent-vae-dataset",
         version=1,
@@ -101,12 +105,9 @@ def describe(
         ),
         statistics=statistics_record(selected.moments, sum(selected.counts.values())),
         normalization=view.normalization,
-        splits={
-            split: Split(view.layouts[split].count, tuple(_shard(shard) for shard in shards[split]))
-            for split in view.layouts
-        },
+        splits=splits,
         plan_sha256=plan.sha256,
-        files=files,
+        files={record.path: FileEntry(record.bytes, record.sha256) for record in records_},
     )
 
 
@@ -117,9 +118,19 @@ def _check_total(folder: Folder, used: int, orientations: int, latents: int) -> 
         )
 
 
-def _shard(receipt: ShardReceipt) -> Shard:
-    latents = receipt.files[0]
-    return Shard(latents.path, receipt.count, latents.bytes, latents.sha256)
+def _split(folder: Folder, view: ViewPlan, split: str) -> Split:
+    """Write the index of a split whose shards are all there."""
+    layout = view.layouts[split]
+    shards = (shard_entry(view.name, receipt) for receipt in _shards(folder, view, split))
+    return Split(layout.count, layout.shards, write_index(folder, index_name(view.name, split), shards))
+
+
+def write_large_fields(
+    folder: Folder, view: str, classes: tuple[str, ...] | None, selection: Selection
+) -> Iterator[FileRecord]:
+    """The files of what is too large for the manifest."""
+    for path, data in large_fields(view, classes, selection).values():
+        yield folder.write(path, data)
 
 
 def _shards(folder: Folder, view: ViewPlan, split: str) -> Iterator[ShardReceipt]:
@@ -132,11 +143,14 @@ def _shards(folder: Folder, view: ViewPlan, split: str) -> Iterator[ShardReceipt
 
 def _files(folder: Folder, plan: Plan, view: ViewPlan, metadata: Iterable[str]) -> Iterator[FileRecord]:
     """Every file of the dataset beside the manifest, plan.json and what the shards' receipts name."""
-    names = [*plan.listing.files, REJECTED, view_file(view.name), *metadata]
+    names = [REJECTED, view_file(view.name), *metadata]
     if plan.encoded().autoencoder.weights_file is not None:
         names.append(str(plan.encoded().autoencoder.weights_file))
-    for split, layout in view.layouts.items():
-        names += [shard_receipt_name(view.name, split, number) for number in range(layout.shards)]
+    rows = folder.each(folder.record, plan.listing.files)
+    if len(plan.listing.files) > INLINE_FILES:
+        yield write_index(folder, files_index_name(view.name), rows)
+    else:
+        yield from rows
     yield from folder.each(folder.record, names)
     yield receipts_record(folder, plan.listing.parts)
 

@@ -18,7 +18,6 @@ from lvae.manifests.manifest import (
     Counts,
     FileEntry,
     Manifest,
-    Shard,
     Source,
     Split,
     Statistics,
@@ -27,7 +26,9 @@ from lvae.manifests.manifest import (
     read_manifest_if_whole,
 )
 from lvae.manifests.parts.plan import AutoencoderRecord, ImageSettings, first_difference
+from lvae.manifests.publishing.publish import write_large_fields
 from lvae.manifests.shards.formats import codec
+from lvae.manifests.shards.index import index_name, write_index
 from lvae.manifests.shards.layout import ShardContent, SplitLayout
 from lvae.manifests.statistics import ChannelMoments, Normalization
 from lvae.manifests.storage.folder import Folder
@@ -39,7 +40,7 @@ from lvae.manifests.views.view import (
     create_shard_receipt,
     finished_shard,
     remove_unfinished_shards,
-    shard_receipt_name,
+    shard_entry,
     view_file,
     write_view,
 )
@@ -147,16 +148,16 @@ def publish(folder: Folder, plan: SamplesPlan, weights: Folder) -> Manifest:
     """Write the manifest, when every shard is there. weights: a folder that may have the autoencoder's weights/."""
     view = plan.view
     layout = view.layouts[TRAIN]
-    shards = list(_receipts(folder, plan))
     name = plan.autoencoder.weights_file
     if name is not None and weights.exists(name) and not folder.exists(name):
         folder.copy(weights, name, name)
     metadata = [record.path for record in codec("zarr").prepare(folder, view.name, layout)]
     names = [SAMPLES, view_file(view.name), *metadata]
-    names += [shard_receipt_name(view.name, TRAIN, number) for number in range(layout.shards)]
     names += [name] if name is not None and folder.exists(name) else []
-    files = {record.path: FileEntry(record.bytes, record.sha256) for record in map(folder.record, names)}
-    files |= {file.path: FileEntry(file.bytes, file.sha256) for shard in shards for file in shard.files}
+    shards = (shard_entry(view.name, receipt) for receipt in _receipts(folder, plan))
+    index = write_index(folder, index_name(view.name, TRAIN), shards)
+    large = write_large_fields(folder, view.name, plan.classes, Selection())
+    files = [*map(folder.record, names), *large, index]
     manifest = Manifest(
         format="latent-vae-dataset",
         version=1,
@@ -172,9 +173,9 @@ def publish(folder: Folder, plan: SamplesPlan, weights: Folder) -> Manifest:
         view=View(view.name, 0, Selection(), "float32", "zarr", plan.shape, SHARD_ROWS),
         statistics=_statistics(folder, plan),
         normalization=plan.normalization,
-        splits={TRAIN: Split(plan.count, tuple(_entry(shard) for shard in shards))},
+        splits={TRAIN: Split(plan.count, layout.shards, index)},
         plan_sha256=view.sha256,
-        files=files,
+        files={record.path: FileEntry(record.bytes, record.sha256) for record in files},
     )
     folder.swap(MANIFEST, dump_manifest(manifest))
     return manifest
@@ -186,11 +187,6 @@ def _receipts(folder: Folder, plan: SamplesPlan) -> Iterator[ShardReceipt]:
         if receipt is None:
             raise LvaeError(folder, f"shard {number} is not finished", "Run 'lvae sample' again to go on.")
         yield receipt
-
-
-def _entry(receipt: ShardReceipt) -> Shard:
-    latents = receipt.files[0]
-    return Shard(latents.path, receipt.count, latents.bytes, latents.sha256)
 
 
 def _statistics(folder: Folder, plan: SamplesPlan) -> Statistics:

@@ -1,6 +1,7 @@
 """Are the shards what the manifest says, and what the raw parts give?"""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryDirectory
 
@@ -9,15 +10,16 @@ import numpy as np
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import Fault, LvaeError
-from lvae.manifests.manifest import MANIFEST, FileEntry, Manifest, Shard, view_settings
+from lvae.manifests.manifest import MANIFEST, FileEntry, Manifest, view_settings
 from lvae.manifests.parts.plan import Plan
 from lvae.manifests.parts.receipts import RECEIPTS, Receipt, read_receipt
 from lvae.manifests.parts.rows import ListingHash, RowReader
-from lvae.manifests.publishing.publish import REJECTED, statistics_record
+from lvae.manifests.publishing.publish import INLINE_FILES, REJECTED, statistics_record
 from lvae.manifests.shards.formats import codec
+from lvae.manifests.shards.index import Shard, files_index_name, read_files_index, read_index
 from lvae.manifests.shards.layout import SplitLayout, SplitReader
 from lvae.manifests.statistics import Normalization
-from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.verify.shard_statistics import blocks, moments_from_shards, shard_tolerance
 from lvae.manifests.views.gather import shard_content
 from lvae.manifests.views.order import Selected, select
@@ -27,6 +29,7 @@ from lvae.manifests.views.view import (
     ViewSettings,
     plan_view,
     read_view,
+    shard_entry,
     shard_receipt_name,
     view_file,
     view_id,
@@ -58,10 +61,11 @@ def shard_faults(folder: Folder, manifest: Manifest, deep: bool, progress: Calla
         claimed = manifest.splits[split]
         if layout.count != claimed.count:
             yield Fault(MANIFEST, f"splits.{split}.count is not what the view says")
-        for number in range(min(layout.shards, len(claimed.shards))):
-            yield from _shard_entry(folder, manifest, split, number, layout)
-        if layout.shards != len(claimed.shards):
-            yield Fault(MANIFEST, f"splits.{split} names {len(claimed.shards)} of {layout.shards} shards")
+        if layout.shards != claimed.shards:
+            yield Fault(MANIFEST, f"splits.{split}.shards is {claimed.shards}, and the view says {layout.shards}")
+        if manifest.files.get(claimed.index.path) != FileEntry(claimed.index.bytes, claimed.index.sha256):
+            yield Fault(MANIFEST, f"files does not name {claimed.index.path} as splits.{split} does")
+        yield from _listed_shards(folder, manifest, layout, deep)
         for problem in codec(view.settings.format).check(folder, view.name, layout):
             yield Fault(f"shards/{view.name}", problem)
     if view.normalization != manifest.normalization:
@@ -70,26 +74,62 @@ def shard_faults(folder: Folder, manifest: Manifest, deep: bool, progress: Calla
         yield from _labels_and_numbers(folder, manifest, view)
 
 
-def _shard_entry(folder: Folder, manifest: Manifest, split: str, number: int, layout: SplitLayout) -> Iterator[Fault]:
-    """What the manifest says of one shard, against its receipt."""
-    name = shard_receipt_name(manifest.view.name, split, number)
+def _listed_shards(folder: Folder, manifest: Manifest, layout: SplitLayout, deep: bool) -> Iterator[Fault]:
+    """Every file of a split's shards against the index, and the index against the shards' receipts.
+
+    Where the index is damaged, what the receipts say takes its place.
+    """
+    index = manifest.splits[layout.split].index
+    listed: Iterator[Shard] | None = None
+    try:
+        listed = read_index(folder, index)
+    except LvaeError as error:
+        yield Fault(index.path, error.problem)
+    for number in range(layout.shards):
+        told, problem = _told_by_receipt(folder, manifest, layout, number)
+        try:
+            entry = told if listed is None else next(listed, None)
+        except LvaeError as error:
+            yield Fault(index.path, error.problem)
+            return
+        if listed is not None and entry is None:
+            yield Fault(index.path, f"lists {number} of {layout.shards} shards")
+            return
+        if problem:
+            name = shard_receipt_name(manifest.view.name, layout.split, number)
+            yield Fault(name, problem, split=layout.split, shard=number)
+        for record in entry.files if entry is not None else ():
+            for fault in file_faults(folder, record, deep):
+                yield replace(fault, split=layout.split, shard=number)
+        if told is not None and entry != told:
+            yield Fault(index.path, f"line {number + 1} is not what the receipt of the shard says")
+    if listed is not None and next(listed, None) is not None:
+        yield Fault(index.path, f"lists more than {layout.shards} shards")
+
+
+def _told_by_receipt(folder: Folder, manifest: Manifest, layout: SplitLayout, number: int) -> tuple[Shard | None, str]:
+    """What the receipt of a shard says, or what is wrong with it."""
+    name = shard_receipt_name(manifest.view.name, layout.split, number)
     data = folder.read_if_there(name)
-    if data is None or number >= len(manifest.splits[split].shards):
-        return  # named elsewhere
+    if data is None:
+        return None, "is missing"
     try:
         receipt = records.parse(ShardReceipt, data, name)
     except LvaeError as error:
-        yield Fault(name, error.problem, split=split, shard=number)
-        return
-    if (receipt.split, receipt.number, receipt.count) != (split, number, layout.rows_of(number)[1]):
-        yield Fault(name, "is the receipt of another shard", split=split, shard=number)
-        return
-    claimed, latents = manifest.splits[split].shards[number], receipt.files[0]
-    if claimed != Shard(latents.path, receipt.count, latents.bytes, latents.sha256):
-        yield Fault(MANIFEST, f"splits.{split}.shards[{number}] is not what the shard's receipt says")
-    for file in receipt.files:
-        if manifest.files.get(file.path) != FileEntry(file.bytes, file.sha256):
-            yield Fault(MANIFEST, f"files does not name {file.path} as the shard's receipt does")
+        return None, error.problem
+    if (receipt.split, receipt.number, receipt.count) != (layout.split, number, layout.rows_of(number)[1]):
+        return None, "is the receipt of another shard"
+    return shard_entry(manifest.view.name, receipt), ""
+
+
+def file_faults(folder: Folder, record: FileRecord, deep: bool) -> Iterator[Fault]:
+    size = folder.size(record.path)
+    if size is None:
+        yield Fault(record.path, "is missing")
+    elif size != record.bytes:
+        yield Fault(record.path, f"has {size} bytes instead of {record.bytes}")
+    elif deep and folder.sha256(record.path) != record.sha256:
+        yield Fault(record.path, "its bytes are not those that were written (checksum)")
 
 
 def _labels_and_numbers(folder: Folder, manifest: Manifest, view: ViewPlan) -> Iterator[Fault]:
@@ -159,16 +199,18 @@ def _names(
         yield Fault(MANIFEST, "view.name is not that of its settings")
     if selected.counts != {name: split.count for name, split in manifest.splits.items()}:
         yield Fault(MANIFEST, "splits are not what the selection gives")
-    needed = {REJECTED, view_file(manifest.view.name)}
-    needed.update(plan.listing.files)
-    needed |= {name for name in [manifest.autoencoder.weights_file] if name is not None}
-    needed |= {
-        shard_receipt_name(manifest.view.name, split, number)
-        for split, entry in manifest.splits.items()
-        for number in range(len(entry.shards))
-    }
-    for name in sorted(needed - manifest.files.keys()):
-        yield Fault(MANIFEST, f"files does not name {name}")
+    needed = [REJECTED, view_file(manifest.view.name)]
+    many = len(plan.listing.files) > INLINE_FILES
+    needed += [files_index_name(manifest.view.name)] if many else plan.listing.files
+    needed += [name for name in [manifest.autoencoder.weights_file] if name is not None]
+    for name in needed:
+        if name not in manifest.files:
+            yield Fault(MANIFEST, f"files does not name {name}")
+    if many and needed[2] in manifest.files:
+        entry = manifest.files[needed[2]]
+        listed = read_files_index(folder, FileRecord(needed[2], entry.bytes, entry.sha256))
+        if [record.path for record in listed] != plan.listing.files:
+            yield Fault(needed[2], "does not list the files of rows/")
 
 
 def _manifest_numbers(manifest: Manifest, settings: ViewSettings, selected: Selected) -> Iterator[Fault]:
@@ -202,8 +244,8 @@ def _shard_contents(
                 same = np.array_equal(np.asarray(reader.log_variances[here]), right.log_variances)
             reader.close()
             if not same:
-                name = manifest.splits[split].shards[number].path
-                yield Fault(name, "does not hold what the raw parts give, in order", split=split, shard=number)
+                name = shard_receipt_name(view.name, split, number)
+                yield Fault(name, "it does not hold what the raw parts give, in order", split=split, shard=number)
 
 
 def _statistics_from_shards(folder: Folder, manifest: Manifest) -> Iterator[Fault]:

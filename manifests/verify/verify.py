@@ -1,7 +1,5 @@
 """Is a dataset what its manifest says? Every fault is named, with what mends it."""
 
-import hashlib
-import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 
@@ -10,15 +8,10 @@ from lvae.manifests.manifest import MANIFEST, FileEntry, Manifest, read_manifest
 from lvae.manifests.parts.plan import PLAN, Plan, read_plan
 from lvae.manifests.parts.receipts import RECEIPTS
 from lvae.manifests.publishing.publish import REJECTED
-from lvae.manifests.storage.folder import Folder
-from lvae.manifests.verify.parts import part_faults
-from lvae.manifests.verify.shards import content_faults, shard_faults
-
-SHARD_FILE = re.compile(
-    r"shard-(?P<receipt>\w+)-(?P<n>\d+)\.json"
-    r"|(?P<tar>\w+)-(?P<m>\d+)\.tar"
-    r"|(?P<zarr>\w+)\.zarr/\w+/c/(?P<k>\d+)(/0/0/0)?"
-)
+from lvae.manifests.shards.index import files_index_name, read_files_index
+from lvae.manifests.storage.folder import FileRecord, Folder
+from lvae.manifests.verify.parts import part_faults, sha256_of_start
+from lvae.manifests.verify.shards import content_faults, file_faults, shard_faults
 
 
 def mend_command(plan: Plan | None, folder: Folder, faults: Sequence[Fault] = ()) -> str:
@@ -73,38 +66,26 @@ def verify(folder: Folder, deep: bool, progress: Callable[[str], None] = lambda 
 
 
 def _files(folder: Folder, manifest: Manifest, deep: bool) -> Iterator[Fault]:
+    """Of the files that the manifest names, itself or through its index of files; `shard_faults` has the rest."""
     for name, entry in sorted(manifest.files.items()):
-        if name == RECEIPTS:
+        if name == RECEIPTS or (name == REJECTED and _appended_to(folder, name, entry)):
             continue
-        split, shard = _shard_of(manifest, name)
-        size = folder.size(name)
-        if name == REJECTED and size is not None and size > entry.bytes and _appended_to(folder, name, entry):
-            continue
-        if size is None:
-            yield Fault(name, "is missing", split=split, shard=shard)
-        elif size != entry.bytes:
-            yield Fault(name, f"has {size} bytes instead of {entry.bytes}", split=split, shard=shard)
-        elif deep and folder.sha256(name) != entry.sha256:
-            yield Fault(name, "its bytes are not those that were written (checksum)", split=split, shard=shard)
+        record = FileRecord(name, entry.bytes, entry.sha256)
+        yield from file_faults(folder, record, deep)
+        if name == files_index_name(manifest.view.name):
+            try:
+                for listed in read_files_index(folder, record):
+                    yield from file_faults(folder, listed, deep)
+            except LvaeError as error:
+                yield Fault(name, error.problem)
 
 
 def _appended_to(folder: Folder, name: str, entry: FileEntry) -> bool:
     """Whether a file is what the manifest says with more behind it, while images are being added."""
-    same = hashlib.sha256(folder.read(name)[: entry.bytes]).hexdigest() == entry.sha256
-    return same and unfinished_append(folder) > 0
-
-
-def _shard_of(manifest: Manifest, name: str) -> tuple[str | None, int | None]:
-    """Which shard a file under shards/ belongs to: that of its receipt, its tar, or its number in a Zarr array."""
-    prefix = f"shards/{manifest.view.name}/"
-    if not name.startswith(prefix) or name.endswith(("view.json", "zarr.json")):
-        return None, None
-    found = SHARD_FILE.fullmatch(name.removeprefix(prefix))
-    if found is None:
-        return None, None
-    split = next(found[group] for group in ("receipt", "tar", "zarr") if found[group])
-    number = next(int(found[group]) for group in ("n", "m", "k") if found[group])
-    return (split, number) if split in manifest.splits else (None, None)
+    size = folder.size(name)
+    if size is None or size <= entry.bytes or not unfinished_append(folder):
+        return False
+    return sha256_of_start(folder, name, entry.bytes) == entry.sha256
 
 
 def _counts(manifest: Manifest, plan: Plan) -> Iterator[Fault]:
@@ -125,8 +106,6 @@ def _counts(manifest: Manifest, plan: Plan) -> Iterator[Fault]:
         ("counts.selected", manifest.counts.selected, sum(split.count for split in manifest.splits.values())),
         ("statistics.count", manifest.statistics.count, manifest.counts.selected),
     ]
-    for name, split in manifest.splits.items():
-        claims.append((f"splits.{name}.count", split.count, sum(shard.count for shard in split.shards)))
     for name, claimed, right in claims:
         if claimed != right:
             yield Fault(MANIFEST, f"{name} is {claimed}, and should be {right}")

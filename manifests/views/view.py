@@ -4,6 +4,7 @@
 holds the entries at permutation[s*S : (s+1)*S], so every shard is a fair sample of the whole.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +13,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Plan
 from lvae.manifests.parts.rows import UNLABELLED
 from lvae.manifests.shards.formats import codec
+from lvae.manifests.shards.index import Shard
 from lvae.manifests.shards.layout import SplitLayout
 from lvae.manifests.statistics import Kind, Normalization
 from lvae.manifests.storage.folder import FileRecord, Folder
@@ -135,6 +137,15 @@ def view_id(plan: Plan, settings: ViewSettings, selected: Selected, normalizatio
             "classes": selected.classes,
         }
     )
+
+
+def shard_entry(view: str, receipt: ShardReceipt) -> Shard:
+    """What the index says of a finished shard."""
+    latents, *others = receipt.files
+    data = records.dumps(receipt)
+    name = shard_receipt_name(view, receipt.split, receipt.number)
+    own = FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
+    return Shard(latents.path, receipt.count, latents.bytes, latents.sha256, (*others, own))
 
 
 def shard_receipt_name(view: str, split: str, number: int) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from lvae.manifests.errors import Fault, LvaeError
-from lvae.manifests.manifest import Manifest, read_manifest
+from lvae.manifests.manifest import Manifest, read_manifest, refuse_earlier_format
 from lvae.manifests.messages import counted
 from lvae.manifests.parts import erasure
 from lvae.manifests.parts.plan import PLAN, Plan, read_plan_if_whole, write_plan
@@ -53,6 +53,7 @@ def encode(
     refuse_overlap(folder, source)
     if max_rejected is not None:
         rejection_bound(max_rejected, 0)  # a typing error is told now, not after the work
+    refuse_earlier_format(folder)
     with writing(folder):
         folder.sweep()
         finish_erasing(folder)
@@ -121,7 +122,7 @@ def _set_aside(folder: Folder, plan: Plan, manifest: Manifest | None, faults: li
             folder.remove(receipt_name(fault.part))
         elif fault.split is not None and fault.shard is not None and manifest is not None:
             folder.remove(shard_receipt_name(manifest.view.name, fault.split, fault.shard))
-        elif fault.where.startswith("shards/") and manifest is not None:
+        elif fault.where.startswith("shards/") and not fault.where.endswith(".jsonl") and manifest is not None:
             folder.remove(f"shards/{manifest.view.name}")
 
 

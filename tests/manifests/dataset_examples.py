@@ -31,6 +31,7 @@ from lvae.manifests.parts.receipts import (
 from lvae.manifests.parts.rows import ImageRow, Listing, Segment, write_rows
 from lvae.manifests.publishing.publish import describe, swap, write_rejected
 from lvae.manifests.shards.formats import codec
+from lvae.manifests.shards.index import Shard, write_index
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.verify.verify import verify
 from lvae.manifests.views.gather import write_shard
@@ -247,6 +248,14 @@ def build(root: Path, contents: Contents | None = None, **settings: Any) -> Exam
     return shard(encode(root, contents), **settings)
 
 
+def shards_of(root: Path, split: str = "train") -> list[Shard]:
+    """What the index of a split lists, true or not."""
+    manifest = read_manifest(Folder(root))
+    assert manifest is not None
+    lines = (root / manifest.splits[split].index.path).read_bytes().splitlines()
+    return [records.parse(Shard, line, "index") for line in lines]
+
+
 def files_of(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
@@ -270,15 +279,21 @@ def resign(root: Path, change: Callable[[dict[str, Any]], None] = lambda _: None
     manifest = read_manifest(folder)
     assert manifest is not None
     content = records.plain(manifest)
+    for name, split in manifest.splits.items():
+        shards = [replace(shard, **_now(folder, shard)) for shard in shards_of(root, name)]
+        content["splits"][name]["index"] = records.plain(write_index(folder, split.index.path, shards))
     parts = len(list((root / "raw").glob("*/part-*.json")))
     for name in content["files"]:
         record = receipts_record(folder, parts) if "*" in name else folder.record(name)
         content["files"][name] = {"bytes": record.bytes, "sha256": record.sha256}
-    for split in content["splits"].values():
-        for entry in split["shards"]:
-            entry |= content["files"][entry["path"]]
     change(content)
     (root / "manifest.json").write_bytes(dump_manifest(records.from_plain(Manifest, content, "forged")))
+
+
+def _now(folder: Folder, shard: Shard) -> dict[str, Any]:
+    """Size and hash of a shard's files."""
+    latents, *beside = (folder.record(file.path) for file in shard.files)
+    return {"bytes": latents.bytes, "sha256": latents.sha256, "beside": tuple(beside)}
 
 
 def forge_raw(root: Path, part: int, raw: NDArray[Any]) -> None:

@@ -1,16 +1,17 @@
 """A dataset made ready for training: here, whole, and of the kind that the model wants."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import MANIFEST, FileEntry, read_manifest
-from lvae.manifests.storage.folder import Folder
+from lvae.manifests.manifest import MANIFEST, every_file, read_manifest
+from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.storage.open import folder_at
+from lvae.manifests.verify.shards import file_faults
 from lvae.train.config import ModelConfig
 
 CHECKED_BYTES = 64 << 30  # of shards are read and checked at the start, about a minute; of larger ones only the sizes
@@ -35,14 +36,26 @@ def local_copy(root: str, cache: Path | None, progress: Progress = lambda _: Non
     if manifest is None:
         raise LvaeError(root, "is not a finished dataset", "Run 'lvae encode' again to finish it.")
     local = Folder(cache / manifest.id[:16])
-    wanted = {name: entry for name, entry in manifest.files.items() if _needed(name, manifest.view.name)}
-    missing = {name: entry for name, entry in wanted.items() if local.size(name) != entry.bytes}
-    size, free = sum(entry.bytes for entry in missing.values()), local.free_bytes()
+    for name, entry in manifest.files.items():
+        record = FileRecord(name, entry.bytes, entry.sha256)
+        listing = _needed(name, manifest.view.name) and name.endswith(".jsonl")
+        if listing and not (local.exists(name) and local.record(name) == record):  # first: it names the others
+            _fetch(remote, local, record)
+
+    def missing() -> Iterator[FileRecord]:
+        for record in every_file(local, manifest):
+            if _needed(record.path, manifest.view.name) and local.size(record.path) != record.bytes:
+                yield record
+
+    files = size = 0
+    for record in missing():
+        files, size = files + 1, size + record.bytes
+    free = local.free_bytes()
     if size > free:
         raise LvaeError(cache, f"{size} bytes are to be copied here and {free} are free", "Name another folder.")
-    for number, (name, entry) in enumerate(sorted(missing.items()), 1):
-        progress(f"copying {root}: file {number} of {len(missing)}")
-        _fetch(remote, local, name, entry)
+    for number, record in enumerate(missing(), 1):
+        progress(f"copying {root}: file {number} of {files}")
+        _fetch(remote, local, record)
     local.write(MANIFEST, remote.read(MANIFEST))
     return local.root
 
@@ -51,35 +64,34 @@ def _needed(name: str, view: str) -> bool:
     return name.startswith((f"shards/{view}/", "weights/"))
 
 
-def _fetch(remote: Folder, local: Folder, name: str, entry: FileEntry) -> None:
+def _fetch(remote: Folder, local: Folder, record: FileRecord) -> None:
     with local.writer() as unfinished:
-        unfinished.file.write(remote.read(name))
-        if (unfinished.file.bytes, unfinished.file.sha256) != (entry.bytes, entry.sha256):
-            raise LvaeError(f"{remote}/{name}", "its bytes are not those that were written (checksum)", "Copy it anew.")
-        unfinished.commit(name)
+        unfinished.file.write(remote.read(record.path))
+        if (unfinished.file.bytes, unfinished.file.sha256) != (record.bytes, record.sha256):
+            where = remote.place(record.path)
+            raise LvaeError(where, "its bytes are not those that were written (checksum)", "Copy it anew.")
+        unfinished.commit(record.path)
 
 
 def check_shards(dataset: Dataset, progress: Progress = lambda _: None) -> None:
     """LvaeError where a file of the shards is not, byte for byte, what the manifest says."""
-    view = dataset.manifest.view.name
-    files = {name: entry for name, entry in dataset.manifest.files.items() if name.startswith(f"shards/{view}/")}
-    whole = sum(entry.bytes for entry in files.values()) <= CHECKED_BYTES
+    prefix = f"shards/{dataset.manifest.view.name}/"
+    files = size = 0
+    for record in every_file(dataset.folder, dataset.manifest):
+        if record.path.startswith(prefix):
+            files, size = files + 1, size + record.bytes
+    whole = size <= CHECKED_BYTES
     if not whole:
         logger.warning("%s: too large to check every byte now; 'lvae verify --deep' does", dataset.folder)
-    for number, (name, entry) in enumerate(sorted(files.items()), 1):
-        progress(f"checking shards: file {number} of {len(files)}")
-        size = dataset.folder.size(name)
-        if size != entry.bytes:
-            found = "is missing" if size is None else f"has {size} bytes instead of {entry.bytes}"
-        elif whole and dataset.folder.sha256(name) != entry.sha256:
-            found = "its bytes are not those that were written (checksum)"
-        else:
-            continue
-        raise LvaeError(
-            f"{dataset.folder}/{name}",
-            str(found),
-            "'lvae verify --deep' lists all damage and the command that mends it.",
-        )
+    ours = (one for one in every_file(dataset.folder, dataset.manifest) if one.path.startswith(prefix))
+    for number, record in enumerate(ours, 1):
+        progress(f"checking shards: file {number} of {files}")
+        for fault in file_faults(dataset.folder, record, whole):
+            raise LvaeError(
+                dataset.folder.place(record.path),
+                fault.problem,
+                "'lvae verify --deep' lists all damage and the command that mends it.",
+            )
 
 
 def check_fits(dataset: Dataset, config: ModelConfig) -> None:

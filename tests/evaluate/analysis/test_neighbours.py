@@ -46,7 +46,7 @@ def test_all_are_found_as_by_measuring_every_distance(world: Path, monkeypatch: 
     latents = data.normalization.normalize(data.denormalize(data.read(np.arange(len(data)))[0]), "float32")
     flat = np.asarray(latents, np.float64).reshape(len(data), -1)
     distances = np.linalg.norm(flat[[3, 11, 50], None] - flat[None], axis=2)
-    found = near.neighbours(queries(data, 3, 11, 50), data, 5, load_decoder(data))
+    found = near.find_neighbours(queries(data, 3, 11, 50), data, near.Search(5), load_decoder(data))
     expected = np.argsort(distances, axis=1)[:, :5]
     assert [[one.position for one in nearest] for nearest in found.found] == expected.tolist()
     lengths = [[one.distance for one in nearest] for nearest in found.found]
@@ -117,5 +117,5 @@ def test_latents_of_another_autoencoder_are_refused(world: Path, tmp_path: Path)
     done = lvae("neighbours", other.folder, world / "dataset", tmp_path / "out.png", check=1)
     assert "Give the dataset that the model was trained on" in done.stderr
     with pytest.raises(LvaeError, match="too few"):
-        near.neighbours(queries(other, 0), other, 200, load_decoder(other))
+        near.find_neighbours(queries(other, 0), other, near.Search(200), load_decoder(other))
     assert "neither a run nor samples" in lvae("neighbours", tmp_path, other.folder, "o.png", check=1).stderr

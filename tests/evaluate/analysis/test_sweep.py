@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from lvae.cli import main
-from lvae.evaluate.analysis.sweep import Setting, read_sweep, settings_of
+from lvae.evaluate.analysis.sweep import Setting, combine_settings, read_sweep
 from lvae.evaluate.analysis.sweep_figures import chart_scores
 from lvae.manifests.dataset import Dataset
 from tests.evaluate import run_examples
@@ -190,7 +190,7 @@ def test_a_folder_of_something_else_is_left_alone(run: Path, tmp_path: Path) -> 
 
 
 def test_every_setting_stands_once() -> None:
-    found = settings_of(model_config(), (0.0, 1.0), (0.0, 1.0), (1.0, 0.5))
+    found = combine_settings(model_config(), (0.0, 1.0), (0.0, 1.0), (1.0, 0.5))
     assert found == (
         Setting(0.0, 0.0, 1.0),
         Setting(0.0, 1.0, 1.0),

@@ -10,6 +10,7 @@ import pytest
 
 from lvae.manifests import records
 from lvae.manifests.errors import Fault, LvaeError
+from lvae.manifests.manifest import Manifest, dump_manifest, read_manifest
 from lvae.manifests.parts.plan import Origin, write_plan
 from lvae.manifests.parts.receipts import read_receipt, receipt_name
 from lvae.manifests.publishing.publish import drop_raw
@@ -27,6 +28,7 @@ from tests.manifests.dataset_examples import (
     problems,
     resign,
     shard,
+    shards_of,
 )
 
 WHOLE: dict[str, tuple[Contents, dict[str, Any]]] = {
@@ -234,7 +236,7 @@ def test_a_file_of_zeros_is_found(copied: Callable[[str], Example]) -> None:
 
 def test_several_faults_are_all_named(copied: Callable[[str], Example]) -> None:
     example = copied("zarr")
-    damage = [receipt_name(1), "rejected.jsonl", example.manifest.splits["train"].shards[2].path]
+    damage = [receipt_name(1), "rejected.jsonl", shards_of(example.root)[2].path]
     for name in damage:
         flip(example.root / name, 10, 0)
     found = problems(example.root)
@@ -250,7 +252,7 @@ def test_damaged_parts_and_shards_are_told_by_number(copied: Callable[[str], Exa
             faults = verify(example.folder, True)
             if path.startswith("raw/"):
                 assert int(path.rpartition("/part-")[2][:6]) in {fault.part for fault in faults}, path
-            elif path.startswith("shards/") and not path.endswith(("view.json", "zarr.json")):
+            elif path.startswith("shards/") and not path.endswith(("view.json", "zarr.json", ".jsonl")):
                 local = path.split("/", 2)[2]
                 split = "val" if "val" in local else "train"
                 pieces = local.split("/c/")[1].split("/") if "/c/" in local else [local.split("-")[-1].split(".")[0]]
@@ -272,7 +274,7 @@ def exchange(a: Path, b: Path) -> None:
 @pytest.mark.parametrize("name", ["zarr", "webdataset", "bytes"])
 def test_exchanged_shards_are_found(copied: Callable[[str], Example], name: str) -> None:
     example = copied(name)
-    paths = [shard.path for shard in example.manifest.splits["train"].shards]
+    paths = [shard.path for shard in shards_of(example.root)]
     assert len(paths) >= 2
     exchange(example.root / paths[0], example.root / paths[1])
     assert len(problems(example.root)) >= 2
@@ -281,7 +283,7 @@ def test_exchanged_shards_are_found(copied: Callable[[str], Example], name: str)
 @pytest.mark.parametrize("name", ["zarr", "bytes"])
 def test_exchanged_shards_are_found_even_when_signed_for(copied: Callable[[str], Example], name: str) -> None:
     example = copied(name)
-    paths = [shard.path for shard in example.manifest.splits["train"].shards]
+    paths = [shard.path for shard in shards_of(example.root)]
     files = [example.folder.read(path) for path in paths]
     forge_shard(example.root, paths[0], files[1])
     forge_shard(example.root, paths[1], files[0])
@@ -385,7 +387,7 @@ def test_shards_that_are_not_finite_are_found_even_when_signed_for(
 def test_a_latent_that_is_not_finite_in_a_tar_is_found_even_when_signed_for(copied: Callable[[str], Example]) -> None:
     example = copied("webdataset")
     drop_raw(example.folder)
-    name = example.manifest.splits["train"].shards[0].path
+    name = shards_of(example.root)[0].path
     data = bytearray(example.folder.read(name))
     data[512 + 128 : 512 + 130] = np.float16(np.nan).tobytes()  # behind a tar header and an .npy header
     forge_shard(example.root, name, bytes(data))
@@ -438,12 +440,6 @@ def put(*place: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-def recount_shards(content: dict[str, Any]) -> None:
-    shards = content["splits"]["train"]["shards"]
-    shards[0]["count"] -= 1
-    shards[1]["count"] += 1
-
-
 def forget(name: str) -> Callable[[dict[str, Any]], None]:
     def change(content: dict[str, Any]) -> None:
         names = [path for path in content["files"] if path.endswith(name)]
@@ -488,13 +484,11 @@ EDITS = {
     "weights": put("autoencoder", "weights_sha256", value="6" * 64),
     "store": put("autoencoder", "store", value="sample"),
     "split count": put("splits", "train", "count", value=145),
-    "shard count": put("splits", "train", "shards", 0, "count", value=63),
-    "shard counts": recount_shards,
-    "shard sha256": put("splits", "train", "shards", 0, "sha256", value="0" * 64),
-    "shard bytes": put("splits", "train", "shards", 0, "bytes", value=1),
-    "shard path": put("splits", "train", "shards", 0, "path", value="elsewhere"),
-    "a shard fewer": put("splits", "train", "shards", value=lambda shards: shards[:-1]),
-    "a split more": put("splits", value=lambda splits: splits | {"val": {"count": 0, "shards": []}}),
+    "a shard fewer": put("splits", "train", "shards", value=lambda shards: shards - 1),
+    "index bytes": put("splits", "train", "index", "bytes", value=1),
+    "index sha256": put("splits", "train", "index", "sha256", value="0" * 64),
+    "index path": put("splits", "train", "index", "path", value="elsewhere"),
+    "a split more": put("splits", value=lambda splits: splits | {"val": splits["train"] | {"count": 0, "shards": 0}}),
     "split name": put("splits", value=lambda splits: {"val": splits["train"]}),
     "view.seed": put("view", "seed", value=1),
     "view.shape": put("view", "shape", value=[2, 4, 2]),
@@ -507,8 +501,7 @@ EDITS = {
     "forgotten rows": forget(".parquet"),
     "forgotten receipts": forget("part-*.json"),
     "forgotten view": forget("view.json"),
-    "forgotten shard": forget("latents/c/0/0/0/0"),
-    "forgotten shard receipt": forget("shard-train-000000.json"),
+    "forgotten index": forget("train.shards.jsonl"),
     "file that is not there": name_a_missing_file,
 }
 # what can be told by the receipts, the rows and the shards alone
@@ -601,6 +594,49 @@ def test_hostile_files_are_faults_and_no_crash(copied: Callable[[str], Example],
     if signed:
         resign(example.root)
     assert problems(example.root)
+
+
+def edit_index(root: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Other lines in the index of a split, under a manifest that agrees with them."""
+    folder = Folder(root)
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    index = manifest.splits["train"].index
+    lines = [json.loads(line) for line in folder.read(index.path).splitlines()]
+    change(lines)
+    record = records.plain(folder.write(index.path, map(records.line, lines)))
+    content = records.plain(manifest)
+    content["splits"]["train"]["index"] = record
+    content["files"][index.path] = {"bytes": record["bytes"], "sha256": record["sha256"]}
+    folder.write("manifest.json", dump_manifest(records.from_plain(Manifest, content, "forged")))
+
+
+def recount_shards(lines: list[dict[str, Any]]) -> None:
+    lines[0]["count"] -= 1
+    lines[1]["count"] += 1
+
+
+INDEXES: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
+    "count": lambda lines: lines[0].update(count=63),
+    "counts": recount_shards,
+    "sha256": lambda lines: lines[0].update(sha256="0" * 64),
+    "bytes": lambda lines: lines[0].update(bytes=1),
+    "path": lambda lines: lines[0].update(path="elsewhere"),
+    "a shard fewer": lambda lines: lines.pop(),
+    "a shard more": lambda lines: lines.append(lines[0]),
+    "a file fewer": lambda lines: lines[1]["beside"].pop(),
+    "exchanged": lambda lines: lines.reverse(),
+    "a field more": lambda lines: lines[0].update(more=1),
+}
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("edit", INDEXES)
+def test_every_edit_of_an_index_is_found(copied: Callable[[str], Example], edit: str, deep: bool) -> None:
+    example = copied("zarr")
+    edit_index(example.root, INDEXES[edit])
+    found = problems(example.root, deep)
+    assert any("train.shards.jsonl" in problem for problem in found), found
 
 
 @pytest.mark.parametrize("name", ["shards/{view}/train.zarr/strange", "shards/{view}/shard-train-x.json"])

@@ -8,7 +8,7 @@ import pytest
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.train.data.checks import check_fits, check_shards, local_copy
-from tests.manifests.dataset_examples import build, encode, flip, shard
+from tests.manifests.dataset_examples import build, encode, flip, shard, shards_of
 from tests.train.trainer_examples import model_config
 
 
@@ -60,7 +60,7 @@ def test_a_few_unlabelled_latents_are_counted(root: Path, caplog: pytest.LogCapt
 def test_a_flipped_bit_in_a_shard_is_found(tmp_path: Path, format_: str) -> None:
     build(tmp_path / "d", format=format_)
     dataset = Dataset.open(tmp_path / "d")
-    name = dataset.manifest.splits["train"].shards[1].path
+    name = shards_of(dataset.folder.local(""))[1].path
     flip(tmp_path / "d" / name, 700, 5)
     with pytest.raises(LvaeError, match=r"checksum.*verify --deep") as found:
         check_shards(Dataset.open(tmp_path / "d"))
@@ -98,7 +98,7 @@ def test_an_interrupted_copy_goes_on(root: Path, tmp_path: Path) -> None:
 def test_a_damaged_remote_shard_is_not_taken(tmp_path: Path) -> None:
     build(tmp_path / "d")
     dataset = Dataset.open(tmp_path / "d")
-    flip(tmp_path / "d" / dataset.manifest.splits["train"].shards[0].path, 100, 1)
+    flip(tmp_path / "d" / shards_of(dataset.folder.local(""))[0].path, 100, 1)
     with pytest.raises(LvaeError, match="checksum"):
         local_copy(f"file://{tmp_path / 'd'}", tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("manifest.json"))
