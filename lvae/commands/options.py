@@ -59,8 +59,11 @@ VIEW = several(
     ),
     click.option("--without-classes", metavar="A,B", help="All classes but these."),
     click.option(
-        "--without-keys", type=click.Path(path_type=Path), help="Leave out the keys in this file, one a line."
+        "--without-keys",
+        type=click.Path(path_type=Path),
+        help="Leave out the keys in this file, one a line: as they are, escaped (a\\\\nb.png), or JSON.",
     ),
+    click.option("--missing-ok", is_flag=True, help="Pass over keys in --without-keys that no image has."),
 )
 
 ENGINE = several(
@@ -135,6 +138,7 @@ def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":
         without_classes=_class_names("--without-classes", options["without_classes"]),
         without_keys=options["without_keys"],
         limit=limit,
+        missing_ok=options["missing_ok"],
         everything=options.get("everything", False),
     )
 

@@ -121,6 +121,7 @@ def rehearse(
     part_size = old.listing.segments[-1].part_size if old else options.scan.part_size or part_size_for(encoding, cost)
     plan = _plan(old, found, options, new, part_size, encoding)
     left = new + (_left(folder, old) if old is not None and old.encoding is not None else images - new)
+    view = replace(view, without_keys=None)  # rows to look for them in are not written yet
     settings = settings_for(folder, plan, view, read_manifest_if_whole(folder))
     raw_bytes, shard_bytes = expected_bytes(plan, settings, left)[0], expected_bytes(plan, settings, images)[1]
     if old is not None and not first:
