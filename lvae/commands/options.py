@@ -71,6 +71,11 @@ SCAN = several(
     click.option("--limit", type=click.IntRange(1), help="Only the first N images in source order."),
     click.option("--part-size", type=click.IntRange(1), help="Images in a part, the unit of work and of retry."),
     click.option("--append", is_flag=True, help="Add the images that are new in SOURCE to a dataset that is there."),
+    click.option(
+        "--refuse-private-addresses",
+        is_flag=True,
+        help="Ask public addresses alone for images, for lists of URLs that others made.",
+    ),
 )
 
 VIEW = several(
@@ -149,7 +154,13 @@ def share(text: str, option: str) -> float:
 def scan_options(options: dict[str, Any]) -> "ScanOptions":
     from lvae.pipeline.planning.scan import ScanOptions
 
-    return ScanOptions(options["labels"], options["limit"], options["part_size"], options["append"])
+    return ScanOptions(
+        options["labels"],
+        options["limit"],
+        options["part_size"],
+        options["append"],
+        options["refuse_private_addresses"],
+    )
 
 
 def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import Manifest, read_manifest, refuse_earlier_format
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.plan import PLAN, Plan, write_plan
-from lvae.manifests.parts.receipts import beyond, finished, orphans, receipt_name, receipts
+from lvae.manifests.parts.receipts import beyond, finished, orphans, receipt_name, receipts, settle
 from lvae.manifests.publishing.publish import drop_raw, swap, write_rejected
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
@@ -157,7 +158,7 @@ def _encode_parts(folder: Folder, plan: Plan, devices: tuple[str, ...], engine: 
         work=lambda parts: PartsToEncode(folder.address, tuple(parts), devices),
     )
     sizes = [plan.listing.place(part).rows for part in range(plan.listing.parts)]
-    pending = Pending(folder, tasks).update()
+    pending = Pending(folder, replace(tasks, finished=partial(settle, folder, plan))).update()
     if not pending:
         return 0
     made, parts_done = len(pending), progress.PartsDone(sizes, pending)

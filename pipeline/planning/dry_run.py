@@ -31,7 +31,7 @@ from lvae.pipeline.planning.plan import (
     part_size_for,
     tell_of_classes,
 )
-from lvae.pipeline.planning.rescan import inherited_limit, recognize
+from lvae.pipeline.planning.rescan import inherited_options, recognize
 from lvae.pipeline.planning.scan import Scan, origin, tell
 from lvae.pipeline.planning.view import SPACE_SLACK, ViewOptions, expected_bytes, readable, settings_for
 
@@ -161,7 +161,7 @@ def _new_rows(
         return found, found.rows()
     if not options.scan.append:
         recognize(folder, old, source, options.scan, say, closely=False)
-    found = Scan(source, replace(options.scan, limit=inherited_limit(old, source, options.scan)))
+    found = Scan(source, inherited_options(old, source, options.scan))
     return found, Match(folder, old, found, options.scan.labels is not None).new_rows()
 
 
