@@ -17,7 +17,15 @@ MAY_IMPORT = {
     "evaluate": {"evaluate", "manifests", "encode", "train"},
     "pipeline": {"pipeline", "manifests", "encode", "evaluate"},
 }
-EXCEPTIONS = {"encode/training": ("lvae.train.devices", "lvae.train.runs.checkpoints")}
+EXCEPTIONS = {
+    "encode/training": (
+        "lvae.train.devices",
+        "lvae.train.loop.signals",
+        "lvae.train.loop.updates",
+        "lvae.train.runs.checkpoints",
+        "lvae.train.runs.metrics_log",
+    )
+}
 FORBIDDEN_MODULES = {"evaluate": {"lvae.train.fit"}, "pipeline": {"lvae.train.fit"}}
 
 MUST_NOT_LOAD = {

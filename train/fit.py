@@ -7,11 +7,12 @@ from torch import Tensor
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.train.data.batches import Batches, Placement, open_source
+from lvae.train.data.batches import Batches, open_source
 from lvae.train.devices.device import Device
-from lvae.train.loop.session import Intervals, Session, Watching
+from lvae.train.loop.session import Execution, Session, Watching
 from lvae.train.loop.signals import StopSignals
 from lvae.train.loop.update import Updater
+from lvae.train.loop.updates import run_updates
 from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.run import CHECKPOINTS, RunConfig, difference, load_weights, read_run_if_there, write_run
@@ -30,9 +31,8 @@ def fit(
     config: RunConfig,
     dataset: Dataset,
     device: Device,
-    intervals: Intervals,
+    execution: Execution,
     watching: Watching,
-    placement: Placement = "auto",
     init: dict[str, Tensor] | None = None,
 ) -> Result:
     """Train until the configured number of updates, from where the run stands. init: weights to begin a new run with.
@@ -42,28 +42,26 @@ def fit(
     training = config.training
     check_batch(training.batch, device)
     updater = Updater(HierarchicalVAE(config.model, training.seed, training.recompute_from), training, device)
-    checkpoints = Checkpoints(run / CHECKPOINTS, intervals.keep_recent, intervals.keep_for_ever)
+    checkpoints = Checkpoints(run / CHECKPOINTS, execution.keep_recent, execution.keep_for_ever)
     with StopSignals(device.stops_together) as stop:
         start = _begin(run, config, updater, checkpoints, device, init)
-        source = open_source(dataset, device, training.seed, placement)
+        watching.begin(training.updates, start)
+        source = open_source(dataset, device, training.seed, execution.placement)
         first = start * training.batch * training.accumulate
         with Batches(source, dataset, training, device, config.model.classes, first) as batches:
-            session = Session(run, start, updater, batches, checkpoints, intervals, watching, source, dataset)
+            session = Session(run, start, updater, batches, checkpoints, execution, watching)
+
+            def update(step: int) -> None:
+                updater(batches.next())
+                device.mark_step()
+
             try:
-                return _loop(start, training.updates, session, stop, device)
+                step = run_updates(
+                    start, training.updates, update, session.after, lambda: device.on_any_rank(stop.asked)
+                )
+                return Result(step, finished=step >= training.updates)
             finally:
                 session.close()
-
-
-def _loop(step: int, updates: int, session: Session, stop: StopSignals, device: Device) -> Result:
-    stopping = False
-    while step < updates and not stopping:
-        session.updater(session.batches.next())
-        device.mark_step()
-        step += 1
-        stopping = device.on_any_rank(stop.asked)
-        session.after(step, end=step == updates, stopping=stopping)
-    return Result(step, finished=step >= updates)
 
 
 def check_batch(batch: int, device: Device) -> None:

@@ -1,4 +1,4 @@
-"""Training a first-stage autoencoder: the loop, what it writes, and how it goes on.
+"""Training an autoencoder: what an update is, what is written, and how it goes on.
 
     OUT/fit.json                 the settings; another command into the same folder is refused
     OUT/pictures.bin, .json      the pictures, reduced (data.py)
@@ -6,17 +6,19 @@
     OUT/checkpoints/             everything that decides what comes next, exactly
     OUT/previews/                validation pictures beside their reconstructions
     OUT/autoencoder.safetensors  the averaged weights, as of the last checkpoint; OUT/architecture.json
+    OUT/tensorboard/             the lines of the log again, where TensorBoard is installed
 
 Every draw is a function of (seed, position), so a run that was killed goes on to the same bits on the same CPU.
 """
 
 import errno
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -38,9 +40,12 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.train.devices.open import open_device
+from lvae.train.loop.signals import SIGNALS, StopSignals
+from lvae.train.loop.updates import is_due, run_updates
 from lvae.train.runs.checkpoints import Checkpoints
+from lvae.train.runs.metrics_log import MetricsLog
 
-SETTINGS, METRICS, CHECKPOINTS, PREVIEWS = "fit.json", "metrics.jsonl", "checkpoints", "previews"
+SETTINGS, CHECKPOINTS, PREVIEWS = "fit.json", "checkpoints", "previews"
 WEIGHTS, ARCHITECTURE = "autoencoder.safetensors", "architecture.json"
 VALIDATION_PICTURES = 64  # measured while training
 PREVIEW_PICTURES = 8
@@ -49,12 +54,20 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Cadence:
-    """After how many updates something is done; these change no number of the result."""
+class FitOptions:
+    """How a run is executed. log, save, validate: every so many updates; none of these changes the result.
+
+    workers: processes that cut crops. perceptual: VGG's and LPIPS' weights as "VGG,LPIPS". start: weights to start from
+    instead of random ones.
+    """
 
     log: int = 50
     save: int = 500
     validate: int = 1000
+    device: str = "auto"
+    workers: int = 1
+    perceptual: str | None = None
+    start: str | None = None
 
     def __post_init__(self) -> None:
         if min(self.log, self.save, self.validate) < 1 or self.save % self.log:
@@ -87,19 +100,11 @@ class Fitted:
 
 
 def fit(
-    source: str,
-    out: Path,
-    config: FitConfig,
-    watcher: Watcher,
-    cadence: Cadence = Cadence(),
-    device: str = "auto",
-    workers: int = 1,
-    perceptual: str | None = None,
-    start: str | None = None,
-) -> Fitted:
-    """Train a first stage on the pictures of a source, or go on where the same command was stopped.
+    source: str, out: Path, config: FitConfig, watcher: Watcher, options: FitOptions = FitOptions()
+) -> Fitted | None:
+    """Train an autoencoder on the pictures of a source, or go on where the same command was stopped.
 
-    perceptual: VGG's and LPIPS' weights as "VGG,LPIPS". start: weights to start from instead of random ones.
+    None where a signal stopped it; everything is saved then.
     """
     folder = Folder(out)
     try:
@@ -108,11 +113,11 @@ def fit(
             _keep_settings(folder, config)
             index = prepare(folder, source, config, watcher.preparing)
             _tell(index, watcher)
-            lpips = None if perceptual is None else Lpips.read(perceptual)
-            opened = open_device(choose_device(device).split(":")[0], config.precision)
-            training = Training(config, opened, lpips, start)
+            lpips = None if options.perceptual is None else Lpips.read(options.perceptual)
+            device = open_device(choose_device(options.device).split(":")[0], config.precision)
+            training = Training(config, device, lpips, options.start)
             _check_size(config, training.network)
-            return _Run(folder, config, cadence, watcher, index, training).go(workers)
+            return _Run(folder, config, options, watcher, index, training).go()
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -158,79 +163,95 @@ class _Positions(Dataset[Tensor]):
         return torch.from_numpy(self._pictures.crop(position))
 
 
+def _ignore_signals(worker: int) -> None:
+    """Let a loader process go on where a terminal, or a batch system, signals a stop to all processes of a command."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _thinned(found: Sequence[T], most: int) -> Sequence[T]:
     """Every so many of them, so that no more than `most` are left: of all classes, where classes follow each other."""
     return found[:: max(1, -(-len(found) // most))]
 
 
 class _Run:
-    """The loop over updates, and what is written on the way."""
+    """What happens in an update and after it."""
 
     def __init__(
         self,
         folder: Folder,
         config: FitConfig,
-        cadence: Cadence,
+        options: FitOptions,
         watcher: Watcher,
         index: PictureIndex,
         training: Training,
     ):
-        self._folder, self._config, self._cadence, self._watcher = folder, config, cadence, watcher
+        self._folder, self._config, self._options, self._watcher = folder, config, options, watcher
         self._pictures = Pictures(folder.local(PIXELS), index, config)
         self._training = training
         self._checkpoints = Checkpoints(folder.local(CHECKPOINTS))
         factor = training.network.downsampling_factor
         self._validation_size = min(2 * config.size, config.shorter_side[1]) // factor * factor
+        self._logged: dict[str, list[Tensor]] = {}
+        self._wrong = torch.tensor(0)  # the first update whose loss is not finite
+        self._scores: tuple[float, float] | None = None
 
-    def go(self, workers: int) -> Fitted:
-        first = self._resume()
-        self._watcher.training(first, self._config.steps)
-        steps, cadence = self._config.steps, self._cadence
-        logged: dict[str, list[Tensor]] = {}
-        began = time.monotonic()
-        scores = None
-        wrong = torch.tensor(0)  # the first update whose loss is not finite
-        for step, pixels in enumerate(self._batches(first, workers), start=first):
-            found = self._training.update(pixels, step)
+    def go(self) -> Fitted | None:
+        first, steps = self._resume(), self._config.steps
+        self._watcher.training(first, steps)
+        self._log = MetricsLog(self._folder.root, first)
+        self._began, self._last = time.monotonic(), first
+        batches = self._batches(first)
+
+        def update(step: int) -> None:
+            found = self._training.update(next(batches), step)
             for name, value in found.items():
-                logged.setdefault(name, []).append(value)
-            done = step + 1
-            wrong = torch.where(found["loss"].isfinite() | (wrong > 0), wrong.to(found["loss"].device), done)
-            if done % cadence.log == 0 or done == steps:
-                self._refuse_wrong(int(wrong))
-                seconds = time.monotonic() - began
-                self._log(done, {name: float(torch.stack(values).mean()) for name, values in logged.items()}, seconds)
-                logged, began = {}, time.monotonic()
-            if done % cadence.validate == 0 or done == steps:
-                scores = self._validate(done)
-            if done % cadence.save == 0 or done == steps:
-                self._save(done)
-            self._watcher.training(done, steps)
-        return self._fitted(scores or self._measure()[0])
+                self._logged.setdefault(name, []).append(value)
+            fine = found["loss"].isfinite() | (self._wrong > 0)
+            self._wrong = torch.where(fine, self._wrong.to(found["loss"].device), step + 1)
 
-    def _batches(self, first: int, workers: int) -> Iterator[Tensor]:
-        batch = self._config.batch
+        try:
+            with StopSignals() as stop:
+                done = run_updates(first, steps, update, self._after, lambda: stop.asked)
+        finally:
+            self._log.close()
+        if done < steps:
+            self._watcher.say(f"stopped after update {done}; the same command goes on from here")
+            return None
+        return self._fitted(self._scores or self._measure()[0])
+
+    def _after(self, done: int, end: bool, stopped: bool) -> None:
+        """Whatever is due after an update."""
+        options = self._options
+        if end or stopped or is_due(done, options.log):
+            self._refuse_wrong(int(self._wrong))
+            self._write_down(done)
+        if end or is_due(done, options.validate):
+            self._scores = self._validate(done)
+        if end or stopped or is_due(done, options.save):
+            self._save(done)
+        self._watcher.training(done, self._config.steps)
+
+    def _batches(self, first: int) -> Iterator[Tensor]:
+        batch, workers = self._config.batch, self._options.workers
         loader = DataLoader(
             _Positions(self._pictures),
             batch_size=batch,
             sampler=range(first * batch, self._config.steps * batch),
             num_workers=workers if first < self._config.steps else 0,
             multiprocessing_context="spawn" if workers and first < self._config.steps else None,
+            worker_init_fn=_ignore_signals,
             pin_memory=self._training.device.kind == "cuda",
         )
         return iter(loader)
 
     def _resume(self) -> int:
-        """The number of updates already made. Lines of the log beyond them are dropped: they will come again."""
+        """The number of updates already made."""
         found = self._checkpoints.latest()
         if found is None:
-            self._folder.remove(METRICS)
             self._folder.write(ARCHITECTURE, records.dumps(self._config.architecture))
             return 0
         self._training.restore(found)
-        lines = (self._folder.read_if_there(METRICS) or b"").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= found.step]
-        self._folder.write(METRICS, b"".join(kept))
         if found.step < self._config.steps:
             self._watcher.say(f"going on after {found.step} updates")
         return found.step
@@ -245,22 +266,21 @@ class _Run:
                 "Begin anew elsewhere with a lower --learning-rate.",
             )
 
-    def _log(self, step: int, values: dict[str, float], seconds: float) -> None:
-        every = self._cadence.log
-        updates = step - (step - 1) // every * every
-        rate = {"images_per_second": round(updates * self._config.batch / seconds, 1)}
-        self._append({"step": step} | values | {"learning_rate": learning_rate(self._config, step - 1)} | rate)
-
-    def _append(self, values: dict[str, Any]) -> None:
-        with self._folder.local(METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+    def _write_down(self, step: int) -> None:
+        """The means since the last line. Waits for the device."""
+        values = {name: float(torch.stack(values).mean()) for name, values in self._logged.items()}
+        seconds, updates = time.monotonic() - self._began, step - self._last
+        rate = round(updates * self._config.batch / seconds, 1)
+        now = {"learning_rate": learning_rate(self._config, step - 1), "images_per_second": rate}
+        self._log.write({"step": step, **values, **now})
+        self._logged, self._began, self._last = {}, time.monotonic(), step
 
     def _validate(self, step: int) -> tuple[float, float] | None:
         """Measure, and write down what was found; a preview of some pictures."""
         scores, pairs = self._measure()
         if scores is None:
             return None
-        self._append({"step": step, "validation_psnr_db": scores[0], "validation_ssim": scores[1]})
+        self._log.write({"step": step, "validation_psnr_db": scores[0], "validation_ssim": scores[1]})
         title = f"After {step} updates: {scores[0]:.2f} dB, SSIM {scores[1]:.3f} at {self._validation_size} px"
         drawn = self._watcher.draw(_thinned(pairs, PREVIEW_PICTURES), title)
         self._folder.write(f"{PREVIEWS}/step-{step:08d}.png", drawn)

@@ -81,7 +81,8 @@ def autoencoder() -> None:
 def fit(source: str, out: Path, **options: Any) -> None:
     """Train a first stage on the pictures of SOURCE; its weights become OUT/autoencoder.safetensors.
 
-    The same command goes on after the last checkpoint, whatever stopped it. The loss is the mean absolute error, the
+    The same command goes on after the last checkpoint, whatever stopped it; SIGTERM and Ctrl-C save first, then exit
+    with 130. The loss is the mean absolute error, the
     bottleneck's term, and what keeps pictures sharp: LPIPS where its weights are given, local contrast, a patch
     discriminator. Pictures smaller than the crop are left out and counted.
 
@@ -91,7 +92,7 @@ def fit(source: str, out: Path, **options: Any) -> None:
                                                       "latent_channels": 4}' --contrast-weight 1
     lvae encode photos latents --weights stage/autoencoder.safetensors
     """
-    from lvae.encode.training.fit import Cadence, Watcher
+    from lvae.encode.training.fit import FitOptions, Watcher
     from lvae.encode.training.fit import fit as fit_autoencoder
     from lvae.manifests.records import plain
     from lvae.pipeline.progress.console import Bar, say
@@ -102,18 +103,18 @@ def fit(source: str, out: Path, **options: Any) -> None:
         return
     with Bar("opening", 0, "pictures") as opening, Bar("training", config.steps, "updates") as training:
         watcher = Watcher(_counter(opening), _counter(training), say, draw_pairs)
-        cadence = Cadence(options["log_every"], options["save_every"], options["validate_every"])
-        fitted = fit_autoencoder(
-            source,
-            out,
-            config,
-            watcher,
-            cadence,
-            options["device"],
-            options["workers"],
-            options["perceptual"],
-            options["init"],
+        execution = FitOptions(
+            log=options["log_every"],
+            save=options["save_every"],
+            validate=options["validate_every"],
+            device=options["device"],
+            workers=options["workers"],
+            perceptual=options["perceptual"],
+            start=options["init"],
         )
+        fitted = fit_autoencoder(source, out, config, watcher, execution)
+    if fitted is None:
+        raise click.exceptions.Exit(shared.INTERRUPTED)
     if options["as_json"]:
         print_json(plain(fitted))
     else:
@@ -262,17 +263,16 @@ def list_(as_json: bool) -> None:
 def fetch(name: str, place: str | None, as_json: bool) -> None:
     """Bring the published weights NAME ('lvae autoencoder list') to this machine, converted to safetensors.
 
-    They go to latent-vae/autoencoders in the user's cache folder (XDG_CACHE_HOME). A download that was cut off goes
-    on; what Hugging Face's tools have in their cache is taken from there. The size is checked, the sha256 where one is
-    published or the hub announces one, and every tensor's name and shape. Nothing in the file is ever executed.
+    They go to latent-vae/autoencoders in the user's cache folder (XDG_CACHE_HOME). From Hugging Face's hub they come
+    by its own library: a download that was cut off goes on, HF_ENDPOINT, HF_TOKEN and proxies count, and what lies in
+    its cache is taken from there. The sha256 is checked where one is published or the hub announces one, and every
+    tensor's name and shape in any case. Nothing in the file is ever executed.
     """
     from lvae.encode.zoo.fetch import fetch as fetch_weights
     from lvae.manifests.records import plain
-    from lvae.pipeline.progress.console import Bar
+    from lvae.pipeline.progress.console import say
 
-    with Bar("fetching", 0, "MB") as bar:
-        count = _counter(bar)
-        fetched = fetch_weights(name, lambda done, total: count(done // 1_000_000, total // 1_000_000), place)
+    fetched = fetch_weights(name, say, place)
     if as_json:
         print_json(plain(fetched))
     else:

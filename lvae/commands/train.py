@@ -7,14 +7,12 @@ import click
 
 from lvae.commands import options as shared
 
-INTERRUPTED = 130
-
 
 @click.command(short_help="Latents to a model.")
 @shared.DATASET
 @click.argument("run", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--preset", metavar="NAME", help="Model and training to begin with [tiny]. See below.")
-@click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="Another setting; --dry-run lists them.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another setting; --dry-run lists them.")
 @click.option("--steps", type=click.IntRange(1), help="Updates of the whole run [the preset's].")
 @click.option("--batch", type=click.IntRange(1), help="Latents of a micro-batch, over all devices.")
 @click.option("--accumulate", type=click.IntRange(1), help="Micro-batches of one update.")
@@ -92,10 +90,11 @@ def train(dataset: str, run: Path, **options: Any) -> None:
 
     --set classes=all makes a model conditional on all classes of DATASET.
     """
+    from lvae.actions.train import TrainOptions
     from lvae.actions.train import train as train_run
 
-    if not train_run(dataset, run, options):
-        raise click.exceptions.Exit(INTERRUPTED)
+    if not train_run(dataset, run, TrainOptions(**options)):
+        raise click.exceptions.Exit(shared.INTERRUPTED)
 
 
 @click.command(short_help="Curves of a run.")

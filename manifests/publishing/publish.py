@@ -167,7 +167,7 @@ def swap(folder: Folder, manifest: Manifest, keep_old: bool = False) -> None:
     """Make a view the dataset's own: the manifest in one step, then the old view goes (unless it is kept)."""
     data = dump_manifest(manifest)
     if folder.read_if_there(MANIFEST) != data:
-        folder.write(MANIFEST, data)
+        folder.swap(MANIFEST, data)
     needed = [record.path for record in _erased_file(folder)]
     for name in folder.names(ERASED):
         if name not in needed:
@@ -189,7 +189,7 @@ def drop_raw(folder: Folder) -> None:
     if manifest is None:
         raise LvaeError(folder, "is not finished", "Run 'lvae encode' first.")
     if manifest.raw == "kept":
-        folder.write(MANIFEST, dump_manifest(_without_raw(manifest)))
+        folder.swap(MANIFEST, dump_manifest(_without_raw(manifest)))
     for name in folder.names("raw"):
         if "/part-" in name and name.endswith(".npy"):
             folder.remove(name)

@@ -26,7 +26,7 @@ from lvae.encode.quality.fidelity import Pixels
 from lvae.encode.quality.score import Score, score
 from lvae.encode.sources.choose import choose
 from lvae.encode.training.config import FitConfig
-from lvae.encode.training.fit import Cadence, Watcher, fit
+from lvae.encode.training.fit import FitOptions, Watcher, fit
 from lvae.encode.training.trainer import Training
 from lvae.manifests.records import plain
 from lvae.train.devices.open import open_device
@@ -81,7 +81,7 @@ def updates_within(seconds: float, config: FitConfig) -> int:
 
 def trained(source: str, out: Path, config: FitConfig, start: str | None = None) -> Path:
     watcher = Watcher(quiet, quiet, quiet_line, draw)
-    fit(source, out, config, watcher, Cadence(50, 500, 1_000_000), "cpu", 0, None, start)
+    fit(source, out, config, watcher, FitOptions(50, 500, 1_000_000, "cpu", 0, start=start))
     return out / "autoencoder.safetensors"
 
 

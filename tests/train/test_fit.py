@@ -24,7 +24,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.train.devices.device import Device
 from lvae.train.fit import Result, fit
 from lvae.train.loop import session
-from lvae.train.loop.session import Intervals, Watching
+from lvae.train.loop.session import Execution, Watching
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.resolve import resolved
@@ -33,7 +33,7 @@ from tests.conftest import make_once
 from tests.manifests.dataset_examples import flip
 
 SMALL = {"width": "8", "encoder_width": "8", "batch": "8", "warm_up_updates": "3"}
-OFTEN = Intervals(log=2, save=4, validate=0, preview=0, keep_recent=2)
+OFTEN = Execution(log=2, save=4, validate=0, preview=0, keep_recent=2)
 TIMED = ("images_per_second", "data_wait_share")
 
 
@@ -41,7 +41,7 @@ def run_here(
     latents: Path,
     run: Path,
     updates: int,
-    intervals: Intervals = OFTEN,
+    intervals: Execution = OFTEN,
     watching: Watching = Watching(),  # noqa: B008
     **settings: Any,
 ) -> Result:
@@ -177,7 +177,7 @@ def test_what_a_run_leaves_behind(latents: Path, tmp_path: Path) -> None:
     said: list[str] = []
     watching = Watching(line=lambda step, text: said.append(text), preview=lambda *sample: shown.append(sample))
     run = tmp_path / "run"
-    run_here(latents, run, 10, Intervals(log=5, save=0, validate=5, preview=5), watching, classes="all", seed=3)
+    run_here(latents, run, 10, Execution(log=5, save=0, validate=5, preview=5), watching, classes="all", seed=3)
     assert [line["step"] for line in read_metrics(run)] == [5, 10]
     line = read_metrics(run)[-1]
     groups = sum(read_run(run).model.groups)

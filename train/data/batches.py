@@ -162,7 +162,7 @@ class Batches:
 
     def __init__(self, source: Source, dataset: Dataset, config: TrainConfig, device: Device, classes: int, first: int):
         """first: position of the next sample, a multiple of batch * accumulate."""
-        self._source, self._config, self._device = source, config, device
+        self.source, self.dataset, self._config, self._device = source, dataset, config, device
         self._latents, self._labels = len(dataset), dataset.labels if classes else None
         self.waited = 0.0
         self._ready: queue.Queue[list[tuple[Tensor, ...]] | BaseException] = queue.Queue(UPDATES_AHEAD)
@@ -183,7 +183,7 @@ class Batches:
 
     def _batch(self, number: int, tensors: tuple[Tensor, ...]) -> Batch:
         stored, *rest = (self._device.put(tensor) for tensor in tensors)
-        latents = clipped(self._source.finish(stored), self._config.clip)
+        latents = clipped(self.source.finish(stored), self._config.clip)
         labels, dropped = rest or (None, None)
         return Batch(latents, labels, dropped, self._first + self._offset(number))
 
@@ -215,7 +215,7 @@ class Batches:
         count, seed = self._config.batch // self._device.world, self._config.seed
         indices = order(first, count, self._latents, seed)
         samples = np.arange(first, first + count)
-        tensors = [self._source.read(indices, samples)]
+        tensors = [self.source.read(indices, samples)]
         if self._labels is not None:
             tensors.append(torch.from_numpy(self._labels[indices].astype(np.int64)))
             seeds = [derive(seed, "drop", sample) for sample in samples.tolist()]

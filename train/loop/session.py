@@ -15,8 +15,9 @@ from torch import Tensor
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.train.data.batches import Batches, Source, clipped, open_source
+from lvae.train.data.batches import Batches, Placement, Source, clipped, open_source
 from lvae.train.loop.update import MEASURED, Updater
+from lvae.train.loop.updates import is_due
 from lvae.train.loop.validation import validate
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import MetricsLog
@@ -29,8 +30,12 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Intervals:
-    """How often, in updates; 0: never (the end of a run is always written down and saved)."""
+class Execution:
+    """How a run is executed; none of it changes what is learnt.
+
+    placement: where latents are kept. The others: how often, in updates; 0: never (the end of a run is always written
+    down and saved).
+    """
 
     log: int = 100
     save: int = 2500
@@ -38,15 +43,18 @@ class Intervals:
     preview: int = 2500
     keep_for_ever: int = 50_000
     keep_recent: int = 3
+    placement: Placement = "auto"
 
 
 @dataclass(frozen=True)
 class Watching:
     """Whom to tell: of every update, of every line of the log in words, and of samples.
 
-    preview(step, latents) gets float32 (n, C, h, w) from the averaged weights, normalized as the dataset is.
+    begin(updates, step): how many updates there will be, and how many there are. preview(step, latents) gets float32
+    (n, C, h, w) from the averaged weights, normalized as the dataset is.
     """
 
+    begin: Callable[[int, int], None] = lambda updates, step: None
     update: Callable[[int], None] = lambda step: None
     line: Callable[[int, str], None] = lambda step, text: None
     preview: Callable[[int, NDArray[np.float32]], None] | None = None
@@ -62,16 +70,15 @@ class Session:
         updater: Updater,
         batches: Batches,
         checkpoints: Checkpoints,
-        intervals: Intervals,
+        execution: Execution,
         watching: Watching,
-        source: Source,
-        dataset: Dataset,
     ):
         self.updater, self.batches, self._device = updater, batches, updater.device
-        self._run, self._checkpoints, self._intervals, self._watching = run, checkpoints, intervals, watching
-        self._source, self._dataset = source, dataset
+        self._run, self._checkpoints, self._execution, self._watching = run, checkpoints, execution, watching
+        self._source, self._dataset = batches.source, batches.dataset
         self._validation: tuple[Source, Dataset] | None = None
-        if intervals.validate and VALIDATION in dataset.splits and len(dataset.split(VALIDATION)):
+        dataset = batches.dataset
+        if execution.validate and VALIDATION in dataset.splits and len(dataset.split(VALIDATION)):
             held_out = dataset.split(VALIDATION)
             self._validation = open_source(held_out, self._device, updater.config.seed, "disk"), held_out
         self._log = MetricsLog(run, step) if self._device.is_main else None
@@ -81,12 +88,12 @@ class Session:
     def after(self, step: int, end: bool, stopping: bool) -> None:
         """Whatever is due after an update."""
         self._watching.update(step)
-        validates = self._validation is not None and (end or _due(step, self._intervals.validate))
-        if end or validates or _due(step, self._intervals.log):
+        validates = self._validation is not None and (end or is_due(step, self._execution.validate))
+        if end or validates or is_due(step, self._execution.log):
             self._write_down(step, validates)
-        if self._watching.preview is not None and (end or _due(step, self._intervals.preview)):
+        if self._watching.preview is not None and (end or is_due(step, self._execution.preview)):
             self._preview(step)
-        if end or stopping or _due(step, self._intervals.save):
+        if end or stopping or is_due(step, self._execution.save):
             self._save(step)
 
     def _write_down(self, step: int, validates: bool) -> None:
@@ -181,7 +188,3 @@ def summary(line: dict[str, Any]) -> str:
     if line["skipped_updates"]:
         words.append(f"{line['skipped_updates']} skipped")
     return ", ".join([*words, f"{line['images_per_second']:.0f} images/s"])
-
-
-def _due(step: int, interval: int) -> bool:
-    return bool(interval) and step % interval == 0

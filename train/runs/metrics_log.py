@@ -8,7 +8,8 @@ from typing import Any
 
 from lvae.manifests import records
 from lvae.manifests.storage.folder import Folder
-from lvae.train.runs.run import METRICS, TENSORBOARD
+
+METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
 class MetricsLog:

@@ -16,13 +16,7 @@ from lvae.train.config import ModelConfig, TrainConfig, check_together
 from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
 
-CONFIG, METRICS, CHECKPOINTS, PREVIEWS, TENSORBOARD = (
-    "config.json",
-    "metrics.jsonl",
-    "checkpoints",
-    "previews",
-    "tensorboard",
-)
+CONFIG, CHECKPOINTS, PREVIEWS = "config.json", "checkpoints", "previews"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 from lvae.encode.autoencoder import load, load_file
 from lvae.encode.scenes.make import write_scenes
 from lvae.encode.training.config import FitConfig
-from lvae.encode.training.fit import Cadence, Fitted, Watcher, fit
+from lvae.encode.training.fit import FitOptions, Fitted, Watcher, fit
 from lvae.manifests.errors import LvaeError
 from lvae.train.runs.checkpoints import Checkpoints
 
@@ -58,8 +59,11 @@ def watcher(said: list[str]) -> Watcher:
     return Watcher(lambda done, total: None, lambda done, total: None, said.append, draw)
 
 
-def run(pictures: Path, out: Path, config: FitConfig, every: int = 10, **options: Any) -> Fitted:
-    return fit(str(pictures), out, config, watcher([]), Cadence(every, every, 1000), "cpu", 0, **options)
+def run(pictures: Path, out: Path, config: FitConfig, every: int = 10, start: str | None = None) -> Fitted:
+    options = FitOptions(every, every, 1000, "cpu", 0, start=start)
+    fitted = fit(str(pictures), out, config, watcher([]), options)
+    assert fitted is not None
+    return fitted
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -141,6 +145,35 @@ def test_a_killed_run_goes_on_to_the_same_bits(pictures: Path, tmp_path: Path) -
         ).read_bytes(), name
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_run_goes_on_to_the_same_bits(
+    pictures: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    config, said, bar = FitConfig(TINY, steps=30, latent_noise=0.1, **SMALL), list[str](), list[tuple[int, int]]()
+    run(pictures, tmp_path / "undisturbed", config)
+
+    def stop(done: int, total: int) -> None:
+        bar.append((done, total))
+        if done == 12:
+            os.kill(os.getpid(), number)
+
+    out = tmp_path / "stopped"
+    watcher_ = Watcher(lambda done, total: None, stop, said.append, lambda pairs, title: b"")
+    options = FitOptions(10, 10, 1000, "cpu", 0)
+    assert fit(str(pictures), out, config, watcher_, options) is None
+    (step,) = set(Checkpoints(out / "checkpoints").steps()) - {10}
+    assert step in (12, 13)
+    assert said[-1] == f"stopped after update {step}; the same command goes on from here"
+    assert lines(out)[-1]["step"] == step
+    bar.clear()
+    assert fit(str(pictures), out, config, watcher_, options) is not None
+    assert (bar[0], bar[1], bar[-1]) == ((step, 30), (step + 1, 30), (30, 30))
+    assert [line["step"] for line in lines(out) if "l1" in line] == [10, step, 20, 30]
+    assert (out / "autoencoder.safetensors").read_bytes() == (
+        tmp_path / "undisturbed/autoencoder.safetensors"
+    ).read_bytes()
+
+
 def test_a_finished_run_does_nothing_again(pictures: Path, tmp_path: Path) -> None:
     config = FitConfig(TINY, steps=20, **SMALL)
     first = run(pictures, tmp_path, config)
@@ -176,7 +209,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(pictures: Path, tmp_path: Path)
 
     with pytest.raises(KeyboardInterrupt):
         stopping = Watcher(lambda done, total: None, stop, str, lambda pairs, title: b"")
-        fit(str(pictures), tmp_path, config, stopping, Cadence(5, 10, 1000), "cpu", 0)
+        fit(str(pictures), tmp_path, config, stopping, FitOptions(5, 10, 1000, "cpu", 0))
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     saved = checkpoints.open(10)
     groups = {group: saved.read(group) for group in saved.groups}
@@ -228,7 +261,7 @@ def test_broken_and_small_pictures_are_left_out_and_counted(tmp_path: Path) -> N
     (tmp_path / "source" / "broken.jpg").write_bytes(b"\xff\xd8\xff" + bytes(40))
     said: list[str] = []
     config = FitConfig(TINY, steps=10, **SMALL)
-    fit(str(tmp_path / "source"), tmp_path / "out", config, watcher(said), Cadence(10, 10, 10), "cpu", 0)
+    fit(str(tmp_path / "source"), tmp_path / "out", config, watcher(said), FitOptions(10, 10, 10, "cpu", 0))
     assert any("24" in line or "pictures to train on" in line for line in said)
     assert "left out: 1 (smaller than the crop of 16 pixels)" in said
     assert sum(line.startswith("left out: 1") for line in said) == 2
@@ -240,7 +273,7 @@ def test_grey_sources_are_trained_on_with_a_word(tmp_path: Path) -> None:
         Image.open(path).convert("L").save(path)
     said: list[str] = []
     config = FitConfig(TINY, steps=10, **SMALL)
-    fit(str(tmp_path / "source"), tmp_path / "out", config, watcher(said), Cadence(10, 10, 10), "cpu", 0)
+    fit(str(tmp_path / "source"), tmp_path / "out", config, watcher(said), FitOptions(10, 10, 10, "cpu", 0))
     assert "every picture is grey: the autoencoder will not learn colours" in said
 
 
