@@ -89,7 +89,7 @@ def show_traversal(
     noise, told = studio.noise(seed, "traverse", index), studio.label(label)
     low = None
     if subject is not None:
-        low = model.reduced(torch.from_numpy(subject.latents[None]).to(studio.device))
+        low = model.reduce(torch.from_numpy(subject.latents[None]).to(studio.device))
     drawn = sample(model, noise, told, low, guide, temperature)
     grid = []
     for latents in traverse(model, noise, down, across, told, low, guide, temperature):

@@ -112,7 +112,7 @@ def _reconstructions(studio: Studio, dataset: Dataset) -> list[Finding]:
     told = torch.from_numpy(labels).to(studio.device) if studio.classes else None
     with torch.no_grad():
         inferred = studio.model.infer(x, told)
-        mean = studio.model.decode(inferred.z, told, low_resolution=studio.model.reduced(x)).mean
+        mean = studio.model.decode(inferred.z, told, low_resolution=studio.model.reduce(x)).mean
     error = float(((mean - x) ** 2).mean().sqrt() / x.std())
     return [
         Finding(

@@ -21,7 +21,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 from lvae.manifests.statistics import PIXEL_VALUES
 from lvae.manifests.storage.folder import Folder
-from lvae.train.data.batches import clipped
+from lvae.train.data.batches import clip_latents
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.noise import draw_noise, noise_shapes
 from lvae.train.runs.run import RunConfig, load_model, read_run
@@ -96,9 +96,9 @@ class Studio:
             noise = self.noise(seed, "posterior", index)
         return encode(self.model, x, self.label(subject.label), noise)
 
-    def clipped(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    def clip_latents(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """As the trainer feeds them."""
-        found: NDArray[np.float32] = clipped(torch.from_numpy(latents), self.config.training.clip).numpy()
+        found: NDArray[np.float32] = clip_latents(torch.from_numpy(latents), self.config.training.clip).numpy()
         return found
 
 
@@ -135,7 +135,7 @@ def latents_at(
         latents = ours.normalize(theirs.denormalize(latents), "float32")
     if studio.classes and len(labels) and int(labels.max()) >= studio.classes:
         raise LvaeError(dataset.folder, f"has label {labels.max()}, and the model classes 0 to {studio.classes - 1}")
-    return studio.clipped(latents), labels if studio.classes else np.full(len(labels), UNLABELLED, np.int32)
+    return studio.clip_latents(latents), labels if studio.classes else np.full(len(labels), UNLABELLED, np.int32)
 
 
 def from_dataset(studio: Studio, dataset: Dataset, positions: NDArray[np.int64]) -> list[Subject]:
@@ -174,7 +174,7 @@ def _from_file(studio: Studio, network: Autoencoder, path: Path, label: int) -> 
         images = torch.from_numpy(pixels.copy()).to(studio.device).permute(2, 0, 1)[None]
         with torch.inference_mode():
             raw = network.encode(images.to(torch.float32).contiguous() / 127.5 - 1).float().cpu().numpy()
-    return Subject(studio.clipped(record.normalization.normalize(raw, "float32"))[0], label, path.name, pixels)
+    return Subject(studio.clip_latents(record.normalization.normalize(raw, "float32"))[0], label, path.name, pixels)
 
 
 def _shown(shape: Sequence[int]) -> str:

@@ -72,7 +72,7 @@ class Sweep:
 def encode(model: HierarchicalVAE, x: Tensor, label: Tensor | None, noise: Sequence[Tensor]) -> Code:
     """Latents (1, d, R, R) to the z drawn from their posteriors with this noise; noise of zeros gives the means."""
     found = model.infer(x, label, noise)
-    return Code(tuple(found.z), tuple(found.noise), label, model.reduced(x))
+    return Code(tuple(found.z), tuple(found.noise), label, model.reduce(x))
 
 
 @torch.no_grad()

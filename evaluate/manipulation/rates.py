@@ -134,7 +134,7 @@ def _measured(
     told = torch.from_numpy(labels).to(studio.device) if studio.classes else None
     noise = [part.to(studio.device) for part in draw_noise(model.config, seeds)]
     found = model.infer(latents, told, noise)
-    out = model.decode(found.z, told, low_resolution=model.reduced(latents))
+    out = model.decode(found.z, told, low_resolution=model.reduce(latents))
     pairs = list(zip(found.posteriors, found.priors, strict=True))
     nats = [_array(divergence(q, p).sum((2, 3))) for q, p in pairs]
     means = [_array(p.standardize(q.mean)) for q, p in pairs]

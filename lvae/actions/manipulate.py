@@ -27,7 +27,6 @@ from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.run import CHECKPOINTS, RunConfig, read_run
 
 MOST_PICTURES = 1024  # in one figure
-FIRST_IMAGES = "0-3"
 
 
 def run_traverse(run: Path, sources: Sequence[str], out: Path, asked: dict[str, Any]) -> None:

@@ -80,10 +80,10 @@ def inspect(
     opened = Dataset.open(inspected)
     print_dataset(inspected, opened.manifest, as_json)
     if preview is not None:
-        from lvae.evaluate.pictures.inspect import untrained, write_preview
+        from lvae.evaluate.pictures.inspect import describe_untrained, write_preview
 
         click.echo(f"{preview}: {write_preview(opened, preview):.2f} dB on average", err=True)
-        if (remark := untrained(opened)) is not None:
+        if (remark := describe_untrained(opened)) is not None:
             click.echo(f"warning: {remark}", err=True)
     if histogram is not None:
         from lvae.evaluate.pictures.inspect import write_histogram
