@@ -15,7 +15,7 @@ from torch import Tensor
 from lvae.cli import main
 from lvae.encode.autoencoder import load
 from lvae.encode.networks.base import save_safetensors
-from lvae.evaluate.manipulation.import_checks import SCORES, how_to_score
+from lvae.evaluate.manipulation.import_checks import SCORES, explain_scoring
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.records import dumps
 from lvae.train.config import ModelConfig
@@ -264,8 +264,8 @@ def test_the_papers_scores_are_named_for_every_published_preset() -> None:
         with torch.device("meta"):
             model = HierarchicalVAE(PRESETS[name].model)
         assert sum(parameter.numel() for parameter in model.parameters()) == known.parameters
-        assert f"FID {known.fid:g}" in how_to_score(name, "run")[0]
-    assert how_to_score("tiny", "run") == []
+        assert f"FID {known.fid:g}" in explain_scoring(name, "run")[0]
+    assert explain_scoring("tiny", "run") == []
 
 
 def test_conditional_models_are_imported_too(tmp_path: Path) -> None:

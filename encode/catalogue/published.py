@@ -39,11 +39,10 @@ class Published:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Where to look, the best first. HF_ENDPOINT names another hub, as for Hugging Face's own tools."""
+        """Where to look, the best first."""
         if self.repository is None:
             return () if self.url is None else (self.url,)
-        hub = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
-        return tuple(f"{hub}/{self.repository}/resolve/main/{self.folder}{name}" for name in HUB_FILES)
+        return tuple(f"{hub_address()}/{self.repository}/resolve/main/{self.folder}{name}" for name in HUB_FILES)
 
 
 def _zoo(name: str, rfid: float, psnr_db: float) -> Published:
@@ -77,6 +76,11 @@ PUBLISHED: Mapping[str, Published] = {
     "taesd3": _hub("taesd3", "madebyollin/taesd3", "MIT"),
     "taef1": _hub("taesd3", "madebyollin/taef1", "MIT"),
 }
+
+
+def hub_address() -> str:
+    """HF_ENDPOINT names another hub, as for Hugging Face's own tools."""
+    return os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
 
 
 def architecture_of(name: str) -> str:

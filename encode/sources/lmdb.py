@@ -11,8 +11,8 @@ import struct
 from collections.abc import Iterator
 from typing import IO, NamedTuple
 
-from lvae.encode.files import locations as places
-from lvae.encode.files import naming as names
+from lvae.encode.files import locations, naming
+from lvae.encode.files.naming import LeftOut
 from lvae.encode.images import is_image
 from lvae.encode.sources.base import Notes
 from lvae.manifests.errors import LvaeError
@@ -60,35 +60,38 @@ class LmdbSource(Notes):
     def __init__(self, location: str):
         """A folder with a data.mdb, or such a file."""
         super().__init__()
-        location = places.resolved(location)
-        inside = places.is_folder(location)
-        self.location = places.join(location, DATA) if inside else location
+        location = locations.resolved(location)
+        inside = locations.is_folder(location)
+        self.location = locations.join(location, DATA) if inside else location
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
-        container, images = places.name_of(self.location), 0
+        container, images, left_out = locations.name_of(self.location), 0, LeftOut(self.counts)
         try:
-            found = places.status(self.location)
+            found = locations.status(self.location)
             self.seen.add(container, found.size, found.stamp)
-            with places.open_file(self.location) as file:
+            with locations.open_file(self.location) as file:
                 for value in values(file, self.location):
                     name = readable(value.key)
                     if not self._is_image(value, name, file):
-                        self.count(names.NOT_IMAGES)
+                        self.count(naming.NOT_IMAGES)
                         continue
                     images += 1
-                    names.count_unlabelled(self.counts, UNLABELLED)
+                    naming.count_unlabelled(self.counts, UNLABELLED)
                     yield ImageRow(name, container, value.offset, value.length, name, UNLABELLED)
         except OSError as error:
-            raise LvaeError(self.location, f"cannot be read ({places.why(error)})") from error
+            raise LvaeError(self.location, f"cannot be read ({locations.why(error)})") from error
         if not images:
-            raise names.no_images(self.location, self.counts)
+            raise naming.no_images(self.location, self.counts)
+        if container == DATA:
+            self.account_for_rest(locations.parent_of(self.location), [DATA, "lock.mdb"], left_out)
+            left_out.warn(self)
 
     def _is_image(self, value: Value, name: str, file: IO[bytes]) -> bool:
-        by_name = names.is_image_name(name)
-        if by_name is None and value.in_tree:
+        by_name = naming.is_image_name(name)
+        if by_name is None and (value.in_tree or "." in name):
             file.seek(value.offset)
-            return is_image(file.read(min(value.length, names.MAGIC_BYTES)))
+            return is_image(file.read(min(value.length, naming.MAGIC_BYTES)))
         return by_name is not False
 
 
@@ -104,7 +107,7 @@ def readable(key: bytes) -> str:
 def values(file: IO[bytes], path: str) -> Iterator[Value]:
     """Every value of the main tree, by key. Raises LvaeError where the file is not a whole LMDB."""
     tree = _newest(file, path)
-    size = places.size_of(file)
+    size = locations.size_of(file)
     if size < (tree.last_page + 1) * tree.page_bytes and tree.root != NO_PAGE:
         raise LvaeError(path, f"truncated: {size} bytes are fewer than its {tree.last_page + 1} pages take")
     if tree.root != NO_PAGE:

@@ -13,8 +13,8 @@ slash.
 import tarfile
 import zipfile
 
-from lvae.encode.files import locations as places
-from lvae.encode.files import naming as names
+from lvae.encode.files import locations, naming
+from lvae.encode.files.addresses import PublicOnly
 from lvae.encode.files.patterns import base_of, expand, is_pattern
 from lvae.encode.sources.base import Reader, Source
 from lvae.encode.sources.folder import FolderReader, FolderSource
@@ -41,23 +41,24 @@ KINDS = (
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 PARQUET_MAGIC = b"PAR1"
 NPY_MAGIC = b"\x93NUMPY"
+SAVED, SAVED_DICT = {"state.json", "dataset_info.json"}, "dataset_dict.json"  # Hugging Face's save_to_disk
 
 
 def open_source(source: str) -> Source:
     """Look what a SOURCE is. Nothing is listed yet. Raises LvaeError for what is none."""
     if source.startswith(PREFIX):
         return SyntheticSource(source)
-    location = places.resolved(source)
+    location = locations.resolved(source)
     try:
         if is_pattern(location):
             return _pattern(location)
-        found = places.status(location) if not location.endswith("/") or not places.is_url(location) else None
+        found = locations.status(location) if not location.endswith("/") or not locations.is_url(location) else None
     except (FileNotFoundError, NotADirectoryError) as error:
         raise LvaeError(source, "no such file or folder", f"A source is {KINDS}.") from error
     except OSError as error:
-        raise LvaeError(source, f"cannot be looked at ({places.why(error)})") from error
+        raise LvaeError(source, f"cannot be looked at ({locations.why(error)})") from error
     if found is None or found.is_folder:
-        return _folder(f"{location.rstrip('/')}/" if places.is_url(location) else location)
+        return _folder(f"{location.rstrip('/')}/" if locations.is_url(location) else location)
     return _file(location)
 
 
@@ -66,20 +67,22 @@ def _pattern(location: str) -> Source:
     if all(name.lower().endswith(".parquet") for name in files):
         return ParquetSource(location, files)
     for name in files:
-        _refuse_all_but_tars(places.join(base_of(location), name))
+        _refuse_all_but_tars(locations.join(base_of(location), name))
     return TarSource(location, files)
 
 
 def _folder(location: str) -> Source:
     try:
-        found = [name for name in places.names_in(location) if not names.is_hidden(name)]
+        found = [name for name in locations.names_in(location) if not naming.is_hidden(name)]
     except OSError as error:
-        raise LvaeError(location, f"the folder cannot be read ({places.why(error)})") from error
+        raise LvaeError(location, f"the folder cannot be read ({locations.why(error)})") from error
     if DATA in found:
         return LmdbSource(location)
     tars = [name for name in found if name.lower().endswith(".tar")]
     tables = [name for name in found if name.lower().endswith(".parquet")]
     if not (tars or tables) or holds_images(location):
+        if SAVED.issubset(found) or SAVED_DICT in found:
+            _refuse_saved(location)
         return FolderSource(location)
     if tars and tables:
         raise LvaeError(location, "holds tars and Parquet files", "Name those meant by a pattern.")
@@ -87,7 +90,7 @@ def _folder(location: str) -> Source:
 
 
 def _file(location: str) -> Source:
-    head, path = _first_bytes(location), places.plain_path(location).lower()
+    head, path = _first_bytes(location), locations.plain_path(location).lower()
     if head.startswith(NPY_MAGIC) or path.endswith((".npz", ".npy")):
         return NpzSource(location)
     if head.startswith(ZIP_MAGIC) or path.endswith(".zip"):
@@ -95,23 +98,38 @@ def _file(location: str) -> Source:
     if head[MAGIC_AT:] == MAGIC:
         return LmdbSource(location)
     if head.startswith(PARQUET_MAGIC) or path.endswith(".parquet"):
-        return ParquetSource(location, [places.name_of(location)])
+        return ParquetSource(location, [locations.name_of(location)])
+    if path.endswith(".arrow"):
+        _refuse_saved(location)
     if path.endswith(ENDINGS):
         return ListSource(location)
     if not path.endswith(".tar") and _is_zip_with_a_preface(location):
         return ZipSource(location)
     _refuse_all_but_tars(location)
-    return NestedTarSource(location) if is_nested(location) else TarSource(location, [places.name_of(location)])
+    return NestedTarSource(location) if is_nested(location) else TarSource(location, [locations.name_of(location)])
 
 
-def open_reader(kind: str, location: str) -> Reader:
-    """A reader of what a source of this kind and location listed."""
+def _refuse_saved(location: str) -> None:
+    raise LvaeError(
+        location,
+        "was written by save_to_disk of Hugging Face datasets, and .arrow files are not read",
+        "Export it as Parquet: load_from_disk(FOLDER)['train'].to_parquet('train.parquet').",
+    )
+
+
+def open_reader(kind: str, location: str, addresses: str | None = None) -> Reader:
+    """A reader of what a source of this kind and location listed.
+
+    addresses: "public" or "any", to which requests of this process may go from now on; None leaves that as it is.
+    """
+    if addresses is not None:
+        PublicOnly.on = addresses == "public"
     match kind:
         case "folder":
             return FolderReader(location)
         case "tar" | "lmdb":
-            location = places.resolved(location)
-            one = not is_pattern(location) and not places.is_folder(location)
+            location = locations.resolved(location)
+            one = not is_pattern(location) and not locations.is_folder(location)
             return Containers(base_of(location), location if one else None)
         case "zip":
             return ZipReader(location)
@@ -128,22 +146,22 @@ def open_reader(kind: str, location: str) -> Reader:
 
 def _is_zip_with_a_preface(location: str) -> bool:
     try:
-        with places.open_file(location) as file:
+        with locations.open_file(location) as file:
             return zipfile.is_zipfile(file)
     except OSError as error:
-        raise LvaeError(location, f"cannot be read ({places.why(error)})") from error
+        raise LvaeError(location, f"cannot be read ({locations.why(error)})") from error
 
 
 def _refuse_all_but_tars(location: str) -> None:
     head = _first_bytes(location)
     refuse_compressed(location, head)
-    if places.plain_path(location).lower().endswith(".tar"):
+    if locations.plain_path(location).lower().endswith(".tar"):
         return
     try:
-        with places.open_file(location) as file:
+        with locations.open_file(location) as file:
             is_tar = tarfile.is_tarfile(file)
     except OSError as error:
-        raise LvaeError(location, f"cannot be read ({places.why(error)})") from error
+        raise LvaeError(location, f"cannot be read ({locations.why(error)})") from error
     except (ValueError, OverflowError, MemoryError, RecursionError):
         is_tar = False
     if not is_tar:
@@ -152,6 +170,6 @@ def _refuse_all_but_tars(location: str) -> None:
 
 def _first_bytes(location: str) -> bytes:
     try:
-        return places.first_bytes(location, MAGIC_AT + len(MAGIC))
+        return locations.first_bytes(location, MAGIC_AT + len(MAGIC))
     except OSError as error:
-        raise LvaeError(location, f"cannot be read ({places.why(error)})") from error
+        raise LvaeError(location, f"cannot be read ({locations.why(error)})") from error

@@ -76,8 +76,12 @@ class ParquetSource(Notes):
                         yield ImageRow(key, name, -1, -1, f"{group}:{number}", chosen)
                         row += 1
                 images += row
+        left_out = names.LeftOut(self.counts)
+        if places.is_folder(self.location):
+            self.account_for_rest(self.location, self._files, left_out)
         if not images:
             raise names.no_images(self.location, self.counts)
+        left_out.warn(self)
         self._warn_of_splits()
         names.warn_of_unlabelled(self, "have no label, or -1")
 

@@ -5,7 +5,7 @@ What cannot be read takes the label from its own sample alone, and is told of. A
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import IO
 
 from lvae.encode.files.naming import CLASSES_TXT
@@ -111,6 +111,7 @@ class LabelsOfTar:
     def __init__(self, side_files: SideFiles, path: str, file: IO[bytes]):
         self._side_files, self._path, self._file = side_files, path, file
         self._found: dict[str, tuple[str, Label, str]] = {}  # ending, label, where
+        self._unreadable: dict[str, tuple[str, str]] = {}  # where, and why
 
     def add(self, member: Member) -> bool:
         """Take a member's label; False where it is no such file."""
@@ -137,14 +138,18 @@ class LabelsOfTar:
             data = self._file.read(member.length)
             return label_in_text(data) if ending == CLS else label_in_json(data)
         except NotALabelError as error:
-            self._side_files.note_unreadable(where, str(error))
+            self._unreadable[member.key.rpartition(".")[0]] = where, str(error)
             return None
 
-    def number(self, stems: Iterable[str]) -> int:
+    def number(self, stems: Sequence[str]) -> int:
         """The class of the image that is found under the first of these names; UNLABELLED where there is none."""
         for stem in stems:
             if (found := self._found.get(stem)) is not None and found[1] is not None:
                 return self._side_files.number(found[1], found[2])
+        for stem in stems:
+            if (unreadable := self._unreadable.get(stem)) is not None:
+                self._side_files.note_unreadable(*unreadable)
+                break
         return UNLABELLED
 
     def join(self, stems: set[int]) -> int:
@@ -156,13 +161,15 @@ class LabelsOfTar:
                 self._side_files.add(label, where)
             elif label is not None:
                 self._side_files.note_alone(where)
+            elif hash(stem) in stems and stem in self._unreadable:
+                self._side_files.note_unreadable(*self._unreadable[stem])
         return joined
 
 
 def label_in_text(data: bytes) -> Label:
     """Blanks and line ends around a label do not belong to it."""
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig").strip("\0")
     except UnicodeDecodeError as error:
         raise NotALabelError("not UTF-8 text") from error
     if not text.strip():

@@ -114,6 +114,7 @@ def _notes(prefixes: list[str], flat: Mapping[str, Any], aside: list[str]) -> tu
     if others:
         shown = ", ".join(map(_place, others[:SHOWN]))
         notes.append(f"of {counted(len(others) + 1, 'autoencoder')} the one {_place(taken)} is taken, not {shown}")
+    aside = [name for name in aside if name.split(".")[-1] != "scale_factor"]
     names = sorted({_group(name, taken) for name in aside if not name.startswith(tuple(filter(None, others)))})
     if names:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""

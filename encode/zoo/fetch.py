@@ -1,30 +1,35 @@
-"""Fetching published weights: resumed where it was cut off, checked, converted once to a file without code."""
+"""Fetching published weights: by Hugging Face's library or torch's, checked, converted once to a file without code."""
 
 import hashlib
 import json
-import os
 import re
+import shutil
+import sys
 import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.message import Message
-from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
-from lvae.encode.catalogue.published import DEFAULT, PUBLISHED, Published, cache_folder, fetched, in_hub_cache
+from lvae.encode.catalogue.published import (
+    DEFAULT,
+    HUB_FILES,
+    PUBLISHED,
+    Published,
+    cache_folder,
+    fetched,
+    hub_address,
+    in_hub_cache,
+)
 from lvae.encode.zoo.convert import Conversion, convert
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.records import dumps
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 
-TIMEOUT_SECONDS = 30
-CHUNK_BYTES = 1 << 20
-SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
-Progress = Callable[[int, int], None]  # bytes there, bytes in all (0: unknown)
+SHA256 = re.compile(r"[0-9a-f]{64}")
+LIST = "the published list"
 
 
 @dataclass(frozen=True)
@@ -42,129 +47,108 @@ class Fetched:
     checked: str
 
 
-def fetch(name: str, progress: Progress, place: str | None = None, folder: Path | None = None) -> Fetched:
+def fetch(name: str, say: Callable[[str], None], place: str | None = None) -> Fetched:
     """Bring published weights to this machine, or find that they are here.
 
-    place: a URL or file of the same weights to take instead of the published place. folder: instead of the cache.
+    place: a URL or file of the same weights to take instead of the published place.
     """
     if name == DEFAULT:
         raise LvaeError("default", "is part of this package", "There is nothing to fetch.")
     if name not in PUBLISHED:
         raise LvaeError(name, "nothing of that name is published", f"There are {', '.join(PUBLISHED)}.")
-    published, folder = PUBLISHED[name], folder or cache_folder()
-    out = folder / fetched(name).name
-    downloads = folder / "downloads"
-    with writing(Folder(folder)):
-        if out.is_file():
-            return _there(out)
-        found, source, checked = _obtain(name, published, place, downloads, progress)
-        try:
-            conversion = convert(str(found), out, published.architecture)
-        except LvaeError as error:
-            raise LvaeError("", f"{error} Remove {found}, then run the same command again") from error
-        return _record(conversion, out, found, source, checked, downloads)
+    published, folder, out = PUBLISHED[name], cache_folder(), fetched(name)
+    downloads = folder / "downloads" / name
+    try:
+        with writing(Folder(folder)):
+            if out.is_file():
+                return _there(out)
+            found, source, checked = _obtain(published, place, downloads, say)
+            try:
+                conversion = convert(str(found), out, published.architecture, say=say)
+            except LvaeError as error:
+                advice = f"Remove {found}, then run the same command again."
+                raise LvaeError(error.where, error.problem, advice) from error
+            return _record(conversion, out, source, checked, downloads)
+    except PermissionError as error:
+        raise LvaeError(folder, f"cannot be written ({error.strerror})", "Set XDG_CACHE_HOME to a folder.") from None
 
 
 def _obtain(
-    name: str, published: Published, place: str | None, downloads: Path, progress: Progress
+    published: Published, place: str | None, downloads: Path, say: Callable[[str], None]
 ) -> tuple[Path, str, str]:
     """The file, where it came from, and what it was checked against."""
     if place is not None and "://" not in place:
         return Path(place), place, "nothing"
-    urls = published.urls if place is None else (place,)
-    for url in urls:
-        path = downloads / _file_name(name, url)
-        if path.is_file():  # put there by hand, or left complete by a killed run
-            return path, str(path), _checked(path, published.sha256, "the published list")
+    of_hub = place is None and published.repository is not None
+    url = place or published.url or ""
+    names = [published.folder + name for name in HUB_FILES] if of_hub else [Path(urlsplit(url).path).name or "weights"]
+    for name in names:
+        path = downloads / name
+        if path.is_file():  # put there by hand, or left by a killed run
+            return path, str(path), _checked(path, published.sha256, LIST)
     cached = in_hub_cache(published)
     if cached is not None and place is None:
-        return cached, str(cached), _checked(cached, published.sha256, "the published list")
-    for number, url in enumerate(urls):
-        path = downloads / _file_name(name, url)
+        return cached, str(cached), _checked(cached, published.sha256, LIST)
+    downloads.mkdir(parents=True, exist_ok=True)
+    if of_hub:
+        return _from_hub(published, names, downloads, say)
+    say(f"fetching {url}")
+    path = downloads / names[0]
+    _download(url, path)
+    return path, url, _checked(path, published.sha256 if place is None else None, LIST)
+
+
+def _from_hub(
+    published: Published, names: list[str], downloads: Path, say: Callable[[str], None]
+) -> tuple[Path, str, str]:
+    """The first of these files that the repository has. A download that was cut off goes on."""
+    import huggingface_hub as hub
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+    from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # requests' or httpx's
+
+    endpoint, repository = hub_address(), published.repository or ""
+    for number, name in enumerate(names):
+        path, url = downloads / name, hub.hf_hub_url(repository, name, endpoint=endpoint)
+        advice = f"put that file at {path} and run the same command again."
         try:
-            return path, url, _download(url, path, published.sha256 if place is None else None, progress)
-        except urllib.error.HTTPError as error:
-            if error.code == 404 and number + 1 < len(urls):
+            announced = hub.get_hf_file_metadata(url).etag or ""
+            say(f"fetching {url}")
+            hub.hf_hub_download(repository, name, local_dir=downloads, endpoint=endpoint)
+        except GatedRepoError:
+            advice = f"Accept them on the page of {repository}, log in with 'hf auth login', or {advice}"
+            raise LvaeError(url, "only for those who accepted its terms", advice) from None
+        except HfHubHTTPError as error:
+            if error.response.status_code == 404 and number + 1 < len(names):
                 continue
-            raise LvaeError(
-                url,
-                f"the server says {error.code} {error.reason}",
-                f"Try later, or put that file at {path} and run the same command again.",
-            ) from None
-        except (OSError, HTTPException) as error:
-            if isinstance(error, OSError) and not isinstance(error, urllib.error.URLError) and error.filename:
+            code, reason = error.response.status_code, error.response.reason_phrase
+            raise LvaeError(url, f"the server says {code} {reason}", f"Try later, or {advice}") from None
+        except (TransportError, OSError) as error:
+            if isinstance(error, OSError) and error.filename:
                 raise  # our own disk
-            why = getattr(error, "reason", None) or error
-            raise LvaeError(
-                url,
-                f"cannot be reached ({why})",
-                f"Fetch it on a machine that can, put it at {path}, and run the same command again.",
-            ) from None
+            if any((downloads / ".cache").rglob("*.incomplete")):
+                raise LvaeError(url, f"not all of it came ({error})", "Run the same command again.") from None
+            advice = f"Fetch it on a machine that can, {advice}"
+            raise LvaeError(url, f"cannot be reached ({error})", advice) from None
+        known = SHA256.fullmatch(announced) is not None
+        if published.sha256 is None and not known:
+            return path, url, "size"
+        who = LIST if published.sha256 else urlsplit(url).netloc
+        return path, url, _checked(path, published.sha256 or announced, who)
     raise AssertionError("unreachable")
 
 
-def _file_name(name: str, url: str) -> str:
-    """What a download is called here: the weights' name, and the published file's ending."""
-    return f"{name}-{Path(urlsplit(url).path).name or 'weights'}"
+def _download(url: str, path: Path) -> None:
+    """Any other address."""
+    import torch.hub
 
-
-def _download(url: str, path: Path, sha256: str | None, progress: Progress) -> str:
-    """Write the file under its name when it is whole and right; what was cut off stays beside it and is continued."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial, tag = path.with_name(path.name + ".part"), path.with_name(path.name + ".etag")
-    done = partial.stat().st_size if partial.is_file() and tag.is_file() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "latent-vae"})
-    if done:
-        request.add_header("Range", f"bytes={done}-")
-        request.add_header("If-Range", tag.read_text())
-    redirects = _Redirects()
+    advice = f"put that file at {path} and run the same command again."
     try:
-        response = urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT_SECONDS)
+        torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # the part is all there is, or the file has changed
-            raise
-        partial.unlink()
-        return _download(url, path, sha256, progress)
-    with response, partial.open("ab" if response.status == 206 else "wb") as file:
-        done = done if response.status == 206 else 0
-        etag = response.headers.get("ETag", "")
-        if etag and not etag.startswith("W/"):
-            tag.write_text(etag)
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length and length.isdigit() else 0
-        _receive(response, file, done, total, progress)
-    size = partial.stat().st_size
-    if total and size != total:
-        raise LvaeError(url, f"{size} of {total} bytes came", "Run the same command again to fetch the rest.")
-    announced = redirects.sha256
-    checked = _checked(partial, sha256 or announced, "the published list" if sha256 else urlsplit(url).netloc)
-    partial.replace(path)
-    tag.unlink(missing_ok=True)
-    return checked if checked != "nothing" or not total else "size"
-
-
-def _receive(response: HTTPResponse, file: IO[bytes], done: int, total: int, progress: Progress) -> None:
-    try:
-        while chunk := response.read(CHUNK_BYTES):
-            file.write(chunk)
-            done += len(chunk)
-            progress(done, total)
-    finally:
-        file.flush()
-        os.fsync(file.fileno())
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and keeps the sha256 that Hugging Face's hub says of a file before it sends us on."""
-
-    sha256: str | None = None
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
-    ) -> urllib.request.Request | None:
-        found = SHA256.fullmatch(str(headers.get("X-Linked-Etag", "")))
-        self.sha256 = found[1] if found else self.sha256
-        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        raise LvaeError(url, f"the server says {error.code} {error.reason}", f"Try later, or {advice}") from None
+    except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError) as error:
+        why = getattr(error, "reason", None) or error
+        raise LvaeError(url, f"cannot be reached ({why})", f"Fetch it on a machine that can, {advice}") from None
 
 
 def _checked(path: Path, sha256: str | None, who: str) -> str:
@@ -181,13 +165,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _record(conversion: Conversion, out: Path, found: Path, source: str, checked: str, downloads: Path) -> Fetched:
+def _record(conversion: Conversion, out: Path, source: str, checked: str, downloads: Path) -> Fetched:
     """What is said of the source, beside the weights; the download itself is not needed any more."""
     original = conversion.sources[0]
     result = Fetched(str(out), source, original.bytes, original.sha256, checked)
     Folder(out.parent).write(f"{out.stem}.source.json", dumps(result))
-    if found.parent == downloads:
-        found.unlink()
+    shutil.rmtree(downloads, ignore_errors=True)
     return result
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from lvae.evaluate.manipulation.loaded_run import Studio, latents_at
+from lvae.evaluate.manipulation.loaded_run import LoadedRun, read_latents
 from lvae.evaluate.manipulation.rates import Rates
 from lvae.manifests.dataset import Dataset
 
@@ -52,40 +52,40 @@ class Finding:
 
 
 def check_imported(
-    studio: Studio,
+    loaded: LoadedRun,
     dataset: Dataset | None = None,
     rates: Rates | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Finding]:
     """Whether an imported model behaves as one that was read right: parameters, samples, and over a dataset its errors.
 
-    Scores need thousands of samples and the Inception weights: see `how_to_score`.
+    Scores need thousands of samples and the Inception weights: see `explain_scoring`.
     """
-    parameters = sum(parameter.numel() for parameter in studio.model.parameters())
-    known = SCORES.get(studio.config.preset)
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    known = SCORES.get(loaded.config.preset)
     findings = [
         Finding(
             "parameters",
             f"{parameters:,}",
             "unknown" if known is None else f"{known.parameters:,}",
-            "-" if known is None else _verdict(parameters == known.parameters),
+            "-" if known is None else _judge(parameters == known.parameters),
         )
     ]
-    if studio.model.config.low_resolution_factor is None:
-        findings += _samples(studio, progress)
+    if loaded.model.config.low_resolution_factor is None:
+        findings += _check_samples(loaded, progress)
     if dataset is not None:
-        findings += _reconstructions(studio, dataset)
+        findings += _check_reconstructions(loaded, dataset)
     if rates is not None:
-        findings.append(Finding("rate", f"{rates.nats:.1f} nats", "above 0", _verdict(rates.nats > 0)))
+        findings.append(Finding("rate", f"{rates.nats:.1f} nats", "above 0", _judge(rates.nats > 0)))
     return findings
 
 
-def _samples(studio: Studio, progress: Callable[[int], None]) -> list[Finding]:
+def _check_samples(loaded: LoadedRun, progress: Callable[[int], None]) -> list[Finding]:
     found = []
     for index in range(SAMPLES):
-        label = studio.label(index % studio.classes) if studio.classes else None
+        label = loaded.label(index % loaded.classes) if loaded.classes else None
         with torch.no_grad():
-            found.append(studio.model.sample(1, label, studio.noise(0, "sample", index)))
+            found.append(loaded.model.sample(1, label, loaded.draw_noise(0, "sample", index)))
         progress(1)
     latents = torch.cat(found).double().cpu().numpy()
     means, deviations = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
@@ -95,40 +95,40 @@ def _samples(studio: Studio, progress: Callable[[int], None]) -> list[Finding]:
             f"channel means of {SAMPLES} samples",
             ", ".join(f"{mean:+.2f}" for mean in means[:8]),
             f"within {LARGEST_MEAN} of 0",
-            _verdict(finite and bool((np.abs(means) <= LARGEST_MEAN).all())),
+            _judge(finite and bool((np.abs(means) <= LARGEST_MEAN).all())),
         ),
         Finding(
             f"channel deviations of {SAMPLES} samples",
             ", ".join(f"{deviation:.2f}" for deviation in deviations[:8]),
             f"{DEVIATIONS[0]} to {DEVIATIONS[1]}",
-            _verdict(finite and bool(((deviations >= DEVIATIONS[0]) & (deviations <= DEVIATIONS[1])).all())),
+            _judge(finite and bool(((deviations >= DEVIATIONS[0]) & (deviations <= DEVIATIONS[1])).all())),
         ),
     ]
 
 
-def _reconstructions(studio: Studio, dataset: Dataset) -> list[Finding]:
-    latents, labels = latents_at(studio, dataset, np.arange(min(len(dataset), SAMPLES)))
-    x = torch.from_numpy(latents).to(studio.device)
-    told = torch.from_numpy(labels).to(studio.device) if studio.classes else None
+def _check_reconstructions(loaded: LoadedRun, dataset: Dataset) -> list[Finding]:
+    latents, labels = read_latents(loaded, dataset, np.arange(min(len(dataset), SAMPLES)))
+    x = torch.from_numpy(latents).to(loaded.device)
+    told = torch.from_numpy(labels).to(loaded.device) if loaded.classes else None
     with torch.no_grad():
-        inferred = studio.model.infer(x, told)
-        mean = studio.model.decode(inferred.z, told, low_resolution=studio.model.reduce(x)).mean
+        inferred = loaded.model.infer(x, told)
+        mean = loaded.model.decode(inferred.z, told, low_resolution=loaded.model.reduce(x)).mean
     error = float(((mean - x) ** 2).mean().sqrt() / x.std())
     return [
         Finding(
             f"error of {len(latents)} reconstructed latents, over their deviation",
             f"{error:.3f}",
             f"below {LARGEST_ERROR}",
-            _verdict(error < LARGEST_ERROR),
+            _judge(error < LARGEST_ERROR),
         )
     ]
 
 
-def _verdict(holds: bool) -> Literal["as expected", "NOT as expected"]:
+def _judge(holds: bool) -> Literal["as expected", "NOT as expected"]:
     return "as expected" if holds else "NOT as expected"
 
 
-def how_to_score(preset: str, run: str) -> list[str]:
+def explain_scoring(preset: str, run: str) -> list[str]:
     """The paper's figures for a published model, and the commands that give ours; nothing for other models."""
     known = SCORES.get(preset)
     if known is None:

@@ -1,4 +1,4 @@
-"""What is manipulated: a run ready to be asked, and images as its model sees them."""
+"""What is manipulated: a loaded run, and images as its model sees them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from lvae.encode.crops import crop
 from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.networks.rgb import PixelsAutoencoder
-from lvae.evaluate.manipulation.operations import Code, encode
+from lvae.evaluate.figures.grids import name_class
+from lvae.evaluate.manipulation.operations import EncodedImage, encode
 from lvae.evaluate.pictures.decode import DecodeSettings, decode, find_decoder
 from lvae.evaluate.pictures.inspect import false_colours
 from lvae.manifests.dataset import Dataset
@@ -30,7 +31,7 @@ UNLABELLED = -1
 
 
 @dataclass(frozen=True)
-class Subject:
+class InputImage:
     """An image: normalized latents float32 (d, R, R), label (-1: none), what to call it, and uint8 (H, W, 3)."""
 
     latents: NDArray[np.float32]
@@ -39,17 +40,17 @@ class Subject:
     pixels: NDArray[np.uint8]
 
 
-class Studio:
-    """A run's model and first stage on a device.
+class LoadedRun:
+    """A run's model and autoencoder on a device.
 
-    network: None where the first stage's weights are nowhere; pictures are then latents in false colours.
+    network: None where the autoencoder's weights are nowhere; pictures are then latents in false colours.
     """
 
     def __init__(self, run: Path, config: RunConfig, model: HierarchicalVAE, network: Autoencoder | None, device: str):
         self.run, self.config, self.model, self.network, self.device = run, config, model, network, device
 
     @classmethod
-    def open(cls, run: Path, weights: str = "ema", decoder: str | None = None, device: str = "cpu") -> "Studio":
+    def open(cls, run: Path, weights: str = "ema", decoder: str | None = None, device: str = "cpu") -> "LoadedRun":
         config = read_run(run)
         model = load_model(run, "ema" if weights == "ema" else "raw").to(device)
         network = find_decoder(config.dataset.autoencoder, Folder(run), decoder)
@@ -59,26 +60,25 @@ class Studio:
     def classes(self) -> int:
         return self.model.config.classes
 
-    def class_name(self, label: int) -> str | None:
+    def name_class(self, label: int) -> str | None:
         """What a person calls a class; None for no label."""
         if label < 0:
             return None
-        names = self.config.dataset.classes
-        return names[label] if names is not None and label < len(names) else f"class {label}"
+        return name_class(label, self.config.dataset.classes)
 
-    def pictures(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Normalized latents (n, d, h, w) -> uint8 (n, H, W, 3), each by itself."""
         if self.network is None:
             return false_colours(latents)
         raw = self.config.dataset.normalization.denormalize(latents)
         return np.concatenate([decode(self.network, one[None], DecodeSettings(self.device)) for one in raw])
 
-    def picture(self, latents: Tensor) -> NDArray[np.uint8]:
+    def decode_one(self, latents: Tensor) -> NDArray[np.uint8]:
         """One, (1, d, h, w) -> uint8 (H, W, 3)."""
-        one: NDArray[np.uint8] = self.pictures(latents.detach().float().cpu().numpy())[0]
+        one: NDArray[np.uint8] = self.decode(latents.detach().float().cpu().numpy())[0]
         return one
 
-    def noise(self, seed: int, purpose: str, index: int, size: tuple[int, int] | None = None) -> list[Tensor]:
+    def draw_noise(self, seed: int, purpose: str, index: int, size: tuple[int, int] | None = None) -> list[Tensor]:
         """Noise for one image, (1, z, h, w) a group: a function of (seed, purpose, index)."""
         seeds = [derive(seed, purpose, index)]
         return [part.to(self.device) for part in draw_noise(self.model.config, seeds, size)]
@@ -86,30 +86,30 @@ class Studio:
     def label(self, label: int) -> Tensor | None:
         return torch.tensor([label], device=self.device) if self.classes else None
 
-    def code(self, subject: Subject, seed: int, index: int, mean: bool = False) -> Code:
+    def encode(self, image: InputImage, seed: int, index: int, mean: bool = False) -> EncodedImage:
         """An image in the model's variables: drawn from its posteriors, or their means."""
-        x = torch.from_numpy(subject.latents[None]).to(self.device)
+        x = torch.from_numpy(image.latents[None]).to(self.device)
         if mean:
             shapes = noise_shapes(self.model.config)
             noise = [torch.zeros(1, *shape, device=self.device) for shape in shapes]
         else:
-            noise = self.noise(seed, "posterior", index)
-        return encode(self.model, x, self.label(subject.label), noise)
+            noise = self.draw_noise(seed, "posterior", index)
+        return encode(self.model, x, self.label(image.label), noise)
 
-    def clip_latents(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    def clip(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """As the trainer feeds them."""
         found: NDArray[np.float32] = clip_latents(torch.from_numpy(latents), self.config.training.clip).numpy()
         return found
 
 
-def open_dataset(studio: Studio, path: str, split: str = "train") -> Dataset:
+def open_dataset(loaded: LoadedRun, path: str, split: str = "train") -> Dataset:
     """A dataset whose latents are of the kind that the run was trained on; LvaeError for another."""
     dataset = Dataset.open(path, split)
-    record, manifest = studio.config.dataset, dataset.manifest
+    record, manifest = loaded.config.dataset, dataset.manifest
     if tuple(manifest.view.shape) != tuple(record.shape):
         raise LvaeError(
             path,
-            (f"latents of {_shown(manifest.view.shape)}, and {studio.run} knows {_shown(record.shape)}"),
+            (f"latents of {_format_shape(manifest.view.shape)}, and {loaded.run} knows {_format_shape(record.shape)}"),
             "Give a dataset that was encoded alike.",
         )
     ours, theirs = record.autoencoder, manifest.autoencoder
@@ -117,7 +117,7 @@ def open_dataset(studio: Studio, path: str, split: str = "train") -> Dataset:
         raise LvaeError(
             path,
             (
-                f"was encoded with {theirs.name} ({str(theirs.weights_sha256)[:12]}), and {studio.run} "
+                f"was encoded with {theirs.name} ({str(theirs.weights_sha256)[:12]}), and {loaded.run} "
                 f"with {ours.name} ({str(ours.weights_sha256)[:12]})"
             ),
             "Give a dataset of the same autoencoder.",
@@ -125,43 +125,43 @@ def open_dataset(studio: Studio, path: str, split: str = "train") -> Dataset:
     return dataset
 
 
-def latents_at(
-    studio: Studio, dataset: Dataset, positions: NDArray[np.int64]
+def read_latents(
+    loaded: LoadedRun, dataset: Dataset, positions: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Latents (n, d, R, R) and labels as the model is fed them: in the run's normalization, clipped."""
     latents, labels = dataset.read(positions, np.float32)
-    theirs, ours = dataset.normalization, studio.config.dataset.normalization
+    theirs, ours = dataset.normalization, loaded.config.dataset.normalization
     if (theirs.shift, theirs.scale) != (ours.shift, ours.scale):
         latents = ours.normalize(theirs.denormalize(latents), "float32")
-    if studio.classes and len(labels) and int(labels.max()) >= studio.classes:
-        raise LvaeError(dataset.folder, f"has label {labels.max()}, and the model classes 0 to {studio.classes - 1}")
-    return studio.clip_latents(latents), labels if studio.classes else np.full(len(labels), UNLABELLED, np.int32)
+    if loaded.classes and len(labels) and int(labels.max()) >= loaded.classes:
+        raise LvaeError(dataset.folder, f"has label {labels.max()}, and the model classes 0 to {loaded.classes - 1}")
+    return loaded.clip(latents), labels if loaded.classes else np.full(len(labels), UNLABELLED, np.int32)
 
 
-def from_dataset(studio: Studio, dataset: Dataset, positions: NDArray[np.int64]) -> list[Subject]:
-    """Images of a dataset; their pixels are what the first stage makes of their latents."""
-    latents, labels = latents_at(studio, dataset, positions)
-    pixels = studio.pictures(latents)
+def read_images(loaded: LoadedRun, dataset: Dataset, positions: NDArray[np.int64]) -> list[InputImage]:
+    """Images of a dataset; their pixels are what the autoencoder makes of their latents."""
+    latents, labels = read_latents(loaded, dataset, positions)
+    pixels = loaded.decode(latents)
     found = []
     for position, x, label, picture in zip(positions, latents, labels, pixels, strict=True):
-        name = studio.class_name(int(label))
-        found.append(Subject(x, int(label), f"{position}" + (f": {name}" if name else ""), picture))
+        name = loaded.name_class(int(label))
+        found.append(InputImage(x, int(label), f"{position}" + (f": {name}" if name else ""), picture))
     return found
 
 
-def from_files(studio: Studio, paths: Sequence[Path], label: int = UNLABELLED) -> list[Subject]:
+def encode_files(loaded: LoadedRun, paths: Sequence[Path], label: int = UNLABELLED) -> list[InputImage]:
     """Image files, cropped and encoded as the run's dataset was."""
-    if studio.network is None:
+    if loaded.network is None:
         raise LvaeError(
-            studio.run,
-            "the first stage's weights are not there, so images cannot be encoded",
+            loaded.run,
+            "the autoencoder's weights are not there, so images cannot be encoded",
             "Give --decoder FILE.",
         )
-    return [_from_file(studio, studio.network, path, label) for path in paths]
+    return [_encode_file(loaded, loaded.network, path, label) for path in paths]
 
 
-def _from_file(studio: Studio, network: Autoencoder, path: Path, label: int) -> Subject:
-    record = studio.config.dataset
+def _encode_file(loaded: LoadedRun, network: Autoencoder, path: Path, label: int) -> InputImage:
+    record = loaded.config.dataset
     try:
         pixels = np.asarray(crop(open_image(path.read_bytes()), record.image.size, record.image.crop))
     except ImageRejected as rejection:
@@ -171,11 +171,11 @@ def _from_file(studio: Studio, network: Autoencoder, path: Path, label: int) -> 
     if isinstance(network, PixelsAutoencoder):
         raw = PIXEL_VALUES.astype(np.float32)[network.reduce(pixels[None])]
     else:
-        images = torch.from_numpy(pixels.copy()).to(studio.device).permute(2, 0, 1)[None]
+        images = torch.from_numpy(pixels.copy()).to(loaded.device).permute(2, 0, 1)[None]
         with torch.inference_mode():
             raw = network.encode(images.to(torch.float32).contiguous() / 127.5 - 1).float().cpu().numpy()
-    return Subject(studio.clip_latents(record.normalization.normalize(raw, "float32"))[0], label, path.name, pixels)
+    return InputImage(loaded.clip(record.normalization.normalize(raw, "float32"))[0], label, path.name, pixels)
 
 
-def _shown(shape: Sequence[int]) -> str:
+def _format_shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))

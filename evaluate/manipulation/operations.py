@@ -17,12 +17,12 @@ from lvae.train.model import HierarchicalVAE
 from lvae.train.network.choices import Weights
 
 Space = Literal["z", "noise"]
-Path = Literal["linear", "spherical"]
+Route = Literal["linear", "spherical"]
 PARALLEL = 1e-4  # radians: closer directions have no arc between them worth the name
 
 
 @dataclass(frozen=True)
-class Code:
+class EncodedImage:
     """One image in the model's own variables, a tuple over groups each, lowest resolution first.
 
     z: (1, z, r, r). noise: the same as standardized noise under the priors. label: (1,), or None where there is none.
@@ -36,14 +36,27 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Guide:
+class Guidance:
     """How priors are guided where something is drawn: weights, 0 is off; one, or one per resolution, lowest first."""
 
     mean: Weights = 0.0
     variance: Weights = 0.0
 
 
-UNGUIDED = Guide()
+UNGUIDED = Guidance()
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a sample depends on beside its noise. label: (1,). low_resolution: (1, d, r, r), for an upsampler."""
+
+    label: Tensor | None = None
+    low_resolution: Tensor | None = None
+    guidance: Guidance = UNGUIDED
+    temperature: Weights = 1.0
+
+
+UNCONDITIONED = Conditions()
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ class Margins:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class ChannelSweep:
     """A channel of a group (0: the first one drawn) whose noise takes these values, at every position alike."""
 
     group: int
@@ -69,26 +82,26 @@ class Sweep:
 
 
 @torch.no_grad()
-def encode(model: HierarchicalVAE, x: Tensor, label: Tensor | None, noise: Sequence[Tensor]) -> Code:
+def encode(model: HierarchicalVAE, x: Tensor, label: Tensor | None, noise: Sequence[Tensor]) -> EncodedImage:
     """Latents (1, d, R, R) to the z drawn from their posteriors with this noise; noise of zeros gives the means."""
     found = model.infer(x, label, noise)
-    return Code(tuple(found.z), tuple(found.noise), label, model.reduce(x))
+    return EncodedImage(tuple(found.z), tuple(found.noise), label, model.reduce(x))
 
 
 @torch.no_grad()
-def reconstruct(model: HierarchicalVAE, code: Code) -> Tensor:
+def reconstruct(model: HierarchicalVAE, encoded: EncodedImage) -> Tensor:
     """(1, d, R, R): what the model makes of its own variables, all given."""
-    return model.decode(code.z, code.label, low_resolution=code.low_resolution).mean
+    return model.decode(encoded.z, encoded.label, low_resolution=encoded.low_resolution).mean
 
 
 @torch.no_grad()
 def interpolate(
     model: HierarchicalVAE,
-    first: Code,
-    second: Code,
+    first: EncodedImage,
+    second: EncodedImage,
     shares: Sequence[float],
     space: Space = "noise",
-    path: Path = "linear",
+    route: Route = "linear",
 ) -> Iterator[Tensor]:
     """Latents (1, d, R, R) on the way from one image (share 0) to another (share 1), which are their reconstructions.
 
@@ -103,9 +116,9 @@ def interpolate(
         nearer = first if share < 0.5 else second
         low = None
         if first.low_resolution is not None and second.low_resolution is not None:
-            low = mixed(first.low_resolution, second.low_resolution, share, "linear")
-        pairs = zip(*((code.z if space == "z" else code.noise) for code in (first, second)), strict=True)
-        between = [mixed(one, other, share, path) for one, other in pairs]
+            low = mix(first.low_resolution, second.low_resolution, share, "linear")
+        pairs = zip(*((encoded.z if space == "z" else encoded.noise) for encoded in (first, second)), strict=True)
+        between = [mix(one, other, share, route) for one, other in pairs]
         if space == "z":
             yield model.decode(between, nearer.label, low_resolution=low).mean
         else:
@@ -113,13 +126,13 @@ def interpolate(
             yield model.decode(nothing, nearer.label, between, low_resolution=low, count=1).mean
 
 
-def mixed(first: Tensor, second: Tensor, share: float, path: Path) -> Tensor:
+def mix(first: Tensor, second: Tensor, share: float, route: Route) -> Tensor:
     """Between two tensors of one shape: along the line, or along the arc that keeps to their norms."""
     if share == 0:
         return first
     if share == 1:
         return second
-    if path == "linear":
+    if route == "linear":
         return (1 - share) * first + share * second
     one, other = (values.double().flatten() for values in (first, second))
     cosine = (one @ other) / (one.norm() * other.norm()).clamp(min=1e-300)
@@ -133,19 +146,21 @@ def mixed(first: Tensor, second: Tensor, share: float, path: Path) -> Tensor:
 
 
 @torch.no_grad()
-def sample(
-    model: HierarchicalVAE,
-    noise: Sequence[Tensor],
-    label: Tensor | None = None,
-    low_resolution: Tensor | None = None,
-    guide: Guide = UNGUIDED,
-    temperature: Weights = 1.0,
-) -> Tensor:
+def sample(model: HierarchicalVAE, noise: Sequence[Tensor], conditions: Conditions = UNCONDITIONED) -> Tensor:
     """(1, d, R, R) from noise alone."""
-    return model.sample(1, label, noise, temperature, guide.mean, guide.variance, low_resolution)
+    guidance = conditions.guidance
+    return model.sample(
+        1,
+        conditions.label,
+        noise,
+        conditions.temperature,
+        guidance.mean,
+        guidance.variance,
+        conditions.low_resolution,
+    )
 
 
-def swept(noise: Sequence[Tensor], group: int, channel: int, value: float | Tensor) -> list[Tensor]:
+def set_channel(noise: Sequence[Tensor], group: int, channel: int, value: float | Tensor) -> list[Tensor]:
     """The same noise but for one channel of one group, which holds `value` everywhere (or these (r, r) values)."""
     changed = noise[group].clone()
     changed[:, channel] = value
@@ -155,23 +170,20 @@ def swept(noise: Sequence[Tensor], group: int, channel: int, value: float | Tens
 def traverse(
     model: HierarchicalVAE,
     noise: Sequence[Tensor],
-    down: Sweep,
-    across: Sweep,
-    label: Tensor | None = None,
-    low_resolution: Tensor | None = None,
-    guide: Guide = UNGUIDED,
-    temperature: Weights = 1.0,
+    down: ChannelSweep,
+    across: ChannelSweep,
+    conditions: Conditions = UNCONDITIONED,
 ) -> Iterator[Tensor]:
     """A grid of samples (1, d, R, R), row by row: all noise is fixed but for two channels (figure 4)."""
     check_sweeps(model.config, (down, across))
     for vertical in down.values:
-        row = swept(noise, down.group, down.channel, vertical)
+        row = set_channel(noise, down.group, down.channel, vertical)
         for horizontal in across.values:
-            both = swept(row, across.group, across.channel, horizontal)
-            yield sample(model, both, label, low_resolution, guide, temperature)
+            both = set_channel(row, across.group, across.channel, horizontal)
+            yield sample(model, both, conditions)
 
 
-def check_sweeps(config: ModelConfig, sweeps: Sequence[Sweep]) -> None:
+def check_sweeps(config: ModelConfig, sweeps: Sequence[ChannelSweep]) -> None:
     """LvaeError where there is no such channel, or one is swept twice."""
     groups = sum(config.groups)
     for sweep in sweeps:
@@ -186,7 +198,11 @@ def check_sweeps(config: ModelConfig, sweeps: Sequence[Sweep]) -> None:
 
 @torch.no_grad()
 def outpaint(
-    model: HierarchicalVAE, code: Code, margins: Margins, noise: Sequence[Tensor], guide: Guide = UNGUIDED
+    model: HierarchicalVAE,
+    encoded: EncodedImage,
+    margins: Margins,
+    noise: Sequence[Tensor],
+    guidance: Guidance = UNGUIDED,
 ) -> Tensor:
     """(1, d, R + top + bottom, R + left + right): the image goes on beyond its frame, in one pass (figure 6).
 
@@ -194,12 +210,12 @@ def outpaint(
     inside the frame, and drawn outside of it. noise: as `draw_noise` gives it for the size of `canvas`.
     """
     if not margins:
-        return reconstruct(model, code)
-    grid, shown = canvas(model.config, margins)
+        return reconstruct(model, encoded)
+    grid, shown = plan_canvas(model.config, margins)
     extents = dict(zip(model.config.resolutions, model.config.sizes(grid.size), strict=True))
     z: list[Tensor | None] = []
     keep: list[Tensor | None] = []
-    for given, resolution in zip(code.z, model.config.group_resolutions, strict=True):
+    for given, resolution in zip(encoded.z, model.config.group_resolutions, strict=True):
         if resolution == 1:
             z.append(given)
             keep.append(None)
@@ -212,7 +228,7 @@ def outpaint(
         z.append(placed)
         keep.append(inside)
     wide = model.decode(
-        z, code.label, noise, keep, guidance_mean=guide.mean, guidance_variance=guide.variance, size=grid.size
+        z, encoded.label, noise, keep, guidance_mean=guidance.mean, guidance_variance=guidance.variance, size=grid.size
     ).mean
     return wide[..., shown[0], shown[1]]
 
@@ -226,7 +242,7 @@ class Canvas:
     left: int
 
 
-def canvas(config: ModelConfig, margins: Margins) -> tuple[Canvas, tuple[slice, slice]]:
+def plan_canvas(config: ModelConfig, margins: Margins) -> tuple[Canvas, tuple[slice, slice]]:
     """The smallest one that holds the margins on the grid of the lowest square resolution, and what is shown of it.
 
     A position of the 4x4 groups stands for R/4 rows and columns: the canvas is made of whole ones, and what was not
@@ -244,34 +260,40 @@ def canvas(config: ModelConfig, margins: Margins) -> tuple[Canvas, tuple[slice, 
     return Canvas(size, top, left), (rows, columns)
 
 
-def depths(
-    model: HierarchicalVAE, code: Code, counts: Sequence[int], noise: Sequence[Tensor], guide: Guide = UNGUIDED
+def reconstruct_depths(
+    model: HierarchicalVAE,
+    encoded: EncodedImage,
+    counts: Sequence[int],
+    noise: Sequence[Tensor],
+    guidance: Guidance = UNGUIDED,
 ) -> Iterator[Tensor]:
     """Latents (1, d, R, R) with the first k groups of the image and the rest drawn with this noise, for every k.
 
     All groups given: the reconstruction; none: a sample.
     """
     for count in counts:
-        yield _with_first(model, code, count, noise, guide)
+        yield _with_first(model, encoded, count, noise, guidance)
 
 
 @torch.no_grad()
-def _with_first(model: HierarchicalVAE, code: Code, count: int, noise: Sequence[Tensor], guide: Guide) -> Tensor:
-    if count >= len(code.z):
-        return reconstruct(model, code)
-    given = [z if number < count else None for number, z in enumerate(code.z)]
+def _with_first(
+    model: HierarchicalVAE, encoded: EncodedImage, count: int, noise: Sequence[Tensor], guidance: Guidance
+) -> Tensor:
+    if count >= len(encoded.z):
+        return reconstruct(model, encoded)
+    given = [z if number < count else None for number, z in enumerate(encoded.z)]
     return model.decode(
         given,
-        code.label,
+        encoded.label,
         noise,
-        guidance_mean=guide.mean,
-        guidance_variance=guide.variance,
-        low_resolution=code.low_resolution,
+        guidance_mean=guidance.mean,
+        guidance_variance=guidance.variance,
+        low_resolution=encoded.low_resolution,
         count=1,
     ).mean
 
 
-def steps_of(config: ModelConfig) -> list[tuple[int, int]]:
+def count_groups_through(config: ModelConfig) -> list[tuple[int, int]]:
     """How many groups reach through each resolution, lowest first: (resolution, groups up to and with it)."""
     total, result = 0, []
     for resolution, groups in zip(reversed(config.resolutions), reversed(config.groups), strict=True):

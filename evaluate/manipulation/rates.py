@@ -9,10 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lvae.evaluate.manipulation.loaded_run import Studio, latents_at
+from lvae.evaluate.figures.charts import chart_shares
+from lvae.evaluate.figures.render import render_png
+from lvae.evaluate.manipulation.loaded_run import LoadedRun, read_latents
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
+from lvae.manifests.statistics import ChannelMoments
 from lvae.train.losses import reconstruction
 from lvae.train.network.gaussians import divergence
 from lvae.train.network.noise import draw_noise
@@ -63,7 +66,7 @@ class Rates:
             total[group.resolution] = total.get(group.resolution, 0.0) + group.nats
         return total
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {
             "images": self.images,
             "rate_nats": self.nats,
@@ -84,7 +87,7 @@ class Rates:
             ],
         }
 
-    def table(self) -> str:
+    def format_table(self) -> str:
         """A line a group, for people."""
         total = max(self.nats, 1e-30)
         lines = [
@@ -105,7 +108,7 @@ class Rates:
 
 
 def measure(
-    studio: Studio,
+    loaded: LoadedRun,
     dataset: Dataset,
     images: int | None = None,
     seed: int = 0,
@@ -118,43 +121,41 @@ def measure(
     tally = _Tally()
     for start in range(0, count, BATCH):
         positions = np.arange(start, min(start + BATCH, count))
-        x, labels = latents_at(studio, dataset, positions)
-        tally.add(*_measured(studio, x, labels, [derive(seed, "rates", int(index)) for index in positions]))
+        x, labels = read_latents(loaded, dataset, positions)
+        tally.add(*_measure_batch(loaded, x, labels, [derive(seed, "rates", int(index)) for index in positions]))
         progress(len(positions))
-    return tally.rates(studio.model.config.group_resolutions)
+    return tally.rates(loaded.model.config.group_resolutions)
 
 
 @torch.no_grad()
-def _measured(
-    studio: Studio, x: NDArray[np.float32], labels: NDArray[np.int32], seeds: Sequence[int]
+def _measure_batch(
+    loaded: LoadedRun, x: NDArray[np.float32], labels: NDArray[np.int32], seeds: Sequence[int]
 ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]], NDArray[np.float64]]:
     """Per group the nats (B, z) of channels and the standardized posterior means (B, z, r, r); distortion (B,)."""
-    model = studio.model
-    latents = torch.from_numpy(x).to(studio.device)
-    told = torch.from_numpy(labels).to(studio.device) if studio.classes else None
-    noise = [part.to(studio.device) for part in draw_noise(model.config, seeds)]
+    model = loaded.model
+    latents = torch.from_numpy(x).to(loaded.device)
+    told = torch.from_numpy(labels).to(loaded.device) if loaded.classes else None
+    noise = [part.to(loaded.device) for part in draw_noise(model.config, seeds)]
     found = model.infer(latents, told, noise)
     out = model.decode(found.z, told, low_resolution=model.reduce(latents))
     pairs = list(zip(found.posteriors, found.priors, strict=True))
-    nats = [_array(divergence(q, p).sum((2, 3))) for q, p in pairs]
-    means = [_array(p.standardize(q.mean)) for q, p in pairs]
-    distortion = reconstruction(latents, out.mean, out.log_variance, studio.config.training.sigma_q)
-    return nats, means, _array(distortion)
+    nats = [_to_numpy(divergence(q, p).sum((2, 3))) for q, p in pairs]
+    means = [_to_numpy(p.standardize(q.mean)) for q, p in pairs]
+    distortion = reconstruction(latents, out.mean, out.log_variance, loaded.config.training.sigma_q)
+    return nats, means, _to_numpy(distortion)
 
 
-def _array(values: Tensor) -> NDArray[np.float64]:
+def _to_numpy(values: Tensor) -> NDArray[np.float64]:
     found: NDArray[np.float64] = values.double().cpu().numpy()
     return found
 
 
 class _Tally:
-    """Sums that batches are added to; the variance of units by Chan, Golub and LeVeque's merge."""
+    """Sums over images that batches are added to, and the moments of every unit's posterior mean."""
 
     def __init__(self) -> None:
-        self._count = 0
         self._nats: list[NDArray[np.float64]] = []
-        self._mean: list[NDArray[np.float64]] = []
-        self._m2: list[NDArray[np.float64]] = []
+        self._moments: list[ChannelMoments] = []
         self._distortion = 0.0
 
     def add(
@@ -163,30 +164,32 @@ class _Tally:
         means: Sequence[NDArray[np.float64]],
         distortion: NDArray[np.float64],
     ) -> None:
-        if not self._count:
-            self._nats = [np.zeros(each.shape[1]) for each in nats]
-            self._mean, self._m2 = ([np.zeros(each.shape[1:]) for each in means] for _ in range(2))
-        more = len(distortion)
-        total = self._count + more
-        for number, (rates, values) in enumerate(zip(nats, means, strict=True)):
-            self._nats[number] += rates.sum(0)
-            mean = values.mean(0)
-            gap = mean - self._mean[number]
-            self._m2[number] += ((values - mean) ** 2).sum(0) + gap**2 * self._count * more / total
-            self._mean[number] += gap * more / total
+        moments = [ChannelMoments.of(each.reshape(len(each), -1, 1)) for each in means]
+        sums = [each.sum(0) for each in nats]
+        if self._moments:
+            moments = [one.merge(other) for one, other in zip(self._moments, moments, strict=True)]
+            sums = [one + other for one, other in zip(self._nats, sums, strict=True)]
+        self._moments, self._nats = moments, sums
         self._distortion += float(distortion.sum())
-        self._count = total
 
     def rates(self, resolutions: Sequence[int]) -> Rates:
         groups = []
-        for resolution, nats, m2 in zip(resolutions, self._nats, self._m2, strict=True):
-            active = (m2 / self._count > ACTIVE).sum((1, 2))
+        count = self._moments[0].count
+        for resolution, nats, moments in zip(resolutions, self._nats, self._moments, strict=True):
+            units = (moments.m2 / count > ACTIVE).reshape(len(nats), -1)
             groups.append(
-                GroupRate(
-                    resolution,
-                    m2.shape[1] * m2.shape[2],
-                    tuple(float(value) for value in nats / self._count),
-                    tuple(int(value) for value in active),
-                )
+                GroupRate(resolution, units.shape[1], tuple((nats / count).tolist()), tuple(units.sum(1).tolist()))
             )
-        return Rates(self._count, tuple(groups), self._distortion / self._count)
+        return Rates(count, tuple(groups), self._distortion / count)
+
+
+def draw_rates(measured: Sequence[tuple[str, int, Rates]]) -> bytes:
+    """Nats per resolution as a PNG, a panel a model: (its name, pixels of its pictures, its rates)."""
+    charts = []
+    for number, (name, size, rates) in enumerate(measured):
+        title = f"{name}: {rates.nats:.0f} nats an image of {size} px, over {rates.images} images"
+        shares = {side: nats / max(rates.nats, 1e-30) for side, nats in rates.by_resolution.items()}
+        labels = [f"{nats:.1f} nats, {shares[side]:.1%}" for side, nats in rates.by_resolution.items()]
+        charts.append(chart_shares(title, [f"{side}x{side}" for side in shares], list(shares.values()), labels, number))
+    note = "Each bar is a share of its own model's rate, so models of different latents can stand beside one another."
+    return render_png(charts, 1, "Where the nats go: rate by resolution of the groups", note)

@@ -53,15 +53,16 @@ class Originals:
     def open(self, row: int, mirrored: bool = False) -> Pixels:
         """uint8 (H, W, 3). LvaeError where the image is not there any more, or is another one."""
         image, segment = self._find(row)
-        source = self.plan.origins[segment].source
+        origin = self.plan.origins[segment]
         if segment not in self._readers:
-            self._readers[segment] = open_reader(self.plan.listing.segments[segment].kind, source)
+            kind = self.plan.listing.segments[segment].kind
+            self._readers[segment] = open_reader(kind, origin.source, origin.addresses)
         try:
             opened = open_row(image, self._readers[segment], self.plan.encoded().image)
         except OSError as error:
-            raise LvaeError(source, f"its images cannot be read any more ({error})") from error
+            raise LvaeError(origin.source, f"its images cannot be read any more ({error})") from error
         if opened.pixels is None:
-            raise LvaeError(source, f"{image.key} cannot be opened any more ({opened.reason})")
+            raise LvaeError(origin.source, f"{image.key} cannot be opened any more ({opened.reason})")
         return np.ascontiguousarray(opened.pixels[:, ::-1]) if mirrored else opened.pixels
 
     def _find(self, row: int) -> tuple[ImageRow, int]:

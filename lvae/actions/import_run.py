@@ -16,8 +16,8 @@ from lvae.encode.crops import CROPS
 from lvae.encode.devices import choose_device
 from lvae.encode.networks.base import Autoencoder, save_safetensors
 from lvae.encode.weights import read as weight_files
-from lvae.evaluate.manipulation.import_checks import SAMPLES, check_imported, how_to_score
-from lvae.evaluate.manipulation.loaded_run import Studio, open_dataset
+from lvae.evaluate.manipulation.import_checks import SAMPLES, check_imported, explain_scoring
+from lvae.evaluate.manipulation.loaded_run import LoadedRun, open_dataset
 from lvae.evaluate.manipulation.rates import measure
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
@@ -252,14 +252,14 @@ def write(run: Path, found: Imported) -> str:
 
 
 def _check(run: Path, against: str | None, device: str) -> None:
-    studio = Studio.open(run, device=choose_device(device))
-    dataset = None if against is None else open_dataset(studio, against)
+    loaded = LoadedRun.open(run, device=choose_device(device))
+    dataset = None if against is None else open_dataset(loaded, against)
     with Bar("sampling", SAMPLES, "samples") as bar:
-        rates = None if dataset is None else measure(studio, dataset, SAMPLES)
-        findings = check_imported(studio, dataset, rates, bar.advance)
+        rates = None if dataset is None else measure(loaded, dataset, SAMPLES)
+        findings = check_imported(loaded, dataset, rates, bar.advance)
     for finding in findings:
         click.echo(f"{finding.what}: {finding.found} (expected: {finding.expected}) {finding.verdict}")
-    for line in how_to_score(studio.config.preset, str(run)):
+    for line in explain_scoring(loaded.config.preset, str(run)):
         click.echo(line)
     if wrong := [finding for finding in findings if finding.verdict == "NOT as expected"]:
         raise LvaeError(run, f"{wrong[0].what} not as expected", "Is this the file that it claims to be?")

@@ -2,8 +2,9 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import click
 import numpy as np
@@ -11,155 +12,226 @@ import numpy as np
 from lvae.actions.output import print_json
 from lvae.encode.devices import choose_device
 from lvae.evaluate.figures.drawing import png
-from lvae.evaluate.manipulation import figures as manipulated
-from lvae.evaluate.manipulation.figures import Shown
-from lvae.evaluate.manipulation.loaded_run import Studio, Subject, from_dataset, from_files, open_dataset
-from lvae.evaluate.manipulation.operations import Guide, Margins, Sweep, steps_of
-from lvae.evaluate.manipulation.rates import Rates, measure
+from lvae.evaluate.manipulation.figures import (
+    Figure,
+    show_depths,
+    show_interpolation,
+    show_outpainting,
+    show_traversal,
+)
+from lvae.evaluate.manipulation.loaded_run import InputImage, LoadedRun, encode_files, open_dataset, read_images
+from lvae.evaluate.manipulation.operations import (
+    UNGUIDED,
+    ChannelSweep,
+    Guidance,
+    Margins,
+    Route,
+    Space,
+    count_groups_through,
+)
+from lvae.evaluate.manipulation.rates import Rates, draw_rates, measure
+from lvae.evaluate.manipulation.requests import (
+    Draws,
+    Interpolation,
+    Traversal,
+    choose_channels,
+    pair_images,
+    space_values,
+)
 from lvae.evaluate.pictures.decode import positions_of, write_whole
-from lvae.evaluate.samples.options import guidance_weights, labels_of
+from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import is_dataset
+from lvae.manifests.manifest import MANIFEST
+from lvae.manifests.storage.open import folder_at
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.run import CHECKPOINTS, RunConfig, read_run
 
 MOST_PICTURES = 1024  # in one figure
+Posterior = Literal["draw", "mean"]
 
 
-def run_traverse(run: Path, sources: Sequence[str], out: Path, asked: dict[str, Any]) -> None:
-    studio = _studio(run, asked)
-    label, guide = _label(studio, asked["label"]), _guide(studio, asked)
-    values = _values(asked)
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is loaded, and what is measured or drawn by `seed`. split: of a dataset."""
+
+    seed: int
+    split: str
+    weights: Literal["ema", "raw"]
+    device: str
+    decoder: str | None = None
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """Which images of a dataset; the class of image files, or of what is drawn."""
+
+    indices: str | None
+    label: str | None
+
+
+@dataclass(frozen=True)
+class GuidanceOptions:
+    guidance_mean: str | None
+    guidance_variance: str | None
+    guidance: str | None
+    convention: Convention
+
+
+@dataclass(frozen=True)
+class TraverseOptions:
+    run: RunOptions
+    inputs: InputOptions
+    guidance: GuidanceOptions
+    arrays: Path | None
+    channels: str | None
+    steps: int
+    values: str | None
+    index: int
+    temperature: float
+    images: int
+
+
+@dataclass(frozen=True)
+class InterpolateOptions:
+    run: RunOptions
+    inputs: InputOptions
+    arrays: Path | None
+    steps: int
+    pairs: Literal["chain", "all"]
+    space: Space | Literal["auto"]
+    path: Route
+    posterior: Posterior
+
+
+@dataclass(frozen=True)
+class OutpaintOptions:
+    run: RunOptions
+    inputs: InputOptions
+    guidance: GuidanceOptions
+    arrays: Path | None
+    left: int | None
+    right: int | None
+    top: int | None
+    bottom: int | None
+    draws: int
+    posterior: Posterior
+
+
+@dataclass(frozen=True)
+class DepthsOptions:
+    run: RunOptions
+    inputs: InputOptions
+    guidance: GuidanceOptions
+    arrays: Path | None
+    every_group: bool
+    nats: Path | None
+    beside: tuple[tuple[str, str], ...]
+    images: int
+    posterior: Posterior
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    run: RunOptions
+    images: int
+    as_json: bool
+
+
+def run_traverse(run: Path, sources: Sequence[str], out: Path, options: TraverseOptions) -> None:
+    loaded = _load(run, options.run)
+    label, guidance = _parse_label(loaded, options.inputs.label), _read_guidance(loaded, options.guidance)
+    values = space_values(options.steps) if options.values is None else _parse_values(options.values)
     rates = None
-    if asked["channels"] is None:
-        rates = _measured(studio, _one_dataset(sources, "or name two channels: --channels 0:3,1:5"), asked)
-        first, second = manipulated.most_informative(rates)
-    else:
-        first, second = _channels(asked["channels"])
-    subject = None
-    if studio.model.config.low_resolution_factor is not None:
-        subject = _subjects(studio, sources, asked)[0]
-    across, down = Sweep(*first, values), Sweep(*second, values)
+    if options.channels is None:
+        if len(sources) != 1 or not _is_dataset(sources[0]):
+            advice = "give one DATASET after RUN, or name two channels: --channels 0:3,1:5"
+            raise LvaeError("rates are measured over a dataset", advice)
+        rates = _measure(loaded, sources[0], options.run, options.images)
+    first, second = _parse_channels(options.channels) if rates is None else choose_channels(rates)
+    upsampler = loaded.model.config.low_resolution_factor is not None
+    image = _open_images(loaded, sources, options.run, options.inputs)[0] if upsampler else None
+    across, down = ChannelSweep(*first, values), ChannelSweep(*second, values)
+    asked = Traversal(across, down, options.index, label, image, options.temperature)
     with Bar("traversing", len(values) ** 2, "samples") as bar:
-        shown = manipulated.show_traversal(
-            studio,
-            across,
-            down,
-            asked["seed"],
-            asked["index"],
-            label,
-            subject,
-            guide,
-            asked["temperature"],
-            rates,
-            bar.advance,
-        )
+        figure = show_traversal(loaded, asked, Draws(options.run.seed, guidance=guidance), rates, bar.advance)
     what = f"channel {first[1]} of group {first[0]} across, channel {second[1]} of group {second[0]} down"
-    _write(shown, out, asked["arrays"], f"{what}, {values[0]:g} to {values[-1]:g}")
+    _write(figure, out, options.arrays, f"{what}, {values[0]:g} to {values[-1]:g}")
 
 
-def run_interpolate(run: Path, sources: Sequence[str], out: Path, asked: dict[str, Any]) -> None:
-    studio = _studio(run, asked)
-    subjects = _subjects(studio, sources, asked)
-    pairs = manipulated.pairs_of(len(subjects), asked["pairs"])
-    space = None if asked["space"] == "auto" else asked["space"]
-    _not_too_many(len(pairs) * (asked["steps"] + 2))
-    with Bar("interpolating", len(pairs) * (asked["steps"] + 2), "pictures") as bar:
-        shown = manipulated.show_interpolation(
-            studio,
-            subjects,
-            pairs,
-            asked["steps"],
-            asked["seed"],
-            space,
-            asked["path"],
-            asked["posterior"] == "mean",
-            bar.advance,
-        )
-    _write(shown, out, asked["arrays"], f"{len(pairs)} pairs of {len(subjects)} images, {asked['steps']} steps between")
+def run_interpolate(run: Path, sources: Sequence[str], out: Path, options: InterpolateOptions) -> None:
+    loaded = _load(run, options.run)
+    images = _open_images(loaded, sources, options.run, options.inputs)
+    pairs = pair_images(len(images), options.pairs)
+    asked = Interpolation(pairs, options.steps, None if options.space == "auto" else options.space, options.path)
+    with Bar("interpolating", _check_count(len(pairs) * (options.steps + 2)), "pictures") as bar:
+        draws = Draws(options.run.seed, options.posterior == "mean")
+        figure = show_interpolation(loaded, images, asked, draws, bar.advance)
+    _write(figure, out, options.arrays, f"{len(pairs)} pairs of {len(images)} images, {options.steps} steps between")
 
 
-def run_outpaint(run: Path, sources: Sequence[str], out: Path, asked: dict[str, Any]) -> None:
-    studio = _studio(run, asked)
-    subjects = _subjects(studio, sources, asked)
-    margins = Margins(asked["left"], asked["right"], asked["top"], asked["bottom"])
-    if not any(asked[side] is not None for side in ("left", "right", "top", "bottom")):
-        margins = Margins(right=studio.model.config.resolution)
-    else:
-        margins = Margins(*(asked[side] or 0 for side in ("left", "right", "top", "bottom")))
-    _not_too_many(len(subjects) * asked["draws"])
-    with Bar("outpainting", len(subjects) * asked["draws"], "pictures") as bar:
-        shown = manipulated.show_outpainting(
-            studio,
-            subjects,
-            margins,
-            asked["draws"],
-            asked["seed"],
-            _guide(studio, asked),
-            asked["posterior"] == "mean",
-            bar.advance,
-        )
-    size = shown.arrays["latents"].shape[-2:]
-    _write(shown, out, asked["arrays"], f"{len(subjects)} images, outpainted to {size[0]}x{size[1]} latents")
+def run_outpaint(run: Path, sources: Sequence[str], out: Path, options: OutpaintOptions) -> None:
+    loaded = _load(run, options.run)
+    images = _open_images(loaded, sources, options.run, options.inputs)
+    sides = (options.left, options.right, options.top, options.bottom)
+    margins = Margins(*(side or 0 for side in sides))
+    if sides == (None, None, None, None):
+        margins = Margins(right=loaded.model.config.resolution)
+    draws = Draws(options.run.seed, options.posterior == "mean", _read_guidance(loaded, options.guidance))
+    with Bar("outpainting", _check_count(len(images) * options.draws), "pictures") as bar:
+        figure = show_outpainting(loaded, images, margins, options.draws, draws, bar.advance)
+    size = figure.arrays["latents"].shape[-2:]
+    _write(figure, out, options.arrays, f"{len(images)} images, outpainted to {size[0]}x{size[1]} latents")
 
 
-def run_depths(run: Path, sources: Sequence[str], out: Path, asked: dict[str, Any]) -> None:
-    if asked["beside"] and asked["nats"] is None:
+def run_depths(run: Path, sources: Sequence[str], out: Path, options: DepthsOptions) -> None:
+    if options.beside and options.nats is None:
         raise LvaeError("--beside", "belongs to --nats FILE.png, the chart that it adds a model to", "Give both.")
-    studio = _studio(run, asked)
-    subjects = _subjects(studio, sources, asked)
+    loaded = _load(run, options.run)
+    images = _open_images(loaded, sources, options.run, options.inputs)
     rates = None
-    if len(sources) == 1 and is_dataset(sources[0]):
-        rates = _measured(studio, sources[0], asked)
-    if asked["nats"] is not None and rates is None:
+    if len(sources) == 1 and _is_dataset(sources[0]):
+        rates = _measure(loaded, sources[0], options.run, options.images)
+    if options.nats is not None and rates is None:
         raise LvaeError("--nats", "rates are measured over a DATASET, and images were given", "Give a dataset.")
-    config = studio.model.config
-    columns = (sum(config.groups) if asked["every_group"] else len(steps_of(config))) + 1
-    _not_too_many(len(subjects) * columns)
-    with Bar("decoding", len(subjects) * columns, "pictures") as bar:
-        shown = manipulated.show_depths(
-            studio,
-            subjects,
-            asked["every_group"],
-            asked["seed"],
-            _guide(studio, asked),
-            asked["posterior"] == "mean",
-            rates,
-            bar.advance,
-        )
-    _write(shown, out, asked["arrays"], f"{len(subjects)} images, {columns} depths each")
-    if asked["nats"] is not None and rates is not None:
-        panels = [(f"{run.name} ({studio.config.preset})", studio.config.dataset.image.size, rates)]
-        for other, dataset in asked["beside"]:
-            beside = _studio(Path(other), {**asked, "decoder": None})
-            found = _measured(beside, dataset, asked)
-            panels.append((f"{Path(other).name} ({beside.config.preset})", beside.config.dataset.image.size, found))
-        write_whole(asked["nats"], manipulated.draw_rates(panels))
-        click.echo(f"{asked['nats']}: nats by resolution")
+    config = loaded.model.config
+    columns = (sum(config.groups) if options.every_group else len(count_groups_through(config))) + 1
+    draws = Draws(options.run.seed, options.posterior == "mean", _read_guidance(loaded, options.guidance))
+    with Bar("decoding", _check_count(len(images) * columns), "pictures") as bar:
+        figure = show_depths(loaded, images, options.every_group, draws, rates, bar.advance)
+    _write(figure, out, options.arrays, f"{len(images)} images, {columns} depths each")
+    if options.nats is not None and rates is not None:
+        measured = [(loaded, rates)]
+        for other, dataset in options.beside:
+            another = _load(Path(other), options.run, decoding=False)
+            measured.append((another, _measure(another, dataset, options.run, options.images)))
+        panels = [
+            (f"{one.run.name} ({one.config.preset})", one.config.dataset.image.size, its) for one, its in measured
+        ]
+        write_whole(options.nats, draw_rates(panels))
+        click.echo(f"{options.nats}: nats by resolution")
 
 
-def run_inspect(run: Path, dataset: str | None, asked: dict[str, Any]) -> None:
+def run_inspect(run: Path, dataset: str | None, options: InspectOptions) -> None:
     """What a run is, and its rates: measured over a dataset, or the last ones that training wrote down."""
     config, found = read_run(run), Checkpoints(run / CHECKPOINTS).latest()
     step = None if found is None else found.step
     description = {"run": records.plain(config), "update": step}
     if dataset is not None:
-        studio = _studio(run, {**asked, "decoder": None})
-        rates = _measured(studio, dataset, asked)
-        if asked["as_json"]:
-            print_json({**description, "rates": rates.as_dict()})
+        rates = _measure(_load(run, options.run, decoding=False), dataset, options.run, options.images)
+        if options.as_json:
+            print_json({**description, "rates": rates.to_dict()})
         else:
-            click.echo(f"{_about(run, config, step)}\n\n{rates.table()}")
+            click.echo(f"{_describe(run, config, step)}\n\n{rates.format_table()}")
         return
     lines = read_metrics(run)
     per_group = lines[-1]["rate_per_group_nats"] if lines else None
-    if asked["as_json"]:
+    if options.as_json:
         print_json({**description, "rate_per_group_nats": per_group})
         return
-    click.echo(_about(run, config, step))
+    click.echo(_describe(run, config, step))
     if per_group is not None:
         click.echo(f"\nrate of each group in the log, update {lines[-1]['step']}, nats an image")
         for number, (resolution, nats) in enumerate(zip(config.model.group_resolutions, per_group, strict=True)):
@@ -167,7 +239,7 @@ def run_inspect(run: Path, dataset: str | None, asked: dict[str, Any]) -> None:
     say(f"with a dataset, rates by channel and active units are measured: lvae inspect {run} DATASET")
 
 
-def _about(run: Path, config: RunConfig, step: int | None) -> str:
+def _describe(run: Path, config: RunConfig, step: int | None) -> str:
     model, data = config.model, config.dataset
     groups = ", ".join(f"{count} of {r}x{r}" for r, count in zip(model.resolutions, model.groups, strict=True))
     shape = "x".join(map(str, data.shape))
@@ -182,91 +254,87 @@ def _about(run: Path, config: RunConfig, step: int | None) -> str:
     return "\n".join(lines)
 
 
-def _studio(run: Path, asked: dict[str, Any]) -> Studio:
-    studio = Studio.open(run, asked["weights"], asked["decoder"], choose_device(asked["device"]))
-    if studio.network is None:
-        say(f"warning: {run} has no weights of its first stage; pictures are latents in false colours")
-    return studio
+def _load(run: Path, options: RunOptions, decoding: bool = True) -> LoadedRun:
+    decoder = options.decoder if decoding else None
+    loaded = LoadedRun.open(run, options.weights, decoder, choose_device(options.device))
+    if loaded.network is None:
+        say(f"warning: {run} has no weights of its autoencoder; pictures are latents in false colours")
+    return loaded
 
 
-def _one_dataset(sources: Sequence[str], otherwise: str) -> str:
-    if len(sources) != 1 or not is_dataset(sources[0]):
-        raise LvaeError("rates are measured over a dataset", f"give one DATASET after RUN, {otherwise}")
-    return sources[0]
+def _is_dataset(path: str) -> bool:
+    return folder_at(path).exists(MANIFEST)
 
 
-def _measured(studio: Studio, path: str, asked: dict[str, Any]) -> Rates:
-    dataset = open_dataset(studio, path, asked["split"])
-    count = min(len(dataset), asked["images"])
+def _measure(loaded: LoadedRun, path: str, options: RunOptions, images: int) -> Rates:
+    dataset = open_dataset(loaded, path, options.split)
+    count = min(len(dataset), images)
     with Bar("measuring rates", count, "images") as bar:
-        return measure(studio, dataset, count, asked["seed"], bar.advance)
+        return measure(loaded, dataset, count, options.seed, bar.advance)
 
 
-def _subjects(studio: Studio, sources: Sequence[str], asked: dict[str, Any]) -> list[Subject]:
+def _open_images(
+    loaded: LoadedRun, sources: Sequence[str], options: RunOptions, inputs: InputOptions
+) -> list[InputImage]:
     """Images of one dataset, or image files."""
     if not sources:
         raise LvaeError("", "name a DATASET after RUN, or image files")
-    if len(sources) == 1 and is_dataset(sources[0]):
-        dataset = open_dataset(studio, sources[0], asked["split"])
-        text = asked.get("indices") or f"0-{min(4, len(dataset)) - 1}"
-        return from_dataset(studio, dataset, positions_of(text, len(dataset), None))
-    if asked.get("indices"):
+    if len(sources) == 1 and _is_dataset(sources[0]):
+        dataset = open_dataset(loaded, sources[0], options.split)
+        text = inputs.indices or f"0-{min(4, len(dataset)) - 1}"
+        return read_images(loaded, dataset, positions_of(text, len(dataset), None))
+    if inputs.indices:
         raise LvaeError("--indices", "are positions in a DATASET, and image files were given", "Leave the option out.")
     for source in sources:
         if Path(source).is_dir():
             raise LvaeError(source, "is a folder without a dataset", "Give one DATASET, or image files.")
-    return from_files(studio, [Path(source) for source in sources], _label(studio, asked["label"]))
+    return encode_files(loaded, [Path(source) for source in sources], _parse_label(loaded, inputs.label))
 
 
-def _label(studio: Studio, text: str | None) -> int:
+def _parse_label(loaded: LoadedRun, text: str | None) -> int:
     """A class of a conditional model by number or name; -1 for none."""
     if text is None or text == "none":
         return -1
-    return int(labels_of(text, 1, studio.classes, studio.config.dataset.classes, 0)[0])
+    return int(labels_of(text, 1, loaded.classes, loaded.config.dataset.classes, 0)[0])
 
 
-def _guide(studio: Studio, asked: dict[str, Any]) -> Guide:
+def _read_guidance(loaded: LoadedRun, options: GuidanceOptions) -> Guidance:
     mean, variance = guidance_weights(
-        studio.model.config,
-        asked["guidance_mean"],
-        asked["guidance_variance"],
-        asked["guidance"],
-        asked["convention"],
+        loaded.model.config, options.guidance_mean, options.guidance_variance, options.guidance, options.convention
     )
-    return Guide(mean, variance) if any((*mean, *variance)) else Guide()
+    return Guidance(mean, variance) if any((*mean, *variance)) else UNGUIDED
 
 
-def _values(asked: dict[str, Any]) -> tuple[float, ...]:
-    if asked["values"] is None:
-        return manipulated.sweep_values(asked["steps"])
+def _parse_values(text: str) -> tuple[float, ...]:
     try:
-        values = tuple(float(part) for part in asked["values"].split(","))
+        values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
     if not values or not np.isfinite(values).all():
-        raise LvaeError(f"--values {asked['values']:.60}", "write numbers like -1,0,0.5,2")
-    _not_too_many(len(values) ** 2)
+        raise LvaeError(f"--values {text:.60}", "write numbers like -1,0,0.5,2")
+    _check_count(len(values) ** 2)
     return values
 
 
-def _channels(text: str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """ "0:3,1:5" -> group and channel that are swept across and down."""
-    parts = [part.strip().partition(":") for part in text.split(",")]
+def _parse_channels(text: str | None) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Parse "0:3,1:5": group and channel that are swept across and down."""
+    parts = [part.strip().partition(":") for part in (text or "").split(",")]
     if len(parts) != 2 or not all(g.isdigit() and c.isdigit() and len(g) < 6 and len(c) < 6 for g, _, c in parts):
         raise LvaeError(f"--channels {text:.60}", "write two of GROUP:CHANNEL, like 0:3,1:5")
     (first, _, one), (second, _, other) = parts
     return (int(first), int(one)), (int(second), int(other))
 
 
-def _not_too_many(pictures: int) -> None:
+def _check_count(pictures: int) -> int:
     if pictures > MOST_PICTURES:
         raise LvaeError("", f"{pictures} pictures are too many for one figure", f"Ask for at most {MOST_PICTURES}.")
+    return pictures
 
 
-def _write(shown: Shown, out: Path, arrays: Path | None, what: str) -> None:
-    write_whole(out, png(shown.picture))
+def _write(figure: Figure, out: Path, arrays: Path | None, what: str) -> None:
+    write_whole(out, png(figure.picture))
     if arrays is not None:
         buffer = io.BytesIO()
-        np.savez(buffer, **shown.arrays)  # type: ignore[arg-type]
+        np.savez(buffer, **figure.arrays)  # type: ignore[arg-type]
         write_whole(arrays, buffer.getvalue())
     click.echo(f"{out}: {what}" + (f"; {arrays}: the arrays" if arrays is not None else ""))

@@ -263,17 +263,16 @@ def list_(as_json: bool) -> None:
 def fetch(name: str, place: str | None, as_json: bool) -> None:
     """Bring the published weights NAME ('lvae autoencoder list') to this machine, converted to safetensors.
 
-    They go to latent-vae/autoencoders in the user's cache folder (XDG_CACHE_HOME). A download that was cut off goes
-    on; what Hugging Face's tools have in their cache is taken from there. The size is checked, the sha256 where one is
-    published or the hub announces one, and every tensor's name and shape. Nothing in the file is ever executed.
+    They go to latent-vae/autoencoders in the user's cache folder (XDG_CACHE_HOME). From Hugging Face's hub they come
+    by its own library: a download that was cut off goes on, HF_ENDPOINT, HF_TOKEN and proxies count, and what lies in
+    its cache is taken from there. The sha256 is checked where one is published or the hub announces one, and every
+    tensor's name and shape in any case. Nothing in the file is ever executed.
     """
     from lvae.encode.zoo.fetch import fetch as fetch_weights
     from lvae.manifests.records import plain
-    from lvae.pipeline.progress.console import Bar
+    from lvae.pipeline.progress.console import say
 
-    with Bar("fetching", 0, "MB") as bar:
-        count = _counter(bar)
-        fetched = fetch_weights(name, lambda done, total: count(done // 1_000_000, total // 1_000_000), place)
+    fetched = fetch_weights(name, say, place)
     if as_json:
         print_json(plain(fetched))
     else:

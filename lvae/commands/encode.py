@@ -156,11 +156,12 @@ def encode(source: str, dataset: str, **options: Any) -> None:
 def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options: Any) -> None:
     """Write another view of DATASET from its raw latents: normalization, format, dtype, split, selection, order.
 
-    What is not given stays as it is, the selection as a whole: --split, --only-classes, --without-classes,
-    --without-keys and --limit replace it together. A reader of the old view is not disturbed.
+    What is not given stays as it is: the split, the classes, the limit; keys left out before stay out. --everything
+    forgets the old selection and split. A reader of the old view is not disturbed.
 
-    --erase is for takedowns: rows stay listed by their keys, in rows/ and as rejected, and nothing of the images
-    themselves remains. Datasets made by --out or 'lvae merge' before are their own and keep them.
+    --erase is for takedowns: what this command line leaves out by classes and keys is erased. Rows stay listed by
+    their keys, in rows/ and as rejected, and nothing of the images themselves remains. Datasets made by --out or
+    'lvae merge' before are their own and keep them. A key that no image has is an error, and changes nothing.
     """
     from lvae.pipeline.jobs import reshard as reshaping
 

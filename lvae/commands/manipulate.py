@@ -27,7 +27,7 @@ COMMON = shared.several(
     ),
     click.option("--split", default="train", show_default=True, help="Of DATASET."),
     shared.MODEL_WEIGHTS,
-    click.option("--decoder", metavar="FILE", help="Weights of the first stage [those that RUN carries]."),
+    click.option("--decoder", metavar="FILE", help="Weights of the autoencoder [those that RUN carries]."),
     click.option(
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="To compute on."
     ),
@@ -44,6 +44,20 @@ POSTERIOR = click.option(
 IMAGES = click.option(
     "--images", type=click.IntRange(1), default=256, show_default=True, help="Of DATASET, to measure rates over."
 )
+
+
+def _take_shared(asked: dict[str, Any], guided: bool = False) -> list[Any]:
+    """The records of options that the four commands share, taken out of what one of them was given."""
+    from lvae.actions.manipulate import GuidanceOptions, InputOptions, RunOptions
+
+    found: list[Any] = [
+        shared.take(RunOptions, asked, "seed", "split", "weights", "device", "decoder"),
+        shared.take(InputOptions, asked, "indices", "label"),
+    ]
+    if guided:
+        names = ("guidance_mean", "guidance_variance", "guidance", "convention")
+        found.append(shared.take(GuidanceOptions, asked, *names))
+    return found
 
 
 @click.command(short_help="Sweep two channels of a sample's noise.")
@@ -66,9 +80,9 @@ def traverse(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
     lvae traverse RUN DATASET OUT.png takes the most informative channel of each of the first two groups, by the KL
     measured over DATASET. Groups count from 0 in the order they are drawn, lowest resolution first.
     """
-    from lvae.actions.manipulate import run_traverse
+    from lvae.actions.manipulate import TraverseOptions, run_traverse
 
-    run_traverse(run, sources, out, asked)
+    run_traverse(run, sources, out, TraverseOptions(*_take_shared(asked, guided=True), **asked))
 
 
 @click.command(short_help="From one image to another.")
@@ -106,9 +120,9 @@ def interpolate(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) ->
 
     The ends are the reconstructions. Between images of two classes, the label is that of the nearer one.
     """
-    from lvae.actions.manipulate import run_interpolate
+    from lvae.actions.manipulate import InterpolateOptions, run_interpolate
 
-    run_interpolate(run, sources, out, asked)
+    run_interpolate(run, sources, out, InterpolateOptions(*_take_shared(asked), **asked))
 
 
 @click.command(short_help="Images beyond their frame.")
@@ -129,11 +143,11 @@ def outpaint(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
     """Generate what lies beyond the frame of images, on any side, in one pass (figure 6).
 
     Inside the frame the groups come from the posterior, outside of it from the prior; groups of 1x1 are the image's.
-    A column of latents is as many pixels wide as the first stage's downsampling factor.
+    A column of latents is as many pixels wide as the autoencoder's downsampling factor.
     """
-    from lvae.actions.manipulate import run_outpaint
+    from lvae.actions.manipulate import OutpaintOptions, run_outpaint
 
-    run_outpaint(run, sources, out, asked)
+    run_outpaint(run, sources, out, OutpaintOptions(*_take_shared(asked, guided=True), **asked))
 
 
 @click.command(short_help="What each resolution decides.")
@@ -161,9 +175,9 @@ def depths(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None
 
     --nats draws the rate by resolution, for several models beside one another with --beside.
     """
-    from lvae.actions.manipulate import run_depths
+    from lvae.actions.manipulate import DepthsOptions, run_depths
 
-    run_depths(run, sources, out, asked)
+    run_depths(run, sources, out, DepthsOptions(*_take_shared(asked, guided=True), **asked))
 
 
 COMMANDS = (traverse, interpolate, outpaint, depths)

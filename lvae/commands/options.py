@@ -44,6 +44,11 @@ SCAN = several(
     click.option("--limit", type=click.IntRange(1), help="Only the first N images in source order."),
     click.option("--part-size", type=click.IntRange(1), help="Images in a part, the unit of work and of retry."),
     click.option("--append", is_flag=True, help="Add the images that are new in SOURCE to a dataset that is there."),
+    click.option(
+        "--refuse-private-addresses",
+        is_flag=True,
+        help="Ask public addresses alone for images, for lists of URLs that others made.",
+    ),
 )
 
 VIEW = several(
@@ -59,8 +64,11 @@ VIEW = several(
     ),
     click.option("--without-classes", metavar="A,B", help="All classes but these."),
     click.option(
-        "--without-keys", type=click.Path(path_type=Path), help="Leave out the keys in this file, one a line."
+        "--without-keys",
+        type=click.Path(path_type=Path),
+        help="Leave out the keys in this file, one a line: as they are, escaped (a\\\\nb.png), or JSON.",
     ),
+    click.option("--missing-ok", is_flag=True, help="Pass over keys in --without-keys that no image has."),
 )
 
 ENGINE = several(
@@ -112,7 +120,13 @@ def share(text: str, option: str) -> float:
 def scan_options(options: dict[str, Any]) -> "ScanOptions":
     from lvae.pipeline.planning.scan import ScanOptions
 
-    return ScanOptions(options["labels"], options["limit"], options["part_size"], options["append"])
+    return ScanOptions(
+        options["labels"],
+        options["limit"],
+        options["part_size"],
+        options["append"],
+        options["refuse_private_addresses"],
+    )
 
 
 def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":
@@ -135,6 +149,7 @@ def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":
         without_classes=_class_names("--without-classes", options["without_classes"]),
         without_keys=options["without_keys"],
         limit=limit,
+        missing_ok=options["missing_ok"],
         everything=options.get("everything", False),
     )
 

@@ -11,10 +11,11 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import printable
 from lvae.manifests.tensors.flax_files import looks_like_msgpack, read_msgpack
 from lvae.manifests.tensors.lazy_tensor import StoredTensor, Tree
+from lvae.manifests.tensors.memory_file import map_file
 from lvae.manifests.tensors.pickle_reader import is_pickle
 from lvae.manifests.tensors.safetensors_files import MAX_HEADER_BYTES, read_safetensors
 from lvae.manifests.tensors.torch_files import read_legacy, read_pickled_arrays, read_zip
-from lvae.manifests.tensors.zip_archive import Archive, map_file
+from lvae.manifests.tensors.zip_archive import Archive
 
 Stored = dict[str, StoredTensor]
 

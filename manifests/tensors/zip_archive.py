@@ -1,22 +1,21 @@
 """Zip files of weights, mapped: members are found by the archive's directory and read in place, each checked once."""
 
-import io
-import mmap
 import shutil
 import struct
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.tensors.memory_file import MemoryFile, ReadTooLongError, map_file
 
 MAX_DIRECTORY_BYTES = 8 << 20  # some 100 bytes a tensor
 MAX_RATIO = 200  # weights hardly shrink when compressed; what shrinks more was made to fill a disk
 CHUNK_BYTES = 1 << 20
 SLACK_BYTES = 64 << 20
-LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field
+ENCRYPTED = 0x1
 DAMAGES = (
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
@@ -24,13 +23,13 @@ DAMAGES = (
     NotImplementedError,
     OverflowError,
     struct.error,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+    KeyError,
+    ReadTooLongError,
     OSError,
 )
-
-
-def map_file(file: IO[bytes]) -> memoryview:
-    """The whole file; private and writable, as torch wants memory to be, so nothing reaches the file."""
-    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
 
 
 class Archive:
@@ -40,17 +39,15 @@ class Archive:
         self._data, self._source = data, source
         self._mapped: dict[str, memoryview] = {}
         self._room = 4 * len(data) + SLACK_BYTES  # for what has to be unpacked into memory
+        self._file = MemoryFile(data, MAX_DIRECTORY_BYTES)
         try:
-            with zipfile.ZipFile(_File(data)) as file:
-                infos = [info for info in file.infolist() if not info.filename.endswith("/")]
-        except _DirectoryTooLargeError:
+            self._zip = zipfile.ZipFile(self._file)
+        except ReadTooLongError:
             raise LvaeError(source, "a zip file with a directory too large for weights", "Not loaded.") from None
         except DAMAGES:
-            raise LvaeError(
-                source,
-                (f"an incomplete download or damaged ({len(data)} bytes: a zip file without the directory at its end)"),
-                "Fetch it again.",
-            ) from None
+            what = f"an incomplete download or damaged ({len(data)} bytes: a zip file without the directory at its end)"
+            raise LvaeError(source, what, "Fetch it again.") from None
+        infos = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
         self._members = {info.filename: info for info in infos}
         if len(self._members) != len(infos):
             raise LvaeError(source, "a zip file with two members of one name", "Not loaded.")
@@ -65,7 +62,7 @@ class Archive:
             return None
         if info.file_size > limit:
             raise LvaeError(self._source, f"{info.file_size} bytes where at most {limit} can be right", "Not loaded.")
-        return b"".join(self._pieces(info))
+        return bytes(self._stored(info)) if _is_stored(info) else b"".join(self._pieces(info))
 
     def map(self, name: str, most: int) -> memoryview | None:
         """A member's bytes without a copy where it is stored as it is; at most `most` bytes are needed."""
@@ -73,9 +70,8 @@ class Archive:
         if info is None:
             return None
         if name not in self._mapped:
-            if info.compress_type == zipfile.ZIP_STORED:
-                numbers = self._raw(info)
-                self._check(info, zlib.crc32(numbers))
+            if _is_stored(info):
+                numbers = self._stored(info)
             else:
                 self._room -= info.file_size
                 if info.file_size > most or self._room < 0:
@@ -87,8 +83,8 @@ class Archive:
     def unpack(self, name: str) -> memoryview:
         """A large member: in place where it is stored as it is, otherwise mapped from a file without a name."""
         info = self._members[name]
-        if info.compress_type == zipfile.ZIP_STORED:
-            return self._raw(info)
+        if _is_stored(info):
+            return self._stored(info, checks=False)
         folder = tempfile.gettempdir()
         free = shutil.disk_usage(folder).free
         if info.file_size > free:
@@ -103,56 +99,40 @@ class Archive:
             file.flush()
             return map_file(file) if info.file_size else memoryview(b"")
 
+    def _stored(self, info: zipfile.ZipInfo, checks: bool = True) -> memoryview:
+        """The bytes of a member that is stored as it is, where they stand. torch may leave checksums out, as zeros."""
+        with self._open(info):
+            start = self._file.tell()  # zipfile has read the member's own header, and stands behind it
+        numbers = self._data[start : start + info.file_size]
+        if info.compress_size != info.file_size or len(numbers) != info.file_size:
+            raise self._damaged()
+        if checks and info.CRC not in (0, zlib.crc32(numbers)):
+            raise self._damaged()
+        return numbers
+
     def _pieces(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
         """The bytes, unpacked and checked: no more than the directory promises, no fewer."""
-        raw = self._raw(info)
-        checksum, count = 0, 0
-        for piece in [bytes(raw)] if info.compress_type == zipfile.ZIP_STORED else self._inflated(raw):
-            checksum, count = zlib.crc32(piece, checksum), count + len(piece)
-            if count > info.file_size:
-                raise self._damaged()
-            yield piece
+        count = 0
+        try:
+            with self._open(info) as member:
+                while piece := member.read(CHUNK_BYTES):
+                    count += len(piece)
+                    yield piece
+        except DAMAGES:
+            raise self._damaged() from None
         if count != info.file_size:
             raise self._damaged()
-        self._check(info, checksum)
 
-    def _inflated(self, raw: memoryview) -> Iterator[bytes]:
-        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        try:
-            for start in range(0, len(raw), CHUNK_BYTES):
-                waiting: bytes | memoryview = raw[start : start + CHUNK_BYTES]
-                while waiting:
-                    yield inflate.decompress(waiting, CHUNK_BYTES)
-                    waiting = inflate.unconsumed_tail
-            yield inflate.flush(CHUNK_BYTES)
-        except zlib.error:
-            raise self._damaged() from None
-
-    def _raw(self, info: zipfile.ZipInfo) -> memoryview:
-        """The bytes as they stand in the archive."""
-        if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    def _open(self, info: zipfile.ZipInfo) -> IO[bytes]:
+        if info.flag_bits & ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise LvaeError(self._source, "encrypted or packed in a rare way", "Unpack it and give the file inside.")
         if info.file_size > MAX_RATIO * info.compress_size + CHUNK_BYTES:
-            raise LvaeError(
-                self._source,
-                f"{info.file_size} bytes packed into {info.compress_size}, which weights never are",
-                "Not loaded.",
-            )
-        header = self._data[info.header_offset : info.header_offset + LOCAL_HEADER.size]
-        if info.header_offset < 0 or len(header) < LOCAL_HEADER.size:
-            raise self._damaged()
-        signature, name_bytes, extra_bytes = LOCAL_HEADER.unpack(header)
-        start = info.header_offset + LOCAL_HEADER.size + name_bytes + extra_bytes
-        raw = self._data[start : start + info.compress_size]
-        stored_wrong = info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size
-        if signature != b"PK\x03\x04" or len(raw) != info.compress_size or stored_wrong:
-            raise self._damaged()
-        return raw
-
-    def _check(self, info: zipfile.ZipInfo, checksum: int) -> None:
-        """torch can be told to leave checksums out; it writes zeros then."""
-        if info.CRC not in (0, checksum):
-            raise self._damaged()
+            packed = f"{info.file_size} bytes packed into {info.compress_size}, which weights never are"
+            raise LvaeError(self._source, packed, "Not loaded.")
+        try:
+            return self._zip.open(info)
+        except DAMAGES:
+            raise self._damaged() from None
 
     def _damaged(self) -> LvaeError:
         return LvaeError(
@@ -160,43 +140,5 @@ class Archive:
         )
 
 
-class _DirectoryTooLargeError(Exception):
-    pass
-
-
-class _File(io.RawIOBase):
-    """What zipfile needs of a file. It reads the whole directory at once, so a read's size is limited."""
-
-    def __init__(self, data: memoryview):
-        super().__init__()
-        self._data, self._position = data, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._data)}[whence]
-        if position < 0:
-            raise OSError("before the beginning")
-        self._position = position
-        return position
-
-    def read(self, size: int | None = -1) -> bytes:
-        if size is None or size < 0:
-            size = max(0, len(self._data) - self._position)
-        if size > MAX_DIRECTORY_BYTES:
-            raise _DirectoryTooLargeError
-        piece = bytes(self._data[self._position : self._position + size])
-        self._position += len(piece)
-        return piece
-
-    def readinto(self, buffer: Any) -> int:
-        piece = self.read(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
+def _is_stored(info: zipfile.ZipInfo) -> bool:
+    return info.compress_type == zipfile.ZIP_STORED

@@ -1,14 +1,15 @@
 """The whole encoding job in its order: plan, parts, fold, view, manifest, verification."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.manifest import Manifest, read_manifest, refuse_earlier_format
 from lvae.manifests.messages import counted
 from lvae.manifests.parts import erasure
 from lvae.manifests.parts.plan import PLAN, Plan, read_plan_if_whole, write_plan
-from lvae.manifests.parts.receipts import beyond, finished, orphans, receipt_name, receipts
+from lvae.manifests.parts.receipts import beyond, finished, orphans, receipt_name, receipts, settle
 from lvae.manifests.publishing.publish import drop_raw, write_rejected
 from lvae.manifests.records import FormError
 from lvae.manifests.storage.folder import Folder
@@ -153,7 +154,7 @@ def _encode_parts(folder: Folder, plan: Plan, engine: Engine, devices: tuple[str
         work=lambda parts: PartsToEncode(folder.address, tuple(parts), devices),
     )
     sizes = [plan.listing.place(part).rows for part in range(plan.listing.parts)]
-    pending = Pending(folder, tasks).update()
+    pending = Pending(folder, replace(tasks, finished=partial(settle, folder, plan))).update()
     if not pending:
         return 0
     made, parts_done = len(pending), progress.PartsDone(sizes, pending)

@@ -8,7 +8,14 @@ from lvae.manifests.publishing.publish import describe, swap
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.order import select
-from lvae.manifests.views.view import ViewPlan, ViewSettings, finished_shard, plan_view, write_view
+from lvae.manifests.views.view import (
+    ViewPlan,
+    ViewSettings,
+    finished_shard,
+    plan_view,
+    remove_unfinished_shards,
+    write_view,
+)
 from lvae.pipeline.beam.work import ShardsToWrite
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.engines.submit import run
@@ -47,6 +54,7 @@ def _write_shards(folder: Folder, view: ViewPlan, engine: Engine) -> int:
         describe=lambda task: "shard {1} of {0}".format(*shards[task]),
         work=lambda numbers: ShardsToWrite(folder.address, view.name, tuple(shards[number] for number in numbers)),
     )
+    remove_unfinished_shards(folder, view)
     made = len(Pending(folder, tasks).update())
     if made:
         with Bar("writing shards", len(shards), "shards", len(shards) - made) as bar:

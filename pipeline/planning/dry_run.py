@@ -32,7 +32,7 @@ from lvae.pipeline.planning.plan import (
     part_size_for,
     tell_of_classes,
 )
-from lvae.pipeline.planning.rescan import inherited_limit, recognize
+from lvae.pipeline.planning.rescan import inherited_options, recognize
 from lvae.pipeline.planning.scan import Scan, origin, tell
 from lvae.pipeline.planning.view import SPACE_SLACK, ViewOptions, expected_bytes, readable, settings_for
 from lvae.pipeline.progress.console import say
@@ -121,6 +121,7 @@ def rehearse(
     part_size = old.listing.segments[-1].part_size if old else options.scan.part_size or part_size_for(encoding, cost)
     plan = _plan(old, found, options, new, part_size, encoding)
     left = new + (_left(folder, old) if old is not None and old.encoding is not None else images - new)
+    view = replace(view, without_keys=None)  # rows to look for them in are not written yet
     settings = settings_for(folder, plan, view, read_manifest_if_whole(folder))
     raw_bytes, shard_bytes = expected_bytes(plan, settings, left)[0], expected_bytes(plan, settings, images)[1]
     if old is not None and not first:
@@ -152,7 +153,7 @@ def _new_rows(folder: Folder, old: Plan | None, source: str, options: EncodeOpti
         return found, found.rows()
     if not options.scan.append:
         recognize(folder, old, source, options.scan, say, closely=False)
-    found = Scan(source, replace(options.scan, limit=inherited_limit(old, source, options.scan)))
+    found = Scan(source, inherited_options(old, source, options.scan))
     return found, Match(folder, old, found, options.scan.labels is not None).new_rows()
 
 

@@ -7,7 +7,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from lvae.manifests.messages import duration
+from lvae.manifests.messages import duration, escape_controls
 
 LINE_SECONDS = 30.0
 UNPACED = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}{postfix}"
@@ -15,7 +15,7 @@ UNPACED = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}{postfix}"
 
 def say(text: str) -> None:
     """One line on stderr, above a bar if there is one."""
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(escape_controls(text), file=sys.stderr)
 
 
 class Bar:

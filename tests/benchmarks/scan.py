@@ -18,6 +18,7 @@ from pathlib import Path
 
 from machine import describe
 
+from lvae.encode.files.naming import LeftOut
 from lvae.encode.sources.open import open_source
 from lvae.encode.sources.reading.walk import walk
 
@@ -55,7 +56,7 @@ def bare(root: Path) -> int:
 
 
 def walked(root: Path) -> int:
-    return sum(1 for _ in walk(str(root), {}))
+    return sum(1 for _ in walk(str(root), LeftOut({})))
 
 
 def ours(root: Path) -> int:

@@ -38,7 +38,7 @@ def test_what_needs_a_cache_says_in_one_line_what_to_set(nobody: None) -> None:
     from lvae.manifests.errors import LvaeError
 
     with pytest.raises(LvaeError, match="Set XDG_CACHE_HOME to a folder"):
-        fetch("taesd", lambda done, total: None)
+        fetch("taesd", lambda note: None)
 
 
 @pytest.mark.parametrize("home", ["a file", "missing"])

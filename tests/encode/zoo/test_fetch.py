@@ -20,6 +20,7 @@ from lvae.encode.zoo.fetch import fetch
 from lvae.manifests.errors import LvaeError
 from tests.conftest import lvae
 
+COMMIT = "0123456789" * 4
 HUB_PATH = "/madebyollin/taesd/resolve/main/diffusion_pytorch_model.safetensors"
 
 
@@ -31,6 +32,7 @@ class Place:
     url: str = ""
     cut_after: int | None = None  # bytes of the first answer
     etag: str = '"one"'
+    gated: bool = False
     announced: str | None = None  # sha256 that a redirect tells, as the hub does
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
@@ -40,31 +42,42 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.place = place
         super().__init__(*arguments)
 
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
     def do_GET(self) -> None:
+        self.place.asked.append((self.path, self.headers.get("Range")))
+        self.answer(body=True)
+
+    def answer(self, body: bool) -> None:
         place, span = self.place, self.headers.get("Range")
-        place.asked.append((self.path, span))
+        data = place.files.get(self.path.removeprefix("/moved"))
+        if data is None or place.gated:
+            self.send_response(401 if place.gated else 404)
+            self.send_header("X-Error-Code", "GatedRepo" if place.gated else "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if place.announced is not None and not self.path.startswith("/moved"):
             self.send_response(302)
             self.send_header("X-Linked-Etag", f'"{place.announced}"')
-            self.send_header("Location", f"/moved{self.path}")
+            self.send_header("X-Linked-Size", str(len(data)))
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Content-Length", "0")
+            self.send_header("Location", f"{place.url.replace('127.0.0.1', 'localhost')}/moved{self.path}")
             self.end_headers()
             return
-        data = place.files.get(self.path.removeprefix("/moved"))
-        if data is None:
-            self.send_error(404)
-            return
-        first = 0
-        if span is not None and self.headers.get("If-Range") == place.etag:
-            first = int(span.removeprefix("bytes=").removesuffix("-"))
-            self.send_response(206)
+        first = int(span.removeprefix("bytes=").split("-")[0]) if span else 0
+        self.send_response(206 if span else 200)
+        if span:
             self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
-        else:
-            self.send_response(200)
         self.send_header("Content-Length", str(len(data) - first))
         self.send_header("ETag", place.etag)
+        self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
-        end, place.cut_after = place.cut_after, None
-        self.wfile.write(data[first:end])
+        if body:
+            end, place.cut_after = place.cut_after, None
+            self.wfile.write(data[first:end])
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
         pass
@@ -93,7 +106,7 @@ def place(taesd: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
     server.server_close()
 
 
-def quiet(done: int, total: int) -> None:
+def quiet(note: str) -> None:
     pass
 
 
@@ -101,13 +114,13 @@ def test_fetched_weights_are_found_by_their_name(place: Place, taesd: bytes) -> 
     assert shipped_or_fetched("taesd") is None
     with pytest.raises(LvaeError, match="lvae autoencoder fetch taesd"):
         load("taesd")
-    seen: list[tuple[int, int]] = []
-    found = fetch("taesd", lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (len(taesd), len(taesd))
+    said: list[str] = []
+    found = fetch("taesd", said.append)
+    assert said == [f"fetching {place.url}{HUB_PATH}"]
     assert (found.checked, found.sha256) == ("size", hashlib.sha256(taesd).hexdigest())
     assert load("taesd").fingerprint == load("taesd", "random:5").fingerprint
     assert load("taesd", fetched("taesd")).fingerprint == load("taesd").fingerprint
-    assert [path.name for path in (fetched("taesd").parent / "downloads").iterdir()] == []
+    assert list((fetched("taesd").parent / "downloads").iterdir()) == []
 
 
 def test_what_is_there_is_not_fetched_again(place: Place) -> None:
@@ -117,23 +130,36 @@ def test_what_is_there_is_not_fetched_again(place: Place) -> None:
     assert len(place.asked) == asked
 
 
-def test_a_download_that_was_cut_off_goes_on(place: Place, taesd: bytes) -> None:
+def test_a_download_that_was_cut_off_becomes_whole(place: Place) -> None:
     place.cut_after = 3_000_000
-    with pytest.raises(LvaeError, match=rf"3000000 of {len(taesd)} bytes came\. Run the same command again"):
-        fetch("taesd", quiet)
-    assert not fetched("taesd").exists()
     fetch("taesd", quiet)
-    assert place.asked[-1] == (HUB_PATH, "bytes=3000000-")
+    assert len(place.asked) == 2
     assert load("taesd").fingerprint == load("taesd", "random:5").fingerprint
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_from_the_start(place: Place) -> None:
-    place.cut_after = 3_000_000
-    with pytest.raises(LvaeError, match="bytes came"):
+def test_a_gated_repository_says_what_to_do(place: Place) -> None:
+    place.gated = True
+    with pytest.raises(LvaeError, match=r"only for those who accepted its terms\. .*'hf auth login'"):
         fetch("taesd", quiet)
-    place.etag, place.files[HUB_PATH] = '"two"', save(load("taesd", "random:6").state_dict())
-    fetch("taesd", quiet)
-    assert load("taesd").fingerprint == load("taesd", "random:6").fingerprint
+
+
+def test_other_addresses_are_fetched_too(place: Place, taesd: bytes) -> None:
+    place.files["/mirror/taesd.safetensors"] = taesd
+    found = fetch("taesd", quiet, f"{place.url}/mirror/taesd.safetensors")
+    assert (found.source, found.checked) == (f"{place.url}/mirror/taesd.safetensors", "nothing")
+    assert found.sha256 == hashlib.sha256(taesd).hexdigest()
+    with pytest.raises(LvaeError, match="nothing of that name"):
+        fetch("kl-f9", quiet, place.url)
+
+
+def test_another_address_that_fails_is_told(place: Place, taesd: bytes) -> None:
+    with pytest.raises(LvaeError, match="the server says 404 Not Found"):
+        fetch("taesd", quiet, f"{place.url}/mirror/taesd.safetensors")
+    with pytest.raises(LvaeError, match=r"cannot be reached .*put that file at .*taesd\.pt and run the same"):
+        fetch("taesd", quiet, "http://127.0.0.1:9/taesd.pt")
+    place.files["/mirror/taesd.safetensors"] = taesd[:3_000_000]
+    with pytest.raises(LvaeError, match=r"incomplete.* Remove .*taesd\.safetensors, then run the same"):
+        fetch("taesd", quiet, f"{place.url}/mirror/taesd.safetensors")
 
 
 def test_the_sha256_that_a_hub_announces_is_checked(place: Place, taesd: bytes) -> None:
@@ -174,7 +200,7 @@ def test_offline_one_sentence_says_which_file_to_put_where(
     line = done.stderr.splitlines()[-1]
     assert line.startswith("lvae: http://127.0.0.1:9/madebyollin/taesd/")
     assert "cannot be reached" in line
-    path = Path(line.split("put it at ")[1].split(", and run the same command again.")[0])
+    path = Path(line.split("put that file at ")[1].split(" and run the same command again.")[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(taesd)
     answer = json.loads(lvae("autoencoder", "fetch", "taesd", "--json").stdout)
@@ -185,7 +211,7 @@ def test_offline_one_sentence_says_which_file_to_put_where(
 @pytest.mark.parametrize("data", [b"<html>moved</html>", b"{}"])
 def test_what_is_no_weights_is_refused_and_named(place: Place, data: bytes) -> None:
     place.files[HUB_PATH] = data
-    with pytest.raises(LvaeError, match=r"Remove .*taesd-diffusion_pytorch_model\.safetensors, then run the same"):
+    with pytest.raises(LvaeError, match=r"Remove .*diffusion_pytorch_model\.safetensors, then run the same"):
         fetch("taesd", quiet)
     assert not fetched("taesd").exists()
 

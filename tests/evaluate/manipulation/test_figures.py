@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lvae.cli import main
-from lvae.evaluate.manipulation.loaded_run import Studio, from_dataset, from_files
+from lvae.evaluate.manipulation.loaded_run import LoadedRun, encode_files, read_images
 from lvae.manifests.dataset import Dataset
 from tests.evaluate import run_examples
 
@@ -156,23 +156,23 @@ def test_depths_show_a_picture_a_resolution_or_a_group_and_the_nats(folder: Path
 
 def test_image_files_are_encoded_as_the_dataset_was(folder: Path, tmp_path: Path) -> None:
     """The pixels of a dataset's image, as a file, give the latents that the dataset has."""
-    studio = Studio.open(folder / "plain")
+    loaded = LoadedRun.open(folder / "plain")
     data = Dataset.open(folder / "dataset")
-    subjects = from_dataset(studio, data, np.array([4, 9]))
-    for number, subject in enumerate(subjects):
-        Image.fromarray(subject.pixels).save(tmp_path / f"{number}.png")
+    images = read_images(loaded, data, np.array([4, 9]))
+    for number, image in enumerate(images):
+        Image.fromarray(image.pixels).save(tmp_path / f"{number}.png")
     files = [tmp_path / "0.png", tmp_path / "1.png"]
-    for subject, again in zip(subjects, from_files(studio, files), strict=True):
-        np.testing.assert_allclose(again.latents, subject.latents, atol=2e-3)  # float16 shards
-        np.testing.assert_array_equal(again.pixels, subject.pixels)
+    for image, again in zip(images, encode_files(loaded, files), strict=True):
+        np.testing.assert_allclose(again.latents, image.latents, atol=2e-3)  # float16 shards
+        np.testing.assert_array_equal(again.pixels, image.pixels)
     found = made(folder, tmp_path, "interpolate", "plain", *files, "--steps", "1")
     assert found["latents"].shape == (1, 3, 3, 4, 4)
 
 
 def test_labels_of_image_files_are_named(folder: Path, tmp_path: Path) -> None:
-    studio = Studio.open(folder / "run")
+    loaded = LoadedRun.open(folder / "run")
     Image.fromarray(np.full((9, 5, 3), 90, np.uint8)).save(tmp_path / "a.png")
-    assert from_files(studio, [tmp_path / "a.png"])[0].label == -1
+    assert encode_files(loaded, [tmp_path / "a.png"])[0].label == -1
     found = made(folder, tmp_path, "depths", "run", tmp_path / "a.png", "--label", "dog")
     assert found["labels"].tolist() == [1]
     done = lvae("depths", folder / "run", tmp_path / "a.png", tmp_path / "o.png", "--label", "tench", check=1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lvae.evaluate.manipulation import rates
-from lvae.evaluate.manipulation.loaded_run import Studio, latents_at
+from lvae.evaluate.manipulation.loaded_run import LoadedRun, read_latents
 from lvae.evaluate.manipulation.rates import measure
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.seeds import derive
@@ -18,16 +18,16 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> tuple[Studio, Dataset]:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedRun, Dataset]:
     root = tmp_path_factory.mktemp("rates")
     data = run_examples.dataset(root / "dataset")
-    return Studio.open(run_examples.run(root / "run", data)), data
+    return LoadedRun.open(run_examples.run(root / "run", data)), data
 
 
-def test_rates_are_those_of_the_forward_pass(studio: tuple[Studio, Dataset]) -> None:
-    opened, data = studio
+def test_rates_are_those_of_the_forward_pass(loaded: tuple[LoadedRun, Dataset]) -> None:
+    opened, data = loaded
     found = measure(opened, data, 20, seed=3)
-    x, labels = latents_at(opened, data, np.arange(20))
+    x, labels = read_latents(opened, data, np.arange(20))
     noise = draw_noise(opened.model.config, [derive(3, "rates", index) for index in range(20)])
     with torch.no_grad():
         out = opened.model(torch.from_numpy(x), torch.from_numpy(labels), noise)
@@ -36,10 +36,12 @@ def test_rates_are_those_of_the_forward_pass(studio: tuple[Studio, Dataset]) -> 
     assert found.images == 20
 
 
-def test_batches_change_nothing_but_last_bits(studio: tuple[Studio, Dataset], monkeypatch: pytest.MonkeyPatch) -> None:
-    one = measure(*studio, 23)
+def test_batches_change_nothing_but_last_bits(
+    loaded: tuple[LoadedRun, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = measure(*loaded, 23)
     monkeypatch.setattr(rates, "BATCH", 5)
-    other = measure(*studio, 23)
+    other = measure(*loaded, 23)
     for first, second in zip(one.groups, other.groups, strict=True):
         np.testing.assert_allclose(first.channel_nats, second.channel_nats, rtol=1e-4)
         assert first.active == second.active
@@ -49,7 +51,7 @@ def test_batches_change_nothing_but_last_bits(studio: tuple[Studio, Dataset], mo
 def test_a_channel_that_hears_nothing_of_the_image_is_inactive(tmp_path: Path) -> None:
     data = run_examples.dataset(tmp_path / "dataset")
     config = run_examples.model_config(classes=0, hierarchical_prior=False)
-    opened = Studio.open(run_examples.run(tmp_path / "run", data, config))
+    opened = LoadedRun.open(run_examples.run(tmp_path / "run", data, config))
     group = opened.model.layer_list[0].layer_list[0]  # type: ignore[union-attr]
     last = group.posterior_block.dense2.conv  # type: ignore[union-attr]
     with torch.no_grad():  # channel 1: mean 0 always, variance 1 (nearly) always
@@ -62,7 +64,7 @@ def test_a_channel_that_hears_nothing_of_the_image_is_inactive(tmp_path: Path) -
     assert found.most_informative == 0
 
 
-def test_a_table_names_every_group(studio: tuple[Studio, Dataset]) -> None:
-    lines = measure(*studio, 8).table().splitlines()
+def test_a_table_names_every_group(loaded: tuple[LoadedRun, Dataset]) -> None:
+    lines = measure(*loaded, 8).format_table().splitlines()
     assert len(lines) == 4 + 3
     assert "of 32" in lines[-1]

@@ -1,0 +1,132 @@
+"""Every file of a source is used, or counted under a name that a person understands; what may be missed is told."""
+
+import io
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.encode.source_examples import labels_of, listed, png, refused
+from tests.encode.sources.archive_examples import tarred, zipped
+
+
+def fill(folder: Path, files: Mapping[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def told(location: object) -> dict[str, str]:
+    return {warning.kind: warning.text for warning in listed(location)[0].warnings}
+
+
+def parquet() -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"image": [png(1)], "label": [3]}), buffer)
+    return buffer.getvalue()
+
+
+OTHERS = [
+    "b.tar.gz",
+    "b.tgz",
+    "b.tar.bz2",
+    "b.tar.xz",
+    "b.tar.zst",
+    "b.ZIP",
+    "more/deep/b.tar",
+    "more/b.parquet",
+    "b.7z",
+]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_archives_beside_what_is_read_are_told(tmp_path: Path, name: str) -> None:
+    tarred(tmp_path / "a.tar", {"0.png": png(), "0.cls": b"1"})
+    fill(tmp_path, {name: b"anything"})
+    assert name in told(tmp_path)["left out"]
+    assert listed(tmp_path)[0].counts["archives and tables not read"] == 1
+    (tmp_path / "a.tar").unlink()
+    assert name in refused(tmp_path)
+    fill(tmp_path, {"cat/1.png": png()})
+    assert name in told(tmp_path)["left out"]
+
+
+def test_what_lies_beside_parquet_is_told(tmp_path: Path) -> None:
+    fill(tmp_path, {"a.parquet": parquet(), "more/b.parquet": parquet(), "README.md": b"x", "c.zip": b"x"})
+    source, _ = listed(tmp_path)
+    assert source.counts == {"archives and tables not read": 2, "not images": 1}
+    assert "2 archives" in told(tmp_path)["left out"]
+
+
+def test_splits_are_noticed_in_folders_zips_and_tars(tmp_path: Path) -> None:
+    names = [f"{split}/{name}/1.png" for split in ("Train", "test") for name in ("cat", "dog")]
+    files = {name: png(number) for number, name in enumerate(names)}
+    wrapped = {f"data/{name}": data for name, data in files.items()}
+    places = [fill(tmp_path / "in", files)]
+    places += [zipped(tmp_path / "a.zip", files), tarred(tmp_path / "a.tar", files)]
+    places += [zipped(tmp_path / "b.zip", wrapped), tarred(tmp_path / "b.tar", wrapped)]
+    for place in places:
+        assert "Train and test look like splits" in told(place)["splits"]
+        assert listed(place)[0].classes == ("Train", "test")
+    flat = fill(tmp_path / "flat", {"train/1.png": png(), "val/2.png": png(1)})
+    assert "look like splits" in told(flat)["splits"]
+
+
+@pytest.mark.parametrize("files", [["bus/1.png", "car/2.png", "train/3.png"], ["bus/x/1.png", "train/y/2.png"]])
+def test_a_class_called_train_is_a_class(tmp_path: Path, files: list[str]) -> None:
+    content = {name: png(number) for number, name in enumerate(files)}
+    for place in (
+        fill(tmp_path / "in", content),
+        zipped(tmp_path / "a.zip", content),
+        tarred(tmp_path / "a.tar", content),
+    ):
+        assert "splits" not in told(place)
+
+
+def test_endings_of_downloads_are_looked_into(tmp_path: Path) -> None:
+    names = ["a.jpg?width=640", "b.jpg.1", "c.JPG", "d.jpeg_large", "e", "f.jpg~", "g.JpEg", "h.png#x"]
+    fill(tmp_path / "in", {name: png(number) for number, name in enumerate(names)})
+    fill(tmp_path / "in", {"i.jpg.2": b"<html>not found", "j.jpg.txt": b"a cat", "k.xyz": b"?"})
+    assert set(labels_of(tmp_path / "in")) == set(names)
+    assert listed(tmp_path / "in")[0].counts["not images"] == 3
+    files = {path.name: path.read_bytes() for path in (tmp_path / "in").iterdir()}
+    assert set(labels_of(tarred(tmp_path / "a.tar", files))) == set(names)
+    assert set(labels_of(zipped(tmp_path / "a.zip", files))) == set(names)
+
+
+def test_pictures_of_other_formats_are_told(tmp_path: Path) -> None:
+    tiff = b"II*\0" + bytes(99)
+    fill(tmp_path, {"a.png": png(), "b.CR2": tiff, "c.dng": tiff, "d.svg": b"<svg/>"})
+    source, rows = listed(tmp_path)
+    assert [row.key for row in rows] == ["a.png"]
+    assert source.counts["pictures of formats that are not read"] == 3
+    assert "b.CR2 for one" in told(tmp_path)["left out"]
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "metadata.jsonl", "a.cls", "train_labels.txt", "annotations.json"])
+def test_files_that_may_hold_labels_are_told(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, {"a.png": png(), name: b"0"})
+    assert f"{name} for one. Say --labels FILE" in told(tmp_path)["labels not used"]
+    fill(tmp_path, {"cat/1.png": png(), "dog/1.png": png()})
+    assert "labels not used" not in told(tmp_path)
+
+
+@pytest.mark.parametrize("files", [["dataset_info.json", "state.json"], ["dataset_dict.json"]])
+def test_what_save_to_disk_wrote_says_what_to_do(tmp_path: Path, files: list[str]) -> None:
+    fill(tmp_path, dict.fromkeys([*files, "data-00000-of-00001.arrow"], b"{}"))
+    for place in (tmp_path, tmp_path / "data-00000-of-00001.arrow"):
+        assert "to_parquet" in refused(place)
+
+
+def test_folders_linked_twice_are_two_classes(tmp_path: Path) -> None:
+    fill(tmp_path / "store", {"1.png": png()})
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).symlink_to("../store")
+    assert labels_of(tmp_path / "in") == {"a/1.png": 0, "b/1.png": 1}
+    shutil.copytree(tmp_path / "in", tmp_path / "copy")
+    assert labels_of(tmp_path / "copy") == {"a/1.png": 0, "b/1.png": 1}
