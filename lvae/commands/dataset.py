@@ -156,8 +156,9 @@ def watch(dataset: str, once: bool, as_json: bool) -> None:
     asked of the files that workers leave.
     """
     from lvae.pipeline.progress import watch as watching
+    from lvae.pipeline.progress.console import CONSOLE
 
-    state = watching.look_once(dataset) if once else watching.watch(dataset)
+    state = watching.look_once(dataset) if once else watching.watch(dataset, CONSOLE)
     if as_json:
         print_json(state.as_dict())
     else:
