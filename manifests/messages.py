@@ -1,5 +1,6 @@
 """Numbers and foreign names in sentences."""
 
+import re
 import unicodedata
 
 
@@ -21,6 +22,24 @@ def printable(name: str) -> str:
         return name
     text = repr(name)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufff9-\ufffb\ud800-\udfff]"
+)
+
+
+def escape_controls(text: str) -> str:
+    """Text for a terminal: control characters, marks of direction and bytes that are not UTF-8 escaped, as \\x1b.
+
+    Line ends and tabs stay.
+    """
+    return UNSAFE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else ascii(found[0])[1:-1]
 
 
 def composed(name: str) -> str:

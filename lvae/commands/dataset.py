@@ -9,7 +9,7 @@ from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.commands.encode import print_dataset
 from lvae.encode.catalogue import presets
-from lvae.manifests.errors import LvaeError
+from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.messages import counted
 
 
@@ -65,14 +65,13 @@ def inspect(
     Of a RUN: its model, and with a DATASET after it the rate and the active units of every group and channel.
     """
     if _is_run(inspected):
-        from lvae.actions.manipulate import InspectOptions, RunOptions, run_inspect
+        from lvae.actions.manipulate import InspectOptions, run_inspect
 
         if preview is not None or histogram is not None:
             raise LvaeError(
                 "--preview and --histogram", "show datasets", "Of a run, see 'lvae depths' and 'lvae plot'."
             )
-        options = shared.take(RunOptions, asked, "seed", "split", "weights", "device")
-        run_inspect(Path(inspected), measured, InspectOptions(options, as_json=as_json, **asked))
+        run_inspect(Path(inspected), measured, InspectOptions(as_json=as_json, **asked))
         return
     if measured is not None:
         raise LvaeError(inspected, f"is no run, so there is nothing to measure over {measured}", "Leave one out.")
@@ -81,10 +80,10 @@ def inspect(
     opened = Dataset.open(inspected)
     print_dataset(inspected, opened.manifest, as_json)
     if preview is not None:
-        from lvae.evaluate.pictures.inspect import untrained, write_preview
+        from lvae.evaluate.pictures.inspect import describe_untrained, write_preview
 
         click.echo(f"{preview}: {write_preview(opened, preview):.2f} dB on average", err=True)
-        if (remark := untrained(opened)) is not None:
+        if (remark := describe_untrained(opened)) is not None:
             click.echo(f"warning: {remark}", err=True)
     if histogram is not None:
         from lvae.evaluate.pictures.inspect import write_histogram
@@ -119,7 +118,7 @@ def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> N
         print_json({**found, "images_being_added": adding})
     else:
         for fault in faults:
-            click.echo(f"{dataset}/{fault.where}: {fault.problem}")
+            click.echo(one_line(f"{dataset}/{fault.where}: {fault.problem}"))
         what = "every byte is as it was written" if deep else "files, counts and sizes are right"
         click.echo(f"{counted(len(faults), 'fault')}. To mend: {mend}" if faults else f"{dataset}: {what}")
         if adding and not faults:
@@ -141,7 +140,7 @@ def clean(dataset: str, raw: bool, dry_run: bool, as_json: bool) -> None:
         print_json(cleaned.as_dict())
     else:
         for name in cleaned.names:
-            click.echo(f"{dataset}/{name}")
+            click.echo(one_line(f"{dataset}/{name}"))
         click.echo(cleaned.sentence(dry_run))
 
 
@@ -156,8 +155,9 @@ def watch(dataset: str, once: bool, as_json: bool) -> None:
     asked of the files that workers leave.
     """
     from lvae.pipeline.progress import watch as watching
+    from lvae.pipeline.progress.console import CONSOLE
 
-    state = watching.look_once(dataset) if once else watching.watch(dataset)
+    state = watching.look_once(dataset) if once else watching.watch(dataset, CONSOLE)
     if as_json:
         print_json(state.as_dict())
     else:

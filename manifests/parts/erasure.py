@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Plan
-from lvae.manifests.parts.receipts import Receipt, Rejection, fits, read_raw, read_receipt, to_erase, write_part
+from lvae.manifests.parts.receipts import Receipt, Rejection, fits, read_raw, read_receipt, replace_part, to_erase
 from lvae.manifests.parts.rows import RowReader
 from lvae.manifests.storage.folder import Folder
 
@@ -31,11 +31,12 @@ def carry_out(folder: Folder, plan: Plan, progress: Callable[[int], None] = lamb
 
 
 def parts_with_erased_rows(plan: Plan) -> list[int]:
-    found: set[int] = set()
-    for one in plan.erased:
-        ends = plan.listing.parts_of(np.array([one.first, one.stop - 1]))
-        found.update(range(int(ends[0]), int(ends[1]) + 1))
-    return sorted(found)
+    firsts, lasts = plan.listing.parts_of(plan.erased.firsts), plan.listing.parts_of(plan.erased.stops - 1)
+    touched = np.zeros(plan.listing.parts + 1, np.int64)  # +1 where a range begins, -1 behind its end
+    np.add.at(touched, firsts, 1)
+    np.add.at(touched, lasts + 1, -1)
+    parts: list[int] = np.flatnonzero(np.cumsum(touched)).tolist()
+    return parts
 
 
 def _receipt(folder: Folder, plan: Plan, part: int) -> Receipt | None:
@@ -56,7 +57,7 @@ def _write_without(folder: Folder, plan: Plan, receipt: Receipt, rows: dict[int,
     erased = [Rejection(row, keys[row - receipt.first_row], reason) for row, reason in rows.items() if row not in known]
     rejected = sorted([*receipt.rejected, *erased], key=lambda rejection: rejection.row)
     raw = read_raw(folder, receipt, plan.encoded())
-    write_part(folder, plan, receipt.part, raw[latents], rejected, None)
+    replace_part(folder, plan, receipt.part, raw[latents], rejected)
 
 
 def _stored_rows(receipt: Receipt) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import Manifest, read_manifest
-from lvae.manifests.messages import counted
+from lvae.manifests.messages import counted, printable
 from lvae.manifests.parts.plan import read_plan
 from lvae.manifests.parts.receipts import receipts
 from lvae.manifests.statistics import ChannelMoments, scalar_moments
@@ -82,10 +82,10 @@ class Regenerated:
             )
         lines.append(f"  largest difference: {self.largest_difference():.2g} standard deviations")
         if by_class:
-            width = max(len(name) for name, _ in self.by_class)
+            width = max(len(printable(name)) for name, _ in self.by_class)
             for name, moments in self.by_class:
                 pairs = "  ".join(f"{m:8.4f} ±{s:7.4f}" for m, s in zip(moments.mean, moments.std, strict=True))
-                lines.append(f"  {name:{width}}  {pairs}")
+                lines.append(f"  {printable(name):{width}}  {pairs}")
         return "\n".join(lines)
 
 

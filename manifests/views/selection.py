@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import composed
 from lvae.manifests.storage.names import SplitName, is_split_name
 
 TRAIN = "train"
@@ -65,8 +66,30 @@ def resolve_selection(
     return Selection(chosen, class_map, unlabelled, hashes or None, limit, split or None)
 
 
+def add_selection(old: Selection, named: Selection, without_classes: bool) -> Selection:
+    """The selection of a view, with what a command line names: all else stays, and keys left out before stay out.
+
+    without_classes: `named.only_classes` are all classes but some, which then leave the classes of the view.
+    """
+    chosen, unlabelled = (
+        (old.only_classes, old.unlabelled) if named.only_classes is None else (named.only_classes, named.unlabelled)
+    )
+    if without_classes and old.only_classes is not None and named.only_classes is not None:
+        chosen, unlabelled = tuple(name for name in old.only_classes if name in named.only_classes), old.unlabelled
+    keys = sorted({*(old.without_keys or ()), *(named.without_keys or ())})
+    return Selection(
+        only_classes=chosen,
+        class_map=None if chosen is None else {name: number for number, name in enumerate(chosen)},
+        unlabelled=unlabelled,
+        without_keys=tuple(keys) or None,
+        limit=old.limit if named.limit is None else named.limit,
+        split=old.split if named.split is None else named.split,
+    )
+
+
 def _known(option: str, chosen: Iterable[str], classes: tuple[str, ...] | None) -> tuple[str, ...]:
-    names = tuple(chosen)
+    forms = {composed(name): name for name in classes or ()}
+    names = tuple(name if name in forms.values() else forms.get(composed(name), name) for name in chosen)
     if not names:
         raise LvaeError(option, "names no class")
     for name in names:

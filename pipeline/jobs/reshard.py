@@ -8,7 +8,7 @@ from lvae.manifests.manifest import MANIFEST, Manifest, read_manifest, view_sett
 from lvae.manifests.messages import counted
 from lvae.manifests.parts import erasure
 from lvae.manifests.parts.copying import DUPLICATE, repeated_keys, take_listing, take_parts, united
-from lvae.manifests.parts.plan import Plan, erasing, read_plan, write_plan
+from lvae.manifests.parts.plan import Plan, erasing, read_plan, read_plan_if_whole, write_plan
 from lvae.manifests.parts.receipts import beyond, orphans, receipts
 from lvae.manifests.publishing.publish import write_rejected
 from lvae.manifests.storage.folder import Folder
@@ -19,10 +19,11 @@ from lvae.manifests.views.selected_rows import left_out
 from lvae.manifests.views.selection import Selection
 from lvae.manifests.views.view import ViewSettings
 from lvae.pipeline.engines.choose import Engine
-from lvae.pipeline.jobs.encode import Result, finish_erasing, refuse_faults
+from lvae.pipeline.jobs.encode import Result, refuse_faults
 from lvae.pipeline.jobs.shards import write_view_of
-from lvae.pipeline.planning.view import ViewOptions, check_space, view_settings_of
-from lvae.pipeline.progress.console import Bar, say
+from lvae.pipeline.planning.existing import finish_erasing
+from lvae.pipeline.planning.view import ViewOptions, check_space, named_selection, view_settings_of
+from lvae.pipeline.progress.console import CONSOLE, Bar, say
 
 ERASED = "erased on request"
 
@@ -35,15 +36,15 @@ def shard(dataset: str, options: ViewOptions, engine: Engine, keep_old: bool = F
     folder = _existing(dataset)
     with writing(folder):
         folder.sweep()
-        finish_erasing(folder)
+        finish_erasing(folder, read_plan_if_whole(folder))
         plan, manifest = _finished(folder)
         settings = view_settings_of(folder, plan, options, manifest)
         check_space(folder, plan, settings)
-        _tell_of_selection(manifest, settings)
+        _tell_of_selection(manifest, options)
         if erase:
-            plan = _erase(folder, plan, settings.selection)
+            plan = _erase(folder, plan, options, settings.selection)
         write_rejected(folder, receipts(folder, plan))
-        result, made = write_view_of(folder, plan, settings, engine, keep_old)
+        result, made = write_view_of(folder, plan, settings, engine, CONSOLE, keep_old)
         if erase:
             for name in orphans(folder):
                 folder.remove(name)
@@ -61,7 +62,8 @@ def shard_elsewhere(dataset: str, out: str, options: ViewOptions, engine: Engine
         folder.sweep()
         plan, manifest = _finished(source)
         settings = view_settings_of(source, plan, options, manifest)
-        chosen = _erased(source, plan, settings.selection) if erase else plan
+        _tell_of_selection(manifest, options)
+        chosen = _without_named(source, plan, options) if erase else plan
         _begin(folder, chosen)
         take_listing(source, plan, folder)
         _take_parts([source], [plan], folder, plan)
@@ -154,7 +156,7 @@ def _take_parts(sources: Sequence[Folder], plans: Sequence[Plan], folder: Folder
 def _finish(folder: Folder, plan: Plan, settings: ViewSettings, engine: Engine) -> Result:
     check_space(folder, plan, settings)
     write_rejected(folder, receipts(folder, plan))
-    result, made = write_view_of(folder, plan, settings, engine)
+    result, made = write_view_of(folder, plan, settings, engine, CONSOLE)
     for name in [*orphans(folder), *beyond(folder, plan)]:
         folder.remove(name)
     refuse_faults(folder, plan)
@@ -162,11 +164,11 @@ def _finish(folder: Folder, plan: Plan, settings: ViewSettings, engine: Engine) 
     return Result(result, 0, made)
 
 
-def _erase(folder: Folder, plan: Plan, selection: Selection) -> Plan:
-    """Remove what a selection leaves out from the raw parts."""
-    erased = _erased(folder, plan, selection)
+def _erase(folder: Folder, plan: Plan, options: ViewOptions, selection: Selection) -> Plan:
+    """Remove from the raw parts what a command line names. `selection`: of the view, which must not become empty."""
+    erased = _without_named(folder, plan, options)
     if erased == plan:
-        say("nothing is left to erase")
+        say("nothing is left to erase: all of it was erased before")
         return plan
     select(folder, plan, selection, lambda: receipts(folder, plan), raw=False)  # refuses one that leaves nothing
     write_plan(folder, erased)
@@ -175,19 +177,28 @@ def _erase(folder: Folder, plan: Plan, selection: Selection) -> Plan:
     return erased
 
 
-def _erased(folder: Folder, plan: Plan, selection: Selection) -> Plan:
-    if selection.only_classes is None and selection.without_keys is None:
+def _without_named(folder: Folder, plan: Plan, options: ViewOptions) -> Plan:
+    """The plan without what the command line leaves out. What the view left out before is not meant."""
+    if options.only_classes is None and options.without_classes is None and options.without_keys is None:
         raise LvaeError("--erase", "say what, by --without-keys, --without-classes or --only-classes")
-    return erasing(plan, left_out(folder, plan, selection, lambda: receipts(folder, plan)), ERASED)
+    named = replace(named_selection(folder, plan, options), limit=None, split=None)
+    return erasing(plan, left_out(folder, plan, named, lambda: receipts(folder, plan)), ERASED)
 
 
-def _tell_of_selection(manifest: Manifest, settings: ViewSettings) -> None:
-    """A selection replaces the old one as a whole; what goes with it is said."""
-    old, new = manifest.view.selection, settings.selection
-    names = {"only_classes": "--only-classes", "without_keys": "--without-keys", "limit": "--limit", "split": "--split"}
-    gone = [option for name, option in names.items() if getattr(old, name) and not getattr(new, name)]
-    if gone:
-        say(f"no longer of the view, as it was not given again: {', '.join(gone)}")
+def _tell_of_selection(manifest: Manifest, options: ViewOptions) -> None:
+    """What stays of the old view's selection, since the command line does not name it, is said."""
+    if options.everything:
+        return
+    old = manifest.view.selection
+    stays = {
+        "--split": old.split and not options.split,
+        "--only-classes": old.only_classes and not options.only_classes,
+        "--limit": old.limit and not options.limit,
+        counted(len(old.without_keys or ()), "key") + " left out": old.without_keys,
+    }
+    kept = [what for what, stay in stays.items() if stay]
+    if kept:
+        say(f"stays as it was: {', '.join(kept)} (--everything forgets it)")
 
 
 def _united_view(manifests: Sequence[Manifest], plan: Plan) -> ViewSettings:

@@ -1,5 +1,6 @@
 """The settings of a view, from options, plan and earlier views."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,16 @@ from typing import Any
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import Manifest, view_settings
-from lvae.manifests.messages import option_of, value_of
+from lvae.manifests.messages import counted, option_of, value_of
 from lvae.manifests.parts.plan import Plan, first_difference
 from lvae.manifests.parts.receipts import finished
+from lvae.manifests.parts.rows import RowReader
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import Folder
-from lvae.manifests.views.selection import resolve_selection
+from lvae.manifests.views.named_keys import find_keys, read_key_lines, refuse_missing
+from lvae.manifests.views.selection import Selection, add_selection, resolve_selection
 from lvae.manifests.views.view import ViewSettings, read_view
+from lvae.pipeline.progress.console import say
 
 SPACE_SLACK = 64 << 20  # bytes beside raw latents and shards: rows, receipts, weights, temporary files
 
@@ -33,6 +37,7 @@ class ViewOptions:
     without_keys: Path | None = None
     limit: int | None = None
     everything: bool = False
+    missing_ok: bool = False  # of keys that no image has
 
 
 def view_settings_of(
@@ -42,7 +47,7 @@ def view_settings_of(
     manifest: Manifest | None,
     default: ViewSettings | None = None,
 ) -> ViewSettings:
-    """Options over those of the view that is there, over the defaults.
+    """Options over those of the view that is there, over the defaults; of a selection, too, each for itself.
 
     Where the manifest is lost, a view that was begun still says how.
     """
@@ -60,14 +65,37 @@ def view_settings_of(
         raise LvaeError("--dtype uint8", "only pixels are stored as bytes", "Choose float16 or float32.")
     if settings.shard_size < 1:
         raise LvaeError(f"--shard-size {settings.shard_size}", "must be at least 1")
-    selecting = (options.split, options.only_classes, options.without_classes, options.without_keys, options.limit)
-    if options.everything or any(option is not None for option in selecting):
-        keys = read_keys(options.without_keys) if options.without_keys is not None else None
-        selection = resolve_selection(
-            plan.listing.classes, options.only_classes, keys, options.limit, options.split, options.without_classes
-        )
-        settings = replace(settings, selection=selection)
-    return settings
+    named, old = named_selection(folder, plan, options, say), Selection() if options.everything else settings.selection
+    return replace(settings, selection=add_selection(old, named, options.without_classes is not None))
+
+
+def named_selection(
+    folder: Folder, plan: Plan, options: ViewOptions, say: Callable[[str], None] = lambda _: None
+) -> Selection:
+    """What a command line itself says of a selection. Raises LvaeError for keys that no image has."""
+    keys: tuple[str, ...] | None = None
+    if options.without_keys is not None:
+        lines, reader = read_key_lines(options.without_keys), RowReader(folder, plan.listing)
+
+        def there() -> Iterator[str]:
+            for part in range(plan.listing.parts):
+                yield from reader.keys(part).to_pylist()
+
+        found = find_keys(lines, there())
+        if not options.missing_ok:
+            refuse_missing(f"--without-keys {options.without_keys}", len(lines), found.missing, there())
+        if found.missing:
+            say(
+                f"warning: --without-keys: no image has {len(found.missing)} of these {counted(len(lines), 'key')}, "
+                f"{found.missing[0]!r} for one"
+            )
+        if found.other_form:
+            keys_found = counted(found.other_form, "key")
+            say(f"warning: --without-keys: {keys_found} found in another Unicode form (NFC, NFD)")
+        keys = found.keys
+    return resolve_selection(
+        plan.listing.classes, options.only_classes, keys, options.limit, options.split, options.without_classes
+    )
 
 
 def begun_view(folder: Folder) -> ViewSettings | None:
@@ -98,15 +126,6 @@ def read_normalization(name_or_file: str, channels: int) -> dict[str, Any]:
         raise LvaeError(name_or_file, 'must be JSON like {"shift": [...], "scale": [...]}')
     given = Normalization.given(content["shift"], content["scale"], channels)
     return {"normalization": "given", "shift": given.shift, "scale": given.scale}
-
-
-def read_keys(path: Path) -> list[str]:
-    """One key a line."""
-    try:
-        lines = path.read_bytes().decode().split("\n")  # and at nothing else that a key may hold
-        return [key for line in lines if (key := line.removesuffix("\r"))]
-    except (OSError, UnicodeDecodeError) as error:
-        raise LvaeError(f"--without-keys {path}", f"cannot be read ({error})") from error
 
 
 def check_space(folder: Folder, plan: Plan, settings: ViewSettings) -> None:

@@ -7,7 +7,8 @@ from typing import Self
 
 from tqdm import tqdm
 
-from lvae.manifests.messages import duration
+from lvae.manifests.messages import duration, escape_controls
+from lvae.pipeline.progress.display import Display
 
 LINE_SECONDS = 30.0
 UNPACED = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}{postfix}"
@@ -15,7 +16,7 @@ UNPACED = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}{postfix}"
 
 def say(text: str) -> None:
     """One line on stderr, above a bar if there is one."""
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(escape_controls(text), file=sys.stderr)
 
 
 class Bar:
@@ -74,3 +75,6 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+
+
+CONSOLE = Display(say, Bar)

@@ -210,8 +210,11 @@ def test_a_class_and_keys_are_removed(erase: bool, scenes: Path, at_once: Path, 
     shutil.copytree(at_once, dataset)
     (tmp_path / "gone.txt").write_text("".join(f"{name.as_posix()}\n" for name in [*gone, Path("no/such.png")]))
     selection = ("--without-classes", gone_class, "--without-keys", str(tmp_path / "gone.txt"), "--split", "val=20%")
-    said = lvae("shard", dataset, *selection, *(["--erase"] if erase else [])).stderr
-    assert "no image has 1 of these 3 keys" in said
+    before = contents(dataset)
+    assert "no image has 1 of these 3 keys, 'no/such.png'" in lvae("shard", dataset, *selection, check=1).stderr
+    assert contents(dataset) == before
+    said = lvae("shard", dataset, *selection, "--missing-ok", *(["--erase"] if erase else [])).stderr
+    assert "warning: --without-keys: no image has 1 of these 3 keys" in said
     if not erase:
         assert len(raw_by_key(dataset)) == 48
         ours, theirs = Dataset.open(dataset), Dataset.open(tmp_path / "right")
@@ -232,6 +235,38 @@ def test_a_class_and_keys_are_removed(erase: bool, scenes: Path, at_once: Path, 
     assert len(reasons) == 48 - len(left) and set(reasons) == {"erased on request"}
 
 
+def test_a_takedown_keeps_the_view_as_it_is(at_once: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "dataset"
+    shutil.copytree(at_once, dataset)
+    lvae("shard", dataset, "--format", "webdataset", "--dtype", "float32", "--normalization", "scalar")
+    before = rows_by_split(dataset)
+    gone, also = (pq.read_table(dataset / "rows")["key"][row].as_py() for row in (30, 40))
+    (tmp_path / "gone.txt").write_text(f"{gone}\n")
+    said = lvae("shard", dataset, "--without-keys", tmp_path / "gone.txt", "--erase").stderr
+    assert "stays as it was: --split" in said
+    (tmp_path / "gone.txt").write_text(f"{also}\n")
+    lvae("shard", dataset, "--without-keys", tmp_path / "gone.txt", "--erase")
+    view = Dataset.open(dataset).manifest.view
+    assert (view.format, view.dtype, view.selection.split) == ("webdataset", "float32", {"val": "20%"})
+    left = {split: {row for row in rows if row[0] not in (gone, also)} for split, rows in before.items()}
+    assert rows_by_split(dataset) == left
+
+
+def test_what_the_view_left_out_is_not_erased(at_once: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "dataset"
+    shutil.copytree(at_once, dataset)
+    classes = Dataset.open(dataset).manifest.classes
+    assert classes is not None
+    lvae("shard", dataset, "--only-classes", classes[0])
+    key = pq.read_table(dataset / "rows")["key"][0].as_py()
+    (tmp_path / "gone.txt").write_text(f"{key}\n")
+    lvae("shard", dataset, "--without-keys", tmp_path / "gone.txt", "--erase")
+    assert Dataset.open(dataset).manifest.view.selection.only_classes == (classes[0],)
+    assert len(raw_by_key(dataset)) == 47
+    lvae("shard", dataset, "--everything")
+    assert Dataset.open(dataset).manifest.counts.selected == 2 * 47
+
+
 def test_an_erasure_that_was_stopped_goes_on_with_the_next_command(at_once: Path, tmp_path: Path) -> None:
     dataset, finished = tmp_path / "dataset", tmp_path / "finished"
     shutil.copytree(at_once, dataset)
@@ -240,6 +275,7 @@ def test_an_erasure_that_was_stopped_goes_on_with_the_next_command(at_once: Path
     (tmp_path / "gone.txt").write_text(f"{key}\n")
     arguments = ("--without-keys", str(tmp_path / "gone.txt"), "--split", "val=20%", "--erase")
     lvae("shard", finished, *arguments)
+    shutil.copytree(finished / "erased", dataset / "erased")
     shutil.copy(finished / "plan.json", dataset / "plan.json")  # all that there was before the first part was rewritten
     assert "to be erased" in lvae("verify", dataset, check=1).stdout
     assert Dataset.open(dataset).read([0, 1])[0].shape == (2, 4, 16, 16)
