@@ -1,4 +1,4 @@
-"""How well a first stage does on pictures: error, sharpness, and what its latents are like."""
+"""How well an autoencoder does on pictures: error, sharpness, and what its latents are like."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lvae.encode.autoencoder import load, load_file
 from lvae.encode.catalogue.architectures import KNOWN
-from lvae.encode.catalogue.published import PUBLISHED, shipped_or_fetched
+from lvae.encode.catalogue.published import PUBLISHED, find_weights
 from lvae.encode.crops import CROPS, crop
 from lvae.encode.devices import choose_device
 from lvae.encode.images import ImageRejected, open_image
@@ -89,7 +89,7 @@ def open_autoencoder(name_or_path: str, weights: str | None = None) -> tuple[str
     """A known name, a run of `fit`, or a file or folder of weights; how it is called in tables."""
     if weights is not None:
         return name_or_path, load(name_or_path, weights)
-    if name_or_path in KNOWN or name_or_path in PUBLISHED or shipped_or_fetched(name_or_path):
+    if name_or_path in KNOWN or name_or_path in PUBLISHED or find_weights(name_or_path):
         return name_or_path, load(name_or_path)
     path = Path(name_or_path)
     run = path / "autoencoder.safetensors"
@@ -120,11 +120,11 @@ def score(
     thinned = others[:: -(-len(others) // LINEAR_PICTURES)] if others else []
     total = len(rows) + len(thinned)
     left_out: dict[str, int] = {}
-    pictures = _opened(replace(chosen, rows=tuple(rows)), size, kind, left_out, lambda n: progress(n, total))
+    pictures = _open_all(replace(chosen, rows=tuple(rows)), size, kind, left_out, lambda n: progress(n, total))
     if not pictures:
         raise LvaeError(chosen.location, f"no picture can be opened ({'; '.join(left_out)})")
-    fitting = _opened(replace(chosen, rows=tuple(thinned)), size, kind, {}, lambda n: progress(len(rows) + n, total))
-    linear = LinearCode.fitted(fitting or pictures, network.downsampling_factor, network.latent_channels)
+    fitting = _open_all(replace(chosen, rows=tuple(thinned)), size, kind, {}, lambda n: progress(len(rows) + n, total))
+    linear = LinearCode.fit(fitting or pictures, network.downsampling_factor, network.latent_channels)
     latents, decoded, without = _through(network, pictures, choose_device(device))
     errors = [psnr(*pair) for pair in zip(pictures, decoded, strict=True)]
     result = Score(
@@ -154,7 +154,7 @@ def _decibels(value: float | None) -> str:
     return "nothing is lost" if value is None else f"{value:.2f} dB"
 
 
-def _opened(
+def _open_all(
     chosen: Chosen, size: int, kind: str, left_out: dict[str, int], progress: Callable[[int], None]
 ) -> list[Pixels]:
     if kind not in CROPS:

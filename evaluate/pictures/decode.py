@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lvae.encode.autoencoder import load, load_file
-from lvae.encode.catalogue.published import DEFAULT, PUBLISHED, architecture_of, shipped_or_fetched
+from lvae.encode.catalogue.published import DEFAULT, PUBLISHED, architecture_of, find_weights
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.quality.fidelity import Rounding, to_pixels
 from lvae.evaluate.figures.drawing import png
-from lvae.evaluate.pictures.npz import StreamedArray, whole, write_streamed
+from lvae.evaluate.pictures.npz import StreamedArray, stream_array, write_streamed
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import AutoencoderRecord
@@ -79,7 +79,7 @@ def _find_published(record: AutoencoderRecord) -> Autoencoder | None:
     if record.weights_unknown:
         return None
     for name in (DEFAULT, *PUBLISHED):
-        path = shipped_or_fetched(name)
+        path = find_weights(name)
         if path is not None and architecture_of(name) == record.name:
             network = load(record.architecture, path)
             if network.fingerprint == record.weights_sha256:
@@ -176,7 +176,7 @@ def write_npz(
 
     arrays = {"arr_0": StreamedArray((count, size, size, 3), np.dtype(np.uint8), pixels)}
     if labels:
-        arrays["arr_1"] = whole(found)
+        arrays["arr_1"] = stream_array(found)
     write_streamed(out, arrays)
     return count
 

@@ -42,17 +42,17 @@ class Originals:
             reader.close()
 
     def key(self, row: int) -> str:
-        return self._listed(row)[0].key
+        return self._find(row)[0].key
 
     def label(self, row: int) -> int:
         """In the classes of the listing."""
-        image, segment = self._listed(row)
+        image, segment = self._find(row)
         labels = self.plan.listing.labels(segment)
         return image.label if labels is None else int(labels[image.label])
 
     def open(self, row: int, mirrored: bool = False) -> Pixels:
         """uint8 (H, W, 3). LvaeError where the image is not there any more, or is another one."""
-        image, segment = self._listed(row)
+        image, segment = self._find(row)
         origin = self.plan.origins[segment]
         if segment not in self._readers:
             kind = self.plan.listing.segments[segment].kind
@@ -65,7 +65,7 @@ class Originals:
             raise LvaeError(origin.source, f"{image.key} cannot be opened any more ({opened.reason})")
         return np.ascontiguousarray(opened.pixels[:, ::-1]) if mirrored else opened.pixels
 
-    def _listed(self, row: int) -> tuple[ImageRow, int]:
+    def _find(self, row: int) -> tuple[ImageRow, int]:
         part = int(self.plan.listing.parts_of(np.array([row]))[0])
         place = self.plan.listing.place(part)
         if self._part[0] != part:

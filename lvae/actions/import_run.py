@@ -9,9 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from lvae.actions.export_run import Exported, read_exported
-from lvae.encode.autoencoder import build, load, load_file, of_contents
+from lvae.encode.autoencoder import build, build_from_contents, load, load_file
 from lvae.encode.catalogue.presets import PRESETS as ENCODING_PRESETS
-from lvae.encode.catalogue.published import shipped_or_fetched
+from lvae.encode.catalogue.published import find_weights
 from lvae.encode.crops import CROPS
 from lvae.encode.devices import choose_device
 from lvae.encode.networks.base import Autoencoder, save_safetensors
@@ -28,7 +28,7 @@ from lvae.manifests.storage.folder import TEMPORARY, Folder, file_sha256
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.config import ModelConfig, TrainConfig
 from lvae.train.presets import NAMES, PRESETS, Preset, model_preset
-from lvae.train.published import model_of
+from lvae.train.published import build_published
 from lvae.train.published_weights.files import PublishedFile, open_published
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.run import CHECKPOINTS, DatasetRecord, RunConfig, read_run_if_there, write_run
@@ -52,7 +52,7 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class Imported:
-    """A run to be written: its settings, groups of tensors, the first stage's weights, and what to say of it all."""
+    """A run to be written: its settings, groups of tensors, the autoencoder's weights, and what to say of it all."""
 
     config: RunConfig
     step: int
@@ -64,7 +64,7 @@ class Imported:
 def run_import(
     published: Path, run: Path, options: ImportOptions, check: bool, against: str | None, device: str
 ) -> None:
-    found = imported(published, options)
+    found = open_import(published, options)
     for remark in found.remarks:
         say(remark)
     click.echo(write(run, found))
@@ -72,12 +72,12 @@ def run_import(
         _check(run, against, device)
 
 
-def imported(path: Path, options: ImportOptions) -> Imported:
+def open_import(path: Path, options: ImportOptions) -> Imported:
     """Read a published file, or an export of ours."""
     if not path.exists():
         raise LvaeError(path, "no such file", "Give a published checkpoint, or what 'lvae export' wrote.")
     exported = read_exported(path)
-    return _published(path, options) if exported is None else _ours(path, exported)
+    return _open_published(path, options) if exported is None else _ours(path, exported)
 
 
 def _ours(path: Path, exported: Exported) -> Imported:
@@ -89,10 +89,10 @@ def _ours(path: Path, exported: Exported) -> Imported:
     return Imported(exported.run, exported.step, groups, network, remarks)
 
 
-def _published(path: Path, options: ImportOptions) -> Imported:
+def _open_published(path: Path, options: ImportOptions) -> Imported:
     file = open_published(path)
     config = _config(options)
-    model = model_of(file.preferred, file, str(path), config)
+    model = build_published(file.preferred, file, str(path), config)
     name = options.preset or _preset_of(model.config)
     preset = None if name is None else PRESETS.get(name)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -102,9 +102,9 @@ def _published(path: Path, options: ImportOptions) -> Imported:
     ]
     groups: dict[str, Mapping[str, Tensor]] = {"ema": model.state_dict()}
     if file.layout == "flax" and file.raw is not None:
-        raw = model_of(file.raw, file, str(path), model.config) if file.ema is not None else model
+        raw = build_published(file.raw, file, str(path), model.config) if file.ema is not None else model
         groups["model"] = raw.state_dict()
-    network = _first_stage(path, file, preset, options)
+    network = _load_autoencoder(path, file, preset, options)
     record, told = _autoencoder_record(network, preset, model.config)
     remarks += told
     normalization, told = _normalization(model.config, preset, options)
@@ -120,7 +120,7 @@ def _published(path: Path, options: ImportOptions) -> Imported:
         image=ImageSettings(size, crop, CROPS[crop], False, (-1.0, 1.0)),
         autoencoder=record,
         classes=None,
-        statistics=_unmeasured(normalization),
+        statistics=_empty_statistics(normalization),
         normalization=normalization,
     )
     training = TrainConfig() if preset is None else preset.training
@@ -142,19 +142,21 @@ def _config(options: ImportOptions) -> ModelConfig | None:
 
 
 def _preset_of(config: ModelConfig) -> str | None:
-    return next((name for name in NAMES if name in PRESETS and _as_published(PRESETS[name]) == config), None)
+    return next((name for name in NAMES if name in PRESETS and _published_form(PRESETS[name]) == config), None)
 
 
-def _as_published(preset: Preset) -> ModelConfig:
+def _published_form(preset: Preset) -> ModelConfig:
     return replace(preset.model, attention="published")
 
 
-def _first_stage(path: Path, file: PublishedFile, preset: Preset | None, options: ImportOptions) -> Autoencoder | None:
+def _load_autoencoder(
+    path: Path, file: PublishedFile, preset: Preset | None, options: ImportOptions
+) -> Autoencoder | None:
     """The one in the file, or the one that a user names, or the preset's where it is on this machine."""
     if options.weights is not None:
         return load(options.autoencoder, options.weights) if options.autoencoder else load_file(options.weights)
     if file.autoencoder:
-        network = of_contents(weight_files.read(path), str(path))
+        network = build_from_contents(weight_files.read(path), str(path))
         if options.autoencoder is not None and build(options.autoencoder).architecture != network.architecture:
             raise LvaeError(path, f"holds {network.name}, not {options.autoencoder}", "Leave --autoencoder out.")
         return network
@@ -163,7 +165,7 @@ def _first_stage(path: Path, file: PublishedFile, preset: Preset | None, options
         return None
     if name.startswith("pixels"):
         return load(name)
-    here = shipped_or_fetched(name)
+    here = find_weights(name)
     if here is None and options.autoencoder is not None:
         return load(name)  # which says how its weights are to be had
     return None if here is None else load(name, str(here))
@@ -177,14 +179,14 @@ def _autoencoder_record(
             raise LvaeError(
                 "",
                 (f"{network.name} has {network.latent_channels} latent channels, and the model {config.channels}"),
-                "Name the first stage that it was trained with.",
+                "Name the autoencoder that it was trained with.",
             )
         pixels = network.architecture["kind"] == "pixels"
         sha256 = None if pixels else network.fingerprint
         record = AutoencoderRecord(
             network.name, network.architecture, sha256, network.downsampling_factor, network.latent_channels, "mode"
         )
-        return record, [f"first stage {network.name}" + ("" if pixels else f", weights {str(sha256)[:12]}")]
+        return record, [f"autoencoder {network.name}" + ("" if pixels else f", weights {str(sha256)[:12]}")]
     name = "unknown" if preset is None or preset.autoencoder == "any" else preset.autoencoder
     described = None if name == "unknown" else build(name)
     record = AutoencoderRecord(
@@ -197,7 +199,7 @@ def _autoencoder_record(
     )
     fetch = f" ('lvae autoencoder fetch {name}' brings them)" if described is not None else ""
     return record, [
-        f"warning: no first stage's weights are in the file or at hand{fetch}: samples stay latents until you import "
+        f"warning: no autoencoder's weights are in the file or at hand{fetch}: samples stay latents until you import "
         "with --weights FILE, or give it to 'lvae decode'"
     ]
 
@@ -220,7 +222,7 @@ def _normalization(
     return found, [f"latents = (raw - {shift:g}) / {scale:g}"]
 
 
-def _unmeasured(normalization: Normalization) -> Statistics:
+def _empty_statistics(normalization: Normalization) -> Statistics:
     """No data is at hand: what the constants say latents are like."""
     shift, scale = np.array(normalization.shift), np.array(normalization.scale)
     low, high = (tuple(map(float, shift + side * CLIP * scale)) for side in (-1, 1))

@@ -65,14 +65,13 @@ def inspect(
     Of a RUN: its model, and with a DATASET after it the rate and the active units of every group and channel.
     """
     if _is_run(inspected):
-        from lvae.actions.manipulate import InspectOptions, RunOptions, run_inspect
+        from lvae.actions.manipulate import InspectOptions, run_inspect
 
         if preview is not None or histogram is not None:
             raise LvaeError(
                 "--preview and --histogram", "show datasets", "Of a run, see 'lvae depths' and 'lvae plot'."
             )
-        options = shared.take(RunOptions, asked, "seed", "split", "weights", "device")
-        run_inspect(Path(inspected), measured, InspectOptions(options, as_json=as_json, **asked))
+        run_inspect(Path(inspected), measured, InspectOptions(as_json=as_json, **asked))
         return
     if measured is not None:
         raise LvaeError(inspected, f"is no run, so there is nothing to measure over {measured}", "Leave one out.")
@@ -81,10 +80,10 @@ def inspect(
     opened = Dataset.open(inspected)
     print_dataset(inspected, opened.manifest, as_json)
     if preview is not None:
-        from lvae.evaluate.pictures.inspect import untrained, write_preview
+        from lvae.evaluate.pictures.inspect import describe_untrained, write_preview
 
         click.echo(f"{preview}: {write_preview(opened, preview):.2f} dB on average", err=True)
-        if (remark := untrained(opened)) is not None:
+        if (remark := describe_untrained(opened)) is not None:
             click.echo(f"warning: {remark}", err=True)
     if histogram is not None:
         from lvae.evaluate.pictures.inspect import write_histogram
