@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,7 +36,9 @@ from lvae.commands import (
 from lvae.commands import (
     train as training,
 )
-from lvae.manifests.errors import LvaeError
+from lvae.manifests.errors import LvaeError, one_line
+from lvae.manifests.messages import escape_controls
+from lvae.terminal import escaped_output
 
 
 class Group(click.Group):
@@ -43,24 +46,29 @@ class Group(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            with _safe_path():
+            with _safe_path(), escaped_output():
                 return super().invoke(context)
         except LvaeError as error:
             self._end(context, f"lvae: {error}", 1, error)
         except KeyboardInterrupt as error:
             self._end(context, "lvae: interrupted; the same command goes on from here", 130, error)
+        except UnicodeEncodeError as error:
+            if not re.search("[\\ud800-\\udfff]", error.object):
+                raise
+            self._end(context, f"lvae: {one_line(error.object)}: not UTF-8. Rename it.", 1, error)
         except OSError as error:
             if error.errno == errno.EPIPE or (error.filename is None and error.errno is None):
                 raise
             full = (errno.ENOSPC, errno.EDQUOT)
             advice = " Free some, then run the same command again." if error.errno in full else ""
-            self._end(context, f"lvae: {error.filename or 'a file'}: {error.strerror}.{advice}", 1, error)
+            name = "a file" if error.filename is None else one_line(str(error.filename))
+            self._end(context, f"lvae: {name}: {error.strerror}.{advice}", 1, error)
 
     @staticmethod
     def _end(context: click.Context, line: str, code: int, error: BaseException) -> None:
         if context.params.get("debug"):
             raise error
-        click.echo(line, err=True)
+        click.echo(escape_controls(line), err=True)
         context.exit(code)
 
 
