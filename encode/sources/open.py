@@ -14,6 +14,7 @@ import tarfile
 import zipfile
 
 from lvae.encode.files import locations, naming
+from lvae.encode.files.addresses import PublicOnly
 from lvae.encode.files.patterns import base_of, expand, is_pattern
 from lvae.encode.sources.base import Reader, Source
 from lvae.encode.sources.folder import FolderReader, FolderSource
@@ -116,8 +117,13 @@ def _refuse_saved(location: str) -> None:
     )
 
 
-def open_reader(kind: str, location: str) -> Reader:
-    """A reader of what a source of this kind and location listed."""
+def open_reader(kind: str, location: str, addresses: str | None = None) -> Reader:
+    """A reader of what a source of this kind and location listed.
+
+    addresses: "public" or "any", to which requests of this process may go from now on; None leaves that as it is.
+    """
+    if addresses is not None:
+        PublicOnly.on = addresses == "public"
     match kind:
         case "folder":
             return FolderReader(location)

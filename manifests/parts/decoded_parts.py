@@ -86,15 +86,19 @@ def begin(folder: Folder, plan: DecodePlan) -> None:
 
 
 def write_decoded_part(folder: Folder, plan: DecodePlan, part: int, files: dict[str, bytes]) -> DecodeReceipt:
-    """Store what a part holds, by what it is ("pixels", "labels", ...), then the receipt."""
+    """Store what a part holds, by what it is ("pixels", "labels", ...), then the receipt, the first of which stays."""
     found = {}
     for what, data in sorted(files.items()):
         with folder.writer() as unfinished:
             unfinished.file.write(data)
             found[what] = unfinished.commit(_file_name(part, what, unfinished.file.sha256))
     receipt = DecodeReceipt("latent-vae-picture-receipt", 1, plan.sha256, part, len(plan.range_of(part)), files=found)
-    folder.write(_receipt_name(part), records.signed(receipt))
-    return receipt
+    if folder.create(_receipt_name(part), records.signed(receipt)):
+        return receipt
+    first = finished_decode(folder, plan, part)
+    if first is None:
+        raise LvaeError(folder.place(_receipt_name(part)), "is damaged", "Run the same command again to go on.")
+    return first
 
 
 def finished_decode(folder: Folder, plan: DecodePlan, part: int) -> DecodeReceipt | None:
@@ -114,6 +118,15 @@ def finished_decode(folder: Folder, plan: DecodePlan, part: int) -> DecodeReceip
         for what, record in receipt.files.items()
     )
     return receipt if whole else None
+
+
+def settle_decode(folder: Folder, plan: DecodePlan, part: int) -> bool:
+    """Whether a part is finished. A receipt that does not say so gives way. For the one command that writes here."""
+    if finished_decode(folder, plan, part) is not None:
+        return True
+    if folder.size(_receipt_name(part)) is not None:
+        folder.remove(_receipt_name(part))
+    return False
 
 
 def read_decoded_parts(folder: Folder, plan: DecodePlan, what: str) -> Iterator[bytes]:

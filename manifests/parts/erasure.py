@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Plan
-from lvae.manifests.parts.receipts import Receipt, Rejection, fits, read_raw, read_receipt, to_erase, write_part
+from lvae.manifests.parts.receipts import Receipt, Rejection, fits, read_raw, read_receipt, replace_part, to_erase
 from lvae.manifests.parts.rows import RowReader
 from lvae.manifests.storage.folder import Folder
 
@@ -56,7 +56,7 @@ def _write_without(folder: Folder, plan: Plan, receipt: Receipt, rows: dict[int,
     erased = [Rejection(row, keys[row - receipt.first_row], reason) for row, reason in rows.items() if row not in known]
     rejected = sorted([*receipt.rejected, *erased], key=lambda rejection: rejection.row)
     raw = read_raw(folder, receipt, plan.encoded())
-    write_part(folder, plan, receipt.part, raw[latents], rejected, None)
+    replace_part(folder, plan, receipt.part, raw[latents], rejected)
 
 
 def _stored_rows(receipt: Receipt) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """Parts: a run of images in source order, encoded together; one raw file and one receipt each.
 
 The receipt is written last and names the raw file by its checksum, so any two attempts at a part, even at the same
-time on unlike machines, leave numbers and bytes that belong together: those of the receipt that was written last.
+time on unlike machines, leave numbers and bytes that belong together: those of the receipt that was there first. It is
+created exclusively; only the holder of the dataset's lock takes it away again.
 """
 
 import hashlib
@@ -82,11 +83,38 @@ def write_part(
     rejected: Iterable[Rejection],
     content_sha256: str | None,
 ) -> Receipt:
-    """Store a part's raw latents (n, C, h, w), then the receipt. Only then is the part finished."""
-    place = plan.listing.place(part)
+    """Store a part's raw latents (n, C, h, w), then the receipt. Only then is the part finished.
+
+    The first complete receipt stays: of an attempt that comes later, the raw file is an orphan.
+    """
     data = np.ascontiguousarray(raw)
+    receipt = _receipt(folder, plan, part, data, rejected, content_sha256)
+    if folder.create(receipt_name(part), dump_receipt(receipt)):
+        return receipt
+    first = finished(folder, plan, part)
+    if first is None:
+        where = folder.place(receipt_name(part))
+        raise LvaeError(where, "is damaged, or of another dataset", "Run the same command again to go on.")
+    return first
+
+
+def replace_part(folder: Folder, plan: Plan, part: int, raw: NDArray[Any], rejected: Iterable[Rejection]) -> None:
+    """Store a part in place of the one that is there. For the holder of the lock."""
+    write_receipt(folder, _receipt(folder, plan, part, np.ascontiguousarray(raw), rejected, None))
+
+
+def _receipt(
+    folder: Folder,
+    plan: Plan,
+    part: int,
+    data: NDArray[Any],
+    rejected: Iterable[Rejection],
+    content_sha256: str | None,
+) -> Receipt:
+    """Store raw latents under the name of their content, and say what is there."""
+    place = plan.listing.place(part)
     record = _write_array(folder, part, data)
-    receipt = Receipt(
+    return Receipt(
         format="latent-vae-receipt",
         version=1,
         encoding_sha256=plan.encoding_sha256,
@@ -100,13 +128,10 @@ def write_part(
         content_sha256=content_sha256,
         moments=moments_of_raw(plan.encoded(), data).to_record() if len(data) else None,
     )
-    write_receipt(folder, receipt)
-    if folder.size(record.path) is None:  # swept as an orphan between the two writes, by a command that outran us
-        _write_array(folder, part, data)
-    return receipt
 
 
 def write_receipt(folder: Folder, receipt: Receipt) -> None:
+    """In place of the one that is there. For the holder of the lock; attempts at a part use `write_part`."""
     folder.write(receipt_name(receipt.part), dump_receipt(receipt))
 
 
@@ -186,6 +211,18 @@ def finished(folder: Folder, plan: Plan, part: int) -> Receipt | None:
     if receipt is None or not fits(receipt, plan, part) or to_erase(receipt, plan):
         return None
     return receipt if folder.size(receipt.raw.path) == receipt.raw.bytes else None
+
+
+def settle(folder: Folder, plan: Plan, part: int) -> bool:
+    """Whether a part is finished. A receipt that does not say so gives way to the next attempt's.
+
+    For the holder of the lock, before a job.
+    """
+    if finished(folder, plan, part) is not None:
+        return True
+    if folder.size(receipt_name(part)) is not None:
+        folder.remove(receipt_name(part))
+    return False
 
 
 def receipts(folder: Folder, plan: Plan) -> Iterator[Receipt]:

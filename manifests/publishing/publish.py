@@ -159,7 +159,7 @@ def swap(folder: Folder, manifest: Manifest, keep_old: bool = False) -> None:
     """Make a view the dataset's own: the manifest in one step, then the old view goes (unless it is kept)."""
     data = dump_manifest(manifest)
     if folder.read_if_there(MANIFEST) != data:
-        folder.write(MANIFEST, data)
+        folder.swap(MANIFEST, data)
     if not keep_old:
         for name in unused_views(folder, manifest):
             folder.remove(f"shards/{name}")
@@ -177,7 +177,7 @@ def drop_raw(folder: Folder) -> None:
     if manifest is None:
         raise LvaeError(folder, "is not finished", "Run 'lvae encode' first.")
     if manifest.raw == "kept":
-        folder.write(MANIFEST, dump_manifest(_without_raw(manifest)))
+        folder.swap(MANIFEST, dump_manifest(_without_raw(manifest)))
     for name in folder.names("raw"):
         if "/part-" in name and name.endswith(".npy"):
             folder.remove(name)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import (
+    MANIFEST,
     WRITTEN_BY,
     Counts,
     FileEntry,
@@ -36,9 +37,10 @@ from lvae.manifests.views.view import (
     ShardReceipt,
     ViewPlan,
     ViewSettings,
+    create_shard_receipt,
     finished_shard,
+    remove_unfinished_shards,
     shard_entry,
-    shard_receipt_name,
     view_file,
     write_view,
 )
@@ -118,6 +120,7 @@ def begin(folder: Folder, plan: SamplesPlan) -> bool:
             return False
     folder.write(SAMPLES, records.dumps(plan))
     write_view(folder, plan.view)
+    remove_unfinished_shards(folder, plan.view)
     codec("zarr").prepare(folder, plan.view.name, plan.view.layouts[TRAIN])
     return True
 
@@ -138,7 +141,7 @@ def write_shard(
     content = ShardContent(latents, None, labels, rows, np.zeros(count, bool), [])
     files = codec("zarr").write_shard(folder, view.name, view.layouts[TRAIN], number, content)
     receipt = ShardReceipt("latent-vae-shard", 1, view.sha256, TRAIN, number, count, tuple(files))
-    folder.write(shard_receipt_name(view.name, TRAIN, number), records.dumps(receipt))
+    create_shard_receipt(folder, view, receipt)
 
 
 def publish(folder: Folder, plan: SamplesPlan, weights: Folder) -> Manifest:
@@ -174,7 +177,7 @@ def publish(folder: Folder, plan: SamplesPlan, weights: Folder) -> Manifest:
         plan_sha256=view.sha256,
         files={record.path: FileEntry(record.bytes, record.sha256) for record in files},
     )
-    folder.write("manifest.json", dump_manifest(manifest))
+    folder.swap(MANIFEST, dump_manifest(manifest))
     return manifest
 
 

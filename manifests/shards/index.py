@@ -8,6 +8,7 @@ from typing import TypeVar
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import FileRecord, Folder
+from lvae.manifests.storage.names import FileName, Sha256
 
 T = TypeVar("T")
 
@@ -20,10 +21,10 @@ class Shard:
         last.
     """
 
-    path: str
+    path: FileName
     count: int
     bytes: int
-    sha256: str
+    sha256: Sha256
     beside: tuple[FileRecord, ...]
 
     @property

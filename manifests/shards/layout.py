@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage.folder import FileRecord, Folder
+from lvae.manifests.storage.folder import FileRecord, Folder, Unfinished
 from lvae.manifests.storage.names import SplitName
 
 CHUNK_ROWS = 64  # rows of a Zarr chunk: what a stock reader fetches at once; shards are whole numbers of them
@@ -106,6 +106,17 @@ class Facts:
     mirrored: NDArray[np.bool_]  # (n,)
 
 
+def finish_shard_file(folder: Folder, unfinished: Unfinished, name: str) -> FileRecord:
+    """Give a shard's file its name. Another attempt's stays, for it holds the same; LvaeError where it does not."""
+    new = unfinished.create(name)
+    if new is not None:
+        return new
+    found, ours = folder.record(name), unfinished.file
+    if (found.bytes, found.sha256) != (ours.bytes, ours.sha256):
+        raise LvaeError(folder.place(name), "another attempt has left other bytes", "Run the same command again.")
+    return found
+
+
 class ArrayLike(Protocol):
     """Latents that need not be in memory; indexed as a numpy array is, and giving numpy arrays."""
 
@@ -154,7 +165,13 @@ class Codec(Protocol):
     def write_shard(
         self, folder: Folder, view: str, layout: SplitLayout, number: int, content: ShardContent
     ) -> list[FileRecord]:
-        """Write one shard whole, and say what was written: the file of the latents first."""
+        """Write one shard whole, and say what was written: the file of the latents first.
+
+        A file that is there already stays; LvaeError where it holds something else.
+        """
+
+    def shard_files(self, view: str, layout: SplitLayout, number: int) -> list[str]:
+        """The names of what `write_shard` writes, the file of the latents first."""
 
     def open_split(self, folder: Folder, view: str, layout: SplitLayout) -> SplitReader:
         """LvaeError where a shard is missing or cut short."""

@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.shards.float16 import cast
-from lvae.manifests.shards.layout import Facts, ShardContent, SplitLayout
+from lvae.manifests.shards.layout import Facts, ShardContent, SplitLayout, finish_shard_file
 from lvae.manifests.shards.mapped_array import Indices, Rows, ShardedArray, map_file, positions
 from lvae.manifests.shards.tar_template import (
     KEY_DIGITS,
@@ -59,7 +59,10 @@ class WebDatasetCodec:
             for start in range(0, count, BLOCK_ROWS):
                 unfinished.file.write(_samples(layout, first, content, start, min(start + BLOCK_ROWS, count)))
             unfinished.file.write(bytes(file_bytes(layout, count) - count * frame_of(layout).stride))
-            return [unfinished.commit(file_name(view, layout, number))]
+            return [finish_shard_file(folder, unfinished, file_name(view, layout, number))]
+
+    def shard_files(self, view: str, layout: SplitLayout, number: int) -> list[str]:
+        return [file_name(view, layout, number)]
 
     def open_split(self, folder: Folder, view: str, layout: SplitLayout) -> "TarReader":
         reader = TarReader(folder, view, layout)

@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.shards.float16 import cast
-from lvae.manifests.shards.layout import CHUNK_ROWS, INDEX_BYTES, Facts, ShardContent, SplitLayout
+from lvae.manifests.shards.layout import CHUNK_ROWS, INDEX_BYTES, Facts, ShardContent, SplitLayout, finish_shard_file
 from lvae.manifests.shards.mapped_array import Buffer, Indices, Rows, ShardedArray, ShardRows, map_file, positions
 from lvae.manifests.storage.folder import FileRecord, Folder
 
@@ -58,8 +58,11 @@ class ZarrCodec:
                 values = getattr(content, name)
                 for piece in _chunk(layout, name, values) if name in PER_ROW else _shard(layout, values):
                     unfinished.file.write(piece)
-                records.append(unfinished.commit(file_name(view, layout, name, number)))
+                records.append(finish_shard_file(folder, unfinished, file_name(view, layout, name, number)))
         return records
+
+    def shard_files(self, view: str, layout: SplitLayout, number: int) -> list[str]:
+        return [file_name(view, layout, name, number) for name in array_names(layout)]
 
     def open_split(self, folder: Folder, view: str, layout: SplitLayout) -> "ZarrReader":
         reader = ZarrReader(folder, view, layout)

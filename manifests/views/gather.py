@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
-from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Encoding, Plan
 from lvae.manifests.parts.receipts import array_header, load_array, raw_name
@@ -21,7 +20,7 @@ from lvae.manifests.shards.layout import ShardContent
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.order import ENTRY, OFFSETS, RAW_HASHES, entries_file
-from lvae.manifests.views.view import ShardReceipt, ViewPlan, shard_receipt_name
+from lvae.manifests.views.view import ShardReceipt, ViewPlan, create_shard_receipt
 
 WINDOW_ENTRIES = 1 << 19  # of the order, mapped at a time: 11 MB
 
@@ -142,8 +141,7 @@ def write_shard(folder: Folder, plan: Plan, view: ViewPlan, split: str, number: 
     content = shard_content(folder, plan, view, split, number)
     files = codec(view.settings.format).write_shard(folder, view.name, view.layouts[split], number, content)
     receipt = ShardReceipt("latent-vae-shard", 1, view.sha256, split, number, len(content.rows), tuple(files))
-    folder.write(shard_receipt_name(view.name, split, number), records.dumps(receipt))
-    return receipt
+    return create_shard_receipt(folder, view, receipt)
 
 
 GAP_BYTES = 64 << 10  # between two rows, that cost less to read along than another request

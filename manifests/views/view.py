@@ -164,6 +164,32 @@ def finished_shard(folder: Folder, view: ViewPlan, split: str, number: int) -> S
         return None  # a damaged receipt is no receipt: the shard is written again
     if (receipt.view_sha256, receipt.split, receipt.number) != (view.sha256, split, number):
         return None
-    below = f"shards/{view.name}/{split}"
-    whole = all(file.path.startswith(below) and folder.size(file.path) == file.bytes for file in receipt.files)
-    return receipt if receipt.files and whole else None
+    own = codec(view.settings.format).shard_files(view.name, view.layouts[split], number)
+    if [file.path for file in receipt.files] != own:
+        return None
+    return receipt if all(folder.size(file.path) == file.bytes for file in receipt.files) else None
+
+
+def create_shard_receipt(folder: Folder, view: ViewPlan, receipt: ShardReceipt) -> ShardReceipt:
+    """Sign for a shard that is written; the first receipt stays."""
+    name = shard_receipt_name(view.name, receipt.split, receipt.number)
+    if folder.create(name, records.dumps(receipt)):
+        return receipt
+    first = finished_shard(folder, view, receipt.split, receipt.number)
+    if first is None:
+        raise LvaeError(folder.place(name), "is damaged, or of another view", "Run the same command again to go on.")
+    return first
+
+
+def remove_unfinished_shards(folder: Folder, view: ViewPlan) -> None:
+    """Make way for the shards that are still to be written. For the holder of the lock, before a job."""
+    shards = [(split, number) for split, layout in view.layouts.items() for number in range(layout.shards)]
+    found = folder.each(lambda shard: finished_shard(folder, view, *shard), shards)
+    unfinished = set[str]()
+    for (split, number), receipt in zip(shards, found, strict=True):
+        if receipt is None:
+            unfinished.add(shard_receipt_name(view.name, split, number))
+            unfinished.update(codec(view.settings.format).shard_files(view.name, view.layouts[split], number))
+    for name in folder.names(f"shards/{view.name}") if unfinished else ():
+        if name in unfinished:
+            folder.remove(name)

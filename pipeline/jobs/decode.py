@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from lvae.evaluate.decoded_part import assemble
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.decoded_parts import PARTS, PLAN, DecodePlan, Kind, begin, finished_decode
+from lvae.manifests.parts.decoded_parts import PARTS, PLAN, DecodePlan, Kind, begin, finished_decode, settle_decode
 from lvae.manifests.storage.folder import CHUNK_BYTES, FileRecord, Folder
 from lvae.manifests.storage.locks import LOCK, writing
 from lvae.manifests.storage.open import folder_at
@@ -125,7 +126,7 @@ def _make_parts(folder: Folder, plan: DecodePlan, engine: Engine, devices: tuple
         work=lambda parts: PartsToDecode(folder.address, tuple(parts), devices),
     )
     sizes = [len(plan.range_of(part)) for part in range(plan.parts)]
-    pending = Pending(folder, tasks).update()
+    pending = Pending(folder, replace(tasks, finished=partial(settle_decode, folder, plan))).update()
     if not pending:
         return
     what, parts_done = "features" if plan.kind == "features" else "decoding", progress.PartsDone(sizes, pending)

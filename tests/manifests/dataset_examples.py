@@ -37,7 +37,15 @@ from lvae.manifests.verify.verify import verify
 from lvae.manifests.views.gather import write_shard
 from lvae.manifests.views.order import Selected, select
 from lvae.manifests.views.selection import Selection, resolve_selection
-from lvae.manifests.views.view import ShardReceipt, ViewPlan, ViewSettings, finished_shard, plan_view, write_view
+from lvae.manifests.views.view import (
+    ShardReceipt,
+    ViewPlan,
+    ViewSettings,
+    finished_shard,
+    plan_view,
+    remove_unfinished_shards,
+    write_view,
+)
 
 CLASSES = ("cat", "dog", "猫")
 OFFSETS = np.array([0.5, -3.0, 20.0, 0.0])
@@ -161,7 +169,14 @@ def raw_of(contents: Contents, plan: Plan, part: int) -> NDArray[Any]:
     return np.concatenate([means, random.uniform(-6, 0, means.shape)], axis=1).astype(np.float32)
 
 
+def rewrite_raw(folder: Folder, contents: Contents, plan: Plan, part: int, raw: NDArray[Any]) -> Receipt:
+    """Other raw latents of a part that may be finished."""
+    folder.remove(receipt_name(part))
+    return write_raw(folder, contents, plan, part, raw)
+
+
 def write_raw(folder: Folder, contents: Contents, plan: Plan, part: int, raw: NDArray[Any]) -> Receipt:
+    """One attempt at a part."""
     place = plan.listing.place(part)
     first = place.first_row
     rows = rows_of(contents)[first : first + place.rows]
@@ -182,7 +197,7 @@ def encode(root: Path, contents: Contents | None = None, **changes: Any) -> Exam
         folder.write(str(plan.encoded().autoencoder.weights_file), b"weights")
     raw = [raw_of(contents, plan, part) for part in range(contents.parts)]
     for part, latents in enumerate(raw):
-        write_raw(folder, contents, plan, part, latents)
+        rewrite_raw(folder, contents, plan, part, latents)
     write_rejected(folder, receipts(folder, plan))
     return Example(root, contents, plan, ViewSettings(), rows_of(contents), raw)
 
@@ -209,6 +224,7 @@ def shard(example: Example, keep_old: bool = False, **changes: Any) -> Example:
     folder, plan, settings = example.folder, example.plan, settings_of(example, **changes)
     selected, view = planned(example, settings)
     write_view(folder, view)
+    remove_unfinished_shards(folder, view)
     metadata = [
         record.path
         for layout in view.layouts.values()

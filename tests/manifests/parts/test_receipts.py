@@ -24,7 +24,16 @@ from lvae.manifests.parts.receipts import (
 from lvae.manifests.parts.rows import Listing
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage.folder import Folder
-from tests.manifests.dataset_examples import Contents, Example, encode, encoding_of, files_of, raw_of, write_raw
+from tests.manifests.dataset_examples import (
+    Contents,
+    Example,
+    encode,
+    encoding_of,
+    files_of,
+    raw_of,
+    rewrite_raw,
+    write_raw,
+)
 
 
 def unfinished_parts(folder: Folder, plan: Plan) -> list[int]:
@@ -95,6 +104,7 @@ for attempt in range(40):
 
 
 def test_two_unlike_attempts_at_once_leave_one_consistent_part(example: Example) -> None:
+    example.folder.remove(receipt_name(1))
     script = ATTEMPTS.format(here=str(Path(__file__).parents[3]))
     commands = [[sys.executable, "-c", script, str(example.root), seed] for seed in ("1", "2")]
     processes = [subprocess.Popen(c, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for c in commands]
@@ -116,12 +126,13 @@ def test_two_unlike_attempts_at_once_leave_one_consistent_part(example: Example)
     assert len(list(orphans(example.folder))) == 2  # the other attempt's, and the first one's
 
 
-def test_an_overtaken_attempt_leaves_an_orphan(example: Example) -> None:
+def test_an_attempt_that_comes_later_leaves_an_orphan_and_takes_the_first_receipt(example: Example) -> None:
     assert list(orphans(example.folder)) == []
-    old = read_receipt(example.folder, 1)
-    assert old is not None
-    write_raw(example.folder, example.contents, example.plan, 1, example.raw[1] + 1)
-    assert list(orphans(example.folder)) == [old.raw.path]
+    first = read_receipt(example.folder, 1)
+    assert write_raw(example.folder, example.contents, example.plan, 1, example.raw[1] + 1) == first
+    assert read_receipt(example.folder, 1) == first
+    [late] = orphans(example.folder)
+    assert late.startswith("raw/000000/part-000001.") and first is not None and late != first.raw.path
     example.folder.remove(receipt_name(3))
     (example.root / "raw/000000/part-000099.01234567.npy").write_bytes(b"")
     (example.root / "raw/000000/part-strange.npy").write_bytes(b"")
@@ -213,7 +224,7 @@ def test_receipts_are_recorded_as_one(tmp_path: Path) -> None:
     assert record.bytes == sum(
         len(data) for name, data in files_of(a.root).items() if name.startswith("raw/") and name.endswith("json")
     )
-    write_raw(b.folder, b.contents, b.plan, 4, b.raw[4] + 1)
+    rewrite_raw(b.folder, b.contents, b.plan, 4, b.raw[4] + 1)
     assert record.sha256 != receipts_record(b.folder, 5).sha256
 
 

@@ -4,6 +4,7 @@ Each example takes a whole world, puts a hostile string or a link in one place o
 command. An audit hook sees what is opened, listed, made, renamed and removed.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -46,6 +47,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "plot": ("plot", "run"),
     "export": ("export", "run", "out"),
 }
+PATHS = {"path", "weights_sha256", "name", "split", "splits", "files", "layouts", "raw", "index"}
 TOUCHES = (
     "open",
     "os.listdir",
@@ -57,6 +59,7 @@ TOUCHES = (
     "os.link",
     "os.truncate",
 )
+OF_A_LINK_ITSELF = ("os.rename", "os.remove", "os.rmdir", "os.link")
 
 
 class Watch:
@@ -71,7 +74,8 @@ class Watch:
             return
         for argument in arguments[:2]:
             if isinstance(argument, str | bytes | os.PathLike):
-                real = os.path.realpath(os.fsdecode(argument).partition("\0")[0])
+                path = Path(os.fsdecode(argument).partition("\0")[0])
+                real = str(path.parent.resolve() / path.name if event in OF_A_LINK_ITSELF else path.resolve())
                 if real.startswith(self.root):
                     self.seen.append(f"{event} {real}")
 
@@ -115,11 +119,25 @@ def put(content: Any, place: tuple[Any, ...], text: str) -> None:
 
 
 def rewrite(path: Path, place: tuple[Any, ...], text: str) -> None:
-    """A record with another string in it, whose hash of itself is right where it has one."""
-    content = json.loads(path.read_bytes())
-    signed = content.pop("self_sha256", None) is not None
+    """A record, or the first line of records, with another string in it; every hash of it is right."""
+    first, line_end, rest = (
+        path.read_bytes().partition(b"\n") if path.suffix == ".jsonl" else (path.read_bytes(), b"", b"")
+    )
+    content = json.loads(first)
     put(content, place, text)
-    path.write_bytes(records.dumps({**content, "self_sha256": records.sha256_of(content)} if signed else content))
+    path.write_bytes(records.line(content) + rest if line_end else signed(content))
+    manifest = next((folder / "manifest.json" for folder in path.parents if (folder / "manifest.json").exists()), path)
+    if manifest != path:
+        described = json.loads(manifest.read_bytes())
+        files = described["files"] | {split["index"]["path"]: split["index"] for split in described["splits"].values()}
+        record = files.get(path.relative_to(manifest.parent).as_posix(), {})
+        record |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        manifest.write_bytes(signed(described))
+
+
+def signed(content: Any) -> bytes:
+    """Its own hash is right, where it has one."""
+    return records.signed(content) if content.pop("self_sha256", None) is not None else records.dumps(content)
 
 
 def prepare(world: Path, to: Path) -> Path:
@@ -173,8 +191,13 @@ def attack(world: Path, root: Path, draw: Callable[[Any], Any]) -> None:
     command = draw(st.sampled_from(sorted(COMMANDS)))
     reads = [word for word in COMMANDS[command] if word in ("dataset", "run", "samples")]
     folder = here / draw(st.sampled_from(reads))
-    path = draw(st.sampled_from(sorted(folder.rglob("*.json"))))
-    places = [place for place in texts_of(json.loads(path.read_bytes())) if place[0] != "self_sha256"]
+    names = [path for path in folder.rglob("*.json*") if path.name != "metrics.jsonl" and path.stat().st_size]
+    path = draw(st.sampled_from(sorted(names)))
+    first = path.read_bytes().partition(b"\n")[0] if path.suffix == ".jsonl" else path.read_bytes()
+    places = [place for place in texts_of(json.loads(first)) if place[0] != "self_sha256"]
+    paths = [place for place in places if PATHS.intersection(place)]
+    if paths and draw(st.booleans()):
+        places = paths
     place = draw(st.sampled_from(places)) if places else ()
     if place:
         rewrite(path, place, draw(st.sampled_from(hostile_texts(here))))
@@ -236,7 +259,7 @@ def test_many_hostile_strings_and_links(
     [
         ("manifest.json", ("view", "name"), "../../victim"),
         ("manifest.json", ("splits", "train", None), "../../../victim/x"),
-        ("manifest.json", ("splits", "train", "shards", 0, "path"), "../victim/kept.npy"),
+        ("manifest.json", ("splits", "train", "index", "path"), "../victim/manifest.json"),
         ("manifest.json", ("autoencoder", "weights_sha256"), "../../victim/kept"),
         ("plan.json", ("encoding", "autoencoder", "weights_sha256"), "../../victim/kept"),
     ],

@@ -36,9 +36,9 @@ from tests.manifests.dataset_examples import (
     pending_shards,
     plan_of,
     planned,
+    rewrite_raw,
     settings_of,
     shard,
-    write_raw,
 )
 
 
@@ -297,7 +297,7 @@ def test_shards_of_other_latents_are_never_taken(tmp_path: Path, changed: str) -
     example = build(tmp_path)
     before = planned(example, example.settings)[1]
     if changed == "raw":
-        write_raw(example.folder, example.contents, example.plan, 1, example.raw[1] + 1e-3)
+        rewrite_raw(example.folder, example.contents, example.plan, 1, example.raw[1] + 1e-3)
     else:
         contents = replace(example.contents, rejected=frozenset({3, 7, 81}))
         encode(tmp_path, contents)
