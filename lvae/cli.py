@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,22 +39,25 @@ from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.messages import escape_controls
 from lvae.terminal import escaped_output
 
+WORDS = "lvae.words"  # as they were typed
+
 
 class Group(click.Group):
     """Shows what a user caused as one line and exits with 1; `--debug` shows where it came from."""
 
+    def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
+        context.meta[WORDS] = list(words)
+        return super().parse_args(context, words)
+
     def invoke(self, context: click.Context) -> Any:
         try:
+            _refuse_odd_paths(context.meta[WORDS])
             with _safe_path(), escaped_output():
                 return super().invoke(context)
         except LvaeError as error:
             self._end(context, f"lvae: {error}", 1, error)
         except KeyboardInterrupt as error:
             self._end(context, "lvae: interrupted; the same command goes on from here", 130, error)
-        except UnicodeEncodeError as error:
-            if not re.search("[\\ud800-\\udfff]", error.object):
-                raise
-            self._end(context, f"lvae: {one_line(error.object)}: not UTF-8. Rename it.", 1, error)
         except OSError as error:
             if error.errno == errno.EPIPE or (error.filename is None and error.errno is None):
                 raise
@@ -70,6 +72,18 @@ class Group(click.Group):
             raise error
         click.echo(escape_controls(line), err=True)
         context.exit(code)
+
+
+def _refuse_odd_paths(words: list[str]) -> None:
+    """Datasets, runs and reports name what they were made from, in UTF-8."""
+    if {"-h", "--help"}.intersection(words):
+        return
+    for place in (*words, os.getcwd()):  # noqa: PTH109
+        try:
+            place.encode()
+        except UnicodeEncodeError:
+            advice = "Rename it, or go by a symbolic link with a plain name."
+            raise LvaeError(place, "is not UTF-8, and what is made names its places", advice) from None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="List the images of a source.")
 @shared.SOURCE
-@shared.WRITTEN_DATASET
+@shared.DATASET
 @shared.SCAN
 @shared.JSON
 def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
@@ -66,7 +66,7 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
     epilog=f"\b\nPresets\n{presets.table()}",
 )
 @shared.SOURCE
-@shared.WRITTEN_DATASET
+@shared.DATASET
 @click.option("--preset", metavar="NAME", help="Settings of the paper, for all that is not given; see below.")
 @click.option("--autoencoder", metavar="NAME|JSON", help="One of those below, or a JSON description [default].")
 @click.option("--weights", metavar="FILE|random:SEED", help="A file of weights of any kind, or a folder.")
@@ -149,15 +149,13 @@ def encode(source: str, dataset: str, **options: Any) -> None:
 
 
 @click.command(cls=shared.EngineCommand, short_help="Another view of a dataset.")
-@shared.WRITTEN_DATASET
+@shared.DATASET
 @shared.VIEW
 @click.option("--seed", type=int, help="Of the order in the shards [as it is].")
 @click.option("--limit", type=click.IntRange(1), help="Only so many images: a fair sample by a hash of the key.")
 @click.option("--everything", is_flag=True, help="Forget the old view's selection and splits.")
 @click.option("--keep-old", is_flag=True, help="Keep the view that is there; 'lvae clean' removes it later.")
-@click.option(
-    "--out", type=shared.Utf8Path(file_okay=False), help="Make a dataset of its own there, raw parts and all."
-)
+@click.option("--out", type=click.Path(file_okay=False), help="Make a dataset of its own there, raw parts and all.")
 @click.option("--erase", is_flag=True, help="Erase what classes and keys leave out from the raw latents too, for good.")
 @shared.ENGINE
 @shared.JSON
@@ -187,7 +185,7 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
 
 
 @click.command(short_help="Several datasets into one.")
-@click.argument("datasets", nargs=-1, required=True, metavar="A B ... OUT", type=shared.Utf8Path(file_okay=False))
+@click.argument("datasets", nargs=-1, required=True, metavar="A B ... OUT", type=click.Path(file_okay=False))
 @shared.VIEW
 @click.option("--seed", type=int, help="Of the order in the shards [that of A].")
 @click.option("--skip-duplicates", is_flag=True, help="Where a key occurs twice, keep the image of the first dataset.")

@@ -38,7 +38,7 @@ MODE = click.option(
 
 @click.command(short_help="Draw latents from a model.")
 @click.argument("run", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("samples", type=shared.Utf8Path(file_okay=False, path_type=Path))
+@click.argument("samples", type=click.Path(file_okay=False, path_type=Path))
 @click.option("-n", "count", type=click.IntRange(1), help="How many [50000; with --low-resolution, as many as there].")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Sample i is a function of it and i."
@@ -74,7 +74,7 @@ PARTS = shared.several(
 
 @click.command(cls=shared.EngineCommand, short_help="Latents to pictures.")
 @click.argument("latents", metavar="SAMPLES_OR_DATASET")
-@click.argument("out", type=shared.Utf8Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
 @click.option("--weights", metavar="FILE", help="Of the autoencoder [those that LATENTS carries].")
 @click.option("--format", type=click.Choice(["png", "npz", "grid"]), help="[by the name of OUT: .npz, .png, a folder]")
 @click.option("--split", default="train", show_default=True, help="Of a dataset.")
@@ -189,7 +189,7 @@ def score(as_json: bool, **asked: Any) -> None:
 
 OF_IMAGES = shared.several(
     click.argument("images", metavar="IMAGES"),
-    click.argument("out", type=shared.Utf8Path(dir_okay=False, path_type=Path)),
+    click.argument("out", type=click.Path(dir_okay=False, path_type=Path)),
     click.option(
         "--features",
         required=True,

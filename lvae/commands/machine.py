@@ -10,7 +10,7 @@ from lvae.manifests.messages import counted
 
 
 @click.command(short_help="Draw the small world.")
-@click.argument("out", type=shared.Utf8Path(file_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--count", type=click.IntRange(1), default=2000, show_default=True, help="Pictures.")
 @click.option("--size", type=click.IntRange(8, 1024), default=64, show_default=True, help="Side in pixels.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Picture i is a function of (seed, i).")
@@ -26,7 +26,7 @@ def scenes(out: Path, count: int, size: int, seed: int, night: float) -> None:
 
 
 @click.command(short_help="Everything in one go, on a small scale.")
-@click.argument("out", type=shared.Utf8Path(file_okay=False, path_type=Path), default=Path("demo"))
+@click.argument("out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"))
 @click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Real images instead of drawn ones.")
 @click.option(
     "--minutes",

@@ -1,7 +1,6 @@
 """Options that several commands share, and what they mean to the library."""
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -63,21 +62,8 @@ def take(record: Callable[..., T], options: dict[str, Any], *names: str) -> T:
     return record(**{name: options.pop(name) for name in names})
 
 
-class Utf8Path(click.Path):
-    """A path whose name goes into files of a dataset or run: it has to be UTF-8, the folders above it too."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        path = super().convert(value, param, ctx)
-        try:
-            os.path.abspath(value).encode()  # noqa: PTH100  a Path of a URL is none
-        except UnicodeEncodeError:
-            raise LvaeError(value, "not UTF-8, or in a folder that is not", "Rename it, or name another.") from None
-        return path
-
-
-SOURCE = click.argument("source", type=Utf8Path())
+SOURCE = click.argument("source")
 DATASET = click.argument("dataset", type=click.Path(file_okay=False))
-WRITTEN_DATASET = click.argument("dataset", type=Utf8Path(file_okay=False))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 SCAN = several(

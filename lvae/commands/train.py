@@ -10,7 +10,7 @@ from lvae.commands import options as shared
 
 @click.command(short_help="Latents to a model.")
 @shared.DATASET
-@click.argument("run", type=shared.Utf8Path(file_okay=False, path_type=Path))
+@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--preset", metavar="NAME", help="Model and training to begin with [tiny]. See below.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another setting; --dry-run lists them.")
 @click.option("--steps", type=click.IntRange(1), help="Updates of the whole run [the preset's].")

@@ -110,5 +110,5 @@ def test_a_path_that_is_not_utf8_is_refused_before_anything_is_written(
     done = CliRunner().invoke(main, [command, str(source), str(out)])
     assert done.exit_code == 1
     assert "not UTF-8" in done.output
-    assert len(done.output.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 1
     assert sorted(map(os.fsencode, tmp_path.rglob("*"))) == there
