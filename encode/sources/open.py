@@ -63,7 +63,7 @@ def open_source(source: str) -> Source:
 
 
 def _pattern(location: str) -> Source:
-    files = expand(location)
+    files = _refuse_odd_names(location, expand(location))
     if all(name.lower().endswith(".parquet") for name in files):
         return ParquetSource(location, files)
     for name in files:
@@ -84,9 +84,18 @@ def _folder(location: str) -> Source:
         if SAVED.issubset(found) or SAVED_DICT in found:
             _refuse_saved(location)
         return FolderSource(location)
+    _refuse_odd_names(location, [*tars, *tables])
     if tars and tables:
         raise LvaeError(location, "holds tars and Parquet files", "Name those meant by a pattern.")
     return TarSource(location, tars) if tars else ParquetSource(location, tables)
+
+
+def _refuse_odd_names(location: str, files: list[str]) -> list[str]:
+    """Images are found again by the name of their file."""
+    for name in files:
+        if not naming.is_utf8(name):
+            raise LvaeError(locations.join(location, name), "its name is not UTF-8", "Rename it.")
+    return files
 
 
 def _file(location: str) -> Source:
