@@ -182,17 +182,17 @@ def _place_rows(rows: Sequence[Row], columns: Sequence[_Column], first: int) -> 
     return bands
 
 
-def _caption_lines(cell: Captioned, column: _Column) -> list[str]:
+def _wrap_caption(cell: Captioned, column: _Column) -> list[str]:
     return wrap(cell.caption, column.width, SMALL) if cell.caption else []
 
 
 def _measure_below(cell: Captioned, column: _Column) -> int:
     """How much room a picture's frame, marks and caption need below it."""
-    lines = len(_caption_lines(cell, column))
-    return _caption_offset(cell) + lines * (SMALL + 4) if lines or cell.original or cell.given else 0
+    lines = len(_wrap_caption(cell, column))
+    return _measure_caption_offset(cell) + lines * (SMALL + 4) if lines or cell.original or cell.given else 0
 
 
-def _caption_offset(cell: Captioned) -> int:
+def _measure_caption_offset(cell: Captioned) -> int:
     """From a picture to its caption: below its frame or its marks."""
     return 8 if cell.original or cell.given else CLOSE
 
@@ -222,5 +222,5 @@ def _draw_cell(canvas: Image.Image, draw: ImageDraw.ImageDraw, cell: Captioned, 
         top, left, rows, across = (int(side * scale) for side in cell.given)
         draw.rectangle((x - 6, y + top, x - 4, y + top + rows - 1), fill=ACCENT)
         draw.rectangle((x + left, y + height + 3, x + left + across - 1, y + height + 5), fill=ACCENT)
-    place = x, y + height + _caption_offset(cell)
-    write_lines(draw, _caption_lines(cell, column), place, SMALL, ACCENT if cell.original else FAINT, 4)
+    place = x, y + height + _measure_caption_offset(cell)
+    write_lines(draw, _wrap_caption(cell, column), place, SMALL, ACCENT if cell.original else FAINT, 4)

@@ -69,7 +69,7 @@ def render_png(charts: Sequence[Chart], columns: int = 1, title: str = "", note:
     heights = [max(chart.height for chart in row) for row in rows]
     size = WIDTH * columns, sum(heights) + 0.4 * bool(title) + 0.3 * bool(note)
     buffer = io.BytesIO()
-    with _styled():
+    with _apply_style():
         figure = Figure(figsize=size, dpi=DPI, facecolor=hex_of(PAPER), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[call-arg, union-attr]
         places = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -93,7 +93,7 @@ def render_svg(chart: Chart) -> str:
     from matplotlib.figure import Figure
 
     buffer = io.StringIO()
-    with _styled(salt=chart.title + chart.summary):
+    with _apply_style(salt=chart.title + chart.summary):
         figure = Figure(figsize=(ON_PAGE * WIDTH, ON_PAGE * chart.height), facecolor="none", layout="constrained")
         chart.draw(figure.add_subplot())
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
@@ -111,7 +111,7 @@ def _arrange(charts: Sequence[Chart], columns: int) -> list[list[Chart]]:
 
 
 @contextmanager
-def _styled(salt: str = "") -> Iterator[None]:
+def _apply_style(salt: str = "") -> Iterator[None]:
     """Our style and nothing of the user's; afterwards matplotlib is as it was."""
     import matplotlib
     import matplotlib.style
