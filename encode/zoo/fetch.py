@@ -18,9 +18,9 @@ from lvae.encode.catalogue.published import (
     PUBLISHED,
     Published,
     cache_folder,
-    fetched,
+    find_in_hub_cache,
     hub_address,
-    in_hub_cache,
+    path_in_cache,
 )
 from lvae.encode.zoo.convert import Conversion, convert
 from lvae.manifests.errors import LvaeError
@@ -56,7 +56,7 @@ def fetch(name: str, say: Callable[[str], None], place: str | None = None) -> Fe
         raise LvaeError("default", "is part of this package", "There is nothing to fetch.")
     if name not in PUBLISHED:
         raise LvaeError(name, "nothing of that name is published", f"There are {', '.join(PUBLISHED)}.")
-    published, folder, out = PUBLISHED[name], cache_folder(), fetched(name)
+    published, folder, out = PUBLISHED[name], cache_folder(), path_in_cache(name)
     downloads = folder / "downloads" / name
     try:
         with writing(Folder(folder)):
@@ -86,7 +86,7 @@ def _obtain(
         path = downloads / name
         if path.is_file():  # put there by hand, or left by a killed run
             return path, str(path), _checked(path, published.sha256, LIST)
-    cached = in_hub_cache(published)
+    cached = find_in_hub_cache(published)
     if cached is not None and place is None:
         return cached, str(cached), _checked(cached, published.sha256, LIST)
     downloads.mkdir(parents=True, exist_ok=True)
