@@ -156,7 +156,7 @@ def assemble(
     """
     size = dataset.manifest.image.size
     if plan.kind == "npz":
-        write_npz(_decoded(folder, plan), out, plan.count, size, dataset.classes is not None, progress)
+        write_npz(_read_decoded(folder, plan), out, plan.count, size, dataset.classes is not None, progress)
     elif plan.kind == "png":
         _unpack(folder, plan, out, progress)
     else:
@@ -172,7 +172,7 @@ def _record(plan: DecodePlan, dataset: Dataset) -> FeaturesRecord:
     return FeaturesRecord(what, (size, size), plan.mode or "own", plan.network.sha256)
 
 
-def _decoded(folder: Folder, plan: DecodePlan) -> Iterator[Decoded]:
+def _read_decoded(folder: Folder, plan: DecodePlan) -> Iterator[Decoded]:
     pixels, labels = read_decoded_parts(folder, plan, "pixels"), read_decoded_parts(folder, plan, "labels")
     for part, (some, its) in enumerate(zip(pixels, labels, strict=True)):
         yield Decoded(_positions(plan, part), _array(some), _array(its))

@@ -203,7 +203,7 @@ class InceptionFID(nn.Module):
     @torch.no_grad()
     def forward(self, images: NDArray[np.uint8], mode: Mode = "adm") -> Features:
         """uint8 (N, H, W, 3), of any size."""
-        spatial, top = self._blocks(self._prepared(images, mode))[1:]
+        spatial, top = self._blocks(self._prepare(images, mode))[1:]
         pooled = top.mean((2, 3))
         chosen = spatial[:, :SPATIAL].permute(0, 2, 3, 1).reshape(len(spatial), -1)
         logits = pooled @ self.fc.weight.T
@@ -212,10 +212,10 @@ class InceptionFID(nn.Module):
     @torch.no_grad()
     def taps(self, images: NDArray[np.uint8], mode: Mode = "adm") -> dict[int, NDArray[np.float32]]:
         """Spatial means further down, by their number of features: 64, 192, 768."""
-        found = self._blocks(self._prepared(images, mode))[0]
+        found = self._blocks(self._prepare(images, mode))[0]
         return {tap.shape[1]: tap.mean((2, 3)).cpu().numpy() for tap in found}
 
-    def _prepared(self, images: NDArray[np.uint8], mode: Mode) -> Tensor:
+    def _prepare(self, images: NDArray[np.uint8], mode: Mode) -> Tensor:
         return prepare(images, mode).to(self.fc.weight.device)
 
     def _blocks(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:

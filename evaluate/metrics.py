@@ -48,30 +48,30 @@ def frechet_distance(mu1: NDArray[Any], sigma1: NDArray[Any], mu2: NDArray[Any],
     mu: (d,). sigma: (d, d), divided by n - 1. Singular ones are welcome: the last trace is a sum of singular values
     then, in which a zero stays a zero.
     """
-    (mean1, mean2), (one, other) = _checked((mu1, sigma1), (mu2, sigma2))
+    (mean1, mean2), (one, other) = _check((mu1, sigma1), (mu2, sigma2))
     return _distance(mean1, mean2, float(np.trace(one)), float(np.trace(other)), _root_trace(one, other))
 
 
 def frechet_distance_from_features(x: NDArray[Any], y: NDArray[Any]) -> float:
     """The same between features (n, d) and (m, d). Fewer rows than dimensions cost n x m, not d x d."""
-    x, y = _features(x, 2), _features(y, 2)
+    x, y = _check_features(x, 2), _check_features(y, 2)
     _same_width(x, y)
     if min(len(x), len(y)) > x.shape[1]:
         one, other = FeatureMoments.of_many(x), FeatureMoments.of_many(y)
         return frechet_distance(one.mean, one.covariance, other.mean, other.covariance)
-    (mean_x, factor_x), (mean_y, factor_y) = _centred(x), _centred(y)
+    (mean_x, factor_x), (mean_y, factor_y) = _center(x), _center(y)
     trace = _nuclear_norm(factor_x, factor_y)
     return _distance(mean_x, mean_y, float((factor_x**2).sum()), float((factor_y**2).sum()), trace)
 
 
 def frechet_distance_to_moments(x: NDArray[Any], mu: NDArray[Any], sigma: NDArray[Any]) -> float:
     """Between features (n, d) and a stored Gaussian; with few rows the singular values of n x d numbers suffice."""
-    x = _features(x, 2)
+    x = _check_features(x, 2)
     if len(x) > x.shape[1]:
         moments = FeatureMoments.of_many(x)
         return frechet_distance(moments.mean, moments.covariance, mu, sigma)
-    mean, factor = _centred(x)
-    (_, mu_), (_, sigma_) = _checked((mean, sigma), (mu, sigma))
+    mean, factor = _center(x)
+    (_, mu_), (_, sigma_) = _check((mean, sigma), (mu, sigma))
     return _distance(mean, mu_, float((factor**2).sum()), float(np.trace(sigma_)), _nuclear_norm(factor, _root(sigma_)))
 
 
@@ -120,7 +120,7 @@ def _short(factor: Array) -> Array:
     return factor if len(factor) <= factor.shape[1] else np.asarray(np.linalg.qr(factor, mode="r"))
 
 
-def _centred(x: Array) -> tuple[Array, Array]:
+def _center(x: Array) -> tuple[Array, Array]:
     """The mean, and rows whose products are the covariance: (d,), (n, d)."""
     mean = x.mean(axis=0)
     return mean, (x - mean) / np.sqrt(max(len(x) - 1, 1))
@@ -134,7 +134,7 @@ def frechet_at_counts(
     A distance exceeds its limit by about c/n, so a line in 1/n has the limit as its intercept (Chong and Forsyth,
     2020). smallest: the least of `points` evenly spaced counts, min(5000, n/10) unless given.
     """
-    x = _features(x, 2)
+    x = _check_features(x, 2)
     least = max(2, min(SPLIT, len(x) // 10) if smallest is None else smallest)
     if least >= len(x):
         raise LvaeError(
@@ -156,7 +156,7 @@ def kernel_distance(
 
     Subsets are drawn without replacement, and never larger than the smaller set. May be negative.
     """
-    x, y = _features(x, 2), _features(y, 2)
+    x, y = _check_features(x, 2), _check_features(y, 2)
     _same_width(x, y)
     size = min(subset_size, len(x), len(y))
     found = []
@@ -188,7 +188,7 @@ def inception_score(logits: NDArray[Any], split_size: int = SPLIT) -> Spread:
 
     Does not shuffle: images in the order of their classes score far too low, see `label_order`.
     """
-    values = _features(logits, 1)
+    values = _check_features(logits, 1)
     scores = []
     for start in range(0, len(values), split_size):
         rows = values[start : start + split_size].astype(np.float64)
@@ -225,14 +225,14 @@ class Neighbourhoods:
     """The balls of a reference (m, d): found once, for any number of sets to be compared with it."""
 
     def __init__(self, reference: NDArray[Any], k: int = 3):
-        reference = _features(reference, k + 1)
+        reference = _check_features(reference, k + 1)
         self._k, self._middle = k, reference.mean(axis=0, dtype=np.float64)  # distances stay, digits are gained
         self._points = Points.of(reference, self._middle)
         self._radii = self._points.radii(k)
 
     def precision_recall(self, samples: NDArray[Any]) -> PrecisionRecall:
         """Of samples (n, d), as `precision_recall` gives it."""
-        samples = _features(samples, self._k + 1)
+        samples = _check_features(samples, self._k + 1)
         _same_width(samples, self._points.values)
         points = Points.of(samples, self._middle)
         radii = points.radii(self._k)
@@ -286,7 +286,7 @@ class Points(NamedTuple):
         return indices, lengths
 
 
-def _checked(*gaussians: tuple[NDArray[Any], NDArray[Any]]) -> tuple[list[Array], list[Array]]:
+def _check(*gaussians: tuple[NDArray[Any], NDArray[Any]]) -> tuple[list[Array], list[Array]]:
     means = [np.asarray(mean, np.float64) for mean, _ in gaussians]
     covariances = [np.asarray(covariance, np.float64) for _, covariance in gaussians]
     for mean, covariance in zip(means, covariances, strict=True):
@@ -304,7 +304,7 @@ def _checked(*gaussians: tuple[NDArray[Any], NDArray[Any]]) -> tuple[list[Array]
     return means, covariances
 
 
-def _features(features: NDArray[Any], least: int) -> NDArray[Any]:
+def _check_features(features: NDArray[Any], least: int) -> NDArray[Any]:
     """(n, d), finite, float32 left as it is."""
     found = np.asarray(features)
     if found.dtype not in (np.float32, np.float64):

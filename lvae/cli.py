@@ -37,12 +37,19 @@ from lvae.commands import (
 )
 from lvae.manifests.errors import LvaeError
 
+WORDS = "lvae.words"  # as they were typed
+
 
 class Group(click.Group):
     """Shows what a user caused as one line and exits with 1; `--debug` shows where it came from."""
 
+    def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
+        context.meta[WORDS] = list(words)
+        return super().parse_args(context, words)
+
     def invoke(self, context: click.Context) -> Any:
         try:
+            _refuse_odd_paths(context.meta[WORDS])
             with _safe_path():
                 return super().invoke(context)
         except LvaeError as error:
@@ -62,6 +69,18 @@ class Group(click.Group):
             raise error
         click.echo(line, err=True)
         context.exit(code)
+
+
+def _refuse_odd_paths(words: list[str]) -> None:
+    """Datasets, runs and reports name what they were made from, in UTF-8."""
+    if {"-h", "--help"}.intersection(words):
+        return
+    for place in (*words, os.getcwd()):  # noqa: PTH109
+        try:
+            place.encode()
+        except UnicodeEncodeError:
+            advice = "Rename it, or go by a symbolic link with a plain name."
+            raise LvaeError(place, "is not UTF-8, and what is made names its places", advice) from None
 
 
 @contextmanager

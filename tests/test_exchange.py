@@ -100,7 +100,7 @@ def test_a_vae_alone_keeps_to_latents_until_it_is_given_a_first_stage(tmp_path: 
     model = lively(SMALL)
     torch.save(published_state(model), tmp_path / "vae.pt")
     done = lvae("import", tmp_path / "vae.pt", tmp_path / "run")
-    assert "no first stage's weights" in done.stderr
+    assert "no autoencoder's weights" in done.stderr
     assert "shift and scale" in done.stderr
     done = lvae("traverse", tmp_path / "run", tmp_path / "grid.png", "--channels", "0:0,1:0", "--device", "cpu")
     assert "false colours" in done.stderr

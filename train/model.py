@@ -197,10 +197,10 @@ class HierarchicalVAE(nn.Module):
         upsampler's; None reduces x (bilinear, antialiased).
         """
         noise, classes = self._noise(noise, len(x)), self._classes(labels, len(x))
-        label = self._embedded(classes)
-        told = label if drop is None else self._embedded(classes, drop)
+        label = self._embed(classes)
+        told = label if drop is None else self._embed(classes, drop)
         activations = self.encoder(x, label, self.recompute_from)
-        state = self._start(len(x), self.reduced(x, low_resolution))
+        state = self._start(len(x), self.reduce(x, low_resolution))
         rates: list[Tensor] = []
         for layer, size in self._layers():
             recompute = self.recompute_from is not None and size[0] >= self.recompute_from
@@ -212,7 +212,7 @@ class HierarchicalVAE(nn.Module):
                 state = layer(state, size)
             else:
                 state = apply(layer, (state,), recompute)
-        return Output(*self._observed(state), torch.stack(rates), self.spectral())
+        return Output(*self._observe(state), torch.stack(rates), self.spectral())
 
     def infer(
         self,
@@ -225,9 +225,9 @@ class HierarchicalVAE(nn.Module):
 
         Noise of zeros follows the means. `decode` with the z, and the same labels, gives the model's reconstruction.
         """
-        noise, label = self._noise(noise, len(x)), self._embedded(self._classes(labels, len(x)))
+        noise, label = self._noise(noise, len(x)), self._embed(self._classes(labels, len(x)))
         activations = self.encoder(x, label, None)
-        state = self._start(len(x), self.reduced(x, low_resolution))
+        state = self._start(len(x), self.reduce(x, low_resolution))
         found = Inference([], [], [])
         for layer, size in self._layers():
             if isinstance(layer, StochasticGroup):
@@ -277,9 +277,9 @@ class HierarchicalVAE(nn.Module):
         choices = [choice(*each) for each in zip(z, keep, drawn, temperatures, strict=True)]
         weights = guidance(self.config, guidance_mean, guidance_variance)
 
-        state, label = self._start(count, low_resolution), self._embedded(self._classes(labels, count))
+        state, label = self._start(count, low_resolution), self._embed(self._classes(labels, count))
         if weights[0] is not None:  # both paths as one batch
-            unlabelled = self._embedded(self._classes(None, count))
+            unlabelled = self._embed(self._classes(None, count))
             assert label is not None and unlabelled is not None
             state, label = torch.cat([state, state]), torch.cat([label, unlabelled])
         priors: list[Gaussian] = []
@@ -295,7 +295,7 @@ class HierarchicalVAE(nn.Module):
                 used.append(value)
             else:
                 state = layer(state, extent) if isinstance(layer, Upsample) else layer(state)
-        return Decoded(*self._observed(state), priors, used)
+        return Decoded(*self._observe(state), priors, used)
 
     @torch.no_grad()
     def sample(
@@ -329,8 +329,8 @@ class HierarchicalVAE(nn.Module):
         """Sum over regularized layers of resolution * sigma; the vectors stay. Layers of one shape go together."""
         with without_autocast(self.outproj.weight):
             total = self.outproj.weight.new_zeros(())
-            for resolution, layers in self._penalized():
-                total = total + resolution * self._moved(layers)[0].sum()
+            for resolution, layers in self._list_penalized():
+                total = total + resolution * self._iterate(layers)[0].sum()
             return total
 
     @torch.no_grad()
@@ -339,19 +339,19 @@ class HierarchicalVAE(nn.Module):
 
         applied: bool scalar, whether the update is applied; a skipped one leaves the vectors where they are.
         """
-        for _, layers in self._penalized():
-            for layer, moved in zip(layers, self._moved(layers)[1], strict=True):
+        for _, layers in self._list_penalized():
+            for layer, moved in zip(layers, self._iterate(layers)[1], strict=True):
                 old = layer.singular_vectors
                 old.copy_(moved if applied is None else torch.where(applied, moved, old))
 
     @staticmethod
-    def _moved(layers: list[RegularizedConvolution]) -> tuple[Tensor, Tensor]:
+    def _iterate(layers: list[RegularizedConvolution]) -> tuple[Tensor, Tensor]:
         """Sigma (n,) and moved vectors (n, 1, out) of layers of one shape."""
         return power_iteration(
             torch.stack([layer.matrix for layer in layers]), torch.stack([layer.singular_vectors for layer in layers])
         )
 
-    def _penalized(self) -> list[tuple[int, list[RegularizedConvolution]]]:
+    def _list_penalized(self) -> list[tuple[int, list[RegularizedConvolution]]]:
         """Regularized layers that count, those of one resolution and shape together."""
         found: dict[tuple[int, torch.Size], list[RegularizedConvolution]] = {}
         for layer, _ in self._layers():
@@ -390,14 +390,14 @@ class HierarchicalVAE(nn.Module):
             raise ValueError(f"{count} images need as many labels, not {len(labels)}")
         return torch.where(labels < 0, nobody, labels)
 
-    def _embedded(self, classes: Tensor | None, drop: Tensor | None = None) -> Tensor | None:
+    def _embed(self, classes: Tensor | None, drop: Tensor | None = None) -> Tensor | None:
         """(B,) -> (B, D), "no label" where dropped."""
         if self.embed is None or classes is None:
             return None
         embedded: Tensor = self.embed(classes if drop is None else torch.where(drop, self.config.classes, classes))
         return embedded
 
-    def reduced(self, x: Tensor, low_resolution: Tensor | None = None) -> Tensor | None:
+    def reduce(self, x: Tensor, low_resolution: Tensor | None = None) -> Tensor | None:
         """An upsampler's first input, made from the full image (B, d, R, R) unless given; None for other models."""
         if self.config.low_resolution_factor is None or low_resolution is not None:
             return low_resolution
@@ -412,7 +412,7 @@ class HierarchicalVAE(nn.Module):
         assert self.initial_x is not None
         return self.initial_x.expand(count, -1, -1, -1)
 
-    def _observed(self, state: Tensor) -> tuple[Tensor, Tensor]:
+    def _observe(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, in full precision: their errors would be divided by small variances."""
         with without_autocast(state):
             mean, log_variance = self.outproj(state.to(self.outproj.weight.dtype)).chunk(2, dim=1)

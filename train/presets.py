@@ -360,10 +360,6 @@ def model_preset(name: str, shape: Sequence[int] | None = None) -> ModelConfig:
     return preset(name, shape).model
 
 
-def train_preset(name: str, shape: Sequence[int] | None = None) -> TrainConfig:
-    return preset(name, shape).training
-
-
 def normalization_warning(preset: Preset, kind: str, scale: Sequence[float]) -> str | None:
     """Why sigma_q does not mean on these latents what it meant where it was chosen; None where it does."""
     if preset.scale is not None:
@@ -381,10 +377,10 @@ def normalization_warning(preset: Preset, kind: str, scale: Sequence[float]) -> 
     )
 
 
-def paper_guidance(config: ModelConfig) -> tuple[list[float], list[float]]:
+def paper_guidance(config: ModelConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The setting of FID 9.34: weights of mean and variance per resolution, lowest first; no mean guidance at 1x1."""
     lowest_first = config.resolutions[::-1]
-    return [0.0 if resolution == 1 else 1.5 for resolution in lowest_first], [3.0] * len(lowest_first)
+    return tuple(0.0 if resolution == 1 else 1.5 for resolution in lowest_first), (3.0,) * len(lowest_first)
 
 
 def _shown(shape: Sequence[int]) -> str:

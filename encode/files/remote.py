@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 
+from lvae.encode.files.addresses import PublicOnly, open_session, refuse_protocol
 from lvae.manifests.errors import LvaeError
 
 logger = logging.getLogger(__name__)
@@ -113,17 +114,21 @@ def _status(info: dict[str, Any]) -> Status:
 
 # --- requests ------------------------------------------------------------------------------------------------------
 
-_filesystems: dict[tuple[int, str, str], Any] = {}  # by process, since none survives a fork
+_filesystems: dict[tuple[int, str, str, bool], Any] = {}  # by process, since none survives a fork
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
     """fsspec's object for a URL, and what the URL is called there."""
     scheme, _, rest = url.partition("://")
-    key = (os.getpid(), scheme, rest.partition("/")[0])
+    key = (os.getpid(), scheme, rest.partition("/")[0], PublicOnly.on)
     fs = _filesystems.get(key)
     if fs is None:
+        settings = {}
+        if PublicOnly.on:
+            refuse_protocol(url)
+            settings = {"get_client": open_session} if _is_http(url) else {}
         try:
-            fs, _ = fsspec.core.url_to_fs(url, use_listings_cache=False)
+            fs, _ = fsspec.core.url_to_fs(url, use_listings_cache=False, **settings)
         except ImportError as error:
             raise LvaeError(url, f"needs a package that is not installed ({_line(error)})") from error
         except (ValueError, OSError) as error:
@@ -148,6 +153,8 @@ def _asked(url: str, what: "str | Callable[..., Awaitable[Any]]", seconds: float
         if error.strerror is None:
             _name_fault(error, url)
         raise
+    except ValueError as error:
+        raise LvaeError(url, f"is no URL that can be asked for ({_line(error)})") from error
     except Exception as error:  # storages have exceptions of their own
         raise OSError(errno.EIO, _line(error), url) from error
 

@@ -41,15 +41,15 @@ def ssim(one: Pixels, other: Pixels) -> float:
     whole neighbourhood, the mean of the three channels.
     """
     x, y = (torch.from_numpy(a.transpose(2, 0, 1)[:, None].astype(np.float64)) for a in (one, other))
-    mean_x, mean_y = _blurred(x), _blurred(y)
-    variance_x, variance_y = _blurred(x * x) - mean_x**2, _blurred(y * y) - mean_y**2
-    covariance = _blurred(x * y) - mean_x * mean_y
+    mean_x, mean_y = _blur(x), _blur(y)
+    variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + STABLE[0]) / (mean_x**2 + mean_y**2 + STABLE[0])
     contrast = (2 * covariance + STABLE[1]) / (variance_x + variance_y + STABLE[1])
     return float((luminance * contrast).mean())
 
 
-def _blurred(x: torch.Tensor) -> torch.Tensor:
+def _blur(x: torch.Tensor) -> torch.Tensor:
     """(3, 1, H, W) -> (3, 1, H - 10, W - 10)."""
     places = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
     window = torch.exp(-places.square() / (2 * SIGMA**2))
@@ -92,7 +92,7 @@ class LinearCode:
     components: NDArray[np.float64]
 
     @classmethod
-    def fitted(cls, pictures: list[Pixels], factor: int, channels: int) -> Self:
+    def fit(cls, pictures: list[Pixels], factor: int, channels: int) -> Self:
         """The principal components of all patches of these pictures (H, W, 3), f dividing H and W."""
         side = 3 * factor**2
         count, total, products = 0, np.zeros(side), np.zeros((side, side))

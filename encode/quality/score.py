@@ -1,4 +1,4 @@
-"""How well a first stage does on pictures: error, sharpness, and what its latents are like."""
+"""How well an autoencoder does on pictures: error, sharpness, and what its latents are like."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -120,11 +120,11 @@ def score(
     thinned = others[:: -(-len(others) // LINEAR_PICTURES)] if others else []
     total = len(rows) + len(thinned)
     left_out: dict[str, int] = {}
-    pictures = _opened(replace(chosen, rows=tuple(rows)), size, kind, left_out, lambda n: progress(n, total))
+    pictures = _open_all(replace(chosen, rows=tuple(rows)), size, kind, left_out, lambda n: progress(n, total))
     if not pictures:
         raise LvaeError(chosen.location, f"no picture can be opened ({'; '.join(left_out)})")
-    fitting = _opened(replace(chosen, rows=tuple(thinned)), size, kind, {}, lambda n: progress(len(rows) + n, total))
-    linear = LinearCode.fitted(fitting or pictures, network.downsampling_factor, network.latent_channels)
+    fitting = _open_all(replace(chosen, rows=tuple(thinned)), size, kind, {}, lambda n: progress(len(rows) + n, total))
+    linear = LinearCode.fit(fitting or pictures, network.downsampling_factor, network.latent_channels)
     latents, decoded, without = _through(network, pictures, choose_device(device))
     errors = [psnr(*pair) for pair in zip(pictures, decoded, strict=True)]
     result = Score(
@@ -154,7 +154,7 @@ def _decibels(value: float | None) -> str:
     return "nothing is lost" if value is None else f"{value:.2f} dB"
 
 
-def _opened(
+def _open_all(
     chosen: Chosen, size: int, kind: str, left_out: dict[str, int], progress: Callable[[int], None]
 ) -> list[Pixels]:
     if kind not in CROPS:

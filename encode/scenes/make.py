@@ -67,9 +67,9 @@ def scene(seed: int, index: int, size: int, night: float = 0) -> Image.Image:
     random = Random(derive(seed, "scene", index))
     brush = Brush(size * OVERSAMPLING, random)
     MOTIFS[CLASSES[index % len(CLASSES)]](brush)
-    by_day = _lit(brush.image.reduce(OVERSAMPLING), random, derive(seed, "grain", index))
+    by_day = _light(brush.image.reduce(OVERSAMPLING), random, derive(seed, "grain", index))
     hour, darkness = _hour(seed, index)
-    return by_day if hour >= night else _dimmed(by_day, darkness)
+    return by_day if hour >= night else _dim(by_day, darkness)
 
 
 def _hour(seed: int, index: int) -> tuple[float, float]:
@@ -80,12 +80,12 @@ def _hour(seed: int, index: int) -> tuple[float, float]:
     return hour, least + (most - least) * Random(derive(seed, "darkness", index)).random()
 
 
-def _dimmed(image: Image.Image, darkness: float) -> Image.Image:
+def _dim(image: Image.Image, darkness: float) -> Image.Image:
     dim = np.asarray(image, np.float32) * (darkness * MOONLIGHT)
     return Image.fromarray(dim.round().clip(0, 255).astype(np.uint8))
 
 
-def _lit(image: Image.Image, random: Random, grain_seed: int) -> Image.Image:
+def _light(image: Image.Image, random: Random, grain_seed: int) -> Image.Image:
     """Light from one side, a colour cast and grain."""
     side = image.width
     towards, strength = 2 * pi * random.random(), 0.04 + 0.14 * random.random()

@@ -14,6 +14,7 @@ import tarfile
 import zipfile
 
 from lvae.encode.files import locations, naming
+from lvae.encode.files.addresses import PublicOnly
 from lvae.encode.files.patterns import base_of, expand, is_pattern
 from lvae.encode.sources.base import Reader, Source
 from lvae.encode.sources.folder import FolderReader, FolderSource
@@ -62,7 +63,7 @@ def open_source(source: str) -> Source:
 
 
 def _pattern(location: str) -> Source:
-    files = expand(location)
+    files = _refuse_odd_names(location, expand(location))
     if all(name.lower().endswith(".parquet") for name in files):
         return ParquetSource(location, files)
     for name in files:
@@ -83,9 +84,18 @@ def _folder(location: str) -> Source:
         if SAVED.issubset(found) or SAVED_DICT in found:
             _refuse_saved(location)
         return FolderSource(location)
+    _refuse_odd_names(location, [*tars, *tables])
     if tars and tables:
         raise LvaeError(location, "holds tars and Parquet files", "Name those meant by a pattern.")
     return TarSource(location, tars) if tars else ParquetSource(location, tables)
+
+
+def _refuse_odd_names(location: str, files: list[str]) -> list[str]:
+    """Images are found again by the name of their file."""
+    for name in files:
+        if not naming.is_utf8(name):
+            raise LvaeError(locations.join(location, name), "its name is not UTF-8", "Rename it.")
+    return files
 
 
 def _file(location: str) -> Source:
@@ -116,8 +126,13 @@ def _refuse_saved(location: str) -> None:
     )
 
 
-def open_reader(kind: str, location: str) -> Reader:
-    """A reader of what a source of this kind and location listed."""
+def open_reader(kind: str, location: str, addresses: str | None = None) -> Reader:
+    """A reader of what a source of this kind and location listed.
+
+    addresses: "public" or "any", to which requests of this process may go from now on; None leaves that as it is.
+    """
+    if addresses is not None:
+        PublicOnly.on = addresses == "public"
     match kind:
         case "folder":
             return FolderReader(location)

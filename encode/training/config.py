@@ -1,4 +1,4 @@
-"""What decides the result of training a first stage: one record, kept as JSON beside it. Nothing here needs torch."""
+"""What decides the result of training an autoencoder: one record, kept as JSON beside it. Nothing here needs torch."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Pictures to train a first stage on: opened once, kept small in one file, cropped at random by position.
+"""Pictures to train an autoencoder on: opened once, kept small in one file, cropped at random by position.
 
 Crop p of the endless stream is a function of (seed, p) alone: which picture, how large it is seen, where, and whether
 mirrored. Position p lies in epoch p // N, so nothing is dropped and every picture comes once an epoch.
@@ -86,7 +86,7 @@ def _write(folder: Folder, chosen: Chosen, config: FitConfig, progress: Callable
     left_out: dict[str, int] = {}
     offset = grey = 0
     with folder.writer() as unfinished:
-        for number, (row, pixels) in enumerate(_opened(chosen, config)):
+        for number, (row, pixels) in enumerate(_open_all(chosen, config)):
             progress(number + 1, len(chosen.rows))
             if isinstance(pixels, str):
                 left_out[pixels] = left_out.get(pixels, 0) + 1
@@ -116,7 +116,7 @@ def _check(index: PictureIndex, source: str, config: FitConfig) -> None:
         )
 
 
-def _opened(chosen: Chosen, config: FitConfig) -> Iterator[tuple[ImageRow, NDArray[np.uint8] | str]]:
+def _open_all(chosen: Chosen, config: FitConfig) -> Iterator[tuple[ImageRow, NDArray[np.uint8] | str]]:
     """The images in order, reduced, or why not; opened by threads a little ahead."""
     reader = open_reader(chosen.kind, chosen.location)
     try:

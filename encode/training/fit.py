@@ -169,7 +169,7 @@ def _ignore_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _thinned(found: Sequence[T], most: int) -> Sequence[T]:
+def _thin(found: Sequence[T], most: int) -> Sequence[T]:
     """Every so many of them, so that no more than `most` are left: of all classes, where classes follow each other."""
     return found[:: max(1, -(-len(found) // most))]
 
@@ -218,7 +218,7 @@ class _Run:
         if done < steps:
             self._watcher.say(f"stopped after update {done}; the same command goes on from here")
             return None
-        return self._fitted(self._scores or self._measure()[0])
+        return self._summarize(self._scores or self._measure()[0])
 
     def _after(self, done: int, end: bool, stopped: bool) -> None:
         """Whatever is due after an update."""
@@ -282,13 +282,13 @@ class _Run:
             return None
         self._log.write({"step": step, "validation_psnr_db": scores[0], "validation_ssim": scores[1]})
         title = f"After {step} updates: {scores[0]:.2f} dB, SSIM {scores[1]:.3f} at {self._validation_size} px"
-        drawn = self._watcher.draw(_thinned(pairs, PREVIEW_PICTURES), title)
+        drawn = self._watcher.draw(_thin(pairs, PREVIEW_PICTURES), title)
         self._folder.write(f"{PREVIEWS}/step-{step:08d}.png", drawn)
         return scores
 
     def _measure(self) -> tuple[tuple[float, float] | None, list[Pair]]:
         """Mean PSNR and SSIM of the averaged weights on pictures set aside, and the pairs."""
-        chosen = _thinned(self._pictures.index.validation, VALIDATION_PICTURES)
+        chosen = _thin(self._pictures.index.validation, VALIDATION_PICTURES)
         if not chosen:
             return None, []
         shown = [Image.fromarray(self._pictures.read(one)) for one in chosen]
@@ -300,7 +300,7 @@ class _Run:
         self._checkpoints.save(step, self._training.state(), {"step": step})
         self._folder.write(WEIGHTS, save_safetensors(self._training.average))
 
-    def _fitted(self, scores: tuple[float, float] | None) -> Fitted:
+    def _summarize(self, scores: tuple[float, float] | None) -> Fitted:
         index, network = self._pictures.index, self._training.average
         return Fitted(
             weights=str(self._folder.local(WEIGHTS)),
@@ -308,7 +308,7 @@ class _Run:
             steps=self._config.steps,
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             train_pictures=len(index.train),
-            validation_pictures=len(_thinned(index.validation, VALIDATION_PICTURES)),
+            validation_pictures=len(_thin(index.validation, VALIDATION_PICTURES)),
             validation_size=self._validation_size,
             psnr_db=scores and scores[0],
             ssim=scores and scores[1],

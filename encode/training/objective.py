@@ -1,4 +1,4 @@
-"""What a first stage is trained to make small, for each kind of network."""
+"""What an autoencoder is trained to make small, for each kind of network."""
 
 import math
 from collections.abc import Callable

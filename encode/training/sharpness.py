@@ -1,5 +1,5 @@
 """The patch discriminator of Isola et al. ("Image-to-Image Translation with Conditional Adversarial Networks", 2017),
-as first stages are trained against it, with the hinge loss and the adaptive weight of Esser et al. ("Taming
+as autoencoders are trained against it, with the hinge loss and the adaptive weight of Esser et al. ("Taming
 Transformers", 2021).
 """
 

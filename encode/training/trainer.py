@@ -34,8 +34,8 @@ class Training:
         network = load(config.architecture, start or f"random:{config.seed}")
         if isinstance(network, VQAutoencoder) and start is None:
             network.quantize.embedding.weight.div_(config.architecture["codes"])  # so that every entry is near
-        self.network = self._placed(network).train().requires_grad_(True)
-        self.average = self._placed(load(config.architecture, f"random:{config.seed}"))
+        self.network = self._place(network).train().requires_grad_(True)
+        self.average = self._place(load(config.architecture, f"random:{config.seed}"))
         self.average.load_state_dict(self.network.state_dict())
         self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate, BETAS)
         self.discriminator: nn.Sequential | None = None
@@ -46,7 +46,7 @@ class Training:
             )
         self.lpips = None if lpips is None else device.place(lpips)
 
-    def _placed(self, network: Autoencoder) -> Autoencoder:
+    def _place(self, network: Autoencoder) -> Autoencoder:
         return self.device.place(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def update(self, pixels: Tensor, step: int) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lvae.evaluate.features.compute import compute_features
 from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures
-from lvae.evaluate.pictures.npz import StreamedArray, whole, write_streamed
+from lvae.evaluate.pictures.npz import StreamedArray, stream_array, write_streamed
 from lvae.evaluate.pictures.streams import ImageStack
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.statistics import require_finite
@@ -76,11 +76,11 @@ def write_features(
     out: Path, arrays: Mapping[str, Callable[[], Iterable[Features]]], count: int, record: FeaturesRecord
 ) -> None:
     """Arrays by name, each as pieces of rows in order, `count` in all."""
-    streamed = {name: _streamed(pieces, count) for name, pieces in arrays.items()}
-    write_streamed(out, streamed | {name: whole(value) for name, value in said(record).items()})
+    streamed = {name: _stream(pieces, count) for name, pieces in arrays.items()}
+    write_streamed(out, streamed | {name: stream_array(value) for name, value in describe_features(record).items()})
 
 
-def said(record: FeaturesRecord) -> dict[str, NDArray[Any]]:
+def describe_features(record: FeaturesRecord) -> dict[str, NDArray[Any]]:
     """What a file says of its features, as arrays of it."""
     return {
         "mode": np.array(record.mode),
@@ -90,7 +90,7 @@ def said(record: FeaturesRecord) -> dict[str, NDArray[Any]]:
     }
 
 
-def _streamed(pieces: Callable[[], Iterable[Features]], count: int) -> StreamedArray:
+def _stream(pieces: Callable[[], Iterable[Features]], count: int) -> StreamedArray:
     width = next(iter(pieces())).shape[1]
     return StreamedArray((count, width), np.dtype(np.float32), pieces)
 

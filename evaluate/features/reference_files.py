@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.evaluate.features.compute import compute_features
-from lvae.evaluate.features.feature_files import FeaturesRecord, said
+from lvae.evaluate.features.feature_files import FeaturesRecord, describe_features
 from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures
 from lvae.evaluate.features.moments import FeatureMoments
-from lvae.evaluate.pictures.npz import whole, write_streamed
+from lvae.evaluate.pictures.npz import stream_array, write_streamed
 from lvae.evaluate.pictures.streams import ImageStack
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.statistics import require_finite
@@ -112,7 +112,7 @@ def write_reference_of_features(out: Path, pieces: Iterable[PictureFeatures], re
             kept.append(piece.rows(np.arange(min(len(piece.pooled), KEPT_IMAGES - moments.count))))
         moments.add(piece)
     arrays = {name: np.concatenate([getattr(one, name) for one in kept]) for name in kept[0].arrays}
-    _write(out, moments, said(record) | arrays)
+    _write(out, moments, describe_features(record) | arrays)
     return moments.count
 
 
@@ -137,4 +137,4 @@ class _Moments:
 
 def _write(out: Path, moments: _Moments, more: dict[str, NDArray[Any]]) -> None:
     arrays = {"n": np.array(moments.count), **more, **moments.arrays()}
-    write_streamed(out, {name: whole(array) for name, array in arrays.items()})
+    write_streamed(out, {name: stream_array(array) for name, array in arrays.items()})

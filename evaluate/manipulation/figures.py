@@ -58,7 +58,7 @@ def show_traversal(
     model, across, down = loaded.model, asked.across, asked.down
     check_sweeps(model.config, (across, down))
     noise = loaded.draw_noise(draws.seed, "traverse", asked.index)
-    low = None if asked.image is None else model.reduced(torch.from_numpy(asked.image.latents[None]).to(loaded.device))
+    low = None if asked.image is None else model.reduce(torch.from_numpy(asked.image.latents[None]).to(loaded.device))
     conditions = Conditions(loaded.label(asked.label), low, draws.guidance, asked.temperature)
     own = sample(model, noise, conditions)
     latents = _collect(traverse(model, noise, down, across, conditions), progress)

@@ -112,7 +112,7 @@ def _check_reconstructions(loaded: LoadedRun, dataset: Dataset) -> list[Finding]
     told = torch.from_numpy(labels).to(loaded.device) if loaded.classes else None
     with torch.no_grad():
         inferred = loaded.model.infer(x, told)
-        mean = loaded.model.decode(inferred.z, told, low_resolution=loaded.model.reduced(x)).mean
+        mean = loaded.model.decode(inferred.z, told, low_resolution=loaded.model.reduce(x)).mean
     error = float(((mean - x) ** 2).mean().sqrt() / x.std())
     return [
         Finding(

@@ -22,7 +22,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 from lvae.manifests.statistics import PIXEL_VALUES
 from lvae.manifests.storage.folder import Folder
-from lvae.train.data.batches import clipped
+from lvae.train.data.batches import clip_latents
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.noise import draw_noise, noise_shapes
 from lvae.train.runs.run import RunConfig, load_model, read_run
@@ -98,7 +98,7 @@ class LoadedRun:
 
     def clip(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """As the trainer feeds them."""
-        found: NDArray[np.float32] = clipped(torch.from_numpy(latents), self.config.training.clip).numpy()
+        found: NDArray[np.float32] = clip_latents(torch.from_numpy(latents), self.config.training.clip).numpy()
         return found
 
 

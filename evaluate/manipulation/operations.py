@@ -85,7 +85,7 @@ class ChannelSweep:
 def encode(model: HierarchicalVAE, x: Tensor, label: Tensor | None, noise: Sequence[Tensor]) -> EncodedImage:
     """Latents (1, d, R, R) to the z drawn from their posteriors with this noise; noise of zeros gives the means."""
     found = model.infer(x, label, noise)
-    return EncodedImage(tuple(found.z), tuple(found.noise), label, model.reduced(x))
+    return EncodedImage(tuple(found.z), tuple(found.noise), label, model.reduce(x))
 
 
 @torch.no_grad()

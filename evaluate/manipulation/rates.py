@@ -137,7 +137,7 @@ def _measure_batch(
     told = torch.from_numpy(labels).to(loaded.device) if loaded.classes else None
     noise = [part.to(loaded.device) for part in draw_noise(model.config, seeds)]
     found = model.infer(latents, told, noise)
-    out = model.decode(found.z, told, low_resolution=model.reduced(latents))
+    out = model.decode(found.z, told, low_resolution=model.reduce(latents))
     pairs = list(zip(found.posteriors, found.priors, strict=True))
     nats = [_to_numpy(divergence(q, p).sum((2, 3))) for q, p in pairs]
     means = [_to_numpy(p.standardize(q.mean)) for q, p in pairs]

@@ -72,7 +72,7 @@ def _of_dataset(
     dataset = Dataset.open(place)
     own = numbering(dataset.classes, classes)
     labels = np.array([own(int(label)) for label in dataset.labels], np.int32)
-    found = chosen(labels, wanted, in_all, 0)
+    found = choose_positions(labels, wanted, in_all, 0)
     pictures = []
     for some in decode_positions(dataset, load_decoder(dataset), found, 16):
         for position, pixels in zip(some.positions, some.pixels, strict=True):
@@ -80,7 +80,7 @@ def _of_dataset(
             pictures.append(Captioned(cut, f"#{position}"))
     what = "samples" if dataset.manifest.origin == "samples" else "reconstructions"
     remark = _remark(place, (dataset.manifest.image.size,) * 2, image.size)
-    return _something(place, f"{_short(place)} ({what})", pictures, labels[found], remark)
+    return _require_pictures(place, f"{_short(place)} ({what})", pictures, labels[found], remark)
 
 
 def _of_source(
@@ -96,7 +96,7 @@ def _of_source(
     own = numbering(source.classes, classes)
     rows = [row for label in sorted(kept) for row in kept[label]]
     labels = np.array([own(row.label) for row in rows], np.int32)
-    candidates = chosen(labels, wanted, in_all, SPARE)
+    candidates = choose_positions(labels, wanted, in_all, SPARE)
     pictures, found, remark = [], list[int](), ""
     left = dict(wanted) if (labels[candidates] != UNLABELLED).any() else {UNLABELLED: in_all}
     with closing(open_reader(source.kind, source.location)) as reader:
@@ -113,10 +113,12 @@ def _of_source(
             pictures.append(Captioned(pixels, PurePosixPath(row.key).stem))
             found.append(label)
             left[label] -= 1
-    return _something(place, _short(place), pictures, np.array(found, np.int32), remark)
+    return _require_pictures(place, _short(place), pictures, np.array(found, np.int32), remark)
 
 
-def chosen(labels: NDArray[np.int32], wanted: Mapping[int, int], in_all: int, spare: int) -> NDArray[np.int64]:
+def choose_positions(
+    labels: NDArray[np.int32], wanted: Mapping[int, int], in_all: int, spare: int
+) -> NDArray[np.int64]:
     """The first positions of every wanted class, or, where no label is among the wanted, the first of all."""
     known = sorted(label for label in wanted if label != UNLABELLED)
     found = [np.flatnonzero(labels == label)[: wanted[label] + spare] for label in known]
@@ -127,7 +129,9 @@ def chosen(labels: NDArray[np.int32], wanted: Mapping[int, int], in_all: int, sp
     return np.concatenate(found)
 
 
-def _something(place: str, name: str, pictures: Sequence[Captioned], labels: NDArray[np.int32], remark: str) -> Beside:
+def _require_pictures(
+    place: str, name: str, pictures: Sequence[Captioned], labels: NDArray[np.int32], remark: str
+) -> Beside:
     if not pictures:
         raise LvaeError(place, "has no picture of the classes in this grid", "Name another place, or its classes so.")
     return Beside(name, tuple(pictures), labels, remark)

@@ -15,7 +15,7 @@ from lvae.encode.catalogue.published import DEFAULT, PUBLISHED, architecture_of,
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.quality.fidelity import Rounding, to_pixels
 from lvae.evaluate.figures.drawing import png
-from lvae.evaluate.pictures.npz import StreamedArray, whole, write_streamed
+from lvae.evaluate.pictures.npz import StreamedArray, stream_array, write_streamed
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import AutoencoderRecord
@@ -176,7 +176,7 @@ def write_npz(
 
     arrays = {"arr_0": StreamedArray((count, size, size, 3), np.dtype(np.uint8), pixels)}
     if labels:
-        arrays["arr_1"] = whole(found)
+        arrays["arr_1"] = stream_array(found)
     write_streamed(out, arrays)
     return count
 

@@ -31,7 +31,7 @@ def gallery(
 
     A row a class where there are few classes for so many pictures; otherwise in order, the class in the caption.
     """
-    found = _collected(pictures, progress)
+    found = _collect(pictures, progress)
     counts = Counter(found.labels.tolist())
     others = [beside(place, dataset.manifest.image, dataset.classes, counts, len(found.labels)) for place in places]
     columns = columns or (COLUMNS_BESIDE if others else COLUMNS)
@@ -66,7 +66,7 @@ def layout(
     return [Block(name, columns) for name in ("", *(other.name for other in others))], rows
 
 
-def _collected(pictures: Iterator[Decoded], progress: Callable[[int], None]) -> Decoded:
+def _collect(pictures: Iterator[Decoded], progress: Callable[[int], None]) -> Decoded:
     found = []
     for some in pictures:
         found.append(some)

@@ -23,7 +23,7 @@ SHOWN_CLASSES = 40
 HISTOGRAM_LATENTS = 20_000  # a fair sample of the shuffled order is its beginning
 
 
-def untrained(dataset: Dataset) -> str | None:
+def describe_untrained(dataset: Dataset) -> str | None:
     """What to say of a dataset's network where it was never trained; its pictures are noise."""
     if dataset.manifest.autoencoder.pixels or not is_untrained(load_decoder(dataset)):
         return None
@@ -46,7 +46,7 @@ def write_preview(dataset: Dataset, path: Path, count: int = 8) -> float:
         f"Originals beside reconstructions: {manifest.autoencoder.name}, {manifest.image.size} px, "
         f"latents of {shape}, {mean:.1f} dB on average"
     )
-    remark = untrained(dataset)
+    remark = describe_untrained(dataset)
     if remark is not None:
         title += f"; {remark}"
     path.write_bytes(png(draw_pairs(title, pairs)))

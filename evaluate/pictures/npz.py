@@ -21,7 +21,7 @@ class StreamedArray:
     pieces: Callable[[], Iterable[NDArray[Any]]]
 
 
-def whole(array: NDArray[Any]) -> StreamedArray:
+def stream_array(array: NDArray[Any]) -> StreamedArray:
     return StreamedArray(array.shape, array.dtype, lambda: [array])
 
 

@@ -42,29 +42,30 @@ class Originals:
             reader.close()
 
     def key(self, row: int) -> str:
-        return self._listed(row)[0].key
+        return self._find(row)[0].key
 
     def label(self, row: int) -> int:
         """In the classes of the listing."""
-        image, segment = self._listed(row)
+        image, segment = self._find(row)
         labels = self.plan.listing.labels(segment)
         return image.label if labels is None else int(labels[image.label])
 
     def open(self, row: int, mirrored: bool = False) -> Pixels:
         """uint8 (H, W, 3). LvaeError where the image is not there any more, or is another one."""
-        image, segment = self._listed(row)
-        source = self.plan.origins[segment].source
+        image, segment = self._find(row)
+        origin = self.plan.origins[segment]
         if segment not in self._readers:
-            self._readers[segment] = open_reader(self.plan.listing.segments[segment].kind, source)
+            kind = self.plan.listing.segments[segment].kind
+            self._readers[segment] = open_reader(kind, origin.source, origin.addresses)
         try:
             opened = open_row(image, self._readers[segment], self.plan.encoded().image)
         except OSError as error:
-            raise LvaeError(source, f"its images cannot be read any more ({error})") from error
+            raise LvaeError(origin.source, f"its images cannot be read any more ({error})") from error
         if opened.pixels is None:
-            raise LvaeError(source, f"{image.key} cannot be opened any more ({opened.reason})")
+            raise LvaeError(origin.source, f"{image.key} cannot be opened any more ({opened.reason})")
         return np.ascontiguousarray(opened.pixels[:, ::-1]) if mirrored else opened.pixels
 
-    def _listed(self, row: int) -> tuple[ImageRow, int]:
+    def _find(self, row: int) -> tuple[ImageRow, int]:
         part = int(self.plan.listing.parts_of(np.array([row]))[0])
         place = self.plan.listing.place(part)
         if self._part[0] != part:

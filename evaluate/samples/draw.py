@@ -204,10 +204,10 @@ def guidance_in_words(plan: samples.SamplesPlan) -> str:
     if not any((*plan.guidance_mean, *plan.guidance_variance)):
         return "guidance: none (extra 0, scale 1)"
 
-    def shown(values: Sequence[float], more: float) -> str:
+    def show(values: Sequence[float], more: float) -> str:
         same = len(set(values)) == 1
         return f"{values[0] + more:g}" if same else ",".join(f"{value + more:g}" for value in values)
 
-    extra = f"mean {shown(plan.guidance_mean, 0)}, variance {shown(plan.guidance_variance, 0)}"
-    scale = f"mean {shown(plan.guidance_mean, 1)}, variance {shown(plan.guidance_variance, 1)}"
+    extra = f"mean {show(plan.guidance_mean, 0)}, variance {show(plan.guidance_variance, 0)}"
+    scale = f"mean {show(plan.guidance_mean, 1)}, variance {show(plan.guidance_variance, 1)}"
     return f"guidance: extra {extra}; as scale: {scale}; lowest resolution first"

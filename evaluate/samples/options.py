@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 from lvae.train.config import ModelConfig
+from lvae.train.presets import paper_guidance
 
 Convention = Literal["extra", "scale"]
-PAPER_MEAN, PAPER_VARIANCE = 1.5, 3.0  # section 4: FID 9.34 on ImageNet-256, means unguided at 1x1
 
 
 def numbers(option: str, text: str, levels: int) -> tuple[float, ...]:
@@ -38,9 +38,7 @@ def guidance_weights(
     if named is not None and (mean is not None or variance is not None):
         raise LvaeError("", "--guidance paper sets both weights", "Leave --guidance-mean and --guidance-variance out.")
     if named == "paper":
-        lowest_first = tuple(reversed(config.resolutions))
-        means = tuple(0.0 if resolution == 1 else PAPER_MEAN for resolution in lowest_first)
-        variances = (PAPER_VARIANCE,) * levels
+        means, variances = paper_guidance(config)
     else:
         given = (("--guidance-mean", mean), ("--guidance-variance", variance))
         means, variances = (

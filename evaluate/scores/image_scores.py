@@ -229,7 +229,7 @@ def rivals_of(dataset: Dataset, decoder: Autoencoder, count: int, seed: int, dev
     latents = latents_of(dataset, dataset)
     draws = [derive(seed, "rival", number) for number in range(RIVAL_SETS)]
 
-    def decoded(what: str, drawn: NDArray[np.float32]) -> ImageStack:
+    def decode_draws(what: str, drawn: NDArray[np.float32]) -> ImageStack:
         def raw() -> Iterator[NDArray[np.float32]]:
             for start in range(0, len(drawn), READ_ROWS // 16):
                 yield dataset.normalization.denormalize(drawn[start : start + READ_ROWS // 16].reshape(-1, *shape))
@@ -237,8 +237,8 @@ def rivals_of(dataset: Dataset, decoder: Autoencoder, count: int, seed: int, dev
         return latents_stack(what, raw, len(drawn), size, decoder, device)
 
     ceiling = decoded_stack(dataset, decoder, min(count, len(dataset)), seed, device)
-    gaussian = [decoded("draws", gaussian_samples(latents, dataset.labels, count, one)) for one in draws]
-    noise = [decoded("noise", channel_noise(latents, shape, count, one)) for one in draws]
+    gaussian = [decode_draws("draws", gaussian_samples(latents, dataset.labels, count, one)) for one in draws]
+    noise = [decode_draws("noise", channel_noise(latents, shape, count, one)) for one in draws]
     return [
         Rival("ceiling", "reconstructions of the dataset's images", [ceiling]),
         Rival("linear", "decoded draws of a Gaussian of full covariance fitted to the latents of each class", gaussian),

@@ -60,13 +60,13 @@ class Scores:
         baseline = next((line for line in self.lines if line.name == "linear"), None)
         if baseline is None:
             return {}
-        return {metric: compared(self.lines[0], baseline, metric) for metric in self.lines[0].metrics}
+        return {metric: compare(self.lines[0], baseline, metric) for metric in self.lines[0].metrics}
 
     def table(self) -> str:
         """For people."""
         metrics = self.lines[0].metrics
         heads = ["", *(metric.replace("_", " ") for metric in metrics)]
-        rows = [[line.name, *(_shown(line, metric) for metric in metrics)] for line in self.lines]
+        rows = [[line.name, *(_show(line, metric) for metric in metrics)] for line in self.lines]
         widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
         text = [
             "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
@@ -80,7 +80,7 @@ class Scores:
         return "\n".join(text)
 
 
-def compared(one: Line, other: Line, metric: str) -> str:
+def compare(one: Line, other: Line, metric: str) -> str:
     """ "better", "worse", or why neither may be said: an ordering needs spreads that part."""
     first, second = one.mean(metric), other.mean(metric)
     if first is None or second is None:
@@ -98,7 +98,7 @@ def several(name: str, what: str, sets: Sequence[Figures]) -> Line:
     return Line(name, what + count, tuple(sets))
 
 
-def _shown(line: Line, metric: str) -> str:
+def _show(line: Line, metric: str) -> str:
     mean, spread = line.mean(metric), line.spread(metric)
     if mean is None:
         return "not available"

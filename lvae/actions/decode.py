@@ -19,13 +19,17 @@ from lvae.pipeline.jobs.decode import DecodeRequest
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """Where and by how many workers parts are made. parts: where they leave what they make; None for OUT.parts."""
+    """Where and by how many workers parts are made. parts: where they leave what they make; None for OUT.parts.
+
+    patience: seconds to wait for a storage that fails.
+    """
 
     workers: int | None
     beam_options: tuple[str, ...]
     shared_path: bool
     parts: str | None
     part_size: int | None
+    patience: float
 
     @property
     def is_asked_for(self) -> bool:
@@ -39,12 +43,12 @@ class WorkerOptions:
 
 
 def run(latents: str, out: Path, request: DecodeRequest, device: str, work: WorkerOptions) -> None:
-    engine = engines.choose(work.beam_options, work.workers)
+    engine = engines.choose(work.beam_options, work.workers, work.patience)
     devices = engines.devices_for(engine, {"device": device})
     parts = work.parts or f"{out}.parts"
     engine = engines.ready(engine, devices, parts, latents, (latents, parts), work.shared_path)
     request = replace(request, part_size=work.part_size)
-    count = decode_job.make(latents, out, parts, request, engine, devices)
+    count = engines.wait_for_storage(engine, lambda: decode_job.make(latents, out, parts, request, engine, devices))
     what = "pictures" if request.kind != "features" else "statistics" if request.statistics else "features"
     click.echo(f"{out}: {count} pictures" if what == "pictures" else f"{out}: {what} of {count} pictures")
 

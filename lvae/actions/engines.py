@@ -1,22 +1,33 @@
 """Where a job runs, from options of the command line: on this machine's cores or GPUs, or on an engine elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lvae.manifests.errors import LvaeError
 
 if TYPE_CHECKING:
     from lvae.pipeline.engines.choose import Engine
 
+T = TypeVar("T")
 
-def choose(beam_options: tuple[str, ...], workers: int | None) -> "Engine":
-    """workers: 0 in the engine where None is said."""
+
+def choose(beam_options: tuple[str, ...], workers: int | None, patience: float) -> "Engine":
+    """workers: 0 in the engine where None is said. patience: seconds to wait for a storage that fails."""
     from lvae.encode.encoder import keep_memory
     from lvae.pipeline.engines.choose import choose_engine
+    from lvae.pipeline.progress.console import say
 
-    return choose_engine(beam_options, workers or 0, keep_memory())
+    return replace(choose_engine(beam_options, workers or 0, keep_memory(), say), patience=patience)
+
+
+def wait_for_storage(engine: "Engine", job: Callable[[], T]) -> T:
+    """Run a job that goes on where it was; where the storage fails, wait and run it again."""
+    from lvae.pipeline.engines.patience import Patience
+    from lvae.pipeline.progress.console import say
+
+    return Patience(engine.patience, say).call(job)
 
 
 def workers_for(engine: "Engine", devices: Sequence[str]) -> int:

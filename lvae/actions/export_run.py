@@ -1,6 +1,6 @@
 """`lvae export`: a run's model as files for others, and reading them back bit for bit.
 
-In our layout: OUT/model.safetensors, OUT/model.json and the first stage's OUT/weights/SHA256.safetensors. In the
+In our layout: OUT/model.safetensors, OUT/model.json and the autoencoder's OUT/weights/SHA256.safetensors. In the
 published torch layout: OUT.pt, a bare state dict with `vae.` and `dae.`, and OUT.json, which says what it cannot say.
 """
 
@@ -45,7 +45,7 @@ class ExportRecord:
 
 @dataclass(frozen=True)
 class Exported:
-    """An export read back. state: the model's tensors. autoencoder: the file of the first stage's weights, if any."""
+    """An export read back. state: the model's tensors. autoencoder: the file of the autoencoder's weights, if any."""
 
     run: RunConfig
     step: int
@@ -63,7 +63,7 @@ def run_export(run: Path, out: Path, layout: Layout | None, weights: Literal["em
     load_weights(model, checkpoint.read("ema" if weights == "ema" else "model"), str(checkpoint.path))
     name = config.dataset.autoencoder.weights_file
     stage = Folder(run).local(name) if name is not None and Folder(run).exists(name) else None
-    files = _ours(model, stage, name) if layout == "lvae" else _published(out, model, stage)
+    files = _make_ours(model, stage, name) if layout == "lvae" else _make_published(out, model, stage)
     root, main = (Folder(out), MODEL) if layout == "lvae" else (Folder(out.parent), out.name)
     for key, data in files.items():
         _refuse_other(root, key, data)
@@ -89,16 +89,16 @@ def run_export(run: Path, out: Path, layout: Layout | None, weights: Literal["em
             f"there it will draw other samples. Read back here, {described} sets it right"
         )
     if stage is None and name is not None:
-        say(f"warning: {run} has no weights of its first stage, so the export has none")
+        say(f"warning: {run} has no weights of its autoencoder, so the export has none")
     click.echo(f"{out}: {record.parameters:,} parameters, {weights} weights of update {checkpoint.step}")
 
 
-def _ours(model: HierarchicalVAE, stage: Path | None, name: str | None) -> dict[str, bytes]:
+def _make_ours(model: HierarchicalVAE, stage: Path | None, name: str | None) -> dict[str, bytes]:
     files = {MODEL: save_state({key: tensor.contiguous() for key, tensor in model.state_dict().items()})}
     return files if stage is None or name is None else files | {name: stage.read_bytes()}
 
 
-def _published(out: Path, model: HierarchicalVAE, stage: Path | None) -> dict[str, bytes]:
+def _make_published(out: Path, model: HierarchicalVAE, stage: Path | None) -> dict[str, bytes]:
     state = {f"{VAE}{key}": tensor.contiguous() for key, tensor in published_state(model).items()}
     if stage is not None:
         state |= {f"{AUTOENCODER}{key}": tensor.clone() for key, tensor in read_tensors(stage).items()}

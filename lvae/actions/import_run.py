@@ -52,7 +52,7 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class Imported:
-    """A run to be written: its settings, groups of tensors, the first stage's weights, and what to say of it all."""
+    """A run to be written: its settings, groups of tensors, the autoencoder's weights, and what to say of it all."""
 
     config: RunConfig
     step: int
@@ -64,7 +64,7 @@ class Imported:
 def run_import(
     published: Path, run: Path, options: ImportOptions, check: bool, against: str | None, device: str
 ) -> None:
-    found = imported(published, options)
+    found = open_import(published, options)
     for remark in found.remarks:
         say(remark)
     click.echo(write(run, found))
@@ -72,12 +72,12 @@ def run_import(
         _check(run, against, device)
 
 
-def imported(path: Path, options: ImportOptions) -> Imported:
+def open_import(path: Path, options: ImportOptions) -> Imported:
     """Read a published file, or an export of ours."""
     if not path.exists():
         raise LvaeError(path, "no such file", "Give a published checkpoint, or what 'lvae export' wrote.")
     exported = read_exported(path)
-    return _published(path, options) if exported is None else _ours(path, exported)
+    return _open_published(path, options) if exported is None else _ours(path, exported)
 
 
 def _ours(path: Path, exported: Exported) -> Imported:
@@ -89,7 +89,7 @@ def _ours(path: Path, exported: Exported) -> Imported:
     return Imported(exported.run, exported.step, groups, network, remarks)
 
 
-def _published(path: Path, options: ImportOptions) -> Imported:
+def _open_published(path: Path, options: ImportOptions) -> Imported:
     file = open_published(path)
     config = _config(options)
     model = model_of(file.preferred, file, str(path), config)
@@ -104,7 +104,7 @@ def _published(path: Path, options: ImportOptions) -> Imported:
     if file.layout == "flax" and file.raw is not None:
         raw = model_of(file.raw, file, str(path), model.config) if file.ema is not None else model
         groups["model"] = raw.state_dict()
-    network = _first_stage(path, file, preset, options)
+    network = _load_autoencoder(path, file, preset, options)
     record, told = _autoencoder_record(network, preset, model.config)
     remarks += told
     normalization, told = _normalization(model.config, preset, options)
@@ -120,7 +120,7 @@ def _published(path: Path, options: ImportOptions) -> Imported:
         image=ImageSettings(size, crop, CROPS[crop], False, (-1.0, 1.0)),
         autoencoder=record,
         classes=None,
-        statistics=_unmeasured(normalization),
+        statistics=_empty_statistics(normalization),
         normalization=normalization,
     )
     training = TrainConfig() if preset is None else preset.training
@@ -142,14 +142,16 @@ def _config(options: ImportOptions) -> ModelConfig | None:
 
 
 def _preset_of(config: ModelConfig) -> str | None:
-    return next((name for name in NAMES if name in PRESETS and _as_published(PRESETS[name]) == config), None)
+    return next((name for name in NAMES if name in PRESETS and _published_form(PRESETS[name]) == config), None)
 
 
-def _as_published(preset: Preset) -> ModelConfig:
+def _published_form(preset: Preset) -> ModelConfig:
     return replace(preset.model, attention="published")
 
 
-def _first_stage(path: Path, file: PublishedFile, preset: Preset | None, options: ImportOptions) -> Autoencoder | None:
+def _load_autoencoder(
+    path: Path, file: PublishedFile, preset: Preset | None, options: ImportOptions
+) -> Autoencoder | None:
     """The one in the file, or the one that a user names, or the preset's where it is on this machine."""
     if options.weights is not None:
         return load(options.autoencoder, options.weights) if options.autoencoder else load_file(options.weights)
@@ -177,14 +179,14 @@ def _autoencoder_record(
             raise LvaeError(
                 "",
                 (f"{network.name} has {network.latent_channels} latent channels, and the model {config.channels}"),
-                "Name the first stage that it was trained with.",
+                "Name the autoencoder that it was trained with.",
             )
         pixels = network.architecture["kind"] == "pixels"
         sha256 = None if pixels else network.fingerprint
         record = AutoencoderRecord(
             network.name, network.architecture, sha256, network.downsampling_factor, network.latent_channels, "mode"
         )
-        return record, [f"first stage {network.name}" + ("" if pixels else f", weights {str(sha256)[:12]}")]
+        return record, [f"autoencoder {network.name}" + ("" if pixels else f", weights {str(sha256)[:12]}")]
     name = "unknown" if preset is None or preset.autoencoder == "any" else preset.autoencoder
     described = None if name == "unknown" else build(name)
     record = AutoencoderRecord(
@@ -197,7 +199,7 @@ def _autoencoder_record(
     )
     fetch = f" ('lvae autoencoder fetch {name}' brings them)" if described is not None else ""
     return record, [
-        f"warning: no first stage's weights are in the file or at hand{fetch}: samples stay latents until you import "
+        f"warning: no autoencoder's weights are in the file or at hand{fetch}: samples stay latents until you import "
         "with --weights FILE, or give it to 'lvae decode'"
     ]
 
@@ -220,7 +222,7 @@ def _normalization(
     return found, [f"latents = (raw - {shift:g}) / {scale:g}"]
 
 
-def _unmeasured(normalization: Normalization) -> Statistics:
+def _empty_statistics(normalization: Normalization) -> Statistics:
     """No data is at hand: what the constants say latents are like."""
     shift, scale = np.array(normalization.shift), np.array(normalization.scale)
     low, high = (tuple(map(float, shift + side * CLIP * scale)) for side in (-1, 1))

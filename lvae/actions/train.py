@@ -24,7 +24,7 @@ from lvae.train.loop.session import Execution, Watching
 from lvae.train.presets import PRESETS
 from lvae.train.runs.checkpoints import Checkpoint
 from lvae.train.runs.estimates import estimate
-from lvae.train.runs.resolve import resolved
+from lvae.train.runs.resolve import resolve_config
 from lvae.train.runs.run import RunConfig, copy_autoencoder, latest_checkpoint, read_run_if_there
 
 SHORTHANDS = {
@@ -88,7 +88,7 @@ def train(dataset: str, run: Path, options: TrainOptions) -> bool:
     before = read_run_if_there(run)
     init = latest_checkpoint(options.init) if options.init is not None and before is None else None
     hash_of_init = None if init is None else init.sha256["ema.safetensors"]
-    config = resolved(Dataset.open(dataset), before, options.preset, options.given(), hash_of_init)
+    config = resolve_config(Dataset.open(dataset), before, options.preset, options.given(), hash_of_init)
     device = open_device(options.device, config.training.precision, options.compiled, options.threads)
     if not device.is_main:
         logging.disable(logging.ERROR)

@@ -81,10 +81,10 @@ def inspect(
     opened = Dataset.open(inspected)
     print_dataset(inspected, opened.manifest, as_json)
     if preview is not None:
-        from lvae.evaluate.pictures.inspect import untrained, write_preview
+        from lvae.evaluate.pictures.inspect import describe_untrained, write_preview
 
         click.echo(f"{preview}: {write_preview(opened, preview):.2f} dB on average", err=True)
-        if (remark := untrained(opened)) is not None:
+        if (remark := describe_untrained(opened)) is not None:
             click.echo(f"warning: {remark}", err=True)
     if histogram is not None:
         from lvae.evaluate.pictures.inspect import write_histogram
@@ -156,8 +156,9 @@ def watch(dataset: str, once: bool, as_json: bool) -> None:
     asked of the files that workers leave.
     """
     from lvae.pipeline.progress import watch as watching
+    from lvae.pipeline.progress.console import CONSOLE
 
-    state = watching.look_once(dataset) if once else watching.watch(dataset)
+    state = watching.look_once(dataset) if once else watching.watch(dataset, CONSOLE)
     if as_json:
         print_json(state.as_dict())
     else:

@@ -60,7 +60,11 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
     context.exit()
 
 
-@click.command(short_help="Images to a finished, verified dataset.", epilog=f"\b\nPresets\n{presets.table()}")
+@click.command(
+    cls=shared.EngineCommand,
+    short_help="Images to a finished, verified dataset.",
+    epilog=f"\b\nPresets\n{presets.table()}",
+)
 @shared.SOURCE
 @shared.DATASET
 @click.option("--preset", metavar="NAME", help="Settings of the paper, for all that is not given; see below.")
@@ -121,9 +125,10 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     from lvae.manifests.storage.open import folder_at
     from lvae.pipeline.jobs import encode as job
     from lvae.pipeline.planning.scan import read_account
+    from lvae.pipeline.progress.console import CONSOLE
 
     options = _with_preset(options)
-    engine = engines.choose(options["beam_options"], options["workers"])
+    engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
     devices = engines.devices_for(engine, options)
     if not engine.in_process and devices[0].startswith("cuda"):
         options["batch"] = options["batch"] or LARGEST_BATCH
@@ -132,17 +137,18 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     if devices != ("auto",):
         check_precision(options["precision"], devices[0])
     if options["dry_run"]:
-        _rehearse(source, dataset, request, view, engines.workers_for(engine, devices), options)
+        _print_estimate(source, dataset, request, view, engines.workers_for(engine, devices), options)
         return
     engine = engines.ready(engine, devices, dataset, source, (source, dataset), options["shared_path"])
-    result = job.encode(source, dataset, request, view, engine, devices, options["max_rejected"], options["drop_raw"])
+    asked = job.EncodeRequest(source, dataset, request, view, devices, options["max_rejected"], options["drop_raw"])
+    result = engines.wait_for_storage(engine, lambda: job.encode(asked, engine, CONSOLE))
     if options["as_json"]:
         print_json({**plain(result.manifest), **read_account(folder_at(dataset))})
     else:
         print_dataset(dataset, result.manifest, as_json=False)
 
 
-@click.command(short_help="Another view of a dataset.")
+@click.command(cls=shared.EngineCommand, short_help="Another view of a dataset.")
 @shared.DATASET
 @shared.VIEW
 @click.option("--seed", type=int, help="Of the order in the shards [as it is].")
@@ -165,16 +171,16 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
     """
     from lvae.pipeline.jobs import reshard as reshaping
 
-    engine = engines.choose(options["beam_options"], options["workers"])
+    engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
     engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
     view = shared.view_options(options, options["limit"])
     engines.examine(engine, dataset, None)
     if out is None:
-        result = reshaping.shard(dataset, view, engine, keep_old, erase)
+        result = engines.wait_for_storage(engine, lambda: reshaping.shard(dataset, view, engine, keep_old, erase))
     elif keep_old:
         raise click.UsageError("--keep-old is for another view of DATASET itself, not for --out.")
     else:
-        result = reshaping.shard_elsewhere(dataset, out, view, engine, erase)
+        result = engines.wait_for_storage(engine, lambda: reshaping.shard_elsewhere(dataset, out, view, engine, erase))
     print_dataset(out or dataset, result.manifest, options["as_json"])
 
 
@@ -191,12 +197,13 @@ def merge(datasets: tuple[str, ...], skip_duplicates: bool, workers: int | None,
     Classes are united by name. Raw latents are linked where the file system can, else copied; the view is that of A
     where nothing else is said, and what any dataset leaves out by class or key stays out.
     """
+    from lvae.pipeline.engines.patience import DEFAULT_SECONDS
     from lvae.pipeline.jobs import reshard as reshaping
 
     *inputs, out = datasets
     if not inputs:
         raise click.UsageError("Name the datasets, and a new folder last.")
-    engine = engines.choose((), workers)
+    engine = engines.choose((), workers, DEFAULT_SECONDS)
     engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
     result = reshaping.merge(inputs, out, shared.view_options(options, None), engine, skip_duplicates)
     print_dataset(out, result.manifest, options["as_json"])
@@ -244,11 +251,14 @@ def _encode_options(options: dict[str, Any]) -> "EncodeOptions":
     return EncodeOptions(**{name: options[name] for name in names}, scan=shared.scan_options(options))
 
 
-def _rehearse(source: str, dataset: str, request: Any, view: Any, workers: int, options: dict[str, Any]) -> None:
-    from lvae.pipeline.planning.dry_run import rehearse
+def _print_estimate(source: str, dataset: str, request: Any, view: Any, workers: int, options: dict[str, Any]) -> None:
+    from lvae.manifests.storage.open import folder_at
+    from lvae.pipeline.planning.dry_run import Speed, estimate
+    from lvae.pipeline.progress.console import say
 
-    rehearsal = rehearse(source, dataset, request, view, workers, options["images_per_second"])
+    speed = Speed(workers, options["images_per_second"])
+    found = estimate(folder_at(dataset), source, request, view, speed, say)
     if options["as_json"]:
-        print_json(rehearsal.as_dict())
+        print_json(found.as_dict())
     else:
-        click.echo(str(rehearsal))
+        click.echo(str(found))

@@ -72,7 +72,7 @@ PARTS = shared.several(
 )
 
 
-@click.command(short_help="Latents to pictures.")
+@click.command(cls=shared.EngineCommand, short_help="Latents to pictures.")
 @click.argument("latents", metavar="SAMPLES_OR_DATASET")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--weights", metavar="FILE", help="Of the autoencoder [those that LATENTS carries].")
@@ -204,7 +204,7 @@ OF_IMAGES = shared.several(
 )
 
 
-@click.command(short_help="Feature statistics of images.")
+@click.command(cls=shared.EngineCommand, short_help="Feature statistics of images.")
 @OF_IMAGES
 def reference(images: str, out: Path, **asked: Any) -> None:
     """Write the statistics of IMAGES to OUT.npz, for 'lvae score --reference'.
@@ -215,7 +215,7 @@ def reference(images: str, out: Path, **asked: Any) -> None:
     _features(images, out, statistics=True, **asked)
 
 
-@click.command(short_help="Features of images, to be scored again and again.")
+@click.command(cls=shared.EngineCommand, short_help="Features of images, to be scored again and again.")
 @OF_IMAGES
 def features(images: str, out: Path, **asked: Any) -> None:
     """Write the features of IMAGES to OUT.npz, which 'lvae score' takes in place of pictures.

@@ -13,8 +13,8 @@ import click
 @click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json", help="The architecture."
 )
-@click.option("--autoencoder", metavar="NAME|JSON", help="Its first stage [the file's, or the preset's].")
-@click.option("--weights", metavar="FILE", help="Of the first stage [the file's, or those fetched].")
+@click.option("--autoencoder", metavar="NAME|JSON", help="Its autoencoder [the file's, or the preset's].")
+@click.option("--weights", metavar="FILE", help="Of the autoencoder [the file's, or those fetched].")
 @click.option("--shift", type=float, help="latents = (raw - shift) / scale [the preset's].")
 @click.option("--scale", type=float, help="Likewise.")
 @click.option("--size", type=click.IntRange(1), help="Of the pictures, in pixels [latents times the factor].")
@@ -26,7 +26,7 @@ import click
 def import_(published: Path, run: Path, check: bool, against: str | None, device: str, **asked: Any) -> None:
     """Make RUN from a PUBLISHED checkpoint of the paper, or from what 'lvae export' wrote.
 
-    Torch pipeline files (first stage and VAE in one), state dicts of the VAE alone, .safetensors, Flax checkpoints
+    Torch pipeline files (autoencoder and VAE in one), state dicts of the VAE alone, .safetensors, Flax checkpoints
     (msgpack) and pickles of their states. Nothing in a file is ever run. Averaged weights (EMA) are preferred, and it
     is said which were taken. The layouts are known from the published code; the files themselves were not at hand.
     """
@@ -47,7 +47,7 @@ def import_(published: Path, run: Path, check: bool, against: str | None, device
     "--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or last."
 )
 def export(run: Path, out: Path, layout: Any, weights: Any) -> None:
-    """Write the model of RUN to OUT, with its first stage. 'lvae import' reads both layouts back, bit for bit."""
+    """Write the model of RUN to OUT, with its autoencoder. 'lvae import' reads both layouts back, bit for bit."""
     from lvae.actions.export_run import run_export
 
     run_export(run, out, layout, weights)

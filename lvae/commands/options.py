@@ -17,6 +17,33 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # what a command exits with that a signal stopped
 Decorator = Callable[[Any], Any]
 T = TypeVar("T")
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+class EngineCommand(click.Command):
+    """A command whose words after `--` are Apache Beam's, and no arguments of its own."""
+
+    def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
+        own = words.index("--") if "--" in words else len(words)
+        context.params["beam_options"] = tuple(words[own + 1 :])
+        return super().parse_args(context, words[:own])
+
+    def collect_usage_pieces(self, context: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(context), "[-- BEAM_OPTIONS]"]
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """Seconds, from 2h, 30m, 90s or 90."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        number, unit = (value[:-1], value[-1:]) if value[-1:] in SECONDS else (value, "s")
+        if not number.isdecimal():
+            self.fail(f"{value!r} is no time such as 2h, 30m or 90s.", param, ctx)
+        return float(number) * SECONDS[unit]
 
 
 def several(*options: Decorator) -> Decorator:
@@ -44,6 +71,11 @@ SCAN = several(
     click.option("--limit", type=click.IntRange(1), help="Only the first N images in source order."),
     click.option("--part-size", type=click.IntRange(1), help="Images in a part, the unit of work and of retry."),
     click.option("--append", is_flag=True, help="Add the images that are new in SOURCE to a dataset that is there."),
+    click.option(
+        "--refuse-private-addresses",
+        is_flag=True,
+        help="Ask public addresses alone for images, for lists of URLs that others made.",
+    ),
 )
 
 VIEW = several(
@@ -68,7 +100,14 @@ VIEW = several(
 
 ENGINE = several(
     click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core, or one a GPU]."),
-    click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM_OPTIONS]"),
+    click.option(
+        "--patience",
+        type=Duration(),
+        default="2h",
+        show_default=True,
+        metavar="2h|30m|90s",
+        help="How long to wait for a storage or network that fails, before giving up.",
+    ),
 )
 
 
@@ -115,7 +154,13 @@ def share(text: str, option: str) -> float:
 def scan_options(options: dict[str, Any]) -> "ScanOptions":
     from lvae.pipeline.planning.scan import ScanOptions
 
-    return ScanOptions(options["labels"], options["limit"], options["part_size"], options["append"])
+    return ScanOptions(
+        options["labels"],
+        options["limit"],
+        options["part_size"],
+        options["append"],
+        options["refuse_private_addresses"],
+    )
 
 
 def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":

@@ -100,6 +100,7 @@ class Origin:
     source: str
     limit: int | None
     labels_from: Literal["source", "file"]
+    addresses: Literal["any", "public"] = "any"  # to which requests for images may go
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,9 @@ class EncodePart(beam.DoFn):  # type: ignore[misc]
                 with _loading:
                     encoder = _encoder(self.job.dataset, self.job.plan_sha256, self.devices)
                     segment = plan.listing.place(part).segment
-                    source = plan.origins[segment].source
-                    reader = _reader(plan.listing.segments[segment].kind, source, self.job.plan_sha256)
+                    origin = plan.origins[segment]
+                    kind = plan.listing.segments[segment].kind
+                    reader = _reader(kind, origin.source, origin.addresses, self.job.plan_sha256)
                 start = time.monotonic()
                 receipt = encode_part(folder, plan, part, encoder, reader, reporter)
                 with suppress(OSError):  # advice only: the part is finished without it
@@ -227,10 +228,10 @@ def _part_decoder(folder: str, plan_sha256: str, devices: tuple[str, ...]) -> "P
 
 
 @lru_cache(maxsize=1)
-def _reader(kind: str, location: str, plan_sha256: str) -> "Reader":
+def _reader(kind: str, location: str, addresses: str, plan_sha256: str) -> "Reader":
     from lvae.encode.sources.open import open_reader
 
-    return open_reader(kind, location)
+    return open_reader(kind, location, addresses)
 
 
 @lru_cache(maxsize=1)

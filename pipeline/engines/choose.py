@@ -2,14 +2,13 @@
 
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from lvae.manifests.errors import LvaeError
 from lvae.pipeline.engines import clusters
 from lvae.pipeline.engines.patience import DEFAULT_SECONDS
-from lvae.pipeline.progress.console import say
 
 IN_PROCESS = "FnApiRunner"
 
@@ -48,7 +47,9 @@ class Engine:
         return self.runner == IN_PROCESS
 
 
-def choose_engine(beam_options: Sequence[str], workers: int, environment: dict[str, str]) -> Engine:
+def choose_engine(
+    beam_options: Sequence[str], workers: int, environment: dict[str, str], say: Callable[[str], None]
+) -> Engine:
     """Beam's options from what stands after `--`; LvaeError for a runner or an option that nobody knows.
 
     Other runners than the in-process one may take options that Beam's Python side does not know: those are warned of.
@@ -68,11 +69,11 @@ def choose_engine(beam_options: Sequence[str], workers: int, environment: dict[s
         raise LvaeError(f"--runner={name}", "there is no such runner", f"Choose one of {known}.")
     clusters.refuse_incomplete(runner, others)
     if others:
-        _check_options(others, runner)
+        _check_options(others, runner, say)
     return Engine(runner, (f"--runner={runner}", *others), workers, environment)
 
 
-def _check_options(options: Sequence[str], runner: str) -> None:
+def _check_options(options: Sequence[str], runner: str, say: Callable[[str], None]) -> None:
     unknown = " ".join(unknown_options(options, runner))
     if unknown and runner == IN_PROCESS:
         raise LvaeError("a Beam option after --", f"{unknown} is unknown", "Leave it out, or mend its spelling.")

@@ -12,6 +12,7 @@ T = TypeVar("T")
 
 DEFAULT_SECONDS = 7200.0
 FIRST_SECONDS, LONGEST_SECONDS = 2.0, 300.0  # of one wait
+RECOVERED_SECONDS = 1800.0  # of a call that went well for so long, what fails then is another failure
 ADVICE = "Run the same command again once it answers, or with a longer --patience."
 
 
@@ -42,11 +43,14 @@ class Patience:
     def call(self, function: Callable[[], T]) -> T:
         """Return the function's result, called again after every failure of the storage."""
         while True:
+            start = time.monotonic()
             try:
                 return function()
             except OSError as error:
                 if not is_outage(error):
                     raise
+                if time.monotonic() - start > RECOVERED_SECONDS:
+                    self.reset()
                 self.wait(describe_failure(error))
 
 

@@ -19,6 +19,7 @@ from lvae.pipeline.progress.reports import Report
 POLL_SECONDS = 0.25
 REMOTE_POLL_SECONDS = 3.0  # where a look is some requests to an object store
 LOST_WORKER_SECONDS = 6.0  # a worker process is gone, and the submission has not ended by itself
+FINISHING_SECONDS = 2.0  # for workers to put down what they know of their last parts: timings, for one
 # How long a task may wait for the same thing: a file server that fails over and the first compilation on an accelerator
 # take minutes. A request to a storage gives up earlier.
 PHASE_SECONDS: dict[Phase, float] = {"loading": 900.0, "reading": 600.0, "computing": 60.0, "writing": 600.0}
@@ -96,6 +97,7 @@ def supervise(
     silent = REMOTE_SILENT_SECONDS if folder.remote else SILENT_SECONDS
     liveness = Liveness(starting, silent, "process" if engine.in_process else "worker")
     lost_at: float | None = None
+    done_at: float | None = None
     looked_at = time.monotonic()
     while process.poll() is None:
         with suppress(subprocess.TimeoutExpired):
@@ -113,7 +115,10 @@ def supervise(
             liveness.excuse(now - last)
         watch(reports, left)
         if batch.isdisjoint(left):
-            return Ending("all done")
+            done_at = done_at or now
+            if now - done_at >= FINISHING_SECONDS or all(one.kind != "working" for one in reports):
+                return Ending("all done")
+            continue
         if engine.in_process or not reports:
             group.look()
         wrong = liveness.look(reports, len(left), group.cpu_seconds)

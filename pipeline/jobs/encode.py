@@ -1,17 +1,15 @@
 """The whole encoding job in its order: plan, parts, fold, view, manifest, verification."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from lvae.manifests.errors import Fault, LvaeError
+from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import Manifest, read_manifest, refuse_earlier_format
 from lvae.manifests.messages import counted
-from lvae.manifests.parts import erasure
-from lvae.manifests.parts.plan import PLAN, Plan, read_plan_if_whole, write_plan
+from lvae.manifests.parts.plan import PLAN, Plan, write_plan
 from lvae.manifests.parts.receipts import beyond, finished, orphans, receipt_name, receipts, settle
-from lvae.manifests.publishing.publish import drop_raw, write_rejected
-from lvae.manifests.records import FormError
+from lvae.manifests.publishing.publish import drop_raw, swap, write_rejected
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.open import folder_at
@@ -22,11 +20,12 @@ from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.engines.submit import run
 from lvae.pipeline.engines.tasks import Pending, Tasks
 from lvae.pipeline.jobs.shards import write_view_of
+from lvae.pipeline.planning.existing import Existing, load_existing
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
 from lvae.pipeline.planning.scan import refuse_overlap
 from lvae.pipeline.planning.view import ViewOptions, check_space, settings_for
 from lvae.pipeline.progress import reports as progress
-from lvae.pipeline.progress.console import Bar, say
+from lvae.pipeline.progress.display import Display
 
 
 @dataclass(frozen=True)
@@ -38,85 +37,92 @@ class Result:
     shards_made: int
 
 
-def encode(
-    source: str,
-    dataset: str,
-    options: EncodeOptions,
-    view: ViewOptions,
-    engine: Engine,
-    devices: Sequence[str],
-    max_rejected: str | None = None,
-    drop: bool = False,
-) -> Result:
+@dataclass(frozen=True)
+class EncodeRequest:
+    """What to encode, where to, and how. max_rejected: as on the command line. drop_raw: once all is verified."""
+
+    source: str
+    dataset: str
+    options: EncodeOptions
+    view: ViewOptions
+    devices: tuple[str, ...]
+    max_rejected: str | None = None
+    drop_raw: bool = False
+
+
+def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
     """Images to a finished, verified dataset. The same call again goes on, mends what is damaged, or does nothing."""
-    folder = folder_at(dataset)
-    refuse_overlap(folder, source)
-    if max_rejected is not None:
-        rejection_bound(max_rejected, 0)  # a typing error is told now, not after the work
+    folder = folder_at(request.dataset)
+    refuse_overlap(folder, request.source)
+    if request.max_rejected is not None:
+        rejection_bound(request.max_rejected, 0)  # a typing error is told now, not after the work
     refuse_earlier_format(folder)
     with writing(folder):
         folder.sweep()
-        finish_erasing(folder)
-        manifest, faults = _existing(folder)
-        if options.scan.append and manifest is not None and manifest.raw == "dropped":
+        existing = load_existing(folder, display.say)
+        if request.options.scan.append and existing.dropped:
             raise LvaeError(
-                dataset,
+                request.dataset,
                 "its raw parts have been dropped, and new images need them beside theirs",
                 "Encode the new images into a dataset of their own.",
             )
-        old = read_plan_if_whole(folder)
-        plan = prepare(folder, source, options, say)
-        if faults is not None:
-            _set_aside(folder, plan, manifest, faults)
-        settings = _checked_settings(folder, plan, view, manifest, old)
-        dropped = manifest is not None and manifest.raw == "dropped"
-        if dropped and faults is None and manifest is not None:
-            say(f"{dataset}: is finished and whole; there is nothing to do")
-            return Result(manifest, 0, 0)
-        made = _encode_parts(folder, plan, engine, tuple(devices))
-        rejected = write_rejected(folder, receipts(folder, plan))
-        _check_rejected(folder, plan, rejected, max_rejected)
-        result, shards = write_view_of(folder, plan, settings, engine)
-        for name in [*orphans(folder), *beyond(folder, plan)]:
-            folder.remove(name)
-        refuse_faults(folder, plan)
-        if drop:
+        plan = prepare(folder, existing, request.source, request.options, display.say)
+        if existing.damaged:
+            _set_aside(folder, plan, existing)
+        settings = _checked_settings(folder, plan, request.view, existing)
+        finished_before = _finished_before(existing, plan)
+        if finished_before is not None:
+            result = _leave_as_it_is(folder, plan, finished_before, request, display)
+        else:
+            result = _make(folder, plan, settings, request, engine, display)
+        if request.drop_raw and result.manifest.raw == "kept":
             drop_raw(folder)
-            result = read_manifest(folder) or result
+            result = replace(result, manifest=read_manifest(folder) or result.manifest)
         folder.sweep()
-        return Result(result, made, shards)
+        return result
 
 
-def finish_erasing(folder: Folder) -> None:
-    """What was to be erased goes before anything else is done with a dataset."""
-    plan = read_plan_if_whole(folder)
-    if plan is not None and plan.encoding is not None and plan.erased:
-        erasure.carry_out(folder, plan)
+def _finished_before(existing: Existing, plan: Plan) -> Manifest | None:
+    """The manifest of a dataset that was verified already, and lacks nothing that this plan wants."""
+    manifest = existing.manifest
+    if manifest is None or existing.damaged:
+        return None
+    return manifest if existing.dropped or manifest.plan_sha256 == plan.sha256 else None
 
 
-def _existing(folder: Folder) -> tuple[Manifest | None, list[Fault] | None]:
-    """The manifest of a dataset that was finished before, and its faults, None where it has none."""
-    try:
-        manifest = read_manifest(folder)
-    except FormError:
-        raise  # no damage: somebody wrote it so
-    except LvaeError as error:
-        say(f"{error}")
-        return None, []
-    if manifest is None:
-        return None, None
-    faults = verify(folder, deep=True)
-    for fault in faults:
-        say(f"{folder}/{fault.where}: {fault.problem}; it is made again")
-    return manifest, faults or None
+def _leave_as_it_is(folder: Folder, plan: Plan, manifest: Manifest, request: EncodeRequest, display: Display) -> Result:
+    display.say(f"{request.dataset}: is finished and whole; there is nothing to do")
+    if manifest.raw == "kept":
+        _check_rejected(folder, plan, manifest.counts.rejected, request.max_rejected, display.say)
+        _remove_leftovers(folder, plan)
+        swap(folder, manifest)
+    return Result(manifest, 0, 0)
 
 
-def _set_aside(folder: Folder, plan: Plan, manifest: Manifest | None, faults: list[Fault]) -> None:
+def _make(
+    folder: Folder, plan: Plan, settings: ViewSettings, request: EncodeRequest, engine: Engine, display: Display
+) -> Result:
+    parts = _encode_parts(folder, plan, request.devices, engine, display)
+    rejected = write_rejected(folder, receipts(folder, plan))
+    _check_rejected(folder, plan, rejected, request.max_rejected, display.say)
+    manifest, shards = write_view_of(folder, plan, settings, engine, display)
+    _remove_leftovers(folder, plan)
+    refuse_faults(folder, plan)
+    return Result(manifest, parts, shards)
+
+
+def _remove_leftovers(folder: Folder, plan: Plan) -> None:
+    for name in [*orphans(folder), *beyond(folder, plan)]:
+        folder.remove(name)
+
+
+def _set_aside(folder: Folder, plan: Plan, existing: Existing) -> None:
     """Make room for what is made again: parts and shards at fault lose their receipts."""
+    manifest, faults = existing.manifest, existing.faults
     if manifest is not None and plan.before_append(manifest.plan_sha256) is None:
         raise LvaeError(folder, "these settings are not those of its manifest", "Give those of the first command.")
     if manifest is None or any(fault.where == PLAN for fault in faults):
-        faults = verify(folder, deep=True)  # what could not be looked at without its plan
+        faults = tuple(verify(folder, deep=True))  # what could not be looked at without its plan
     for fault in faults:
         if fault.part is not None:
             folder.remove(receipt_name(fault.part))
@@ -126,18 +132,16 @@ def _set_aside(folder: Folder, plan: Plan, manifest: Manifest | None, faults: li
             folder.remove(f"shards/{manifest.view.name}")
 
 
-def _checked_settings(
-    folder: Folder, plan: Plan, options: ViewOptions, manifest: Manifest | None, old: Plan | None
-) -> ViewSettings:
+def _checked_settings(folder: Folder, plan: Plan, options: ViewOptions, existing: Existing) -> ViewSettings:
     """The view's settings, and room for it. A command that fails here leaves no plan that would bind the next one."""
     try:
-        settings = settings_for(folder, plan, options, manifest)
+        settings = settings_for(folder, plan, options, existing.manifest)
         check_space(folder, plan, settings)
     except LvaeError:
-        if old is None:
+        if existing.plan is None:
             folder.remove(PLAN)
-        elif plan != old:
-            write_plan(folder, old)
+        elif plan != existing.plan:
+            write_plan(folder, existing.plan)
         raise
     return settings
 
@@ -145,7 +149,7 @@ def _checked_settings(
 # --- parts ---------------------------------------------------------------------------------------------------------
 
 
-def _encode_parts(folder: Folder, plan: Plan, engine: Engine, devices: tuple[str, ...]) -> int:
+def _encode_parts(folder: Folder, plan: Plan, devices: tuple[str, ...], engine: Engine, display: Display) -> int:
     tasks = Tasks(
         numbers=range(plan.listing.parts),
         finished=lambda part: finished(folder, plan, part) is not None,
@@ -158,8 +162,8 @@ def _encode_parts(folder: Folder, plan: Plan, engine: Engine, devices: tuple[str
     if not pending:
         return 0
     made, parts_done = len(pending), progress.PartsDone(sizes, pending)
-    with Bar("encoding", sum(sizes), "images", parts_done.now([], pending)) as bar:
-        run(folder, tasks, engine, lambda reports, waiting: bar.at(parts_done.now(reports, waiting)), say)
+    with display.progress("encoding", sum(sizes), "images", parts_done.now([], pending)) as bar:
+        run(folder, tasks, engine, lambda reports, waiting: bar.at(parts_done.now(reports, waiting)), display.say)
     return made
 
 
@@ -179,7 +183,9 @@ def rejection_bound(text: str, images: int) -> float:
     return value * images / 100 if text.endswith("%") else value
 
 
-def _check_rejected(folder: Folder, plan: Plan, rejected: int, max_rejected: str | None) -> None:
+def _check_rejected(
+    folder: Folder, plan: Plan, rejected: int, max_rejected: str | None, say: Callable[[str], None]
+) -> None:
     images = plan.listing.images
     if rejected == images:
         raise LvaeError(folder, f"none of {images} images could be used; {folder}/rejected.jsonl says why")

@@ -8,7 +8,7 @@ from lvae.manifests.manifest import MANIFEST, Manifest, read_manifest, view_sett
 from lvae.manifests.messages import counted
 from lvae.manifests.parts import erasure
 from lvae.manifests.parts.copying import DUPLICATE, repeated_keys, take_listing, take_parts, united
-from lvae.manifests.parts.plan import Plan, erasing, read_plan, write_plan
+from lvae.manifests.parts.plan import Plan, erasing, read_plan, read_plan_if_whole, write_plan
 from lvae.manifests.parts.receipts import beyond, orphans, receipts
 from lvae.manifests.publishing.publish import write_rejected
 from lvae.manifests.storage.folder import Folder
@@ -19,10 +19,11 @@ from lvae.manifests.views.selected_rows import left_out
 from lvae.manifests.views.selection import Selection
 from lvae.manifests.views.view import ViewSettings
 from lvae.pipeline.engines.choose import Engine
-from lvae.pipeline.jobs.encode import Result, finish_erasing, refuse_faults
+from lvae.pipeline.jobs.encode import Result, refuse_faults
 from lvae.pipeline.jobs.shards import write_view_of
+from lvae.pipeline.planning.existing import finish_erasing
 from lvae.pipeline.planning.view import ViewOptions, check_space, named_selection, view_settings_of
-from lvae.pipeline.progress.console import Bar, say
+from lvae.pipeline.progress.console import CONSOLE, Bar, say
 
 ERASED = "erased on request"
 
@@ -35,7 +36,7 @@ def shard(dataset: str, options: ViewOptions, engine: Engine, keep_old: bool = F
     folder = _existing(dataset)
     with writing(folder):
         folder.sweep()
-        finish_erasing(folder)
+        finish_erasing(folder, read_plan_if_whole(folder))
         plan, manifest = _finished(folder)
         settings = view_settings_of(folder, plan, options, manifest)
         check_space(folder, plan, settings)
@@ -43,7 +44,7 @@ def shard(dataset: str, options: ViewOptions, engine: Engine, keep_old: bool = F
         if erase:
             plan = _erase(folder, plan, options, settings.selection)
         write_rejected(folder, receipts(folder, plan))
-        result, made = write_view_of(folder, plan, settings, engine, keep_old)
+        result, made = write_view_of(folder, plan, settings, engine, CONSOLE, keep_old)
         if erase:
             for name in orphans(folder):
                 folder.remove(name)
@@ -155,7 +156,7 @@ def _take_parts(sources: Sequence[Folder], plans: Sequence[Plan], folder: Folder
 def _finish(folder: Folder, plan: Plan, settings: ViewSettings, engine: Engine) -> Result:
     check_space(folder, plan, settings)
     write_rejected(folder, receipts(folder, plan))
-    result, made = write_view_of(folder, plan, settings, engine)
+    result, made = write_view_of(folder, plan, settings, engine, CONSOLE)
     for name in [*orphans(folder), *beyond(folder, plan)]:
         folder.remove(name)
     refuse_faults(folder, plan)

@@ -20,17 +20,17 @@ from lvae.pipeline.beam.work import ShardsToWrite
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.engines.submit import run
 from lvae.pipeline.engines.tasks import Pending, Tasks
-from lvae.pipeline.progress.console import Bar, say
+from lvae.pipeline.progress.display import Display
 
 
 def write_view_of(
-    folder: Folder, plan: Plan, settings: ViewSettings, engine: Engine, keep_old: bool = False
+    folder: Folder, plan: Plan, settings: ViewSettings, engine: Engine, display: Display, keep_old: bool = False
 ) -> tuple[Manifest, int]:
     """Fold the receipts, select, write the shards, swap the manifest. Says how many shards had to be written."""
     selected = select(folder, plan, settings.selection, lambda: receipts(folder, plan))
     if selected.unmatched_keys:
         total = len(settings.selection.without_keys or ())
-        say(f"warning: --without-keys: no image has {selected.unmatched_keys} of these {counted(total, 'key')}")
+        display.say(f"warning: --without-keys: no image has {selected.unmatched_keys} of these {counted(total, 'key')}")
     raw_sha256 = receipts_record(folder, plan.listing.parts).sha256
     view = plan_view(plan, settings, selected, raw_sha256)
     write_view(folder, view)
@@ -39,13 +39,13 @@ def write_view_of(
         for layout in view.layouts.values()
         for record in codec(view.settings.format).prepare(folder, view.name, layout)
     ]
-    made = _write_shards(folder, view, engine)
+    made = _write_shards(folder, view, engine, display)
     manifest = describe(folder, plan, settings, selected, view, metadata)
     swap(folder, manifest, keep_old)
     return manifest, made
 
 
-def _write_shards(folder: Folder, view: ViewPlan, engine: Engine) -> int:
+def _write_shards(folder: Folder, view: ViewPlan, engine: Engine, display: Display) -> int:
     shards = [(split, number) for split, layout in view.layouts.items() for number in range(layout.shards)]
     tasks = Tasks(
         numbers=range(len(shards)),
@@ -57,6 +57,6 @@ def _write_shards(folder: Folder, view: ViewPlan, engine: Engine) -> int:
     remove_unfinished_shards(folder, view)
     made = len(Pending(folder, tasks).update())
     if made:
-        with Bar("writing shards", len(shards), "shards", len(shards) - made) as bar:
-            run(folder, tasks, engine, lambda _, waiting: bar.at(len(shards) - len(waiting)), say)
+        with display.progress("writing shards", len(shards), "shards", len(shards) - made) as bar:
+            run(folder, tasks, engine, lambda _, waiting: bar.at(len(shards) - len(waiting)), display.say)
     return made

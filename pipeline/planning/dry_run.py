@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,6 @@ from lvae.manifests.parts.receipts import finished
 from lvae.manifests.parts.rows import ImageRow, Listing, RowReader, Segment
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.object_store import ENDLESS
-from lvae.manifests.storage.open import folder_at
 from lvae.manifests.views.view import ViewSettings
 from lvae.pipeline.planning.match import Match
 from lvae.pipeline.planning.plan import (
@@ -32,10 +31,9 @@ from lvae.pipeline.planning.plan import (
     part_size_for,
     tell_of_classes,
 )
-from lvae.pipeline.planning.rescan import inherited_limit, recognize
+from lvae.pipeline.planning.rescan import inherited_options, recognize
 from lvae.pipeline.planning.scan import Scan, origin, tell
 from lvae.pipeline.planning.view import SPACE_SLACK, ViewOptions, expected_bytes, readable, settings_for
-from lvae.pipeline.progress.console import say
 
 TRIAL_SECONDS = 3.0  # of encoding, to measure the rate
 TRIAL_ROWS = 64  # listed rows kept for the trial
@@ -43,7 +41,7 @@ UNKNOWN_WEIGHTS = "0" * 64  # stands for a fingerprint where only the cost matte
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class Estimate:
     """The resolved settings and the expected size of a job. Rates in images per second."""
 
     encoding: Encoding
@@ -105,13 +103,21 @@ class Rehearsal:
         )
 
 
-def rehearse(
-    source: str, dataset: str, options: EncodeOptions, view: ViewOptions, workers: int, images_per_second: float | None
-) -> Rehearsal:
-    """Lists the images, resolves every setting, and encodes a few images for the rate unless one is given."""
-    folder = folder_at(dataset)
+@dataclass(frozen=True)
+class Speed:
+    """How many workers there will be, and the rate of each; None where a trial on this machine is to tell."""
+
+    workers: int
+    images_per_second: float | None
+
+
+def estimate(
+    folder: Folder, source: str, options: EncodeOptions, view: ViewOptions, speed: Speed, say: Callable[[str], None]
+) -> Estimate:
+    """List the images, resolve every setting, and encode a few images for the rate unless one is given."""
+    workers, images_per_second = speed.workers, speed.images_per_second
     old = read_plan(folder)
-    found, rows = _new_rows(folder, old, source, options)
+    found, rows = _new_rows(folder, old, source, options, say)
     first = list(itertools.islice(rows, TRIAL_ROWS))
     new = len(first) + sum(1 for _ in rows)
     images = new + (old.listing.images if old is not None else 0)
@@ -130,7 +136,7 @@ def rehearse(
     if rate is None:
         encoder = Encoder(encoding, network, choose_device(options.device))
         rate = _measure(encoder, encoding, first, found)
-    return Rehearsal(
+    return Estimate(
         encoding,
         settings,
         images,
@@ -146,14 +152,16 @@ def rehearse(
     )
 
 
-def _new_rows(folder: Folder, old: Plan | None, source: str, options: EncodeOptions) -> tuple[Scan, Iterator[ImageRow]]:
+def _new_rows(
+    folder: Folder, old: Plan | None, source: str, options: EncodeOptions, say: Callable[[str], None]
+) -> tuple[Scan, Iterator[ImageRow]]:
     """The source, and those of its images that the dataset does not list; refused as the job itself would refuse."""
     if old is None:
         found = Scan(source, options.scan)
         return found, found.rows()
     if not options.scan.append:
         recognize(folder, old, source, options.scan, say, closely=False)
-    found = Scan(source, replace(options.scan, limit=inherited_limit(old, source, options.scan)))
+    found = Scan(source, inherited_options(old, source, options.scan))
     return found, Match(folder, old, found, options.scan.labels is not None).new_rows()
 
 

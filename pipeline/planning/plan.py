@@ -12,7 +12,7 @@ from lvae.encode.devices import choose_device
 from lvae.encode.encoder import choose_batch, choose_part_size, weights_in
 from lvae.encode.networks.base import Autoencoder, save_safetensors
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import MANIFEST, read_manifest_if_whole
+from lvae.manifests.manifest import MANIFEST, Manifest
 from lvae.manifests.parts.plan import (
     AutoencoderRecord,
     Encoding,
@@ -25,8 +25,8 @@ from lvae.manifests.parts.plan import (
     write_plan,
 )
 from lvae.manifests.parts.receipts import RAW
-from lvae.manifests.records import FormError
 from lvae.manifests.storage.folder import Folder
+from lvae.pipeline.planning.existing import Existing
 from lvae.pipeline.planning.rescan import append, inherited_limit, recognize
 from lvae.pipeline.planning.scan import DEFAULT_PART_SIZE, ScanOptions, scan
 
@@ -138,19 +138,14 @@ def part_size_for(encoding: Encoding, multiply_adds: int) -> int:
     return choose_part_size(multiply_adds, raw_bytes, encoding.image.orientations)
 
 
-def prepare(folder: Folder, source: str, options: EncodeOptions, say: Callable[[str], None]) -> Plan:
+def prepare(
+    folder: Folder, existing: Existing, source: str, options: EncodeOptions, say: Callable[[str], None]
+) -> Plan:
     """The plan of a dataset, new or continued, written down; its weights in place. Refuses every change, naming it."""
-    try:
-        old = read_plan(folder)
-    except FormError:
-        raise  # no damage: somebody wrote it so
-    except LvaeError as error:
-        say(f"{error} Making it anew from this command.")
-        old = None
-    if old is None:
-        plan = _first_plan(folder, source, options, say)
+    if existing.plan is None:
+        plan = _first_plan(folder, existing.manifest, source, options, say)
     else:
-        plan = _continued_plan(folder, old, source, options, say)
+        plan = _continued_plan(folder, existing.plan, source, options, say)
     tell_of_classes(options.preset, plan.listing.classes, say)
     return plan
 
@@ -195,12 +190,14 @@ def _look_again(folder: Folder, old: Plan, source: str, options: ScanOptions, sa
     return recognize(folder, old, source, options, say)
 
 
-def _first_plan(folder: Folder, source: str, options: EncodeOptions, say: Callable[[str], None]) -> Plan:
+def _first_plan(
+    folder: Folder, made: Manifest | None, source: str, options: EncodeOptions, say: Callable[[str], None]
+) -> Plan:
+    """made: the manifest of a dataset that has lost its plan, and of which nothing may be written that does not fit."""
     network = load_network(options)
     fingerprint = _fingerprint(network)
     encoding = new_encoding(options, network, fingerprint)
-    made = read_manifest_if_whole(folder)
-    if made is not None:  # it outlived the plan, and nothing may be written that does not fit it
+    if made is not None:
         before = {"image": made.image, "autoencoder": made.autoencoder}
         refuse_change(folder, before, {"image": encoding.image, "autoencoder": encoding.autoencoder})
     cost = 0 if fingerprint is None else multiply_adds(network, encoding.image.size)

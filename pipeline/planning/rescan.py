@@ -32,7 +32,7 @@ def recognize(
     rows are written again. Where files look touched since they were listed, the bytes of every finished part's images
     are compared with its receipt. Without `closely` nothing is written and no image is read: names and sizes decide.
     """
-    found = Scan(source, replace(options, limit=inherited_limit(plan, source, options)))
+    found = Scan(source, inherited_options(plan, source, options))
     match = Match(folder, plan, found, options.labels is not None)
     try:
         rows = match.new_rows()
@@ -67,7 +67,7 @@ def append(
     folder: Folder, plan: Plan, source: str, options: ScanOptions, part_size: int, say: Callable[[str], None]
 ) -> Plan:
     """The plan with a segment more for what is new in a source, whose rows are written. What is there is recognized."""
-    found = Scan(source, options)
+    found = Scan(source, replace(options, public_only=held_to_public(plan, options)))
     match = Match(folder, plan, found, options.labels is not None)
     rows = _named_alike(folder, plan, found, match.new_rows())
     try:
@@ -100,6 +100,16 @@ def _named_alike(folder: Folder, plan: Plan, found: Scan, rows: Iterator[ImageRo
         yield row
 
 
+def inherited_options(plan: Plan, source: str, options: ScanOptions) -> ScanOptions:
+    """With what an earlier command said of the source, where this one does not."""
+    limit = inherited_limit(plan, source, options)
+    return replace(options, limit=limit, public_only=held_to_public(plan, options))
+
+
+def held_to_public(plan: Plan, options: ScanOptions) -> bool:
+    return options.public_only or any(one.addresses == "public" for one in plan.origins)
+
+
 def inherited_limit(plan: Plan, source: str, options: ScanOptions) -> int | None:
     """How much of a source belongs to the dataset, where this command does not say."""
     if options.limit is not None:
@@ -121,7 +131,7 @@ def _found_again(folder: Folder, plan: Plan, found: Scan, match: Match, say: Cal
     """Note where the held segments lie now; look closer at those whose files were touched."""
     origins = list(plan.origins)
     for number in match.held:
-        origins[number] = replace(origins[number], source=found.source.location)
+        origins[number] = replace(origins[number], source=found.source.location, addresses=found.addresses)
     plan = replace(plan, origins=tuple(origins))
     before = remembered(folder)
     touched = [number for number in match.held if match.seen[number] % SEEN_RANGE != before.get(number)]
@@ -173,7 +183,7 @@ def _write_again(folder: Folder, plan: Plan, source: str, options: ScanOptions) 
         raise LvaeError(folder, f"rows of {len(damaged)} scans are damaged", "Restore rows/ from a copy.")
     number = damaged[0]
     segment = plan.listing.segments[number]
-    found = Scan(source, replace(options, limit=inherited_limit(plan, source, options)))
+    found = Scan(source, inherited_options(plan, source, options))
     if options.labels is None and plan.origins[number].labels_from == "file":
         raise LvaeError(folder, "its rows are damaged and were labelled by a file", "Give --labels again.")
     match = Match(folder, plan, found, options.labels is not None, without=number)

@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from lvae.encode.files.addresses import PublicOnly
 from lvae.encode.files.locations import SEEN_RANGE
 from lvae.encode.sources.base import Source, SourceWarning
 from lvae.encode.sources.open import apply_labels, open_source, read_labels
@@ -29,6 +30,7 @@ class ScanOptions:
     limit: int | None = None
     part_size: int | None = None
     append: bool = False
+    public_only: bool = False
 
 
 class Scan:
@@ -37,6 +39,8 @@ class Scan:
     def __init__(self, source: str, options: ScanOptions):
         if options.limit is not None and options.limit < 1:
             raise LvaeError("--limit", "must be at least 1")
+        PublicOnly.on = options.public_only
+        self.addresses: Literal["any", "public"] = "public" if options.public_only else "any"
         self.source: Source = open_source(source)
         self._labels = read_labels(options.labels) if options.labels is not None else None
         self.source.reads_labels = self._labels is None
@@ -103,7 +107,8 @@ def scan(folder: Folder, source: str, options: ScanOptions, part_size: int, say:
 
 
 def origin(found: Scan, options: ScanOptions) -> Origin:
-    return Origin(found.source.location, options.limit, "source" if options.labels is None else "file")
+    labels_from: Literal["source", "file"] = "source" if options.labels is None else "file"
+    return Origin(found.source.location, options.limit, labels_from, found.addresses)
 
 
 def tell(found: Scan, images: int, say: Callable[[str], None]) -> None:

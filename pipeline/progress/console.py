@@ -8,6 +8,7 @@ from typing import Self
 from tqdm import tqdm
 
 from lvae.manifests.messages import duration, escape_controls
+from lvae.pipeline.progress.display import Display
 
 LINE_SECONDS = 30.0
 UNPACED = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit}{postfix}"
@@ -74,3 +75,6 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+
+
+CONSOLE = Display(say, Bar)

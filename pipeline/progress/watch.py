@@ -19,7 +19,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.views.view import ViewPlan, finished_shard, read_view
 from lvae.pipeline.progress import reports as progress
-from lvae.pipeline.progress.console import Bar, say
+from lvae.pipeline.progress.display import Display
 
 POLL_SECONDS = 2.0
 LOOKING_SHARE = 0.1  # of the time, at most, is spent looking
@@ -160,25 +160,25 @@ def look_once(dataset: str) -> State:
     return Observer(folder_at(dataset)).look()
 
 
-def watch(dataset: str) -> State:
+def watch(dataset: str, display: Display) -> State:
     """Show progress on stderr until the dataset is finished: a bar on a terminal, a line now and then elsewhere."""
     observer = Observer(folder_at(dataset))
     state = observer.look()
     while state.stage != "finished":
         if not sys.stderr.isatty():
-            say(str(state))
-        state = _watch_stage(observer, state)
+            display.say(str(state))
+        state = _watch_stage(observer, state, display)
     return state
 
 
-def _watch_stage(observer: Observer, state: State) -> State:
+def _watch_stage(observer: Observer, state: State, display: Display) -> State:
     """Until something else is counted; the first state in which it is."""
     counting = (state.stage, state.images, state.shards)
     shards = state.stage == "writing"
     total, unit = (state.shards or 0, "shards") if shards else (state.images, "images")
     done = state.shards_done if shards else state.images_done
     pause = POLL_SECONDS
-    with Bar("writing shards" if shards else state.stage, total, unit, done, paced=False) as bar:
+    with display.progress("writing shards" if shards else state.stage, total, unit, done, paced=False) as bar:
         while counting == (state.stage, state.images, state.shards):
             bar.at(state.shards_done if shards else state.images_done + state.images_under_way, state.pace)
             time.sleep(pause)

@@ -28,7 +28,7 @@ from lvae.manifests.machine import keep_freed_memory
 from lvae.train.devices.device import Device, Precision
 from lvae.train.devices.open import open_device
 from lvae.train.model import HierarchicalVAE
-from lvae.train.network.gaussians import guided
+from lvae.train.network.gaussians import guide
 from lvae.train.network.groups import StochasticGroup
 from lvae.train.network.layers import Upsample
 from lvae.train.network.noise import draw_noise
@@ -50,7 +50,7 @@ def published(model: HierarchicalVAE, labels: Tensor, noise: list[Tensor], weigh
         if isinstance(layer, StochasticGroup):
             (prior, residual), (free, free_residual) = layer.prior(one, label), layer.prior(other, nobody)
             assert prior is not None and free is not None
-            z = guided(prior, free, *weights).draw(next(drawn))
+            z = guide(prior, free, *weights).draw(next(drawn))
             one, other = layer.join(one, z, residual, label), layer.join(other, z, free_residual, nobody)
         elif isinstance(layer, Upsample):
             one, other = layer(one, size), layer(other, size)

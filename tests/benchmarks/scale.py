@@ -35,6 +35,7 @@ from lvae.manifests.parts.receipts import write_part
 from lvae.manifests.parts.rows import RowReader
 from lvae.manifests.parts.timings import read_timing
 from lvae.manifests.storage.folder import Folder
+from lvae.pipeline.planning.existing import Existing
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
 from lvae.pipeline.planning.scan import ScanOptions
 
@@ -101,7 +102,7 @@ def write_parts(dataset: Path, source: str) -> float:
     """Seconds of the null encoder."""
     folder = Folder(dataset)
     options = EncodeOptions(NULL, "random:0", size=SIZE, scan=ScanOptions(part_size=PART_SIZE))
-    prepare(folder, source, options, lambda _: None)
+    prepare(folder, Existing(), source, options, lambda _: None)
     plan = read_plan(folder)
     assert plan is not None
     reader, start = RowReader(folder, plan.listing), time.monotonic()

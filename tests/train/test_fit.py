@@ -27,7 +27,7 @@ from lvae.train.loop import session
 from lvae.train.loop.session import Execution, Watching
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics
-from lvae.train.runs.resolve import resolved
+from lvae.train.runs.resolve import resolve_config
 from lvae.train.runs.run import latest_checkpoint, load_model, read_run
 from tests.conftest import make_once
 from tests.manifests.dataset_examples import flip
@@ -48,7 +48,7 @@ def run_here(
     """Train in this process."""
     dataset = Dataset.open(latents)
     given = SMALL | {name: str(value) for name, value in settings.items()} | {"updates": str(updates)}
-    config = resolved(dataset, None, "tiny", given)
+    config = resolve_config(dataset, None, "tiny", given)
     return fit(run, config, dataset, Device(), intervals, watching)
 
 
@@ -255,7 +255,7 @@ def test_an_unknown_setting_offers_the_nearest(latents: Path, tmp_path: Path) ->
 
 def test_settings_are_numbers_lists_and_words(latents: Path) -> None:
     given = {"groups": "1,1,1", "attention": "published", "clip": "null", "ema": "0.5", "hierarchical_prior": "true"}
-    config = resolved(Dataset.open(latents), None, "tiny", given)
+    config = resolve_config(Dataset.open(latents), None, "tiny", given)
     assert (config.model.groups, config.model.attention, config.model.hierarchical_prior) == (
         (1, 1, 1),
         "published",
@@ -276,7 +276,7 @@ class Four(Device):
 
 def test_a_batch_that_devices_cannot_share_is_refused(latents: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(latents)
-    config = resolved(dataset, None, "tiny", {"batch": "30"})
+    config = resolve_config(dataset, None, "tiny", {"batch": "30"})
     with pytest.raises(LvaeError, match=r"--batch 30: 4 devices cannot take equal slices of it. Take 32"):
         fit(tmp_path / "run", config, dataset, Four(), OFTEN, Watching())
     assert not (tmp_path / "run").exists()

@@ -262,7 +262,7 @@ def test_the_unconditional_path_ends_with_the_last_guided_group() -> None:
 
 def test_mean_guidance_skips_one_by_one_groups_in_the_papers_setting() -> None:
     mean, variance = paper_guidance(CONDITIONAL)
-    assert (mean, variance) == ([0, 1.5, 1.5, 1.5], [3, 3, 3, 3])
+    assert (mean, variance) == ((0, 1.5, 1.5, 1.5), (3, 3, 3, 3))
     model, labels = lively(CONDITIONAL), torch.tensor([0, 1])
     nothing = [None] * 8
     noise = draw_noise(CONDITIONAL, range(2))

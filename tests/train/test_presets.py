@@ -5,7 +5,7 @@ import torch
 
 from lvae.manifests.errors import LvaeError
 from lvae.train.model import HierarchicalVAE
-from lvae.train.presets import NAMES, model_preset, normalization_warning, preset, train_preset
+from lvae.train.presets import NAMES, model_preset, normalization_warning, preset
 
 # Table 5 of the paper: micro-batch, accumulation, learning rate, sigma_q, SR penalty, EMA, hardware, hours; and the
 # updates of sections 4.1 and 4.2.
@@ -23,7 +23,7 @@ TABLE_5 = {
 
 @pytest.mark.parametrize("name", TABLE_5)
 def test_training_values_of_table_5(name: str) -> None:
-    found, training = preset(name), train_preset(name)
+    found, training = preset(name), preset(name).training
     assert TABLE_5[name] == (
         training.batch,
         training.accumulate,
@@ -49,7 +49,7 @@ def test_studies_have_equal_budgets() -> None:
         assert parameters(name) == pytest.approx(budget, rel=0.01), name
     paper = 62_868_326 / 119_137_672
     assert parameters("study-upsampler") / budget == pytest.approx(paper, rel=0.05)
-    assert len({train_preset(name).updates * train_preset(name).batch for name in NAMES if "study" in name}) == 1
+    assert len({preset(name).training.updates * preset(name).training.batch for name in NAMES if "study" in name}) == 1
 
 
 def test_the_cascade_fits_together() -> None:

@@ -11,7 +11,7 @@ from lvae.manifests.dataset import Dataset
 from lvae.train.devices.open import open_device
 from lvae.train.fit import fit
 from lvae.train.loop.session import Execution, Watching
-from lvae.train.runs.resolve import resolved
+from lvae.train.runs.resolve import resolve_config
 
 
 def main(dataset: str, run: str, updates: str, *settings: str) -> None:
@@ -28,7 +28,7 @@ def main(dataset: str, run: str, updates: str, *settings: str) -> None:
         preview=lambda step, latents: None,
     )
     opened = Dataset.open(dataset)
-    config = resolved(opened, None, "tiny", dict(item.split("=") for item in (*settings, f"updates={updates}")))
+    config = resolve_config(opened, None, "tiny", dict(item.split("=") for item in (*settings, f"updates={updates}")))
     fit(Path(run), config, opened, device, Execution(log=4, save=8, validate=8, preview=8), watching)
     fallbacks = [name for name in counters.counter_names() if name.startswith("aten::")]
     print(json.dumps({"device": device.describe(), "seen": seen, "fallbacks": fallbacks}))

@@ -153,7 +153,7 @@ def _placement(dataset: Dataset, device: Device) -> Placement:
     return "memory" if size <= MEMORY_SHARE * host_free_bytes() / device.local_world else "disk"
 
 
-def clipped(latents: Tensor, bound: float | None) -> Tensor:
+def clip_latents(latents: Tensor, bound: float | None) -> Tensor:
     return latents if bound is None else latents.clamp(-bound, bound)
 
 
@@ -183,7 +183,7 @@ class Batches:
 
     def _batch(self, number: int, tensors: tuple[Tensor, ...]) -> Batch:
         stored, *rest = (self._device.put(tensor) for tensor in tensors)
-        latents = clipped(self.source.finish(stored), self._config.clip)
+        latents = clip_latents(self.source.finish(stored), self._config.clip)
         labels, dropped = rest or (None, None)
         return Batch(latents, labels, dropped, self._first + self._offset(number))
 

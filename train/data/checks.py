@@ -38,13 +38,13 @@ def local_copy(root: str, cache: Path | None, progress: Progress = lambda _: Non
     local = Folder(cache / manifest.id[:16])
     for name, entry in manifest.files.items():
         record = FileRecord(name, entry.bytes, entry.sha256)
-        listing = _needed(name, manifest.view.name) and name.endswith(".jsonl")
+        listing = _is_needed(name, manifest.view.name) and name.endswith(".jsonl")
         if listing and not (local.exists(name) and local.record(name) == record):  # first: it names the others
             _fetch(remote, local, record)
 
     def missing() -> Iterator[FileRecord]:
         for record in every_file(local, manifest):
-            if _needed(record.path, manifest.view.name) and local.size(record.path) != record.bytes:
+            if _is_needed(record.path, manifest.view.name) and local.size(record.path) != record.bytes:
                 yield record
 
     files = size = 0
@@ -60,7 +60,7 @@ def local_copy(root: str, cache: Path | None, progress: Progress = lambda _: Non
     return local.root
 
 
-def _needed(name: str, view: str) -> bool:
+def _is_needed(name: str, view: str) -> bool:
     return name.startswith((f"shards/{view}/", "weights/"))
 
 

@@ -20,7 +20,7 @@ the same data. Where files are written only `is_main` writes.
 
 import os
 import resource
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,8 +193,3 @@ def host_free_bytes() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     available = next(line for line in text.splitlines() if line.startswith("MemAvailable:"))
     return int(available.split()[1]) * 1024
-
-
-def bytes_of(tensors: Sequence[Tensor]) -> int:
-    """What tensors take in memory."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

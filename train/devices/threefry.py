@@ -35,13 +35,13 @@ def threefry(key: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor
     for block in range(5):
         for distance in ROTATIONS[block % 2]:
             first = first + second
-            second = _rotated(second, distance) ^ first
+            second = _rotate(second, distance) ^ first
         first = first + keys[(block + 1) % 3]
         second = second + keys[(block + 2) % 3] + (block + 1)
     return first, second
 
 
-def _rotated(words: Tensor, distance: int) -> Tensor:
+def _rotate(words: Tensor, distance: int) -> Tensor:
     """To the left; the right shift of a signed word drags its sign along, which the mask takes away."""
     return (words << distance) | ((words >> (32 - distance)) & ((1 << distance) - 1))
 

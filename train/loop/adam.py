@@ -1,10 +1,16 @@
 """Adam (Kingma and Ba, 2015), with the decision to apply an update as a tensor, and the schedule of its rate."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
 from lvae.train.config import TrainConfig
 
+FUSED_ARGUMENTS = (
+    *("self", "grads", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs", "state_steps"),
+    *("lr", "beta1", "beta2", "weight_decay", "eps", "amsgrad", "maximize", "grad_scale", "found_inf"),
+)
 CHUNK = 1 << 22  # numbers of a parameter worked on at a time: bounds what the plain arithmetic takes in memory
 
 
@@ -21,15 +27,28 @@ def learning_rate(config: TrainConfig, update: Tensor) -> Tensor:
     return rate
 
 
+@cache
+def has_fused_adam() -> bool:
+    """Whether this torch has the kernel of its Adam(fused=True) as it is called here.
+
+    The kernel is not public. A test fails first where torch changes it; plain operations take its place then.
+    """
+    try:
+        schema = torch.ops.aten._fused_adam_.tensor_lr._schema
+    except AttributeError:
+        return False
+    return tuple(argument.name for argument in schema.arguments) == FUSED_ARGUMENTS
+
+
 class Adam:
     """Moments of parameters (a list of tensors), and one step of them. Without weight decay.
 
-    fused: one pass over memory, by PyTorch's kernel; for float32 moments on CPU and CUDA. Otherwise in plain operations
-    in float32, which XLA compiles, and which round bfloat16 moments once, when they are kept.
+    fused: one pass over memory, by PyTorch's kernel, for float32 moments on CPU and CUDA. Otherwise, or without that
+    kernel, in plain operations in float32, which XLA compiles, and which round bfloat16 moments once.
     """
 
     def __init__(self, config: TrainConfig, first: list[Tensor], second: list[Tensor], fused: bool):
-        self._config, self._fused = config, fused and config.moments == "float32"
+        self._config, self._fused = config, fused and config.moments == "float32" and has_fused_adam()
         self.first, self.second = first, second
 
     def step(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.train.data.batches import Batches, Placement, Source, clipped, open_source
+from lvae.train.data.batches import Batches, Placement, Source, clip_latents, open_source
 from lvae.train.loop.update import MEASURED, Updater
 from lvae.train.loop.updates import is_due
 from lvae.train.loop.validation import validate
@@ -97,7 +97,7 @@ class Session:
             self._save(step)
 
     def _write_down(self, step: int, validates: bool) -> None:
-        line = self._measured(step)
+        line = self._measure(step)
         if validates and self._validation is not None:
             line |= validate(self.updater, *self._validation)._asdict()
         if self._log is not None:
@@ -105,7 +105,7 @@ class Session:
         self._watching.line(step, summary(line))
         self._logged, self._waited, self._time = step, self.batches.waited, time.perf_counter()
 
-    def _measured(self, step: int) -> dict[str, Any]:
+    def _measure(self, step: int) -> dict[str, Any]:
         """The means since the last line, and what needs to be said. Waits for the device."""
         config, counts = self.updater.config, self.updater.read_counts()
         seconds = time.perf_counter() - self._time
@@ -155,7 +155,7 @@ class Session:
             latents = self._source.finish(self._device.put_whole(self._source.read(indices, indices)))
             side = model.config.resolutions[-1]
             low = F.interpolate(
-                clipped(latents, self.updater.config.clip), (side, side), mode="bilinear", antialias=True
+                clip_latents(latents, self.updater.config.clip), (side, side), mode="bilinear", antialias=True
             )
         with self.updater.using_average(), self._device.autocast():
             samples = model.sample(PREVIEWED, labels, low_resolution=low)

@@ -99,7 +99,7 @@ class Updater:
         for average, weights in zip(self.average, self.parameters.tensors, strict=True):
             average.lerp_(weights, weight)
         values = torch.cat([measured[:4], norm[None], rate[None], measured[4:]])
-        self.counts = counted(counts, decision, norm, values, self.device.operand(self._keep))
+        self.counts = count_update(counts, decision, norm, values, self.device.operand(self._keep))
         self._keep = 1
 
     # --- the whole state, for checkpoints ---
@@ -183,7 +183,7 @@ def decide(norm: Tensor, total: Tensor, counts: Mapping[str, Tensor]) -> Decisio
     return Decision(finite & small, finite)
 
 
-def counted(
+def count_update(
     counts: Mapping[str, Tensor], decision: Decision, norm: Tensor, values: Tensor, keep: Tensor
 ) -> dict[str, Tensor]:
     """The counts after an update. keep: 1 to add to the sums so far, 0 to begin them anew.

@@ -7,7 +7,7 @@ import torch
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.seeds import derive
-from lvae.train.data.batches import Source, clipped
+from lvae.train.data.batches import Source, clip_latents
 from lvae.train.loop.update import Updater
 from lvae.train.losses import reconstruction
 from lvae.train.network.noise import noise_shapes
@@ -37,7 +37,7 @@ def validate(updater: Updater, source: Source, dataset: Dataset) -> Validation:
             indices = np.arange(start, start + size)
             counts = device.put(torch.from_numpy((indices < count).astype(np.float32)))
             indices = np.where(indices < count, indices, start)
-            latents = clipped(source.finish(device.put(source.read(indices, indices))), config.clip)
+            latents = clip_latents(source.finish(device.put(source.read(indices, indices))), config.clip)
             labels = None
             if model.config.classes:
                 labels = device.put(torch.from_numpy(dataset.labels[indices].astype(np.int64)))

@@ -63,7 +63,7 @@ def rate(posterior: Gaussian, prior: Gaussian) -> Tensor:
     return divergence(posterior, prior).sum((1, 2, 3))
 
 
-def guided(conditional: Gaussian, unconditional: Gaussian, mean_weight: float, variance_weight: float) -> Gaussian:
+def guide(conditional: Gaussian, unconditional: Gaussian, mean_weight: float, variance_weight: float) -> Gaussian:
     """Equation 2: away from the unconditional prior, past the conditional one. Weights of 0 give the latter exactly.
 
     mean_c + w_mean (mean_c - mean_u), and variance_c (variance_c / variance_u)^w_variance.

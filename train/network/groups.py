@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lvae.train.config import ModelConfig
-from lvae.train.network.gaussians import Gaussian, guided, rate
+from lvae.train.network.gaussians import Gaussian, guide, rate
 from lvae.train.network.layers import Convolution, RegularizedConvolution, ResidualBlock
 
 PRIOR_SCALE = 1e-10  # a prior begins as (nearly) N(0, 1), and adds nothing to the state
@@ -83,7 +83,7 @@ class StochasticGroup(nn.Module):
         if prior is None:
             prior = Gaussian.standard(state.new_empty(len(state), self.z_channels, *state.shape[2:]))
         elif guidance is not None:
-            prior = guided(*prior.halves(), *guidance)
+            prior = guide(*prior.halves(), *guidance)
         z = choose(prior)
         if guided_later:
             return self.join(state, torch.cat([z, z]), residual, label), prior, z

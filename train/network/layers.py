@@ -170,10 +170,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).transpose(1, 2)  # (B, h w, C), rows first
-        mixed: Tensor = self.outproj(self._mixed(tokens))
+        mixed: Tensor = self.outproj(self._mix(tokens))
         return x + mixed.transpose(1, 2).reshape(x.shape)
 
-    def _mixed(self, tokens: Tensor) -> Tensor:
+    def _mix(self, tokens: Tensor) -> Tensor:
         if self.qproj is not None:
             q = self.qproj(tokens)
             one = tokens.to(q.dtype).unsqueeze(1)

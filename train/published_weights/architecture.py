@@ -83,7 +83,7 @@ class _Level:
         self.attentions = next(
             wanted
             for wanted in range(2 * (len(self.groups) + len(self.blocks)) + 2)
-            if _realized(len(self.groups), len(self.blocks), wanted) == after
+            if _realize(len(self.groups), len(self.blocks), wanted) == after
         )
         one = any(re.fullmatch(rf"layer_list\.{place}\.layer_list\.\d+\.qproj\.weight", name) for name in shapes)
         one = one or any(re.fullmatch(rf"{re.escape(above)}\.\d+\.qproj\.weight", name) for name in shapes)
@@ -92,7 +92,7 @@ class _Level:
         self.heads = 0 if self.attentions == 0 else 1 if one else several
 
 
-def _realized(groups: int, blocks: int, wanted: int) -> tuple[frozenset[int], frozenset[int]]:
+def _realize(groups: int, blocks: int, wanted: int) -> tuple[frozenset[int], frozenset[int]]:
     """Where attentions stand in generator and encoder."""
     return attention_places(groups, wanted) & frozenset(range(1, groups + 1)), attention_places(
         blocks, wanted
@@ -101,9 +101,7 @@ def _realized(groups: int, blocks: int, wanted: int) -> tuple[frozenset[int], fr
 
 def _built(config: ModelConfig) -> tuple[object, ...]:
     """What shapes tell of a config."""
-    attentions = [
-        _realized(*each) for each in zip(config.groups, config.encoder_blocks, config.attentions, strict=True)
-    ]
+    attentions = [_realize(*each) for each in zip(config.groups, config.encoder_blocks, config.attentions, strict=True)]
     return (
         config.resolutions if config.low_resolution_factor is None else config.resolutions[-1] == 1,
         config.channels,

@@ -33,7 +33,7 @@ def torch_names(tree: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
         module, _, leaf = path.rpartition("/")
         name = _module(module, children, shapes)
         if path == "initial_x":
-            found[path] = _permuted(tensor, (0, 3, 1, 2))
+            found[path] = _permute(tensor, (0, 3, 1, 2))
         elif leaf == VECTOR and name is not None:
             found[f"{name}.singular_vectors"] = tensor
         elif name is None or leaf not in ("kernel", "bias", "embedding"):
@@ -50,9 +50,9 @@ def _module(path: str, children: Mapping[str, set[str]], shapes: Mapping[str, tu
     if path in WHOLE:
         return WHOLE[path]
     if path.endswith("/ConvSR_0"):  # holds the vector; the regularized convolution is inside
-        return _regularized(path.removesuffix("/ConvSR_0"), children)
+        return _find_regularized(path.removesuffix("/ConvSR_0"), children)
     if path.endswith("/ConvSR_0/Conv_0"):
-        outer = _regularized(path.removesuffix("/ConvSR_0/Conv_0"), children)
+        outer = _find_regularized(path.removesuffix("/ConvSR_0/Conv_0"), children)
         return None if outer is None else f"{outer}.conv"
     if match := GROUP_PART.fullmatch(path):
         return f"{_layer(match[1])}.{match[2]}" if not match[2].endswith("_block") else None
@@ -74,7 +74,7 @@ def _module(path: str, children: Mapping[str, set[str]], shapes: Mapping[str, tu
     return f"{layer}.{names[last]}" if last in names else None
 
 
-def _regularized(block: str, children: Mapping[str, set[str]]) -> str | None:
+def _find_regularized(block: str, children: Mapping[str, set[str]]) -> str | None:
     """The last convolution of a prior's or posterior's block: that of the half with an FFN where there is one."""
     match = GROUP_PART.fullmatch(block)
     if match is None:
@@ -104,14 +104,14 @@ def _is_centred(module: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
 def _weight(kernel: StoredTensor, centred: bool) -> StoredTensor:
     """(h, w, in, out) -> (out, in, h, w); (in, out) -> (out, in)."""
     if len(kernel.shape) == 2:
-        return _permuted(kernel, (1, 0))
+        return _permute(kernel, (1, 0))
     if len(kernel.shape) != 4:
         return kernel
-    weight = _permuted(kernel, (3, 2, 0, 1))
+    weight = _permute(kernel, (3, 2, 0, 1))
     return StoredTensor((*weight.shape[:2], 1, 1), partial(_centre, weight)) if centred else weight
 
 
-def _permuted(tensor: StoredTensor, order: tuple[int, ...]) -> StoredTensor:
+def _permute(tensor: StoredTensor, order: tuple[int, ...]) -> StoredTensor:
     if len(tensor.shape) != len(order):
         return tensor
     return StoredTensor(tuple(tensor.shape[side] for side in order), partial(_read_permuted, tensor, order))

@@ -155,8 +155,8 @@ class Checkpoints:
         try:
             self._sweep()
             unfinished.mkdir(parents=True)
-            files = {name: _File(*written) for name, written in _written(unfinished, groups, values)}
-            _write(unfinished / CHECKSUMS, [records.dumps(_signed(step, files))])
+            files = {name: _File(*written) for name, written in _write_files(unfinished, groups, values)}
+            _write(unfinished / CHECKSUMS, [records.dumps(_sign(step, files))])
             flush_folder(unfinished)
             self._put_in_place(unfinished, self.at(step))
         except OSError as error:
@@ -199,7 +199,7 @@ class Checkpoints:
             shutil.rmtree(path)
 
 
-def _written(
+def _write_files(
     folder: Path, groups: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]
 ) -> Iterator[tuple[str, tuple[int, str]]]:
     """Write every file, flushed to the disk: (name, (bytes, sha256)) of each."""
@@ -246,7 +246,7 @@ def _write(path: Path, pieces: Iterable[bytes | memoryview]) -> tuple[int, str]:
         return file.tell(), digest.hexdigest()
 
 
-def _signed(step: int, files: dict[str, _File]) -> _Checksums:
+def _sign(step: int, files: dict[str, _File]) -> _Checksums:
     return _Checksums("latent-vae-checkpoint", 1, step, files, records.sha256_of({"step": step, "files": files}))
 
 
@@ -256,7 +256,7 @@ def _read_checksums(path: Path) -> _Checksums:
     except OSError as error:
         raise LvaeError(path, "has no checksums, so it is not a whole checkpoint") from error
     checksums = records.parse(_Checksums, data, str(path / CHECKSUMS))
-    if data != records.dumps(_signed(checksums.step, checksums.files)) or STATE not in checksums.files:
+    if data != records.dumps(_sign(checksums.step, checksums.files)) or STATE not in checksums.files:
         raise LvaeError(f"{path / CHECKSUMS}", "has been damaged")
     return checksums
 

@@ -20,7 +20,7 @@ Record = TypeVar("Record", ModelConfig, TrainConfig)
 logger = logging.getLogger(__name__)
 
 
-def resolved(
+def resolve_config(
     dataset: Dataset, before: RunConfig | None, name: str | None, settings: Mapping[str, str], init: str | None = None
 ) -> RunConfig:
     """The settings of a run on this dataset: those of a preset, or of the run that is there where none is named.
@@ -29,11 +29,11 @@ def resolved(
     """
     if before is not None and name in (None, before.preset):
         name, model, training = before.preset, before.model, before.training
-        model, training, init = *changed(model, training, _counted(settings, dataset)), before.init
+        model, training, init = *apply_settings(model, training, _count_classes(settings, dataset)), before.init
     else:
         name = name or DEFAULT_PRESET
         chosen = preset(name, dataset.manifest.view.shape)
-        model, training = changed(chosen.model, chosen.training, _counted(settings, dataset))
+        model, training = apply_settings(chosen.model, chosen.training, _count_classes(settings, dataset))
         if "sigma_q" not in settings and (
             warning := normalization_warning(chosen, dataset.normalization.kind, dataset.normalization.scale)
         ):
@@ -41,7 +41,7 @@ def resolved(
     return RunConfig.new(name, model, training, dataset, init)
 
 
-def _counted(settings: Mapping[str, str], dataset: Dataset) -> Mapping[str, str]:
+def _count_classes(settings: Mapping[str, str], dataset: Dataset) -> Mapping[str, str]:
     if settings.get("classes") != ALL_CLASSES:
         return settings
     if dataset.classes is not None:
@@ -49,7 +49,9 @@ def _counted(settings: Mapping[str, str], dataset: Dataset) -> Mapping[str, str]
     return {**settings, "classes": str(max(0, int(dataset.labels.max()) + 1))}
 
 
-def changed(model: ModelConfig, training: TrainConfig, settings: Mapping[str, str]) -> tuple[ModelConfig, TrainConfig]:
+def apply_settings(
+    model: ModelConfig, training: TrainConfig, settings: Mapping[str, str]
+) -> tuple[ModelConfig, TrainConfig]:
     """Both with settings given as text, as JSON or as a bare word: {"classes": "10", "heads": "4,0,0"}.
 
     LvaeError for a name that neither has, offering the nearest.
@@ -61,7 +63,7 @@ def changed(model: ModelConfig, training: TrainConfig, settings: Mapping[str, st
             raise LvaeError(
                 f"--set {name}", "there is no such setting", f"Near it: {', '.join(near or sorted(known))}."
             )
-    parsed = {name: _parsed(text) for name, text in settings.items()}
+    parsed = {name: _parse(text) for name, text in settings.items()}
     return _with(model, parsed), _with(training, parsed)
 
 
@@ -71,7 +73,7 @@ def _with(record: Record, values: Mapping[str, Any]) -> Record:
     return records.from_plain(type(record), {**records.plain(record), **own}, "--set") if own else record
 
 
-def _parsed(text: str) -> Any:
+def _parse(text: str) -> Any:
     """JSON, or a list of JSON values between commas, or a word."""
     for attempt in (text, f"[{text}]"):
         try:

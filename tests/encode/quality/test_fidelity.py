@@ -66,7 +66,7 @@ def test_pixels_go_there_and_back() -> None:
 def test_a_linear_code_of_all_numbers_loses_nothing_and_fewer_lose_more() -> None:
     pictures = [picture(number, 32) for number in range(6)]
     errors = [
-        np.mean([psnr(one, LinearCode.fitted(pictures, 4, channels).through(one)) for one in pictures])
+        np.mean([psnr(one, LinearCode.fit(pictures, 4, channels).through(one)) for one in pictures])
         for channels in (1, 4, 16, 48)
     ]
     assert errors == sorted(errors)
@@ -76,7 +76,7 @@ def test_a_linear_code_of_all_numbers_loses_nothing_and_fewer_lose_more() -> Non
 def test_a_linear_code_beats_the_mean_of_each_patch() -> None:
     """Three channels can hold the mean colour of a patch; principal components can only do better."""
     pictures = [picture(number, 32) for number in range(8)]
-    code = LinearCode.fitted(pictures, 4, 3)
+    code = LinearCode.fit(pictures, 4, 3)
     for one in pictures[:1]:
         means = one.reshape(8, 4, 8, 4, 3).astype(float).mean((1, 3))
         coarse = means.round().astype(np.uint8).repeat(4, 0).repeat(4, 1)

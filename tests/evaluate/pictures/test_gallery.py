@@ -10,7 +10,7 @@ from PIL import Image
 from lvae.cli import main
 from lvae.evaluate.figures.drawing import Captioned
 from lvae.evaluate.figures.grids import Block, Row, draw_grid
-from lvae.evaluate.pictures.beside import Beside, beside, chosen, numbering
+from lvae.evaluate.pictures.beside import Beside, beside, choose_positions, numbering
 from lvae.evaluate.pictures.decode import Decoded
 from lvae.evaluate.pictures.gallery import layout
 from lvae.manifests.dataset import Dataset
@@ -84,9 +84,9 @@ def test_classes_elsewhere_are_known_by_name_or_number() -> None:
 
 def test_the_first_of_every_wanted_class_are_chosen() -> None:
     labels = np.array([1, 0, 0, 2, 1, 0], np.int32)
-    assert chosen(labels, {0: 2, 1: 1}, 9, 0).tolist() == [1, 2, 0]
-    assert chosen(np.full(5, -1, np.int32), {0: 2}, 3, 0).tolist() == [0, 1, 2]
-    assert chosen(labels, {7: 2}, 3, 0).tolist() == []
+    assert choose_positions(labels, {0: 2, 1: 1}, 9, 0).tolist() == [1, 2, 0]
+    assert choose_positions(np.full(5, -1, np.int32), {0: 2}, 3, 0).tolist() == [0, 1, 2]
+    assert choose_positions(labels, {7: 2}, 3, 0).tolist() == []
 
 
 def test_an_archive_and_a_folder_from_elsewhere_are_cropped_and_matched_by_class(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from lvae.cli import main
 from lvae.encode.scenes.make import write_scenes
 from lvae.evaluate.inception import InceptionFID
 from lvae.evaluate.scores.latent_scores import gaussian_samples
-from lvae.evaluate.scores.score_table import compared, several
+from lvae.evaluate.scores.score_table import compare, several
 from lvae.manifests.dataset import Dataset
 from tests.evaluate import run_examples
 
@@ -74,11 +74,11 @@ def test_an_ordering_needs_spreads_that_part() -> None:
         return several(name, "", [{"latent_precision": value, "fid": value} for value in values])
 
     high, low, wide = line("samples", 0.8, 0.82, 0.81), line("linear", 0.5, 0.52, 0.51), line("linear", 0.2, 0.9, 0.6)
-    assert compared(high, low, "latent_precision") == "better"
-    assert compared(low, high, "latent_precision") == "worse"
-    assert compared(high, low, "fid") == "worse"
-    assert "overlap" in compared(high, wide, "latent_precision")
-    assert "single set" in compared(line("samples", 0.8), low, "fid")
+    assert compare(high, low, "latent_precision") == "better"
+    assert compare(low, high, "latent_precision") == "worse"
+    assert compare(high, low, "fid") == "worse"
+    assert "overlap" in compare(high, wide, "latent_precision")
+    assert "single set" in compare(line("samples", 0.8), low, "fid")
 
 
 def test_the_linear_baseline_has_the_mean_and_covariance_of_each_class() -> None:

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from lvae.cli import main
+from lvae.commands.options import Duration
 from lvae.manifests.errors import LvaeError
 from lvae.pipeline.beam.graphs import encode
 from lvae.pipeline.engines import clusters
@@ -16,8 +18,8 @@ from tests.conftest import lvae
 
 def test_options_that_beam_knows_are_passed_on() -> None:
     options = ["--runner=FlinkRunner", "--parallelism", "3", "--flink_master=here:8081", "--experiments=a"]
-    assert choose_engine(options, 2, {}).options == ("--runner=FlinkRunner", *options[1:])
-    assert choose_engine(["--direct_num_workers=2"], 2, {}).in_process
+    assert choose_engine(options, 2, {}, print).options == ("--runner=FlinkRunner", *options[1:])
+    assert choose_engine(["--direct_num_workers=2"], 2, {}, print).in_process
 
 
 @pytest.mark.parametrize(
@@ -26,19 +28,19 @@ def test_options_that_beam_knows_are_passed_on() -> None:
 )
 def test_options_that_beam_does_not_know_are_refused(options: list[str], named: str) -> None:
     with pytest.raises(LvaeError, match=f"after --: {named} is unknown"):
-        choose_engine(options, 2, {})
+        choose_engine(options, 2, {}, print)
 
 
 def test_a_value_that_beam_refuses_is_refused_in_one_line() -> None:
     with pytest.raises(LvaeError, match="--direct_num_workers: invalid int value: 'many'") as error:
-        choose_engine(["--direct_num_workers=many"], 2, {})
+        choose_engine(["--direct_num_workers=many"], 2, {}, print)
     assert "\n" not in str(error.value)
 
 
 def test_options_that_a_cluster_may_know_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
-    engine = choose_engine(["--runner=FlinkRunner", "--flinkConfDir=/etc/flink"], 2, {})
+    engine = choose_engine(["--runner=FlinkRunner", "--flinkConfDir=/etc/flink"], 2, {}, print)
     assert "--flinkConfDir=/etc/flink" in engine.options
-    assert capsys.readouterr().err.count("\n") == 1
+    assert capsys.readouterr().out.count("\n") == 1
 
 
 def test_nothing_is_begun_with_an_unknown_option(scenes: Path, tmp_path: Path) -> None:
@@ -48,11 +50,29 @@ def test_nothing_is_begun_with_an_unknown_option(scenes: Path, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["encode", "shard", "decode", "reference --features x", "features --features x"])
+def test_words_before_the_dashes_are_no_options_of_beam(command: str) -> None:
+    said = CliRunner().invoke(main, [*command.split(), "a", "b", "more", "--", "--runner=dask"])
+    assert said.exit_code == 2
+    assert "unexpected extra argument" in said.output
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("2h", 7200), ("30m", 1800), ("90s", 90), ("90", 90), ("0", 0)])
+def test_patience_is_told_in_hours_minutes_or_seconds(given: str, seconds: float) -> None:
+    assert Duration().convert(given, None, None) == seconds
+
+
+@pytest.mark.parametrize("given", ["", "h", "-1s", "1.5h", "2d", "nan"])
+def test_patience_that_is_no_time_is_refused(given: str) -> None:
+    with pytest.raises(click.BadParameter, match="no time such as"):
+        Duration().convert(given, None, None)
+
+
 def test_what_a_runner_cannot_do_without_is_asked_for() -> None:
     with pytest.raises(LvaeError, match="needs a job service"):
-        choose_engine(["--runner=portable"], 2, {})
+        choose_engine(["--runner=portable"], 2, {}, print)
     with pytest.raises(LvaeError, match=r"needs (a scheduler|the package distributed)"):
-        choose_engine(["--runner=dask"], 2, {})
+        choose_engine(["--runner=dask"], 2, {}, print)
 
 
 def test_parts_spread_on_dask_without_a_word() -> None:
@@ -93,8 +113,8 @@ def test_a_submission_to_an_engine_that_is_not_here_is_built(runner: str, capsys
     from lvae.pipeline.beam.transforms import EncodePart, Job
 
     options = SUBMISSIONS[runner] + (() if runner == "dataflow" else POOL)
-    engine = choose_engine([f"--runner={runner}", *options], 2, {})
-    assert capsys.readouterr().err == ""  # no option is unknown
+    engine = choose_engine([f"--runner={runner}", *options], 2, {}, print)
+    assert capsys.readouterr().out == ""  # no option is unknown
     pipeline = beam.Pipeline(options=PipelineOptions([]))
     encode(pipeline, range(5), EncodePart(Job("s3://b/latents", "0", "attempt", "latent-vae", None), ("cuda",)))
     sent = PortableRunner.get_proto_pipeline(pipeline, PipelineOptions(list(POOL)))

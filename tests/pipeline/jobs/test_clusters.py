@@ -15,6 +15,7 @@ from lvae.encode.scenes.make import write_scenes
 from lvae.manifests import records
 from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.beam.work import PartsToEncode, Submission
+from lvae.pipeline.planning.existing import Existing
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
 from lvae.pipeline.planning.scan import ScanOptions
 from tests.conftest import SMALL_KL, lvae_process
@@ -128,7 +129,7 @@ def test_every_task_twice_at_the_same_time_does_no_harm(
     chosen = (cluster if engine == "dask" else pool).options
     folder = Folder(tmp_path / "out")
     options = EncodeOptions(SMALL_KL, "random:0", size=64, scan=ScanOptions(part_size=PART_SIZE))
-    plan = prepare(folder, str(world), options, lambda _: None)
+    plan = prepare(folder, Existing(), str(world), options, lambda _: None)
     runner = {"--runner=dask": "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"}
     beam_options = tuple(runner.get(option, option) for option in chosen[1:] if option != "--runner=portable")
     beam_options += ("--runner=PortableRunner",) if engine == "portable" else ("--dask_partition_size=1",)

@@ -2,6 +2,8 @@
 
 import io
 import json
+import signal
+import subprocess
 import tarfile
 import time
 import zipfile
@@ -15,7 +17,7 @@ import pytest
 from lvae.encode.scenes.make import write_scenes
 from tests.conftest import lvae
 from tests.pipeline.bad_storage import STALL_SECONDS, Storage, bad_storage
-from tests.pipeline.faults import contents
+from tests.pipeline.faults import contents, start
 
 pytest.importorskip("aiohttp")
 
@@ -82,6 +84,37 @@ def test_reads_that_fail_now_and_then_change_nothing(storage: Storage, right: Un
     assert contents(tmp_path / "out") == expected
 
 
+def begin_in_an_outage(storage: Storage, dataset: Path) -> "subprocess.Popen[str]":
+    """A job that has said that it waits."""
+    storage.becomes("calm")
+    lvae("scan", f"{storage.url}/a.tar", dataset, "--part-size", "4")
+    storage.becomes("outage")
+    job = start(*command(storage, "a.tar", dataset))
+    assert job.stderr is not None
+    said = next(line for line in job.stderr if "the storage failed" in line)
+    assert "503" in said and "trying again in 0:0" in said and "for 2:00:00 at most" in said
+    return job
+
+
+def test_an_outage_is_waited_for(storage: Storage, right: Undisturbed, tmp_path: Path) -> None:
+    expected = right["a.tar"]
+    job = begin_in_an_outage(storage, tmp_path / "out")
+    storage.becomes("calm")
+    _, told = job.communicate()
+    assert job.returncode == 0, told
+    assert "submitted again" not in told
+    assert contents(tmp_path / "out") == expected
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_waiting(storage: Storage, tmp_path: Path) -> None:
+    job = begin_in_an_outage(storage, tmp_path / "out")
+    job.send_signal(signal.SIGINT)
+    _, told = job.communicate(timeout=60)
+    assert job.returncode == 130
+    assert "interrupted" in told.splitlines()[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [2, 3])
 @pytest.mark.parametrize("place", PLACES)
@@ -126,7 +159,7 @@ def test_an_outage_fails_the_job_in_one_line_and_the_same_command_finishes_it(
     storage.becomes("calm")
     lvae("scan", f"{storage.url}/{place}", tmp_path / "out", "--part-size", "4")
     storage.becomes("outage")
-    failed = lvae(*command(storage, place, tmp_path / "out"), check=1)
+    failed = lvae(*command(storage, place, tmp_path / "out"), "--patience", "1s", check=1)
     last = failed.stderr.splitlines()[-1]
     assert last.startswith("lvae: ")
     assert "503" in last

@@ -81,3 +81,41 @@ def test_labels_with_some_holes_keep_their_numbers_with_a_warning(tmp_path: Path
     assert "warning: 3 of 91 classes have images" in said
     _, said = scanned(labelled(tmp_path / "more", [0, 1, 3]), tmp_path / "out2")
     assert "warning" not in said
+
+
+@pytest.mark.parametrize("odd", ["source", "dataset", "labels", "parent", "tar"])
+def test_paths_that_are_not_utf8_are_one_line_before_anything_is_written(
+    tmp_path: Path, odd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = tmp_path
+    if odd == "parent":
+        top = tmp_path / "caf\udce9"
+        try:
+            top.mkdir()
+        except OSError:
+            pytest.skip("this file system takes UTF-8 only")
+    images = fill(top / ("in\udce9" if odd == "source" else "in"), {"a/1.png": png(), "b/2.png": png(1)})
+    if odd == "tar":
+        images = fill(tmp_path / "tars", {"x\udce9.tar": bytes(10240)})
+    (top / "labels\udce9.csv").write_text("a/1.png,0\nb/2.png,1\n")
+    monkeypatch.chdir(top)
+    out = "out\udce9" if odd == "dataset" else "out"
+    options = ["--labels", "labels\udce9.csv"] if odd == "labels" else []
+    for command in ("scan", "encode"):
+        done = CliRunner().invoke(main, [command, images.relative_to(top).as_posix(), out, *options])
+        assert (done.exit_code, done.output.count("\n")) == (1, 1), done.output
+        assert "not UTF-8" in done.output
+        assert not (top / out).exists()
+
+
+def test_keys_that_are_not_utf8_are_encoded_under_an_escaped_name(tmp_path: Path) -> None:
+    try:
+        images = fill(tmp_path / "in", {"caf\udce9/1\udcff.png": png(), "b/2.png": png(1)})
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    options = ["--autoencoder", "pixels", "--size", "32", "--workers", "1", "--json"]
+    done = CliRunner().invoke(main, ["encode", str(images), str(tmp_path / "out"), *options])
+    assert done.exit_code == 0, done.output
+    made = json.loads(done.stdout)
+    assert (made["classes"], made["counts"]["rejected"]) == (["b", "caf\\xe9"], 0)
+    assert [warning["kind"] for warning in made["warnings"]] == ["names"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lvae.train.config import TrainConfig
 from lvae.train.loop import adam
-from lvae.train.loop.adam import Adam, learning_rate
+from lvae.train.loop.adam import Adam, has_fused_adam, learning_rate
 from tests.train.trainer_examples import train_config
 
 YES, NO = torch.tensor(True), torch.tensor(False)
@@ -46,6 +46,11 @@ def by_formula(config: TrainConfig, updates: int, size: int = 50) -> Tensor:
         mean, variance = first / (1 - config.beta1**update), second / (1 - config.beta2**update)
         parameter = parameter - 0.01 * mean / (variance.sqrt() + config.epsilon)
     return parameter
+
+
+def test_torch_has_the_private_kernel_as_it_is_called() -> None:
+    """If this alone fails, training goes on without the kernel, slower: adapt FUSED_ARGUMENTS and the call."""
+    assert has_fused_adam()
 
 
 @pytest.mark.parametrize("fused", [True, False])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from lvae.train.network.gaussians import Gaussian, guided, rate, variance_from
+from lvae.train.network.gaussians import Gaussian, guide, rate, variance_from
 
 torch.set_num_threads(1)
 
@@ -53,7 +53,7 @@ def test_rate_is_the_divergence_of_normal_distributions(first: torch.Tensor, sec
 @given(PARAMETERS, PARAMETERS)
 def test_guidance_without_weight_is_the_conditional_prior_exactly(first: torch.Tensor, second: torch.Tensor) -> None:
     conditional = Gaussian.of(first)
-    found = guided(conditional, Gaussian.of(second), 0.0, 0.0)
+    found = guide(conditional, Gaussian.of(second), 0.0, 0.0)
     assert found.mean.equal(conditional.mean)
     assert found.variance.equal(conditional.variance)
 
@@ -62,7 +62,7 @@ def test_guidance_without_weight_is_the_conditional_prior_exactly(first: torch.T
 @given(PARAMETERS, PARAMETERS, st.floats(-2, 4), st.floats(-2, 4))
 def test_guidance_is_equation_2(first: torch.Tensor, second: torch.Tensor, w_mean: float, w_sigma: float) -> None:
     c, u = Gaussian.of(first.double()), Gaussian.of(second.double())
-    found = guided(c, u, w_mean, w_sigma)
+    found = guide(c, u, w_mean, w_sigma)
     (mean_c, variance_c), (mean_u, variance_u) = (tuple(np.asarray(v) for v in g) for g in (c, u))
     sigma_c, sigma_u = np.sqrt(variance_c), np.sqrt(variance_u)
     np.testing.assert_allclose(found.mean, mean_c + w_mean * (mean_c - mean_u), rtol=1e-12, atol=1e-12)
