@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.plan import Erased, Plan, first_difference
+from lvae.manifests.parts.erased_rows import ErasedRows
+from lvae.manifests.parts.plan import Plan, first_difference
 from lvae.manifests.parts.receipts import Receipt, finished, raw_name, receipts, write_receipt
 from lvae.manifests.parts.rows import UNLABELLED, Listing, RowReader, rows_file
 from lvae.manifests.storage.folder import NO_LINKS, TEMPORARY, Folder, flush_folder, make_folder
@@ -52,13 +53,13 @@ def united(folders: list[Folder], plans: list[Plan]) -> Plan:
         for folder, plan in zip(folders, plans, strict=True):
             if plan.listing.classes is None and has_labels(folder, plan):
                 raise LvaeError(folder, "its labels are numbers without names, and other datasets name theirs")
-    erased: list[Erased] = []
+    erased = ErasedRows()
     offset = 0
     for plan in plans:
-        erased += [replace(one, first=one.first + offset, stop=one.stop + offset) for one in plan.erased]
+        erased = erased.joined(plan.erased.moved(offset))
         offset += plan.listing.images
     origins = tuple(origin for plan in plans for origin in plan.origins)
-    return replace(first, origins=origins, listing=listing, erased=tuple(erased))
+    return replace(first, origins=origins, listing=listing, erased=erased)
 
 
 def _must_agree(plan: Plan) -> dict[str, object]:

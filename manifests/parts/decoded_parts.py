@@ -55,6 +55,10 @@ class DecodePlan:
         return range(part * self.part_size, min(self.count, (part + 1) * self.part_size))
 
     @property
+    def whole_sha256(self) -> str:
+        return self.sha256
+
+    @property
     def sha256(self) -> str:
         return records.sha256_of(self)
 

@@ -31,11 +31,12 @@ def carry_out(folder: Folder, plan: Plan, progress: Callable[[int], None] = lamb
 
 
 def parts_with_erased_rows(plan: Plan) -> list[int]:
-    found: set[int] = set()
-    for one in plan.erased:
-        ends = plan.listing.parts_of(np.array([one.first, one.stop - 1]))
-        found.update(range(int(ends[0]), int(ends[1]) + 1))
-    return sorted(found)
+    firsts, lasts = plan.listing.parts_of(plan.erased.firsts), plan.listing.parts_of(plan.erased.stops - 1)
+    touched = np.zeros(plan.listing.parts + 1, np.int64)  # +1 where a range begins, -1 behind its end
+    np.add.at(touched, firsts, 1)
+    np.add.at(touched, lasts + 1, -1)
+    parts: list[int] = np.flatnonzero(np.cumsum(touched)).tolist()
+    return parts
 
 
 def _receipt(folder: Folder, plan: Plan, part: int) -> Receipt | None:

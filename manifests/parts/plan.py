@@ -1,6 +1,6 @@
 """plan.json: the settings that decide a dataset's bytes, and where its images came from."""
 
-import bisect
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,8 +9,9 @@ from typing import Any, Literal
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import option_of, value_of
+from lvae.manifests.parts.erased_rows import ErasedRows, read_erased_rows, write_erased_rows
 from lvae.manifests.parts.rows import Listing
-from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.storage.names import WeightsHash
 
 PLAN = "plan.json"
@@ -104,32 +105,37 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Erased:
-    """Rows first <= row < stop whose latents were removed for good, and why."""
-
-    first: int
-    stop: int
-    reason: str
-
-
-@dataclass(frozen=True)
 class Plan:
     """The settings of a dataset. `encoding` is None after `lvae scan`, until `lvae encode` fills it in.
 
-    origins: one a segment of the listing. erased: in row order; an encoding of these rows stores nothing.
+    origins: one a segment of the listing. erased: an encoding of these rows stores nothing.
     """
 
     format: Literal["latent-vae-plan"]
     version: Literal[1]
     origins: tuple[Origin, ...]
     listing: Listing
-    erased: tuple[Erased, ...]
+    erased: ErasedRows
     encoding: Encoding | None
 
     @property
     def sha256(self) -> str:
         """Over the deciding settings, without the SOURCE: the same images elsewhere make the same dataset."""
-        return records.sha256_of({"listing": self.listing, "encoding": self.encoding})
+        return self._hashes[-1]
+
+    @property
+    def whole_sha256(self) -> str:
+        """Over all that it says: what workers compare with the plan that was submitted."""
+        return records.sha256_of({"plan": self.sha256, "origins": self.origins, "erased": self.erased.sha256})
+
+    @cached_property
+    def _hashes(self) -> list[str]:
+        """The plan's hash with its first segment alone, with two of them, and so on: each is hashed once."""
+        digest, found = hashlib.sha256(records.dumps(self.encoding)), []
+        for segment in self.listing.segments:
+            digest.update(records.dumps(segment))
+            found.append(digest.hexdigest())
+        return found
 
     @cached_property
     def encoding_sha256(self) -> str:
@@ -144,56 +150,60 @@ class Plan:
 
     def before_append(self, plan_sha256: str) -> "Plan | None":
         """The plan that has this hash: this one, or what it was before segments were appended. None where neither."""
-        for segments in range(len(self.listing.segments), 0, -1):
-            listing = Listing(self.listing.segments[:segments])
-            erased = tuple(one for one in self.erased if one.first < listing.images)
-            earlier = replace(self, origins=self.origins[:segments], listing=listing, erased=erased)
-            if earlier.sha256 == plan_sha256:
-                return earlier
-        return None
+        if plan_sha256 not in self._hashes:
+            return None
+        segments = self._hashes.index(plan_sha256) + 1
+        listing = Listing(self.listing.segments[:segments])
+        return replace(
+            self, origins=self.origins[:segments], listing=listing, erased=self.erased.before(listing.images)
+        )
 
     def erased_rows(self, part: int) -> dict[int, str]:
         """The rows of a part whose latents were removed for good, each with its reason."""
         place = self.listing.place(part)
-        stop = place.first_row + place.rows
-        found: dict[int, str] = {}
-        for one in self.erased[bisect.bisect_right(self._erased_stops, place.first_row) :]:
-            if one.first >= stop:
-                break
-            found |= dict.fromkeys(range(max(one.first, place.first_row), min(one.stop, stop)), one.reason)
-        return found
+        return self.erased.within(place.first_row, place.first_row + place.rows)
 
-    @cached_property
-    def _erased_stops(self) -> list[int]:
-        return [one.stop for one in self.erased]
+
+@dataclass(frozen=True)
+class PlanFile:
+    """A plan as it lies in its file, which names another one for the erased rows."""
+
+    format: Literal["latent-vae-plan"]
+    version: Literal[1]
+    origins: tuple[Origin, ...]
+    listing: Listing
+    erased: FileRecord | None
+    encoding: Encoding | None
 
 
 def erasing(plan: Plan, rows: Iterable[int], reason: str) -> Plan:
     """The plan with more rows erased; those that are erased already keep their reason."""
-    before = {row: one.reason for one in plan.erased for row in range(one.first, one.stop)}
-    reasons = dict.fromkeys(rows, reason) | before
-    erased: list[Erased] = []
-    for row in sorted(reasons):
-        if erased and erased[-1].stop == row and erased[-1].reason == reasons[row]:
-            erased[-1] = replace(erased[-1], stop=row + 1)
-        else:
-            erased.append(Erased(row, row + 1, reasons[row]))
-    return replace(plan, erased=tuple(erased))
+    return replace(plan, erased=plan.erased.adding(rows, reason))
 
 
 def read_plan(folder: Folder) -> Plan | None:
     """The plan of a folder, None where it has none; LvaeError where it is damaged."""
+    found = read_plan_file(folder)
+    if found is None:
+        return None
+    erased = read_erased_rows(folder, found.erased)
+    return Plan(found.format, found.version, found.origins, found.listing, erased, found.encoding)
+
+
+def read_plan_file(folder: Folder) -> PlanFile | None:
     data = folder.read_if_there(PLAN)
     if data is None:
         return None
     where = folder.place(PLAN)
     refuse_earlier_plan(records.loads(data, where), where)
     advice = "Remove it and run the first 'lvae encode' command again."
-    return records.parse_signed(Plan, data, where, advice)
+    return records.parse_signed(PlanFile, data, where, advice)
 
 
 def refuse_earlier_plan(content: Any, where: str) -> None:
     """LvaeError where the content of a plan is of the format before the first release."""
+    if isinstance(content, dict) and isinstance(content.get("erased"), list):
+        raise LvaeError(where, EARLIER, "Make the dataset anew with 'lvae encode', in another folder.")
 
 
 def read_plan_if_whole(folder: Folder) -> Plan | None:
@@ -207,7 +217,9 @@ def read_plan_if_whole(folder: Folder) -> Plan | None:
 
 
 def write_plan(folder: Folder, plan: Plan) -> None:
-    folder.write(PLAN, records.signed(plan))
+    erased = write_erased_rows(folder, plan.erased)
+    content = PlanFile(plan.format, plan.version, plan.origins, plan.listing, erased, plan.encoding)
+    folder.write(PLAN, records.signed(content))
 
 
 def first_difference(old: object, new: object, prefix: str = "") -> tuple[str, Any, Any] | None:

@@ -19,7 +19,8 @@ from lvae.manifests.manifest import (
     large_fields,
     read_manifest,
 )
-from lvae.manifests.parts.plan import Plan, read_plan_if_whole
+from lvae.manifests.parts.erased_rows import ERASED
+from lvae.manifests.parts.plan import Plan, read_plan_file, read_plan_if_whole
 from lvae.manifests.parts.receipts import Receipt, beyond, orphans, receipts_record
 from lvae.manifests.shards.index import files_index_name, index_name, write_index
 from lvae.manifests.statistics import ChannelMoments
@@ -81,6 +82,7 @@ def describe(
         *_files(folder, plan, view, metadata),
         *write_large_fields(folder, view.name, selected.classes, settings.selection),
         *(split.index for split in splits.values()),
+        *_erased_file(folder),
     ]
     return Manifest(
         format="latent-vae-dataset",
@@ -133,6 +135,12 @@ def write_large_fields(
         yield folder.write(path, data)
 
 
+def _erased_file(folder: Folder) -> list[FileRecord]:
+    """What the plan of a dataset names, if it names one."""
+    plan = read_plan_file(folder)
+    return [] if plan is None or plan.erased is None else [plan.erased]
+
+
 def _shards(folder: Folder, view: ViewPlan, split: str) -> Iterator[ShardReceipt]:
     found = folder.each(partial(finished_shard, folder, view, split), range(view.layouts[split].shards))
     for number, receipt in enumerate(found):
@@ -160,6 +168,10 @@ def swap(folder: Folder, manifest: Manifest, keep_old: bool = False) -> None:
     data = dump_manifest(manifest)
     if folder.read_if_there(MANIFEST) != data:
         folder.swap(MANIFEST, data)
+    needed = [record.path for record in _erased_file(folder)]
+    for name in folder.names(ERASED):
+        if name not in needed:
+            folder.remove(name)
     if not keep_old:
         for name in unused_views(folder, manifest):
             folder.remove(f"shards/{name}")

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Encoding, Plan
 from lvae.manifests.parts.receipts import array_header, load_array, raw_name
-from lvae.manifests.parts.rows import RowReader
 from lvae.manifests.seeds import permute
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.shards.layout import ShardContent
+from lvae.manifests.shards.mapped_array import map_file
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import Folder
-from lvae.manifests.views.order import ENTRY, OFFSETS, RAW_HASHES, entries_file
+from lvae.manifests.views.order import ENTRY, OFFSETS, RAW_HASHES, entries_file, key_ends_file, keys_file
 from lvae.manifests.views.view import ShardReceipt, ViewPlan, create_shard_receipt
 
 WINDOW_ENTRIES = 1 << 19  # of the order, mapped at a time: 11 MB
@@ -102,7 +101,8 @@ def shard_content(
     chosen = _entries(order.local(entries_file(split)), positions)
     raw = RawLatents(folder, plan.encoded(), order)
     latents, log_variances = raw.normalized(chosen["raw"], view.normalization, layout.dtype)
-    keys = _keys(folder, plan, chosen["row"]) if layout.json_width else []
+    images = positions // plan.encoded().image.orientations
+    keys = _keys(order, split, images) if layout.json_width else []
     labels, rows, mirrored = (np.ascontiguousarray(chosen[name]) for name in ("label", "row", "mirrored"))
     return ShardContent(latents, log_variances, labels, rows, mirrored, keys)
 
@@ -123,17 +123,12 @@ def _entries(path: Path, positions: NDArray[np.int64]) -> NDArray[np.void]:
     return chosen
 
 
-def _keys(folder: Folder, plan: Plan, rows: NDArray[np.int64]) -> list[str]:
-    reader = RowReader(folder, plan.listing)
-    keys = [""] * len(rows)
-    order = np.argsort(rows, kind="stable")
-    parts = plan.listing.parts_of(rows[order])
-    for part in np.unique(parts):
-        wanted = order[parts == part]
-        local = rows[wanted] - plan.listing.place(int(part)).first_row
-        for position, key in zip(wanted, reader.keys(int(part)).take(pa.array(local)).to_pylist(), strict=True):
-            keys[position] = key
-    return keys
+def _keys(order: Folder, split: str, images: NDArray[np.int64]) -> list[str]:
+    """The keys of these images, numbered as `select` found them."""
+    text = map_file(order.local(keys_file(split)))
+    ends = np.memmap(order.local(key_ends_file(split)), "<i8", "r")
+    starts = np.where(images > 0, ends[np.maximum(images - 1, 0)], 0).tolist()
+    return [bytes(text[start:end]).decode() for start, end in zip(starts, ends[images].tolist(), strict=True)]
 
 
 def write_shard(folder: Folder, plan: Plan, view: ViewPlan, split: str, number: int) -> ShardReceipt:

@@ -36,6 +36,16 @@ def entries_file(split: str) -> str:
     return f"{ORDER}/{split}.entries"
 
 
+def keys_file(split: str) -> str:
+    """The keys of a split's images in source order, UTF-8 one behind the other."""
+    return f"{ORDER}/{split}.keys"
+
+
+def key_ends_file(split: str) -> str:
+    """int64: where each key ends in the file of keys."""
+    return f"{ORDER}/{split}.key-ends"
+
+
 @dataclass(frozen=True)
 class Selected:
     """What `select` found.
@@ -57,19 +67,29 @@ class Selected:
     latents: int
 
 
-class _EntryFile:
-    """The entries of one split, appended part by part: memory for one part, whatever the number of rows."""
+class _SplitFiles:
+    """The entries and keys of one split, appended part by part: memory for one part, whatever the number of rows."""
 
-    def __init__(self, unfinished: Unfinished):
-        self.unfinished = unfinished
+    def __init__(self, entries: Unfinished, keys: Unfinished, ends: Unfinished):
+        self._entries, self._keys, self._ends = entries, keys, ends
         self.count = 0
         self.sha256 = hashlib.sha256()  # of what a trainer sees: places in the raw parts may change
 
-    def append(self, entries: NDArray[np.void]) -> None:
-        self.unfinished.file.write(entries.tobytes())
+    def append(self, entries: NDArray[np.void], keys: list[str]) -> None:
+        """The next entries, and the keys of their images."""
+        self._entries.file.write(entries.tobytes())
         for name in ("row", "label", "mirrored"):
             self.sha256.update(np.ascontiguousarray(entries[name]).tobytes())
         self.count += len(entries)
+        texts = [key.encode() for key in keys]
+        ends = self._keys.file.bytes + np.cumsum([len(text) for text in texts], dtype="<i8")
+        self._keys.file.write(b"".join(texts))
+        self._ends.file.write(ends.tobytes())
+
+    def commit(self, split: str) -> None:
+        self._entries.commit(entries_file(split))
+        self._keys.commit(keys_file(split))
+        self._ends.commit(key_ends_file(split))
 
 
 def select(
@@ -88,7 +108,7 @@ def select(
     longest_key, largest_label, offset, rejected = "", UNLABELLED, 0, 0
     with ExitStack() as stack:
         offsets, hashes = stack.enter_context(order.writer()), stack.enter_context(order.writer())
-        files = {name: _EntryFile(stack.enter_context(order.writer())) for name in names}
+        files = {name: _SplitFiles(*(stack.enter_context(order.writer()) for _ in range(3))) for name in names}
         for receipt, part in parts:
             if raw:
                 _check_size(folder, plan, receipt)
@@ -96,9 +116,10 @@ def select(
             largest_label = int(part.labels.max(initial=largest_label))
             longest_key = max(longest_key, _longest(part.keys), key=_json_bytes)
             entries = _entries(part, offset, orientations)
-            side = np.repeat(sides_of(part.keys, thresholds.splits), orientations)
+            side = sides_of(part.keys, thresholds.splits)
             for number, name in enumerate(names):
-                files[name].append(entries[side == number])
+                keys = [part.keys[image] for image in np.flatnonzero(side == number).tolist()]
+                files[name].append(entries[np.repeat(side == number, orientations)], keys)
             offsets.file.write(np.int64(offset).tobytes())
             hashes.file.write(receipt.raw.sha256[:8].encode())
             offset += receipt.latents
@@ -107,7 +128,7 @@ def select(
         offsets.commit(OFFSETS)
         hashes.commit(RAW_HASHES)
         for name, file in files.items():
-            file.unfinished.commit(entries_file(name))
+            file.commit(name)
         counts = {name: file.count for name, file in files.items()}
     _check_counts(counts, selection)
     classes = selection.only_classes if selection.only_classes is not None else plan.listing.classes

@@ -84,7 +84,7 @@ def _job(submission: Submission) -> "Job":
         raise LvaeError(work.dataset, "has no plan")
     return Job(
         dataset=work.dataset,
-        plan_sha256=records.sha256_of(plan),
+        plan_sha256=plan.whole_sha256,
         attempt=submission.attempt,
         package=package(),
         submitter=os.getpid() if submission.watched else None,

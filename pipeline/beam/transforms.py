@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lvae.encode.sources.base import Reader
     from lvae.evaluate.decoded_part import PartDecoder
 
-T = TypeVar("T")
+T = TypeVar("T", Plan, DecodePlan)
 
 NAMESPACE = "lvae"
 WATCH_INTERVAL = 1.0
@@ -191,7 +191,7 @@ def _read_submitted(read: Callable[[Folder], T | None], dataset: str, sha256: st
 
     def look() -> T:
         plan = read(folder_at(dataset))
-        if plan is not None and records.sha256_of(plan) == sha256:
+        if plan is not None and plan.whole_sha256 == sha256:
             return plan
         raise LvaeError(
             dataset,

@@ -15,6 +15,7 @@ from lvae.encode.sources.open import open_reader
 from lvae.manifests import records
 from lvae.manifests.manifest import read_manifest_if_whole
 from lvae.manifests.messages import counted, duration
+from lvae.manifests.parts.erased_rows import ErasedRows
 from lvae.manifests.parts.plan import Encoding, Plan, read_plan, refuse_change
 from lvae.manifests.parts.receipts import finished
 from lvae.manifests.parts.rows import ImageRow, Listing, RowReader, Segment
@@ -172,7 +173,9 @@ def _plan(old: Plan | None, found: Scan, options: EncodeOptions, new: int, size:
     if new or old is None:
         segments = (*segments, Segment(found.source.kind, new, "", size, found.classes))
         origins = (*origins, origin(found, options.scan))
-    return Plan("latent-vae-plan", 1, origins, Listing(segments), old.erased if old is not None else (), encoding)
+    return Plan(
+        "latent-vae-plan", 1, origins, Listing(segments), old.erased if old is not None else ErasedRows(), encoding
+    )
 
 
 def _left(folder: Folder, plan: Plan) -> int:

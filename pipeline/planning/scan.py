@@ -13,6 +13,7 @@ from lvae.encode.sources.open import apply_labels, open_source, read_labels
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
+from lvae.manifests.parts.erased_rows import ErasedRows
 from lvae.manifests.parts.plan import Origin, Plan
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow, Listing, Segment, write_rows
 from lvae.manifests.storage.folder import Folder
@@ -103,7 +104,7 @@ def scan(folder: Folder, source: str, options: ScanOptions, part_size: int, say:
     tell(found, images, say)
     remember(folder, {0: found.source.seen.sum}, found)
     segment = Segment(found.source.kind, images, sha256, part_size, found.classes)
-    return Plan("latent-vae-plan", 1, (origin(found, options),), Listing((segment,)), (), None)
+    return Plan("latent-vae-plan", 1, (origin(found, options),), Listing((segment,)), ErasedRows(), None)
 
 
 def origin(found: Scan, options: ScanOptions) -> Origin:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.manifest import Manifest, dump_manifest, read_manifest
+from lvae.manifests.parts.erased_rows import ErasedRows
 from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings, Origin, Plan, write_plan
 from lvae.manifests.parts.receipts import (
     Receipt,
@@ -146,7 +147,7 @@ def plan_of(folder: Folder, contents: Contents, source: str = "images") -> Plan:
         version=1,
         origins=(Origin(source, None, "source"),),
         listing=listing,
-        erased=(),
+        erased=ErasedRows(),
         encoding=encoding_of(contents),
     )
     write_plan(folder, plan)

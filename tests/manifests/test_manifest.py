@@ -20,6 +20,7 @@ from lvae.manifests.manifest import (
     refuse_earlier_format,
 )
 from lvae.manifests.parts import rows
+from lvae.manifests.parts.plan import read_plan
 from lvae.manifests.publishing.publish import INLINE_FILES
 from lvae.manifests.shards.index import Shard, index_name, read_index, write_index
 from lvae.manifests.storage.folder import FileRecord, Folder
@@ -108,7 +109,7 @@ def erased_inline(content: dict[str, object]) -> None:
     content["erased"] = [{"first": 0, "stop": 1, "reason": "asked"}]
 
 
-@pytest.mark.parametrize(("name", "change"), [("manifest.json", shards_inline)])
+@pytest.mark.parametrize(("name", "change"), [("manifest.json", shards_inline), ("plan.json", erased_inline)])
 def test_a_dataset_of_before_the_first_release_is_refused_in_one_line(
     tmp_path: Path, name: str, change: Callable[[dict[str, object]], None]
 ) -> None:
@@ -119,4 +120,4 @@ def test_a_dataset_of_before_the_first_release_is_refused_in_one_line(
     with pytest.raises(LvaeError, match=rf"{name}: was written by an earlier version of this program"):
         refuse_earlier_format(Folder(tmp_path))
     with pytest.raises(LvaeError, match="was written by an earlier version of this program"):
-        Dataset.open(tmp_path)
+        read_plan(Folder(tmp_path)) if name == "plan.json" else Dataset.open(tmp_path)

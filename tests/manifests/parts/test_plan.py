@@ -7,6 +7,7 @@ import pytest
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import (
+    Encoding,
     Origin,
     Plan,
     first_difference,
@@ -110,7 +111,8 @@ def test_another_setting_is_refused_by_name(plan: Plan) -> None:
 
 
 def test_the_same_settings_are_not_refused(plan: Plan) -> None:
-    refuse_change(Folder("flowers"), plan, records.from_plain(Plan, records.plain(plan), "plan"))
+    encoding = plan.encoded()
+    refuse_change(Folder("flowers"), encoding, records.from_plain(Encoding, records.plain(encoding), "plan"))
 
 
 def test_long_settings_are_shortened_in_what_is_refused() -> None:

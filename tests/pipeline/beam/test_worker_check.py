@@ -34,7 +34,7 @@ def dataset(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(dataset: Path) -> Job:
     plan = read_plan(Folder(dataset))
-    return Job(str(dataset), records.sha256_of(plan), "attempt", package(), None)
+    return Job(str(dataset), plan.whole_sha256, "attempt", package(), None)
 
 
 def forget_part(dataset: Path, part: int) -> bytes:
@@ -120,7 +120,7 @@ def test_two_attempts_at_once_leave_one_part(scenes: Path, dataset: Path) -> Non
     plan = read_plan(folder)
     assert plan is not None
     before = forget_part(dataset, 2)
-    encoder = transforms._encoder(str(dataset), records.sha256_of(plan), ("cpu",))
+    encoder = transforms._encoder(str(dataset), plan.whole_sha256, ("cpu",))
     reader = open_reader(plan.listing.kind, plan.origins[0].source)
     attempts = [threading.Thread(target=encode_part, args=(folder, plan, 2, encoder, reader)) for _ in range(3)]
     for attempt in attempts:
@@ -137,7 +137,7 @@ def test_an_attempt_that_comes_late_changes_nothing(dataset: Path) -> None:
     plan = read_plan(folder)
     assert plan is not None
     before = (dataset / "raw/000000/part-000003.json").read_bytes()
-    encoder = transforms._encoder(str(dataset), records.sha256_of(plan), ("cpu",))
+    encoder = transforms._encoder(str(dataset), plan.whole_sha256, ("cpu",))
 
     class Unlike:
         ahead = 0

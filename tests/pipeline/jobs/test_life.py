@@ -275,6 +275,7 @@ def test_an_erasure_that_was_stopped_goes_on_with_the_next_command(at_once: Path
     (tmp_path / "gone.txt").write_text(f"{key}\n")
     arguments = ("--without-keys", str(tmp_path / "gone.txt"), "--split", "val=20%", "--erase")
     lvae("shard", finished, *arguments)
+    shutil.copytree(finished / "erased", dataset / "erased")
     shutil.copy(finished / "plan.json", dataset / "plan.json")  # all that there was before the first part was rewritten
     assert "to be erased" in lvae("verify", dataset, check=1).stdout
     assert Dataset.open(dataset).read([0, 1])[0].shape == (2, 4, 16, 16)
