@@ -1,4 +1,4 @@
-"""First-stage autoencoders: what one does, and how one is built or loaded.
+"""Autoencoders: what one does, and how one is built or loaded.
 
 Which ones there are: encode/catalogue/architectures.py. The networks: encode/networks/. Reading files of weights:
 encode/weights/.
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lvae.encode.catalogue.architectures import KNOWN, LdmSpec, PixelsSpec, Spec, TinySpec, parse_spec, shown
-from lvae.encode.catalogue.published import PUBLISHED, architecture_of, shipped_or_fetched
+from lvae.encode.catalogue.architectures import KNOWN, LdmSpec, PixelsSpec, Spec, TinySpec, parse_spec, quote
+from lvae.encode.catalogue.published import PUBLISHED, architecture_of, find_weights
 from lvae.encode.catalogue.recognize import recognize
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.networks.ldm import KLAutoencoder, VQAutoencoder
@@ -68,13 +68,13 @@ def load(name_or_spec: str | Path | Mapping[str, Any] | Spec, weights: str | Pat
             raise LvaeError(network.name, "pixels have no weights", "Leave --weights out.")
         return network
     if weights is None:
-        weights = shipped_or_fetched(name_or_spec) if isinstance(name_or_spec, str) else None
+        weights = find_weights(name_or_spec) if isinstance(name_or_spec, str) else None
     if weights is None:
         raise _missing_weights(name_or_spec, network.name)
     if isinstance(weights, str) and weights.startswith(RANDOM):
         seed = weights.removeprefix(RANDOM)
         if not (seed.isascii() and seed.isdigit() and len(seed) <= 18):
-            raise LvaeError(f"--weights {shown(weights)}", "SEED must be a whole number", "Write for example random:0.")
+            raise LvaeError(f"--weights {quote(weights)}", "SEED must be a whole number", "Write for example random:0.")
         network.to_empty(device="cpu")
         _randomize(network, int(seed))
     else:
@@ -85,7 +85,7 @@ def load(name_or_spec: str | Path | Mapping[str, Any] | Spec, weights: str | Pat
 
 def load_file(weights: str | Path) -> Autoencoder:
     """The autoencoder that a file or folder of weights holds, as `load` takes them; its architecture is recognized."""
-    return of_contents(_read(weights), str(weights))
+    return build_from_contents(_read(weights), str(weights))
 
 
 def _read(weights: str | Path, kind: str | None = None) -> weight_files.Contents:
@@ -95,7 +95,7 @@ def _read(weights: str | Path, kind: str | None = None) -> weight_files.Contents
     return contents
 
 
-def of_contents(contents: weight_files.Contents, source: str, spec: Spec | None = None) -> Autoencoder:
+def build_from_contents(contents: weight_files.Contents, source: str, spec: Spec | None = None) -> Autoencoder:
     """The autoencoder that weights which are read already belong to; they are refused where `spec` is another one."""
     network = _on_meta(spec or recognize(contents.tensors, source))
     network.load_state(contents.tensors, source)

@@ -34,10 +34,10 @@ def load_published(source: str | Path | Mapping[str, Any], config: ModelConfig |
     """
     where = "these weights" if isinstance(source, Mapping) else str(source)
     found = open_published(source)
-    return model_of(found.preferred, found, where, config)
+    return build_published(found.preferred, found, where, config)
 
 
-def model_of(
+def build_published(
     state: Mapping[str, StoredTensor], file: PublishedFile, where: str, config: ModelConfig | None = None
 ) -> HierarchicalVAE:
     """The model that these weights of a file make; every name and shape is compared before memory is taken."""

@@ -1,4 +1,4 @@
-"""Which first-stage autoencoders there are: their descriptions, checked, and the names of the published ones.
+"""Which autoencoders there are: their descriptions, checked, and the names of the published ones.
 
 Nothing here needs torch.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.records import require_whole
+from lvae.manifests.records import decode_json, require_whole
 
 MAX_WIDTH = 8192  # channels of the widest layer: a description from elsewhere must not exhaust the memory
 MAX_PATCH = 8  # pixels a side of what a tiny autoencoder sees as one place
@@ -19,7 +19,7 @@ MAX_DESCRIPTION_BYTES = 1 << 20
 
 def _wholes(field: str, values: object, least: int, most: int) -> int:
     if not isinstance(values, tuple):
-        raise LvaeError("", f"{field} must be a list of whole numbers, not {shown(values)}")
+        raise LvaeError("", f"{field} must be a list of whole numbers, not {quote(values)}")
     for value in values:
         require_whole(f"every entry of {field}", value, least, most)
     return len(values)
@@ -36,7 +36,7 @@ def _check_levels(multipliers: object, width: int, least: int) -> int:
     return levels
 
 
-def shown(value: object) -> str:
+def quote(value: object) -> str:
     """A value for a message: one line, not too long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -67,7 +67,7 @@ class LdmSpec:
 
     def __post_init__(self) -> None:
         if self.kind not in ("kl", "vq"):
-            raise LvaeError("", f"kind must be kl or vq, not {shown(self.kind)}")
+            raise LvaeError("", f"kind must be kl or vq, not {quote(self.kind)}")
         require_whole("width", self.width, 1, MAX_WIDTH)
         require_whole("latent_channels", self.latent_channels, 1, 1024)
         require_whole("blocks", self.blocks, 1, 16)
@@ -79,9 +79,9 @@ class LdmSpec:
                 continue
             _wholes(field, value, 0, levels - 1)
             if list(value) != sorted(set(value)):
-                raise LvaeError("", f"{field} must ascend, each level once, not {shown(list(value))}")
+                raise LvaeError("", f"{field} must ascend, each level once, not {quote(list(value))}")
         if not isinstance(self.middle_attention, bool):
-            raise LvaeError("", f"middle_attention must be true or false, not {shown(self.middle_attention)}")
+            raise LvaeError("", f"middle_attention must be true or false, not {quote(self.middle_attention)}")
         if self.kind == "kl":
             require_whole("codes (of a kl autoencoder)", self.codes, 0, 0)
         else:
@@ -133,7 +133,7 @@ class PixelsSpec:
 
     def __post_init__(self) -> None:
         if type(self.factor) is not int or self.factor not in (1, 2, 4, 8):
-            raise LvaeError("", f"factor must be 1, 2, 4 or 8, not {shown(self.factor)}")
+            raise LvaeError("", f"factor must be 1, 2, 4 or 8, not {quote(self.factor)}")
 
 
 Spec = LdmSpec | TinySpec | PixelsSpec
@@ -190,7 +190,7 @@ def parse_spec(description: str | Path | Mapping[str, Any] | Spec) -> Spec:
         return _parse_json(text, "autoencoder")
     path = Path(description)
     if not path.is_file():
-        raise LvaeError(f"{shown(text)}", f"neither a JSON file nor one of the known autoencoders {', '.join(KNOWN)}")
+        raise LvaeError(f"{quote(text)}", f"neither a JSON file nor one of the known autoencoders {', '.join(KNOWN)}")
     try:
         with path.open("rb") as file:
             head = file.read(MAX_DESCRIPTION_BYTES)
@@ -201,7 +201,7 @@ def parse_spec(description: str | Path | Mapping[str, Any] | Spec) -> Spec:
 
 def _parse_json(text: str, source: str) -> Spec:
     try:
-        description = json.loads(text)
+        description = decode_json(text)
     except (ValueError, RecursionError):
         description = None
     if not isinstance(description, dict):
@@ -212,14 +212,14 @@ def _parse_json(text: str, source: str) -> Spec:
 def _parse(description: Mapping[str, Any], source: str) -> Spec:
     kind = description.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise LvaeError(source, f"kind must be one of {', '.join(_KINDS)}, not {shown(kind)}")
+        raise LvaeError(source, f"kind must be one of {', '.join(_KINDS)}, not {quote(kind)}")
     spec: Any = _KINDS[kind]
     allowed = fields(spec)
     names = {field.name for field in allowed}
     unknown = sorted(str(name) for name in description if name not in names)
     if unknown:
         raise LvaeError(
-            source, f"unknown field {shown(unknown[0])}; a {kind} autoencoder has {', '.join(sorted(names))}"
+            source, f"unknown field {quote(unknown[0])}; a {kind} autoencoder has {', '.join(sorted(names))}"
         )
     for field in allowed:
         if field.default is MISSING and field.name not in description:

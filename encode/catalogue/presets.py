@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lvae.encode.catalogue.architectures import shown
+from lvae.encode.catalogue.architectures import quote
 from lvae.manifests.errors import LvaeError
 
 UNPUBLISHED = "crop, draw or mode, mirrors"  # of every encoded dataset of the paper
@@ -93,7 +93,7 @@ def encoding_preset(name: str) -> EncodingPreset:
     known = [*PRESETS, *ALIASES]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     advice = f"Did you mean {' or '.join(near)}?" if near else f"Choose one of {', '.join(known)}."
-    raise LvaeError(f"--preset {shown(name)}", "there is no such preset", str(advice))
+    raise LvaeError(f"--preset {quote(name)}", "there is no such preset", str(advice))
 
 
 def paper_constants(name: str) -> tuple[float, float]:

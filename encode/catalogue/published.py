@@ -1,4 +1,4 @@
-"""First stages that others have published: what is said of each, and where it lies. Nothing here needs torch."""
+"""Autoencoders that others have published: what is said of each, and where it lies. Nothing here needs torch."""
 
 import os
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ ZOO_LICENCE = "MIT (of the code; none is stated for the weights)"
 
 @dataclass(frozen=True)
 class Published:
-    """One first stage.
+    """One autoencoder.
 
     architecture: a name known to `build`.
     url: one file that holds it; or repository and folder: a repository of the Hugging Face hub and where in it.
@@ -96,21 +96,21 @@ def cache_folder() -> Path:
     return home / "latent-vae" / "autoencoders"
 
 
-def fetched(name: str) -> Path:
+def path_in_cache(name: str) -> Path:
     """Where the weights of that name lie once they are fetched."""
     return cache_folder() / f"{name}.safetensors"
 
 
-def shipped_or_fetched(name: str) -> Path | None:
+def find_weights(name: str) -> Path | None:
     """Weights of that name that are on this machine, ready to be read."""
     if name == DEFAULT:
         return OURS if OURS.is_file() else None
     if name not in PUBLISHED or _cache_home() is None:
         return None
-    return fetched(name) if _is_there(fetched(name)) else None
+    return path_in_cache(name) if _is_there(path_in_cache(name)) else None
 
 
-def in_hub_cache(published: Published) -> Path | None:
+def find_in_hub_cache(published: Published) -> Path | None:
     """The file in Hugging Face's own cache, where its tools put it."""
     if published.repository is None:
         return None

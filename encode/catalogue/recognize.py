@@ -29,7 +29,7 @@ def recognize(tensors: Mapping[str, Shaped], source: str = "these weights") -> S
         raise LvaeError(source, error.problem, error.advice) from None
 
 
-def summary(spec: Spec) -> str:
+def summarize(spec: Spec) -> str:
     """An architecture in a few words, for people: its name, or what it is built of."""
     name = name_of(spec)
     if name != "custom":

@@ -49,7 +49,7 @@ class Autoencoder(nn.Module):
         Strict: nothing may be missing, left over, of another shape or not finite. The first such name (in sorted
         order) is reported as being found in `source`, and nothing has changed then.
         """
-        tensors = weight_files.canonical(state_dict, source)
+        tensors = weight_files.canonicalize(state_dict, source)
         shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         wanted_by = "the autoencoder described" if self.name == "custom" else self.name
         weight_files.demand(tensors, shapes, wanted_by, source)

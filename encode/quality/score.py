@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lvae.encode.autoencoder import load, load_file
 from lvae.encode.catalogue.architectures import KNOWN
-from lvae.encode.catalogue.published import PUBLISHED, shipped_or_fetched
+from lvae.encode.catalogue.published import PUBLISHED, find_weights
 from lvae.encode.crops import CROPS, crop
 from lvae.encode.devices import choose_device
 from lvae.encode.images import ImageRejected, open_image
@@ -89,7 +89,7 @@ def open_autoencoder(name_or_path: str, weights: str | None = None) -> tuple[str
     """A known name, a run of `fit`, or a file or folder of weights; how it is called in tables."""
     if weights is not None:
         return name_or_path, load(name_or_path, weights)
-    if name_or_path in KNOWN or name_or_path in PUBLISHED or shipped_or_fetched(name_or_path):
+    if name_or_path in KNOWN or name_or_path in PUBLISHED or find_weights(name_or_path):
         return name_or_path, load(name_or_path)
     path = Path(name_or_path)
     run = path / "autoencoder.safetensors"

@@ -25,6 +25,7 @@ from lvae.encode.sources.base import Source, SourceWarning
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import composed, counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
+from lvae.manifests.records import decode_json
 
 KEY_COLUMNS = ("key", "file_name", "filename", "file", "path", "image", "name", "id")
 LABEL_COLUMNS = ("label", "class", "category", "target", "class_id", "class_name", "label_id")
@@ -297,8 +298,7 @@ def numbered_classes(largest: int) -> tuple[str, ...] | None:
 def parse_json(text: bytes | str, where: str, nan: bool = False) -> Any:
     """Strict JSON: no duplicate keys, no NaN unless `nan`; an LvaeError in one line for anything else."""
     try:
-        constant = float if nan else _no_constant
-        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=constant)
+        return decode_json(text, nan)
     except json.JSONDecodeError as error:
         raise LvaeError(where, f"not JSON, {error.msg} in line {error.lineno}, column {error.colno}") from error
     except UnicodeDecodeError as error:
@@ -307,19 +307,6 @@ def parse_json(text: bytes | str, where: str, nan: bool = False) -> Any:
         raise LvaeError(where, "nested too deeply") from error
     except ValueError as error:  # duplicates, NaN, numbers of thousands of digits
         raise LvaeError(where, f"{error!s:.100}") from error
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"{again!r:.60} stands twice")
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
 
 
 def parse_dataset_json(text: bytes | str, where: str) -> dict[str, int] | None:

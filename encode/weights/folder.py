@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lvae.encode.catalogue.architectures import LdmSpec, PixelsSpec, Spec, shown
+from lvae.encode.catalogue.architectures import LdmSpec, PixelsSpec, Spec, quote
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.tensors.open import SUFFIXES
 
@@ -218,7 +218,7 @@ def _read_config(path: Path, kind: str | None) -> dict[str, Any]:
     for name, value in fixed.items():
         if config.get(name, value) != value:
             raise LvaeError(
-                path, f"{name} is {shown(config[name])}, where only {value!r} is supported", "Use other weights."
+                path, f"{name} is {quote(config[name])}, where only {value!r} is supported", "Use other weights."
             )
     groups, widths = config.get("norm_num_groups", 32), config.get("block_out_channels", [])
     if found != "tiny" and isinstance(widths, list):
@@ -227,7 +227,7 @@ def _read_config(path: Path, kind: str | None) -> dict[str, Any]:
                 raise LvaeError(
                     path,
                     (
-                        f"norm_num_groups is {shown(groups)}, but {width} channels are normalized in "
+                        f"norm_num_groups is {quote(groups)}, but {width} channels are normalized in "
                         f"{math.gcd(32, width)} groups here"
                     ),
                     "Use other weights.",

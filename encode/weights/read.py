@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lvae.encode.catalogue.architectures import KNOWN
-from lvae.encode.catalogue.recognize import recognize, summary
+from lvae.encode.catalogue.recognize import recognize, summarize
 from lvae.encode.weights.find import find_autoencoder, sees_rgb
 from lvae.encode.weights.folder import Found, find_files, scale_facts
 from lvae.encode.weights.names import from_diffusers, join_taesd, layout_of
@@ -98,7 +98,7 @@ def demand(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]],
 def _verdict(tensors: Mapping[str, Tensor], name: str) -> str:
     """What weights that differ from those of `name` probably are."""
     try:
-        found = summary(recognize(tensors))
+        found = summarize(recognize(tensors))
     except LvaeError:
         return "these are weights of another architecture."
     if found == name:
@@ -108,7 +108,7 @@ def _verdict(tensors: Mapping[str, Tensor], name: str) -> str:
     return f"these are weights of {found}, not {name}."
 
 
-def canonical(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+def canonicalize(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     """The autoencoder's tensors under canonical names: prefix stripped, training's leftovers dropped, names mapped."""
     return from_diffusers(find_autoencoder(state, source).tensors, source)
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from lvae.encode.autoencoder import of_contents
+from lvae.encode.autoencoder import build_from_contents
 from lvae.encode.catalogue.architectures import parse_spec
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.weights.folder import WEIGHTS, describe_for_diffusers
@@ -66,7 +66,7 @@ def convert(
         raise LvaeError(out, f"must end in {SUFFIX}", "Only --layout diffusers writes a folder.")
     spec = None if autoencoder is None else parse_spec(autoencoder)
     contents = read(weights, None if spec is None else spec.kind)
-    network = of_contents(contents, weights, spec)
+    network = build_from_contents(contents, weights, spec)
     for note in contents.notes:
         say(f"{weights}: {note}")
     if dtype == "float16":

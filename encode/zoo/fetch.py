@@ -1,6 +1,7 @@
 """Fetching published weights: by Hugging Face's library or torch's, checked, converted once to a file without code."""
 
 import hashlib
+import http.client
 import json
 import re
 import shutil
@@ -18,9 +19,9 @@ from lvae.encode.catalogue.published import (
     PUBLISHED,
     Published,
     cache_folder,
-    fetched,
+    find_in_hub_cache,
     hub_address,
-    in_hub_cache,
+    path_in_cache,
 )
 from lvae.encode.zoo.convert import Conversion, convert
 from lvae.manifests.errors import LvaeError
@@ -56,7 +57,7 @@ def fetch(name: str, say: Callable[[str], None], place: str | None = None) -> Fe
         raise LvaeError("default", "is part of this package", "There is nothing to fetch.")
     if name not in PUBLISHED:
         raise LvaeError(name, "nothing of that name is published", f"There are {', '.join(PUBLISHED)}.")
-    published, folder, out = PUBLISHED[name], cache_folder(), fetched(name)
+    published, folder, out = PUBLISHED[name], cache_folder(), path_in_cache(name)
     downloads = folder / "downloads" / name
     try:
         with writing(Folder(folder)):
@@ -69,7 +70,7 @@ def fetch(name: str, say: Callable[[str], None], place: str | None = None) -> Fe
                 advice = f"Remove {found}, then run the same command again."
                 raise LvaeError(error.where, error.problem, advice) from error
             return _record(conversion, out, source, checked, downloads)
-    except PermissionError as error:
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise LvaeError(folder, f"cannot be written ({error.strerror})", "Set XDG_CACHE_HOME to a folder.") from None
 
 
@@ -86,7 +87,7 @@ def _obtain(
         path = downloads / name
         if path.is_file():  # put there by hand, or left by a killed run
             return path, str(path), _checked(path, published.sha256, LIST)
-    cached = in_hub_cache(published)
+    cached = find_in_hub_cache(published)
     if cached is not None and place is None:
         return cached, str(cached), _checked(cached, published.sha256, LIST)
     downloads.mkdir(parents=True, exist_ok=True)
@@ -120,8 +121,9 @@ def _from_hub(
         except HfHubHTTPError as error:
             if error.response.status_code == 404 and number + 1 < len(names):
                 continue
-            code, reason = error.response.status_code, error.response.reason_phrase
-            raise LvaeError(url, f"the server says {code} {reason}", f"Try later, or {advice}") from None
+            code = error.response.status_code
+            said = f"the server says {code} {http.client.responses.get(code, '')}".rstrip()
+            raise LvaeError(url, said, f"Try later, or {advice}") from None
         except (TransportError, OSError) as error:
             if isinstance(error, OSError) and error.filename:
                 raise  # our own disk

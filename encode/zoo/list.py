@@ -1,4 +1,4 @@
-"""Every first stage that is known here, in a table."""
+"""Every autoencoder that is known here, in a table."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,8 +10,8 @@ from lvae.encode.catalogue.published import (
     PUBLISHED,
     Published,
     architecture_of,
-    in_hub_cache,
-    shipped_or_fetched,
+    find_in_hub_cache,
+    find_weights,
 )
 
 
@@ -35,13 +35,13 @@ class Entry:
         return asdict(self)
 
 
-def entries() -> list[Entry]:
+def list_autoencoders() -> list[Entry]:
     """The shipped one, the published ones, then pixels."""
     pixels = [name for name, spec in KNOWN.items() if isinstance(spec, PixelsSpec)]
-    return [_entry(name) for name in (DEFAULT, *PUBLISHED, *pixels)]
+    return [_make_entry(name) for name in (DEFAULT, *PUBLISHED, *pixels)]
 
 
-def _entry(name: str) -> Entry:
+def _make_entry(name: str) -> Entry:
     import torch
 
     from lvae.encode.autoencoder import build
@@ -74,12 +74,12 @@ def _source(name: str, published: Published | None, pixels: bool) -> str:
 def _here(name: str, published: Published | None, pixels: bool) -> str:
     if pixels:
         return "needs none"
-    if shipped_or_fetched(name) is not None:
+    if find_weights(name) is not None:
         return "shipped" if name == DEFAULT else "fetched"
-    return "no" if published is None or in_hub_cache(published) is None else "in the hub's cache"
+    return "no" if published is None or find_in_hub_cache(published) is None else "in the hub's cache"
 
 
-def table(found: Sequence[Entry]) -> str:
+def format_table(found: Sequence[Entry]) -> str:
     """Aligned columns, and below them what they mean and where the weights come from."""
     head = ("name", "kind", "f", "channels", "parameters", "rFID", "PSNR", "on", "here")
     lines = [head, *(_cells(entry) for entry in found)]

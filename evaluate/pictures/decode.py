@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lvae.encode.autoencoder import load, load_file
-from lvae.encode.catalogue.published import DEFAULT, PUBLISHED, architecture_of, shipped_or_fetched
+from lvae.encode.catalogue.published import DEFAULT, PUBLISHED, architecture_of, find_weights
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.quality.fidelity import Rounding, to_pixels
 from lvae.evaluate.figures.drawing import png
@@ -79,7 +79,7 @@ def _find_published(record: AutoencoderRecord) -> Autoencoder | None:
     if record.weights_unknown:
         return None
     for name in (DEFAULT, *PUBLISHED):
-        path = shipped_or_fetched(name)
+        path = find_weights(name)
         if path is not None and architecture_of(name) == record.name:
             network = load(record.architecture, path)
             if network.fingerprint == record.weights_sha256:

@@ -166,7 +166,7 @@ def show_guidance(inputs: ReportInputs) -> Section:
         "The noise of a row is the same in every column. Weights of guidance as in the paper: 0 is none. "
         f"{spared if inputs.guidable else ''}Temperatures are without guidance; otherwise it is 1."
     )
-    command = _write_command(inputs)
+    command = _write_sweep_command(inputs)
     blocks: list[Block] = [
         WithCaption(PictureTable("The same noise under every setting", groups, rows), caption, command)
     ]
@@ -183,7 +183,7 @@ def describe_seeds(inputs: ReportInputs) -> str:
     return f", mean and standard deviation over {repeats} seeds" if repeats > 1 else ", one seed"
 
 
-def _write_command(inputs: ReportInputs) -> str:
+def _write_sweep_command(inputs: ReportInputs) -> str:
     options = inputs.options
     words = f"lvae sweep {inputs.run} {inputs.sweep_folder}"
     if inputs.guidable:

@@ -20,7 +20,7 @@ from lvae.manifests.manifest import WRITTEN_BY
 from lvae.manifests.storage.folder import TEMPORARY, Folder, file_sha256
 from lvae.pipeline.progress.console import say
 from lvae.train.model import HierarchicalVAE
-from lvae.train.published import model_of, published_state
+from lvae.train.published import build_published, published_state
 from lvae.train.published_weights.files import AUTOENCODER, VAE, open_published
 from lvae.train.runs.run import RunConfig, latest_checkpoint, load_weights, read_run
 
@@ -134,7 +134,7 @@ def read_exported(path: Path) -> Exported | None:
     if not model_path.is_file() or file_sha256(model_path) != record.sha256:
         raise LvaeError(model_path, f"is not the file that {record_path.name} describes", "Export it again.")
     file = open_published(model_path)
-    state = dict(model_of(file.preferred, file, str(model_path), record.run.model).state_dict())
+    state = dict(build_published(file.preferred, file, str(model_path), record.run.model).state_dict())
     name = record.run.dataset.autoencoder.weights_file
     stage = None
     if record.layout == "published":

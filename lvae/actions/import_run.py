@@ -9,13 +9,12 @@ import numpy as np
 from torch import Tensor
 
 from lvae.actions.export_run import Exported, read_exported
-from lvae.encode.autoencoder import build, load, load_file, of_contents
+from lvae.encode.autoencoder import build, load, load_file
 from lvae.encode.catalogue.presets import PRESETS as ENCODING_PRESETS
-from lvae.encode.catalogue.published import shipped_or_fetched
+from lvae.encode.catalogue.published import find_weights
 from lvae.encode.crops import CROPS
 from lvae.encode.devices import choose_device
 from lvae.encode.networks.base import Autoencoder, save_safetensors
-from lvae.encode.weights import read as weight_files
 from lvae.evaluate.manipulation.import_checks import SAMPLES, check_imported, explain_scoring
 from lvae.evaluate.manipulation.loaded_run import LoadedRun, open_dataset
 from lvae.evaluate.manipulation.rates import measure
@@ -28,7 +27,7 @@ from lvae.manifests.storage.folder import TEMPORARY, Folder, file_sha256
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.config import ModelConfig, TrainConfig
 from lvae.train.presets import NAMES, PRESETS, Preset, model_preset
-from lvae.train.published import model_of
+from lvae.train.published import build_published
 from lvae.train.published_weights.files import PublishedFile, open_published
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.run import CHECKPOINTS, DatasetRecord, RunConfig, read_run_if_there, write_run
@@ -92,7 +91,7 @@ def _ours(path: Path, exported: Exported) -> Imported:
 def _open_published(path: Path, options: ImportOptions) -> Imported:
     file = open_published(path)
     config = _config(options)
-    model = model_of(file.preferred, file, str(path), config)
+    model = build_published(file.preferred, file, str(path), config)
     name = options.preset or _preset_of(model.config)
     preset = None if name is None else PRESETS.get(name)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -102,7 +101,7 @@ def _open_published(path: Path, options: ImportOptions) -> Imported:
     ]
     groups: dict[str, Mapping[str, Tensor]] = {"ema": model.state_dict()}
     if file.layout == "flax" and file.raw is not None:
-        raw = model_of(file.raw, file, str(path), model.config) if file.ema is not None else model
+        raw = build_published(file.raw, file, str(path), model.config) if file.ema is not None else model
         groups["model"] = raw.state_dict()
     network = _load_autoencoder(path, file, preset, options)
     record, told = _autoencoder_record(network, preset, model.config)
@@ -156,7 +155,7 @@ def _load_autoencoder(
     if options.weights is not None:
         return load(options.autoencoder, options.weights) if options.autoencoder else load_file(options.weights)
     if file.autoencoder:
-        network = of_contents(weight_files.read(path), str(path))
+        network = load_file(path)
         if options.autoencoder is not None and build(options.autoencoder).architecture != network.architecture:
             raise LvaeError(path, f"holds {network.name}, not {options.autoencoder}", "Leave --autoencoder out.")
         return network
@@ -165,7 +164,7 @@ def _load_autoencoder(
         return None
     if name.startswith("pixels"):
         return load(name)
-    here = shipped_or_fetched(name)
+    here = find_weights(name)
     if here is None and options.autoencoder is not None:
         return load(name)  # which says how its weights are to be had
     return None if here is None else load(name, str(here))

@@ -51,41 +51,33 @@ from lvae.train.runs.run import CHECKPOINTS, RunConfig, read_run
 
 MOST_PICTURES = 1024  # in one figure
 Posterior = Literal["draw", "mean"]
+Weights = Literal["ema", "raw"]
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run is loaded, and what is measured or drawn by `seed`. split: of a dataset."""
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the four commands share. label: the class of image files, or of what is drawn."""
 
     seed: int
+    arrays: Path | None
     split: str
-    weights: Literal["ema", "raw"]
+    weights: Weights
+    decoder: str | None
     device: str
-    decoder: str | None = None
-
-
-@dataclass(frozen=True)
-class InputOptions:
-    """Which images of a dataset; the class of image files, or of what is drawn."""
-
     indices: str | None
     label: str | None
 
 
-@dataclass(frozen=True)
-class GuidanceOptions:
+@dataclass(frozen=True, kw_only=True)
+class GuidedOptions(Options):
     guidance_mean: str | None
     guidance_variance: str | None
     guidance: str | None
     convention: Convention
 
 
-@dataclass(frozen=True)
-class TraverseOptions:
-    run: RunOptions
-    inputs: InputOptions
-    guidance: GuidanceOptions
-    arrays: Path | None
+@dataclass(frozen=True, kw_only=True)
+class TraverseOptions(GuidedOptions):
     channels: str | None
     steps: int
     values: str | None
@@ -94,11 +86,8 @@ class TraverseOptions:
     images: int
 
 
-@dataclass(frozen=True)
-class InterpolateOptions:
-    run: RunOptions
-    inputs: InputOptions
-    arrays: Path | None
+@dataclass(frozen=True, kw_only=True)
+class InterpolateOptions(Options):
     steps: int
     pairs: Literal["chain", "all"]
     space: Space | Literal["auto"]
@@ -106,12 +95,8 @@ class InterpolateOptions:
     posterior: Posterior
 
 
-@dataclass(frozen=True)
-class OutpaintOptions:
-    run: RunOptions
-    inputs: InputOptions
-    guidance: GuidanceOptions
-    arrays: Path | None
+@dataclass(frozen=True, kw_only=True)
+class OutpaintOptions(GuidedOptions):
     left: int | None
     right: int | None
     top: int | None
@@ -120,12 +105,8 @@ class OutpaintOptions:
     posterior: Posterior
 
 
-@dataclass(frozen=True)
-class DepthsOptions:
-    run: RunOptions
-    inputs: InputOptions
-    guidance: GuidanceOptions
-    arrays: Path | None
+@dataclass(frozen=True, kw_only=True)
+class DepthsOptions(GuidedOptions):
     every_group: bool
     nats: Path | None
     beside: tuple[tuple[str, str], ...]
@@ -133,53 +114,56 @@ class DepthsOptions:
     posterior: Posterior
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InspectOptions:
-    run: RunOptions
+    seed: int
+    split: str
+    weights: Weights
+    device: str
     images: int
     as_json: bool
 
 
 def run_traverse(run: Path, sources: Sequence[str], out: Path, options: TraverseOptions) -> None:
-    loaded = _load(run, options.run)
-    label, guidance = _parse_label(loaded, options.inputs.label), _read_guidance(loaded, options.guidance)
+    loaded = _load(run, options, options.decoder)
+    label, guidance = _parse_label(loaded, options.label), _read_guidance(loaded, options)
     values = space_values(options.steps) if options.values is None else _parse_values(options.values)
     rates = None
     if options.channels is None:
         if len(sources) != 1 or not _is_dataset(sources[0]):
             advice = "give one DATASET after RUN, or name two channels: --channels 0:3,1:5"
             raise LvaeError("rates are measured over a dataset", advice)
-        rates = _measure(loaded, sources[0], options.run, options.images)
+        rates = _measure(loaded, sources[0], options)
     first, second = _parse_channels(options.channels) if rates is None else choose_channels(rates)
     upsampler = loaded.model.config.low_resolution_factor is not None
-    image = _open_images(loaded, sources, options.run, options.inputs)[0] if upsampler else None
+    image = _open_images(loaded, sources, options)[0] if upsampler else None
     across, down = ChannelSweep(*first, values), ChannelSweep(*second, values)
     asked = Traversal(across, down, options.index, label, image, options.temperature)
     with Bar("traversing", len(values) ** 2, "samples") as bar:
-        figure = show_traversal(loaded, asked, Draws(options.run.seed, guidance=guidance), rates, bar.advance)
+        figure = show_traversal(loaded, asked, Draws(options.seed, guidance=guidance), rates, bar.advance)
     what = f"channel {first[1]} of group {first[0]} across, channel {second[1]} of group {second[0]} down"
     _write(figure, out, options.arrays, f"{what}, {values[0]:g} to {values[-1]:g}")
 
 
 def run_interpolate(run: Path, sources: Sequence[str], out: Path, options: InterpolateOptions) -> None:
-    loaded = _load(run, options.run)
-    images = _open_images(loaded, sources, options.run, options.inputs)
+    loaded = _load(run, options, options.decoder)
+    images = _open_images(loaded, sources, options)
     pairs = pair_images(len(images), options.pairs)
     asked = Interpolation(pairs, options.steps, None if options.space == "auto" else options.space, options.path)
     with Bar("interpolating", _check_count(len(pairs) * (options.steps + 2)), "pictures") as bar:
-        draws = Draws(options.run.seed, options.posterior == "mean")
+        draws = Draws(options.seed, options.posterior == "mean")
         figure = show_interpolation(loaded, images, asked, draws, bar.advance)
     _write(figure, out, options.arrays, f"{len(pairs)} pairs of {len(images)} images, {options.steps} steps between")
 
 
 def run_outpaint(run: Path, sources: Sequence[str], out: Path, options: OutpaintOptions) -> None:
-    loaded = _load(run, options.run)
-    images = _open_images(loaded, sources, options.run, options.inputs)
+    loaded = _load(run, options, options.decoder)
+    images = _open_images(loaded, sources, options)
     sides = (options.left, options.right, options.top, options.bottom)
     margins = Margins(*(side or 0 for side in sides))
     if sides == (None, None, None, None):
         margins = Margins(right=loaded.model.config.resolution)
-    draws = Draws(options.run.seed, options.posterior == "mean", _read_guidance(loaded, options.guidance))
+    draws = Draws(options.seed, options.posterior == "mean", _read_guidance(loaded, options))
     with Bar("outpainting", _check_count(len(images) * options.draws), "pictures") as bar:
         figure = show_outpainting(loaded, images, margins, options.draws, draws, bar.advance)
     size = figure.arrays["latents"].shape[-2:]
@@ -189,24 +173,24 @@ def run_outpaint(run: Path, sources: Sequence[str], out: Path, options: Outpaint
 def run_depths(run: Path, sources: Sequence[str], out: Path, options: DepthsOptions) -> None:
     if options.beside and options.nats is None:
         raise LvaeError("--beside", "belongs to --nats FILE.png, the chart that it adds a model to", "Give both.")
-    loaded = _load(run, options.run)
-    images = _open_images(loaded, sources, options.run, options.inputs)
+    loaded = _load(run, options, options.decoder)
+    images = _open_images(loaded, sources, options)
     rates = None
     if len(sources) == 1 and _is_dataset(sources[0]):
-        rates = _measure(loaded, sources[0], options.run, options.images)
+        rates = _measure(loaded, sources[0], options)
     if options.nats is not None and rates is None:
         raise LvaeError("--nats", "rates are measured over a DATASET, and images were given", "Give a dataset.")
     config = loaded.model.config
     columns = (sum(config.groups) if options.every_group else len(count_groups_through(config))) + 1
-    draws = Draws(options.run.seed, options.posterior == "mean", _read_guidance(loaded, options.guidance))
+    draws = Draws(options.seed, options.posterior == "mean", _read_guidance(loaded, options))
     with Bar("decoding", _check_count(len(images) * columns), "pictures") as bar:
         figure = show_depths(loaded, images, options.every_group, draws, rates, bar.advance)
     _write(figure, out, options.arrays, f"{len(images)} images, {columns} depths each")
     if options.nats is not None and rates is not None:
         measured = [(loaded, rates)]
         for other, dataset in options.beside:
-            another = _load(Path(other), options.run, decoding=False)
-            measured.append((another, _measure(another, dataset, options.run, options.images)))
+            another = _load(Path(other), options)
+            measured.append((another, _measure(another, dataset, options)))
         panels = [
             (f"{one.run.name} ({one.config.preset})", one.config.dataset.image.size, its) for one, its in measured
         ]
@@ -220,7 +204,7 @@ def run_inspect(run: Path, dataset: str | None, options: InspectOptions) -> None
     step = None if found is None else found.step
     description = {"run": records.plain(config), "update": step}
     if dataset is not None:
-        rates = _measure(_load(run, options.run, decoding=False), dataset, options.run, options.images)
+        rates = _measure(_load(run, options), dataset, options)
         if options.as_json:
             print_json({**description, "rates": rates.to_dict()})
         else:
@@ -254,8 +238,7 @@ def _describe(run: Path, config: RunConfig, step: int | None) -> str:
     return "\n".join(lines)
 
 
-def _load(run: Path, options: RunOptions, decoding: bool = True) -> LoadedRun:
-    decoder = options.decoder if decoding else None
+def _load(run: Path, options: Options | InspectOptions, decoder: str | None = None) -> LoadedRun:
     loaded = LoadedRun.open(run, options.weights, decoder, choose_device(options.device))
     if loaded.network is None:
         say(f"warning: {run} has no weights of its autoencoder; pictures are latents in false colours")
@@ -266,29 +249,27 @@ def _is_dataset(path: str) -> bool:
     return folder_at(path).exists(MANIFEST)
 
 
-def _measure(loaded: LoadedRun, path: str, options: RunOptions, images: int) -> Rates:
+def _measure(loaded: LoadedRun, path: str, options: TraverseOptions | DepthsOptions | InspectOptions) -> Rates:
     dataset = open_dataset(loaded, path, options.split)
-    count = min(len(dataset), images)
+    count = min(len(dataset), options.images)
     with Bar("measuring rates", count, "images") as bar:
         return measure(loaded, dataset, count, options.seed, bar.advance)
 
 
-def _open_images(
-    loaded: LoadedRun, sources: Sequence[str], options: RunOptions, inputs: InputOptions
-) -> list[InputImage]:
+def _open_images(loaded: LoadedRun, sources: Sequence[str], options: Options) -> list[InputImage]:
     """Images of one dataset, or image files."""
     if not sources:
         raise LvaeError("", "name a DATASET after RUN, or image files")
     if len(sources) == 1 and _is_dataset(sources[0]):
         dataset = open_dataset(loaded, sources[0], options.split)
-        text = inputs.indices or f"0-{min(4, len(dataset)) - 1}"
+        text = options.indices or f"0-{min(4, len(dataset)) - 1}"
         return read_images(loaded, dataset, positions_of(text, len(dataset), None))
-    if inputs.indices:
+    if options.indices:
         raise LvaeError("--indices", "are positions in a DATASET, and image files were given", "Leave the option out.")
     for source in sources:
         if Path(source).is_dir():
             raise LvaeError(source, "is a folder without a dataset", "Give one DATASET, or image files.")
-    return encode_files(loaded, [Path(source) for source in sources], _parse_label(loaded, inputs.label))
+    return encode_files(loaded, [Path(source) for source in sources], _parse_label(loaded, options.label))
 
 
 def _parse_label(loaded: LoadedRun, text: str | None) -> int:
@@ -298,7 +279,7 @@ def _parse_label(loaded: LoadedRun, text: str | None) -> int:
     return int(labels_of(text, 1, loaded.classes, loaded.config.dataset.classes, 0)[0])
 
 
-def _read_guidance(loaded: LoadedRun, options: GuidanceOptions) -> Guidance:
+def _read_guidance(loaded: LoadedRun, options: GuidedOptions) -> Guidance:
     mean, variance = guidance_weights(
         loaded.model.config, options.guidance_mean, options.guidance_variance, options.guidance, options.convention
     )

@@ -70,7 +70,7 @@ class NeighboursOptions:
 
 
 @contextmanager
-def _device(kind: str, precision: Precision) -> Iterator[Device]:
+def _open_device(kind: str, precision: Precision) -> Iterator[Device]:
     device = open_device(kind, precision)
     try:
         yield device
@@ -88,7 +88,7 @@ def run_sweep(run: Path, out: Path, options: SweepOptions) -> None:
     scored = options.scoring.reference is not None
     count = options.count or (max(SCORED, options.pictures) if scored else options.pictures)
     request = SweepRequest(settings, count, options.pictures, options.repeats, options.mean_at_1x1)
-    with _device(options.device, options.precision) as device:
+    with _open_device(options.device, options.precision) as device:
         scoring = choose_scoring(options.scoring, count, options.sampling.seed, device.kind)
         old = (out / SWEEP).read_bytes() if (out / SWEEP).exists() else b""
         with Bar("sweeping", len(settings) * options.repeats * count, "samples") as bar:
@@ -117,7 +117,7 @@ def run_neighbours(place: Path, dataset: str, out: Path, options: NeighboursOpti
     if is_run(place):
         if options.indices is not None:
             raise LvaeError("--indices", "of samples that are drawn now, the first -n are shown", "Leave it out.")
-        with _device(options.device, options.precision) as device:
+        with _open_device(options.device, options.precision) as device:
             queries = Queries.of_run(place, options.count, options.sampling, device)
     else:
         samples = Dataset.open(place)
@@ -152,7 +152,7 @@ def run_neighbours(place: Path, dataset: str, out: Path, options: NeighboursOpti
 
 def run_report(run: Path, out: Path | None, options: ReportOptions, device: str, precision: Precision) -> None:
     target = out or run / "report.html"
-    with _device(device, precision) as on:
+    with _open_device(device, precision) as on:
         with Bar("sampling", count_samples(run, options), "samples") as bar:
             inputs = open_inputs(run, options, on, bar.advance)
         if not on.is_main:

@@ -1,4 +1,4 @@
-"""First stages: autoencoder list, fetch, fit, score, convert."""
+"""Autoencoders: list, fetch, fit, score, convert."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +23,10 @@ GRID_PICTURES = 16  # on one page
 
 @click.group()
 def autoencoder() -> None:
-    """First-stage autoencoders: which there are, their weights, training and scoring one."""
+    """Autoencoders: which there are, their weights, training and scoring one."""
 
 
-@autoencoder.command(short_help="Train a first stage on pictures.")
+@autoencoder.command(short_help="Train an autoencoder on images.")
 @shared.SOURCE
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
@@ -79,7 +79,7 @@ def autoencoder() -> None:
 @click.option("--dry-run", is_flag=True, help="Print the settings; do nothing.")
 @shared.JSON
 def fit(source: str, out: Path, **options: Any) -> None:
-    """Train a first stage on the pictures of SOURCE; its weights become OUT/autoencoder.safetensors.
+    """Train an autoencoder on the images of SOURCE; its weights become OUT/autoencoder.safetensors.
 
     The same command goes on after the last checkpoint, whatever stopped it; SIGTERM and Ctrl-C save first, then exit
     with 130. The loss is the mean absolute error, the
@@ -219,12 +219,13 @@ def convert(
 
     \b
     FILE  .ckpt .pt .pth .bin (new and legacy), .safetensors, the model zoo's .zip; a whole LDM or Stable Diffusion
-          checkpoint, of which the first stage is taken; a folder of diffusers'; TAESD's two files in one folder or
+          checkpoint, of which the autoencoder is taken; what trainers wrap it in (model, ema, module.); a folder of
+          diffusers', with variants or shards, or in the hub's cache; TAESD's two files in one folder or
           as ENCODER,DECODER
     OUT   a file in CompVis' layout, or with --layout diffusers a folder with config.json
     """
     from lvae.encode.catalogue.architectures import parse_spec
-    from lvae.encode.catalogue.recognize import summary
+    from lvae.encode.catalogue.recognize import summarize
     from lvae.encode.zoo.convert import convert as convert_weights
     from lvae.manifests.records import plain
     from lvae.pipeline.progress.console import say
@@ -233,27 +234,27 @@ def convert(
     if as_json:
         print_json(plain(conversion))
         return
-    name = summary(parse_spec(conversion.architecture))
+    name = summarize(parse_spec(conversion.architecture))
     click.echo(f"{out}: {name}, {conversion.tensors} tensors, {conversion.parameters} parameters")
     click.echo(f"fingerprint {conversion.fingerprint}")
     for name, value in conversion.scale.items():
         click.echo(f"{name} {value} (recorded, not applied)")
 
 
-@autoencoder.command("list", short_help="Every first stage that is known.")
+@autoencoder.command("list", short_help="Every autoencoder that is known.")
 @shared.JSON
 def list_(as_json: bool) -> None:
-    """Every known first stage: size, quality as published, licence, where its weights come from, whether they are here.
+    """Every known autoencoder: size, quality as published, licence, where its weights come from, whether they are here.
 
     A name in this list may be given to 'lvae encode --autoencoder'; weights that are here are found by themselves.
     """
-    from lvae.encode.zoo.list import entries, table
+    from lvae.encode.zoo.list import format_table, list_autoencoders
 
-    found = entries()
+    found = list_autoencoders()
     if as_json:
         print_json([entry.as_dict() for entry in found])
     else:
-        click.echo(table(found))
+        click.echo(format_table(found))
 
 
 @autoencoder.command(short_help="Bring published weights to this machine.")
@@ -299,7 +300,7 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
 @click.option("--grid", type=click.Path(dir_okay=False, path_type=Path), help="A PNG of pictures beside what is made.")
 @shared.JSON
 def score(name_or_path: str, images: str, **options: Any) -> None:
-    """Score a first stage on the pictures of a source: a name, a run of 'fit', or a file or folder of weights.
+    """Score an autoencoder on the images of a source: a name, a run of 'fit', or a file or folder of weights.
 
     PSNR, SSIM and L1 are means over pictures; beside them the best linear code (principal components of patches) of
     the same size. Detail kept is the power above a quarter of a cycle a pixel relative to the originals. Each latent

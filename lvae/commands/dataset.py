@@ -65,14 +65,13 @@ def inspect(
     Of a RUN: its model, and with a DATASET after it the rate and the active units of every group and channel.
     """
     if _is_run(inspected):
-        from lvae.actions.manipulate import InspectOptions, RunOptions, run_inspect
+        from lvae.actions.manipulate import InspectOptions, run_inspect
 
         if preview is not None or histogram is not None:
             raise LvaeError(
                 "--preview and --histogram", "show datasets", "Of a run, see 'lvae depths' and 'lvae plot'."
             )
-        options = shared.take(RunOptions, asked, "seed", "split", "weights", "device")
-        run_inspect(Path(inspected), measured, InspectOptions(options, as_json=as_json, **asked))
+        run_inspect(Path(inspected), measured, InspectOptions(as_json=as_json, **asked))
         return
     if measured is not None:
         raise LvaeError(inspected, f"is no run, so there is nothing to measure over {measured}", "Leave one out.")

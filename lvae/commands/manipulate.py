@@ -46,20 +46,6 @@ IMAGES = click.option(
 )
 
 
-def _take_shared(asked: dict[str, Any], guided: bool = False) -> list[Any]:
-    """The records of options that the four commands share, taken out of what one of them was given."""
-    from lvae.actions.manipulate import GuidanceOptions, InputOptions, RunOptions
-
-    found: list[Any] = [
-        shared.take(RunOptions, asked, "seed", "split", "weights", "device", "decoder"),
-        shared.take(InputOptions, asked, "indices", "label"),
-    ]
-    if guided:
-        names = ("guidance_mean", "guidance_variance", "guidance", "convention")
-        found.append(shared.take(GuidanceOptions, asked, *names))
-    return found
-
-
 @click.command(short_help="Sweep two channels of a sample's noise.")
 @RUN
 @SOURCES
@@ -82,7 +68,7 @@ def traverse(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
     """
     from lvae.actions.manipulate import TraverseOptions, run_traverse
 
-    run_traverse(run, sources, out, TraverseOptions(*_take_shared(asked, guided=True), **asked))
+    run_traverse(run, sources, out, TraverseOptions(**asked))
 
 
 @click.command(short_help="From one image to another.")
@@ -122,7 +108,7 @@ def interpolate(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) ->
     """
     from lvae.actions.manipulate import InterpolateOptions, run_interpolate
 
-    run_interpolate(run, sources, out, InterpolateOptions(*_take_shared(asked), **asked))
+    run_interpolate(run, sources, out, InterpolateOptions(**asked))
 
 
 @click.command(short_help="Images beyond their frame.")
@@ -147,7 +133,7 @@ def outpaint(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
     """
     from lvae.actions.manipulate import OutpaintOptions, run_outpaint
 
-    run_outpaint(run, sources, out, OutpaintOptions(*_take_shared(asked, guided=True), **asked))
+    run_outpaint(run, sources, out, OutpaintOptions(**asked))
 
 
 @click.command(short_help="What each resolution decides.")
@@ -177,7 +163,7 @@ def depths(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None
     """
     from lvae.actions.manipulate import DepthsOptions, run_depths
 
-    run_depths(run, sources, out, DepthsOptions(*_take_shared(asked, guided=True), **asked))
+    run_depths(run, sources, out, DepthsOptions(**asked))
 
 
 COMMANDS = (traverse, interpolate, outpaint, depths)

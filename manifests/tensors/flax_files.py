@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.tensors.lazy_tensor import StoredTensor, stored_array
+from lvae.manifests.tensors.lazy_tensor import StoredTensor, make_stored_array
 from lvae.manifests.tensors.memory_file import MemoryFile
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def looks_like_msgpack(head: bytes) -> bool:
 def read_msgpack(data: memoryview, source: str) -> Mapping[str, Any]:
     """The map that a file is, arrays unread. LvaeError where it is none, cut off, or holds what Flax never writes."""
     reader = _Reader(data, source)
-    tree = reader.value(0)
+    tree = reader.read(0)
     if reader.position != len(data):
         raise reader.damaged(f"{len(data) - reader.position} bytes follow its end")
     return tree if isinstance(tree, dict) else {}
@@ -64,7 +64,7 @@ class _Reader:
     def damaged(self, what: str) -> LvaeError:
         return LvaeError(self._source, f"no whole checkpoint of Flax: {what}", "Fetch it again.")
 
-    def value(self, depth: int) -> Any:
+    def read(self, depth: int) -> Any:
         """The next one: a dict, list, StoredTensor or plain value; bytes are left out."""
         self._values += 1
         if self._values > MAX_VALUES or depth > MAX_DEPTH:
@@ -73,12 +73,12 @@ class _Reader:
         first = self._data[start] if start < len(self._data) else -1
         try:
             if first in MAPS:
-                return self._map(self._unpacker.read_map_header(), depth)
+                return self._read_map(self._unpacker.read_map_header(), depth)
             if first in LISTS:
-                return [self.value(depth + 1) for _ in range(self._unpacker.read_array_header())]
+                return [self.read(depth + 1) for _ in range(self._unpacker.read_array_header())]
             if first in EXTENSIONS or first in BINARIES:
                 self._unpacker.skip()
-                return self._array(start, EXTENSIONS[first]) if first in EXTENSIONS else None
+                return self._read_array(start, EXTENSIONS[first]) if first in EXTENSIONS else None
             return self._unpacker.unpack()
         except msgpack.OutOfData:
             raise self.damaged(f"it ends after {len(self._data)} bytes, in the middle of a value") from None
@@ -86,43 +86,43 @@ class _Reader:
             what = str(error) or f"byte {first:#x} where a value begins"
             raise self.damaged(f"at byte {start}, {what}") from None
 
-    def _map(self, count: int, depth: int) -> Any:
+    def _read_map(self, count: int, depth: int) -> Any:
         result: dict[str, Any] = {}
         for _ in range(count):
-            key = self.value(depth + 1)
+            key = self.read(depth + 1)
             if not isinstance(key, str | int):
                 raise self.damaged(f"a key that is a {type(key).__name__}")
-            result[str(key)] = self.value(depth + 1)
-        return self._joined(result) if result.get(CHUNKED) is True else result
+            result[str(key)] = self.read(depth + 1)
+        return self._join_chunks(result) if result.get(CHUNKED) is True else result
 
-    def _array(self, start: int, header_bytes: int) -> StoredTensor | None:
+    def _read_array(self, start: int, header_bytes: int) -> StoredTensor | None:
         """Of an extension from `start` to here; None for one that is no array."""
         if self._data[start + header_bytes - 1] not in (ARRAY, SCALAR):
             return None
         content = self._data[start + header_bytes : self.position]
         inner = _Reader(content, self._source)
         triple = len(content) and content[0] == 0x93 and inner._unpacker.read_array_header() == 3
-        shape, dtype = (inner.value(MAX_DEPTH - 1), inner.value(MAX_DEPTH - 1)) if triple else (None, None)
+        shape, dtype = (inner.read(MAX_DEPTH - 1), inner.read(MAX_DEPTH - 1)) if triple else (None, None)
         numbers = content[inner.position :]
         if not isinstance(shape, list) or not isinstance(dtype, str) or not numbers or numbers[0] not in BINARIES:
             raise self.damaged("an array that is not (shape, dtype, numbers)")
         header = BINARIES[numbers[0]]
         if int.from_bytes(numbers[1:header], "big") != len(numbers) - header:
             raise self.damaged("an array that is not (shape, dtype, numbers)")
-        return stored_array(numbers[header:], dtype, self._sides(shape), self._source)
+        return make_stored_array(numbers[header:], dtype, self._check_sides(shape), self._source)
 
-    def _sides(self, values: list[Any]) -> tuple[int, ...]:
+    def _check_sides(self, values: list[Any]) -> tuple[int, ...]:
         if len(values) > 16 or not all(type(side) is int and 0 <= side < 1 << 40 for side in values):
             raise self.damaged("an array whose shape is none")
         return tuple(values)
 
-    def _joined(self, marked: dict[str, Any]) -> StoredTensor:
+    def _join_chunks(self, marked: dict[str, Any]) -> StoredTensor:
         """An array in chunks, each flat."""
         parts = marked.get("chunks"), marked.get("shape")
         chunks, sides = (list(part.values()) if isinstance(part, dict) else part for part in parts)
         if not isinstance(chunks, list) or not isinstance(sides, list) or not chunks:
             raise self.damaged("an array in chunks without chunks or shape")
-        shape = self._sides(sides)
+        shape = self._check_sides(sides)
         if not all(isinstance(chunk, StoredTensor) and len(chunk.shape) == 1 for chunk in chunks):
             raise self.damaged("an array in chunks that are no flat arrays")
         if sum(chunk.shape[0] for chunk in chunks) != math.prod(shape):

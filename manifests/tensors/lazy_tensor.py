@@ -41,7 +41,7 @@ class StoredTensor:
 Tree = Mapping[str, Any]  # of StoredTensor, plain values and further trees
 
 
-def tensor_from(
+def make_tensor(
     numbers: memoryview, dtype: str, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]
 ) -> "Tensor":
     """A view of numbers (bytes), offset and stride in elements; the caller has checked dtype and bounds.
@@ -83,7 +83,7 @@ def check_proportion(stored: Mapping[str, StoredTensor], available: int, source:
         )
 
 
-def stored_array(
+def make_stored_array(
     numbers: memoryview,
     dtype: str,
     shape: tuple[int, ...],
@@ -108,6 +108,6 @@ def stored_array(
     def read() -> "Tensor":
         if size is None:
             raise LvaeError(source, f"an array of {dtype[:40]!r}, which weights are never made of", "Not loaded.")
-        return tensor_from(numbers, dtype, 0, shape, tuple(strides))
+        return make_tensor(numbers, dtype, 0, shape, tuple(strides))
 
     return StoredTensor(shape, read)

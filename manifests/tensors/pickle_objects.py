@@ -160,7 +160,7 @@ class PickledArray:
         if not isinstance(state, tuple) or len(state) not in (4, 5):
             raise MalformedPickleError("an array without shape, type or numbers")
         shape, dtype, columns_first, numbers = state[-4:]  # a version stands before them
-        made = _array(shape, dtype, columns_first is True, numbers)
+        made = _make_array(shape, dtype, columns_first is True, numbers)
         self.dtype, self.shape = made.dtype, made.shape
         self.numbers, self.columns_first = made.numbers, made.columns_first
 
@@ -204,31 +204,33 @@ def call(callee: Global, items: tuple[Any, ...]) -> object:
     refuse_dangerous((callee, *items[:8]))
     modules, _, function = str(callee).rpartition(".")
     if modules.startswith("jax") and function in JAX_ARRAYS:
-        return _jax_array(items)
+        return _make_jax_array(items)
     match str(callee).replace("numpy._core.", "numpy.core."):
         case "numpy.core.multiarray._reconstruct":
             return PickledArray()
         case "numpy.core.numeric._frombuffer" if len(items) in (4, 5):
             numbers, dtype, shape, order, *axes = items
-            return _exchanged(_array(shape, dtype, order == "F", numbers), axes[0] if axes and order == "K" else None)
+            return _exchange_sides(
+                _make_array(shape, dtype, order == "F", numbers), axes[0] if axes and order == "K" else None
+            )
         case "numpy.core.multiarray.scalar" if len(items) == 2:
-            return _array((), items[0], False, items[1])
+            return _make_array((), items[0], False, items[1])
         case "numpy.dtype" if items:
-            return _dtype(items[0])
+            return _make_dtype(items[0])
         case "_codecs.encode" if len(items) == 2 and isinstance(items[0], str) and items[1] == "latin1":
-            return _latin(items[0])  # how protocol 2 spells bytes
+            return _encode_latin(items[0])  # how protocol 2 spells bytes
         case "flax.core.frozen_dict.FrozenDict" if len(items) == 1 and isinstance(items[0], Table):
             return items[0]
         case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2":
-            return _tensor(items)
+            return _make_tensor(items)
         case "torch._utils._rebuild_tensor_v3":
-            return _tensor(items, typed=True)
+            return _make_tensor(items, typed=True)
         case "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" if items:
             return items[0]
         case "torch._tensor._rebuild_from_type_v2" if len(items) >= 3 and isinstance(items[0], Global):
             inner = str(items[0]).removeprefix("torch._utils.")
             if inner in ("_rebuild_tensor_v2", "_rebuild_tensor_v3") and isinstance(items[2], tuple):
-                return _tensor(items[2], typed=inner.endswith("v3"))
+                return _make_tensor(items[2], typed=inner.endswith("v3"))
         case "collections.OrderedDict" | "builtins.dict":
             return Table(initial=items[0] if items else None)
         case "collections.defaultdict":
@@ -252,21 +254,21 @@ def refuse_dangerous(values: Iterable[object]) -> None:
                 raise LvaeError("", f"{called}, so the file was made to do harm or is broken", advice)
 
 
-def _array(shape: object, dtype: object, columns_first: bool, numbers: object) -> PickledArray:
+def _make_array(shape: object, dtype: object, columns_first: bool, numbers: object) -> PickledArray:
     if isinstance(shape, int):
         shape = (shape,)
     sides = tuple(filter(_is_length, shape)) if isinstance(shape, tuple) else ()
     if not isinstance(shape, tuple) or len(shape) > MAX_SIDES or len(sides) != len(shape):
         raise MalformedPickleError("an array with a shape that is none")
     if isinstance(numbers, str):  # as Python 2 wrote them
-        numbers = _latin(numbers)
+        numbers = _encode_latin(numbers)
     if not isinstance(dtype, PickledDtype) or not isinstance(numbers, bytes | bytearray | memoryview):
         raise MalformedPickleError("an array without type or numbers, such as one of objects")
     numbers = numbers if isinstance(numbers, memoryview) else memoryview(bytearray(numbers))
     return PickledArray(dtype, sides, numbers, columns_first)
 
 
-def _exchanged(made: PickledArray, axes: object) -> PickledArray:
+def _exchange_sides(made: PickledArray, axes: object) -> PickledArray:
     """With its sides in another order, as numpy 2 pickles what is contiguous in neither order."""
     if axes is None:
         return made
@@ -277,7 +279,7 @@ def _exchanged(made: PickledArray, axes: object) -> PickledArray:
     return made
 
 
-def _dtype(kind: object) -> PickledDtype:
+def _make_dtype(kind: object) -> PickledDtype:
     """Of numpy's short name, or of the class of a type that numpy was taught."""
     if isinstance(kind, Global):
         return PickledDtype("bfloat16" if kind.path.endswith(".bfloat16") else "?")
@@ -285,7 +287,7 @@ def _dtype(kind: object) -> PickledDtype:
     return PickledDtype(NUMPY_DTYPES.get(text, "?"), isinstance(kind, str) and kind.startswith(">"))
 
 
-def _jax_array(items: tuple[object, ...]) -> object:
+def _make_jax_array(items: tuple[object, ...]) -> object:
     """How JAX pickles one: numpy's function, its arguments and its state, then what else JAX knows."""
     if len(items) < 3 or not isinstance(items[0], Global) or not isinstance(items[1], tuple):
         raise MalformedPickleError("an array of JAX without numpy's array in it")
@@ -295,14 +297,14 @@ def _jax_array(items: tuple[object, ...]) -> object:
     return made
 
 
-def _latin(text: str) -> memoryview:
+def _encode_latin(text: str) -> memoryview:
     try:
         return memoryview(bytearray(text, "latin-1"))
     except UnicodeEncodeError:
         raise MalformedPickleError("bytes that are none") from None
 
 
-def persistent(description: object) -> object:
+def make_storage(description: object) -> object:
     """torch's own reference to a storage: ('storage', type, key, device, elements, and in the old format a view)."""
     if isinstance(description, tuple) and len(description) == 4 and description[0] == "module":
         return description[1]  # a class, with its source code, which is ignored
@@ -324,7 +326,7 @@ def persistent(description: object) -> object:
     return PickledStorage(key, storage.dtype, elements, view[1])
 
 
-def _tensor(items: tuple[object, ...], typed: bool = False) -> PickledTensor:
+def _make_tensor(items: tuple[object, ...], typed: bool = False) -> PickledTensor:
     """(storage, offset, shape, stride, requires_grad, hooks and, where typed, the dtype)."""
     if len(items) < (7 if typed else 4):
         raise MalformedPickleError("a tensor without storage, offset, shape or stride")

@@ -9,7 +9,7 @@ import io
 import pickle
 
 from lvae.manifests.messages import printable
-from lvae.manifests.tensors.pickle_objects import Global, PickledStorage, persistent
+from lvae.manifests.tensors.pickle_objects import Global, PickledStorage, make_storage
 from lvae.manifests.tensors.pickle_program import MAX_BYTES, MalformedPickleError, read_program
 
 MAX_NAMES = 4096  # published checkpoints have some 20
@@ -64,7 +64,7 @@ class _Unpickler(pickle.Unpickler):
         """Long bytes, or torch's reference to a storage."""
         if type(description) is int and 0 <= description < len(self._chunks):
             return self._chunks[description]
-        value = persistent(description)
+        value = make_storage(description)
         if isinstance(value, PickledStorage):
             known = self._storages.setdefault(value.key, value)
             if (known.dtype, known.elements) != (value.dtype, value.elements):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.tensors.lazy_tensor import DTYPES, StoredTensor, Tree, stored_array, tensor_from
+from lvae.manifests.tensors.lazy_tensor import DTYPES, StoredTensor, Tree, make_stored_array, make_tensor
 from lvae.manifests.tensors.pickle_objects import ITEM_BYTES, PickledArray, PickledStorage, PickledTensor, Table
 from lvae.manifests.tensors.pickle_program import MAX_BYTES, MAX_STEPS, MalformedPickleError, TruncatedPickleError
 from lvae.manifests.tensors.pickle_reader import MAGIC, Reader
@@ -36,7 +36,7 @@ def read_zip(archive: Archive, prefix: str, source: str) -> Tree:
             raise LvaeError(source, "damaged, the numbers of a tensor are missing", "Fetch it again.")
         return numbers[:needed]
 
-    return _Branches(source, find).root(_unpickle(reader, source))
+    return _TreeBuilder(source, find).convert_root(_unpickle(reader, source))
 
 
 def read_legacy(data: memoryview, source: str) -> Tree:
@@ -49,7 +49,7 @@ def read_legacy(data: memoryview, source: str) -> Tree:
     if isinstance(system, Table) and system.named().get("little_endian") is False:
         raise LvaeError(source, *BIG_ENDIAN)
     order = [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
-    places = _places(data, reader.position, order, reader.storages)
+    places = _find_places(data, reader.position, order, reader.storages)
 
     def find(storage: PickledStorage, needed: int) -> memoryview:
         start, elements = places.get(storage.key, (len(data), storage.elements))
@@ -59,16 +59,16 @@ def read_legacy(data: memoryview, source: str) -> Tree:
             raise LvaeError(source, f"an incomplete download ({len(data)} bytes)", "Fetch it again.")
         return data[start : start + needed]
 
-    return _Branches(source, find).root(root)
+    return _TreeBuilder(source, find).convert_root(root)
 
 
 def read_pickled_arrays(data: memoryview, source: str) -> Tree | None:
     """A pickle of arrays by name that is no file of torch's (None where it is one). As `read_zip`."""
     root = _unpickle(Reader(data, most=len(data)), source)
-    return None if root == MAGIC else _Branches(source, None).root(root)
+    return None if root == MAGIC else _TreeBuilder(source, None).convert_root(root)
 
 
-class _Branches:
+class _TreeBuilder:
     """Tables as dictionaries, tensors and arrays unread; in lists the names are "0", "1", ...
 
     Modules that were saved whole become their tensors by name; other objects are left out. Tables may hold one another
@@ -79,15 +79,15 @@ class _Branches:
         self._source, self._find = source, find
         self._left, self._pairs = MAX_BRANCHES, MAX_STEPS
 
-    def root(self, value: object) -> Tree:
-        tree = self.of(value, 0)
+    def convert_root(self, value: object) -> Tree:
+        tree = self.convert(value, 0)
         if not isinstance(tree, dict) or (isinstance(value, list | tuple) and not _has_tables(tree)):
             name = value.name if isinstance(value, Table) else type(value).__name__
             what = "a lone tensor" if isinstance(value, PickledTensor) else f"a pickled {name}"
             raise LvaeError(self._source, f"{what} instead of tensors by name", "Save its state_dict() and give that.")
         return tree
 
-    def of(self, value: object, depth: int) -> Any:
+    def convert(self, value: object, depth: int) -> Any:
         if isinstance(value, PLAIN):
             return value
         self._left -= 1
@@ -95,27 +95,28 @@ class _Branches:
         if min(self._left, self._pairs) < 0 or depth > MAX_DEPTH:
             raise LvaeError(self._source, "more objects, or deeper ones, than weights have", "Not loaded.")
         if isinstance(value, Table) and value.is_dictionary:
-            return {str(key): self.of(item, depth + 1) for key, item in value.pairs() if _is_key(key)}
+            return {str(key): self.convert(item, depth + 1) for key, item in value.pairs() if _is_key(key)}
         if isinstance(value, Table) and isinstance(value.state, Table):
-            return self._module(value.state.named(), depth)
+            return self._convert_module(value.state.named(), depth)
         if isinstance(value, list | tuple):
             items = ((number, item) for number, item in enumerate(value) if not isinstance(item, PLAIN))
-            return {str(number): self.of(item, depth + 1) for number, item in items}
+            return {str(number): self.convert(item, depth + 1) for number, item in items}
         if isinstance(value, PickledTensor) and self._find is not None:
-            return _as_stored(value, self._find, self._source)
-        return self._array(value) if isinstance(value, PickledArray) else None
+            return _make_stored(value, self._find, self._source)
+        return self._make_stored_array(value) if isinstance(value, PickledArray) else None
 
-    def _module(self, state: Mapping[str, object], depth: int) -> dict[str, Any] | None:
-        parts = [self.of(state.get(name), depth + 1) for name in MODULE]
+    def _convert_module(self, state: Mapping[str, object], depth: int) -> dict[str, Any] | None:
+        parts = [self.convert(state.get(name), depth + 1) for name in MODULE]
         tensors = {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
         return {name: value for name, value in tensors.items() if value is not None} or None
 
-    def _array(self, value: PickledArray) -> StoredTensor | None:
+    def _make_stored_array(self, value: PickledArray) -> StoredTensor | None:
         if value.dtype is None or value.numbers is None:
             return None
         if value.dtype.big_endian:
             raise LvaeError(self._source, *BIG_ENDIAN)
-        return stored_array(value.numbers, value.dtype.name, value.shape, self._source, value.columns_first, value.axes)
+        dtype, columns_first, axes = value.dtype.name, value.columns_first, value.axes
+        return make_stored_array(value.numbers, dtype, value.shape, self._source, columns_first, axes)
 
 
 def _is_key(key: object) -> bool:
@@ -126,7 +127,7 @@ def _has_tables(tree: Mapping[str, Any]) -> bool:
     return any(isinstance(value, dict) for value in tree.values())
 
 
-def _places(
+def _find_places(
     data: memoryview, position: int, order: Iterable[str], storages: Mapping[str, PickledStorage]
 ) -> dict[str, tuple[int, int]]:
     """Where each storage's numbers begin and how many they are, as far as the file goes."""
@@ -152,7 +153,7 @@ def _unpickle(reader: Reader, source: str) -> object:
         raise LvaeError(source, error.problem, error.advice) from None
 
 
-def _as_stored(tensor: PickledTensor, find: _Find, source: str) -> StoredTensor:
+def _make_stored(tensor: PickledTensor, find: _Find, source: str) -> StoredTensor:
     storage = tensor.storage
 
     def read() -> "Tensor":
@@ -161,6 +162,6 @@ def _as_stored(tensor: PickledTensor, find: _Find, source: str) -> StoredTensor:
         if math.prod(tensor.shape) > tensor.elements:
             raise LvaeError(source, f"a tensor {tensor.shape} with {tensor.elements} numbers behind it", "Not loaded.")
         numbers = find(storage, storage.elements * ITEM_BYTES[storage.dtype])
-        return tensor_from(numbers, tensor.dtype, tensor.offset, tensor.shape, tensor.stride)
+        return make_tensor(numbers, tensor.dtype, tensor.offset, tensor.shape, tensor.stride)
 
     return StoredTensor(tensor.shape, read)

@@ -6,7 +6,7 @@ from typing import Any
 
 from lvae.encode.autoencoder import RANDOM, build, load, load_file, multiply_adds
 from lvae.encode.catalogue.presets import about_classes
-from lvae.encode.catalogue.published import DEFAULT, shipped_or_fetched
+from lvae.encode.catalogue.published import DEFAULT, find_weights
 from lvae.encode.crops import CROPS
 from lvae.encode.devices import choose_device
 from lvae.encode.encoder import choose_batch, choose_part_size, weights_in
@@ -220,7 +220,7 @@ def _check_weights(folder: Folder, encoding: Encoding, options: EncodeOptions) -
             raise LvaeError("--weights", f"{folder} holds pixels, which need none", "Leave it out.")
         return
     network = None
-    weights = options.weights or shipped_or_fetched(options.autoencoder or "")
+    weights = options.weights or find_weights(options.autoencoder or "")
     if weights is not None:
         network = load(encoding.autoencoder.architecture, weights)
         found = network.fingerprint

@@ -78,9 +78,10 @@ def _torch(tree: Mapping[str, Any], size: int, where: str) -> PublishedFile:
     for name, tensor in tree.items():
         if isinstance(tensor, StoredTensor) and name.startswith(prefix):
             state[name.removeprefix(prefix).replace(f".conv{VECTORS}", VECTORS)] = tensor
-    if not state:
-        names = ", ".join(printable(str(name)) for name in list(tree)[:6])
-        raise LvaeError(where, f"holds no tensors by name ({names})", "Give a state dict.")
+    if tree and not state:
+        name, value = next(iter(tree.items()))
+        problem = f"{printable(name)!r} is a {type(value).__name__}, not a tensor"
+        raise LvaeError(where, problem, "Give a state dict.")
     beside = any(name.startswith(AUTOENCODER) for name in tree)
     return PublishedFile("torch", state, None, None, beside, size)
 

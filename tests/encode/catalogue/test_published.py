@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from lvae.commands.autoencoder import autoencoder
-from lvae.encode.catalogue.published import PUBLISHED, in_hub_cache, shipped_or_fetched
+from lvae.encode.catalogue.published import PUBLISHED, find_in_hub_cache, find_weights
 
 NAMES = ("HOME", "XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE")
 
@@ -25,9 +25,9 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_user_without_a_home_can_list_and_has_nothing_fetched(nobody: None, tmp_path: Path) -> None:
-    assert shipped_or_fetched("kl-f8") is None
-    assert shipped_or_fetched("default") is not None
-    assert in_hub_cache(PUBLISHED["taesd"]) is None
+    assert find_weights("kl-f8") is None
+    assert find_weights("default") is not None
+    assert find_in_hub_cache(PUBLISHED["taesd"]) is None
     result = CliRunner().invoke(autoencoder, ["list"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "sd-vae-ft-mse" in result.output
@@ -47,5 +47,5 @@ def test_a_home_that_is_no_folder_holds_nothing(home: str, tmp_path: Path, monke
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "a file").write_text("")
     monkeypatch.setenv("HOME", str(tmp_path / home))
-    assert shipped_or_fetched("kl-f8") is None
-    assert in_hub_cache(PUBLISHED["taesd"]) is None
+    assert find_weights("kl-f8") is None
+    assert find_in_hub_cache(PUBLISHED["taesd"]) is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lvae.encode.autoencoder import build
 from lvae.encode.catalogue.architectures import KNOWN, LdmSpec, TinySpec
-from lvae.encode.catalogue.recognize import recognize, summary
+from lvae.encode.catalogue.recognize import recognize, summarize
 from lvae.manifests.errors import LvaeError
 
 NETWORKS = [name for name, spec in KNOWN.items() if spec.kind != "pixels"]
@@ -84,11 +84,11 @@ def test_shapes_of_no_autoencoder_are_refused(changes: dict[str, Any], expected:
 
 
 def test_architectures_are_summed_up_for_people() -> None:
-    assert summary(KNOWN["kl-f8"]) == "kl-f8"
+    assert summarize(KNOWN["kl-f8"]) == "kl-f8"
     assert (
-        summary(LdmSpec("vq", 32, (1, 2), 3, codes=5)) == "a vq autoencoder of 32, 64 channels with 3 latent channels"
+        summarize(LdmSpec("vq", 32, (1, 2), 3, codes=5)) == "a vq autoencoder of 32, 64 channels with 3 latent channels"
     )
-    assert summary(TinySpec(7)) == "a tiny autoencoder of 64 channels with 7 latent channels"
+    assert summarize(TinySpec(7)) == "a tiny autoencoder of 64 channels with 7 latent channels"
 
 
 def test_recognizing_needs_no_torch() -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 
 from lvae.encode.autoencoder import load
-from lvae.encode.catalogue.published import fetched, shipped_or_fetched
+from lvae.encode.catalogue.published import find_weights, path_in_cache
 from lvae.encode.zoo.fetch import fetch
 from lvae.manifests.errors import LvaeError
 from tests.conftest import lvae
@@ -111,7 +111,7 @@ def quiet(note: str) -> None:
 
 
 def test_fetched_weights_are_found_by_their_name(place: Place, taesd: bytes) -> None:
-    assert shipped_or_fetched("taesd") is None
+    assert find_weights("taesd") is None
     with pytest.raises(LvaeError, match="lvae autoencoder fetch taesd"):
         load("taesd")
     said: list[str] = []
@@ -119,8 +119,8 @@ def test_fetched_weights_are_found_by_their_name(place: Place, taesd: bytes) -> 
     assert said == [f"fetching {place.url}{HUB_PATH}"]
     assert (found.checked, found.sha256) == ("size", hashlib.sha256(taesd).hexdigest())
     assert load("taesd").fingerprint == load("taesd", "random:5").fingerprint
-    assert load("taesd", fetched("taesd")).fingerprint == load("taesd").fingerprint
-    assert list((fetched("taesd").parent / "downloads").iterdir()) == []
+    assert load("taesd", path_in_cache("taesd")).fingerprint == load("taesd").fingerprint
+    assert list((path_in_cache("taesd").parent / "downloads").iterdir()) == []
 
 
 def test_what_is_there_is_not_fetched_again(place: Place) -> None:
@@ -172,7 +172,7 @@ def test_bytes_that_are_not_as_announced_are_refused(place: Place) -> None:
     place.announced = "0" * 64
     with pytest.raises(LvaeError, match="says 0000"):
         fetch("taesd", quiet)
-    assert not fetched("taesd").exists()
+    assert not path_in_cache("taesd").exists()
 
 
 def test_the_second_name_of_a_file_is_tried(place: Place, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_offline_one_sentence_says_which_file_to_put_where(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(taesd)
     answer = json.loads(lvae("autoencoder", "fetch", "taesd", "--json").stdout)
-    assert answer["path"] == str(fetched("taesd"))
+    assert answer["path"] == str(path_in_cache("taesd"))
     assert load("taesd").fingerprint == load("taesd", "random:5").fingerprint
 
 
@@ -213,7 +213,7 @@ def test_what_is_no_weights_is_refused_and_named(place: Place, data: bytes) -> N
     place.files[HUB_PATH] = data
     with pytest.raises(LvaeError, match=r"Remove .*diffusion_pytorch_model\.safetensors, then run the same"):
         fetch("taesd", quiet)
-    assert not fetched("taesd").exists()
+    assert not path_in_cache("taesd").exists()
 
 
 def test_weights_of_another_network_are_refused(place: Place) -> None:

@@ -1,5 +1,6 @@
 """Files that torch.save wrote: every wrapping users meet, read without the packages whose objects lie inside."""
 
+import pickle
 import sys
 import types
 import zipfile
@@ -277,3 +278,42 @@ def test_folders_of_diffusers_with_pickled_weights_load(variant: str | None, tmp
     expected = model.float().encode(image).latent_dist.mean
     assert torch.allclose(load_file(tmp_path).encode(image), expected, rtol=1e-4, atol=1e-6)
     assert read(tmp_path).scale == {"scaling_factor": 0.18215}
+
+
+class AttributeDict(dict[str, Any]):
+    """As Lightning keeps hyper-parameters: a dictionary of a class of its own."""
+
+
+class Namespace:
+    def __init__(self, **values: Any):
+        self.__dict__.update(values)
+
+
+@FORMATS
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_dictionaries_of_any_class_are_dictionaries(new_format: bool, protocol: int, tmp_path: Path) -> None:
+    network = kl()
+    inner = AttributeDict(network.state_dict())
+    whole = AttributeDict(model=inner, args=Namespace(lr=1e-4, betas=(0.9, 0.99)), tags={"a", "b"}, more=frozenset("c"))
+    path = save(whole, tmp_path / "model.ckpt", new_format, pickle_protocol=protocol)
+    assert load_file(path).fingerprint == network.fingerprint
+
+
+def test_torchs_files_of_protocol_1_load(tmp_path: Path) -> None:
+    path = save(kl().state_dict(), tmp_path / "model.pt", new_format=False, pickle_protocol=1)
+    assert path.read_bytes().startswith(b"L")
+    assert load_file(path).fingerprint == kl().fingerprint
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickles_of_arrays_load(protocol: int, tmp_path: Path) -> None:
+    network = kl()
+    arrays = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps({"params": arrays, "step": 3, "losses": [1.0] * 1000}, protocol))
+    assert load_file(tmp_path / "model.pkl").fingerprint == network.fingerprint
+
+
+def test_a_long_list_of_numbers_beside_the_weights_does_no_harm(tmp_path: Path) -> None:
+    network = kl()
+    path = save({"state_dict": network.state_dict(), "losses": [0.5] * 300_000}, tmp_path / "model.ckpt")
+    assert load_file(path).fingerprint == network.fingerprint
