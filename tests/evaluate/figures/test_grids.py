@@ -59,4 +59,4 @@ def test_pairs_stand_side_by_side_and_the_last_row_may_end_early() -> None:
         (top, left), (other_top, other_left) = (
             np.argwhere((found == level + number).all(-1)).min(0) for level in (10, 50)
         )
-        assert top == other_top and other_left - left == 96 + CLOSE
+        assert top == other_top and other_left - left == 128 + CLOSE
