@@ -86,7 +86,7 @@ class NpzSource(Notes):
             with places.Watched(places.open_file(self.location)) as file:
                 pictures = look(file, self.location)
                 has_labels = self.reads_labels and self.kind == "npz"
-                labels = _labels(file, self.location, pictures.images) if has_labels else None
+                labels = _read_labels(file, self.location, pictures.images) if has_labels else None
         except OSError as error:
             raise LvaeError(self.location, f"cannot be read ({places.why(error)})") from error
         if not pictures.images:
@@ -115,7 +115,7 @@ class NpzReader:
     def __init__(self, location: str):
         self.location = places.resolved(location)
         self._containers = Containers("", self.location)
-        self._stream = Forwards(self._inflated)
+        self._stream = Forwards(self._inflate)
         self._lock = threading.Lock()
         self._pictures: Pictures | None = None
 
@@ -143,7 +143,7 @@ class NpzReader:
         self._containers.close()
         self._stream.close()
 
-    def _inflated(self, pictures: Pictures) -> Iterator[bytes]:
+    def _inflate(self, pictures: Pictures) -> Iterator[bytes]:
         with (
             places.Watched(places.open_file(self.location)) as file,
             open_archive(file, self.location) as archive,
@@ -151,7 +151,7 @@ class NpzReader:
         ):
             read_header(member, f"{self.location}: {pictures.member}")
             for _ in range(pictures.images):
-                yield _exactly(member, pictures.bytes)
+                yield _read_exactly(member, pictures.bytes)
 
 
 def kind_of(location: str) -> str:
@@ -165,7 +165,7 @@ def look(file: places.Watched, location: str) -> Pictures:
     if file.read(len(MAGIC)) == MAGIC:
         file.seek(0)
         array = read_header(file, location)
-        return _pictures(array, "", size, array.offset, location)
+        return _describe_pictures(array, "", size, array.offset, location)
     try:
         with open_archive(file, location) as archive:
             info = _member(archive, IMAGES, location)
@@ -174,7 +174,9 @@ def look(file: places.Watched, location: str) -> Pictures:
                 array = read_header(member, where)
             with closing(Containers("", location)) as containers:
                 offset = data_offset(containers, info, size, location)
-            return _pictures(array, info.filename, info.file_size, -1 if offset < 0 else offset + array.offset, where)
+            return _describe_pictures(
+                array, info.filename, info.file_size, -1 if offset < 0 else offset + array.offset, where
+            )
     except (*DAMAGE, RuntimeError, MemoryError) as error:
         raise LvaeError(location, f"not a whole .npz ({error})") from error
 
@@ -190,7 +192,7 @@ def _member(archive: zipfile.ZipFile, wanted: tuple[str, ...], location: str) ->
     return found[0]
 
 
-def _pictures(array: Array, member: str, file_bytes: int, offset: int, where: str) -> Pictures:
+def _describe_pictures(array: Array, member: str, file_bytes: int, offset: int, where: str) -> Pictures:
     shape, shown = array.shape, "x".join(map(str, array.shape))
     if array.dtype not in ("|u1", "u1", "<u1", ">u1", "=u1"):
         raise LvaeError(where, f"holds {array.dtype!r:.40}", "Pictures are uint8, 0 to 255: numpy's '|u1'.")
@@ -206,7 +208,7 @@ def _pictures(array: Array, member: str, file_bytes: int, offset: int, where: st
     return Pictures(member, count, height, width, shape[3] if len(shape) == 4 else 1, offset)
 
 
-def _labels(file: places.Watched, location: str, count: int) -> NDArray[np.generic] | None:
+def _read_labels(file: places.Watched, location: str, count: int) -> NDArray[np.generic] | None:
     """The labels beside the pictures of an .npz; None where there are none."""
     file.seek(0)
     try:
@@ -223,12 +225,12 @@ def _labels(file: places.Watched, location: str, count: int) -> NDArray[np.gener
                         where, f"{array.dtype!r:.40} of shape {shown:.60}, not {count} labels", "Give --labels FILE."
                     )
                 dtype = np.dtype(array.dtype)
-                return np.frombuffer(_exactly(member, count * dtype.itemsize), dtype)
+                return np.frombuffer(_read_exactly(member, count * dtype.itemsize), dtype)
     except (*DAMAGE, RuntimeError, MemoryError) as error:
         raise LvaeError(location, f"not a whole .npz ({error})") from error
 
 
-def _exactly(file: IO[bytes], count: int) -> bytes:
+def _read_exactly(file: IO[bytes], count: int) -> bytes:
     """So many bytes of a stream, however many its directory promised. Raises EOFError where it ends before."""
     data = bytearray()
     while len(data) < count:
