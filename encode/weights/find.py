@@ -21,8 +21,11 @@ PARTS = ("encoder", "decoder", "quant_conv", "post_quant_conv", "quantize", "tae
 # Names that wrappers of torch put between others: DistributedDataParallel, compile, FSDP, checkpointing, DeepSpeed.
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 COUNTERS = re.compile(r"quantize\..*(used|usage|cluster_size|embed_avg|ema_\w+|initted|counter)")
-AVERAGED = re.compile(r"(^|_)(ema|swa|average|averaged|shadow)(_|\d*$)")
-FOREIGN = re.compile(r"optim|exp_avg|^opt$|teacher|discrim|^disc|loss|lpips|perceptual|foundation|gradient|^grads?$")
+AVERAGED = re.compile(r"(?i)(^|_)(ema|swa|avg|average|averaged|shadow)(_|\d*$)")
+FOREIGN = re.compile(
+    r"(?i)optim|exp_avg|^opt$|teacher|discrim|^disc|loss|lpips|perceptual|foundation|gradient|^grads?$"
+    r"|(^|_)(ref|reference|frozen|target|initial|pretrained|online)(_|$)"
+)
 # Of several autoencoders the one that stands below no name of these counts first, then LDM's and Stable Diffusion's,
 # then that of the paper's pipelines, whose hierarchical VAE lies under `vae.`.
 KNOWN_PREFIXES = ("first_stage_model", "dae", "vae")
@@ -101,7 +104,8 @@ def _rank(prefix: str, flat: Mapping[str, Any]) -> tuple[Any, ...]:
     parts = prefix.split(".")[:-1]
     known = max((KNOWN_PREFIXES.index(part) + 1 for part in parts if part in KNOWN_PREFIXES), default=0)
     foreign = any(map(FOREIGN.search, parts))
-    return not _is_whole(prefix, flat), foreign, not any(map(AVERAGED.search, parts)), known, len(parts), prefix
+    averages = sum(AVERAGED.search(part) is not None for part in parts)
+    return not _is_whole(prefix, flat), foreign, -averages, known, len(parts), prefix
 
 
 def _is_whole(prefix: str, flat: Mapping[str, Any]) -> bool:

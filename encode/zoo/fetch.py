@@ -1,6 +1,7 @@
 """Fetching published weights: by Hugging Face's library or torch's, checked, converted once to a file without code."""
 
 import hashlib
+import http.client
 import json
 import re
 import shutil
@@ -69,7 +70,7 @@ def fetch(name: str, say: Callable[[str], None], place: str | None = None) -> Fe
                 advice = f"Remove {found}, then run the same command again."
                 raise LvaeError(error.where, error.problem, advice) from error
             return _record(conversion, out, source, checked, downloads)
-    except PermissionError as error:
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise LvaeError(folder, f"cannot be written ({error.strerror})", "Set XDG_CACHE_HOME to a folder.") from None
 
 
@@ -120,8 +121,9 @@ def _from_hub(
         except HfHubHTTPError as error:
             if error.response.status_code == 404 and number + 1 < len(names):
                 continue
-            code, reason = error.response.status_code, error.response.reason_phrase
-            raise LvaeError(url, f"the server says {code} {reason}", f"Try later, or {advice}") from None
+            code = error.response.status_code
+            said = f"the server says {code} {http.client.responses.get(code, '')}".rstrip()
+            raise LvaeError(url, said, f"Try later, or {advice}") from None
         except (TransportError, OSError) as error:
             if isinstance(error, OSError) and error.filename:
                 raise  # our own disk

@@ -8,7 +8,6 @@ without them are refused. Credentials and endpoints are those of the environment
 
 import errno
 import hashlib
-import os
 import shutil
 import threading
 import uuid
@@ -23,6 +22,7 @@ import fsspec
 from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage import conditional
+from lvae.manifests.storage.filesystems import first_line, open_filesystem, refusal, storage_errors
 from lvae.manifests.storage.folder import CHUNK_BYTES, FileRecord, Folder, Unfinished, full_disk_named
 from lvae.manifests.storage.names import check_name
 from lvae.manifests.storage.retry import retry
@@ -34,7 +34,6 @@ FETCHED_FILES = 16  # the latest, which are never removed: their paths may be in
 AT_ONCE = 16  # requests under way: each takes tens of milliseconds, whatever its size
 PIECES_AT_ONCE = 64  # the same of pieces of files
 ENDLESS = 1 << 62  # free bytes, as far as anybody can tell
-REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError")
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -54,12 +53,7 @@ class RemoteFolder(Folder):
         if self._protocol not in conditional.PROTOCOLS:
             stores = ", ".join(f"{name}://" for name in conditional.PROTOCOLS)
             raise LvaeError(url, "a dataset cannot lie in such a place", f"Name a local path, or one of {stores}.")
-        try:
-            self._files, self._path = fsspec.core.url_to_fs(url, use_listings_cache=False, **_settings(url))
-        except ImportError as error:
-            raise LvaeError(url, str(error)) from error
-        except ValueError as error:
-            raise LvaeError(url, str(error), "Name a path or a URL that fsspec knows.") from error
+        self._files, self._path = open_filesystem(url, **_settings(url))
         self._url = url.rstrip("/")
         self._scratch = Scratch()
         self._fetching = threading.Lock()
@@ -79,23 +73,20 @@ class RemoteFolder(Folder):
     def _asked(self, name: str, call: Callable[..., T], *arguments: Any, **more: Any) -> T:
         """What the store says, after a few patient tries. FileNotFoundError at once; LvaeError where it refuses."""
 
+        place = self.place(name)
+
         def ask() -> T:
             try:
-                return call(*arguments, **more)
+                with storage_errors(place):
+                    return call(*arguments, **more)
             except (FileNotFoundError, FileExistsError):
                 raise
-            except Exception as error:  # every store's library has classes of its own
-                if isinstance(error, PermissionError) or type(error).__name__ in REFUSALS:
-                    raise LvaeError(
-                        f"{self.place(name)}",
-                        f"the store refuses ({_first_line(error)})",
-                        "Check the credentials in the environment, and what they permit.",
-                    ) from error
-                if isinstance(error, TypeError | AttributeError | NameError | AssertionError):
-                    raise  # a bug, not the storage
-                raise OSError(errno.EIO, _first_line(error), self.place(name)) from error
+            except PermissionError as error:
+                raise refusal(place, error) from error
+            except OSError as error:
+                raise OSError(errno.EIO, first_line(error), place) from error
 
-        return retry(ask, DELAYS, where=self.place(name))
+        return retry(ask, DELAYS, where=place)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -250,7 +241,7 @@ class RemoteFolder(Folder):
             if call is conditional.replace:
                 raise
             advice = "Name a bucket that is there."
-            raise LvaeError(self, f"cannot be written to ({_first_line(error)})", advice) from error
+            raise LvaeError(self, f"cannot be written to ({first_line(error)})", advice) from error
 
     def remove(self, name: str) -> None:
         if not check_name(self, name):
@@ -301,8 +292,3 @@ def _settings(url: str) -> dict[str, Any]:
     given = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
     ours = {"max_pool_connections": PIECES_AT_ONCE, "connect_timeout": 10, "read_timeout": 20}
     return {"config_kwargs": ours | {"retries": {"max_attempts": 1}} | given}
-
-
-def _first_line(error: BaseException) -> str:
-    text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno and not error.args[1:] else str(error)
-    return (text or type(error).__name__).splitlines()[0]
