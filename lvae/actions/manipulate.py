@@ -21,9 +21,7 @@ from lvae.evaluate.manipulation.figures import (
 )
 from lvae.evaluate.manipulation.loaded_run import InputImage, LoadedRun, encode_files, open_dataset, read_images
 from lvae.evaluate.manipulation.operations import (
-    UNGUIDED,
     ChannelSweep,
-    Guidance,
     Margins,
     Route,
     Space,
@@ -44,6 +42,7 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import is_dataset
 from lvae.pipeline.progress.console import Bar, say
+from lvae.train.network.choices import UNGUIDED, Guidance
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.run import CHECKPOINTS, RunConfig, read_run
