@@ -44,7 +44,7 @@ def is_url(location: str) -> bool:
     return "://" in location
 
 
-def resolved(source: str) -> str:
+def resolve(source: str) -> str:
     """A SOURCE as others should call it: an absolute path, or a URL. Refuses URLs that would give a secret away."""
     if source.startswith("file://"):
         source = urllib.parse.unquote(source.removeprefix("file://"))
@@ -198,7 +198,7 @@ def read_range(location: str, offset: int, length: int) -> bytes:
     return remote.read_range(location, offset, length)
 
 
-def why(error: OSError) -> str:
+def explain(error: OSError) -> str:
     """An OSError in a few words."""
     return error.strerror or " ".join(str(error).split())[:200] or type(error).__name__
 

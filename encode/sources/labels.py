@@ -19,7 +19,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lvae.encode.files import naming as names
+from lvae.encode.files import naming
 from lvae.encode.files.naming import CLASSES_TXT, key_of_member
 from lvae.encode.sources.base import Source, SourceWarning
 from lvae.manifests.errors import LvaeError
@@ -186,7 +186,7 @@ def apply_labels(rows: Iterable[ImageRow], labels: Labels, source: Source | None
         unlabelled += label == UNLABELLED
         yield row._replace(label=label)
     if source is not None:
-        source.counts[names.UNLABELLED_IMAGES] = unlabelled
+        source.counts[naming.UNLABELLED_IMAGES] = unlabelled
         if in_other_form:
             keys = counted(in_other_form, "key")
             source.warnings.append(SourceWarning("names", f"--labels: {keys} found in another Unicode form (NFC, NFD)"))

@@ -36,7 +36,7 @@ class TarSource(Notes):
     def __init__(self, location: str, tars: list[str]):
         """The tars are named relative to the location's `base_of`."""
         super().__init__()
-        self.location = locations.resolved(location)
+        self.location = locations.resolve(location)
         self._base = base_of(self.location)
         self._classes: tuple[str, ...] | None = None
         self._largest = UNLABELLED
@@ -154,7 +154,7 @@ def _read_classes(path: str) -> tuple[str, ...] | None:
     except UnicodeDecodeError as error:
         raise LvaeError(path, "not UTF-8 text") from error
     except OSError as error:
-        raise LvaeError(path, f"cannot be read ({locations.why(error)})") from error
+        raise LvaeError(path, f"cannot be read ({locations.explain(error)})") from error
     classes = tuple(line.strip() for line in lines)
     while classes and not classes[-1]:
         classes = classes[:-1]

@@ -152,11 +152,11 @@ class Lease:
         self._held_since(start)
 
     def renew(self) -> None:
-        """LvaeError where somebody else has it. One that was removed is made again."""
+        """LvaeError where somebody else has it, or has had it and given it back: what we know of the folder is old."""
         with self._renewing:
             if not self.lost:
                 self._beats, start = self._beats + 1, _now()
-                self._folder.replace(LOCK, self._text(), self._version) or self._create()
+                self._folder.replace(LOCK, self._text(), self._version)
                 self._held_since(start)
             if self.lost:
                 raise self.taken_over()
