@@ -63,7 +63,7 @@ class ListSource(Notes):
                 numbers.add(label, f"{self.location}: line {number} ({path!r:.100})")
         self.classes = numbers.settle()
         images, missing, example, other_forms = 0, 0, "", 0
-        for (number, path, label), found in self._looked_at():
+        for (number, path, label), found in self._look_at_paths():
             if found is None:
                 other, found = _find_other_form(locations.parent_of(self.location), path)
                 if found is None:
@@ -90,7 +90,7 @@ class ListSource(Notes):
             self.warn("names", f"{counted(other_forms, 'path')} found in another Unicode form (NFC, NFD)")
         naming.warn_of_unlabelled(self, f"have no label in {locations.name_of(self.location)}")
 
-    def _looked_at(self) -> Iterator[tuple[Line, Status | None]]:
+    def _look_at_paths(self) -> Iterator[tuple[Line, Status | None]]:
         base, met = locations.parent_of(self.location), set[int]()  # hashes of paths: a list may name millions
         lines = lines_of(self.location, self.reads_labels)
         while batch := list(itertools.islice(lines, AT_A_TIME)):
@@ -100,7 +100,9 @@ class ListSource(Notes):
                 met.add(hash(path))
             where = [where_of(base, path, f"{self.location}: line {number}") for number, path, _ in batch]
             remote = any(map(locations.is_url, where))
-            yield from zip(batch, concurrently(_status, where) if remote else map(_status, where), strict=True)
+            yield from zip(
+                batch, concurrently(_find_status, where) if remote else map(_find_status, where), strict=True
+            )
 
 
 class ListReader:
@@ -140,12 +142,12 @@ def _find_other_form(base: str, path: str) -> tuple[str, Status | None]:
     """A listed path as the file system spells it, where it keeps letters and accents together or apart."""
     if not path.isascii() and not locations.is_url(locations.join(base, path)):
         for other in (composed(path), unicodedata.normalize("NFD", path)):
-            if other != path and (found := _status(locations.join(base, other))) is not None:
+            if other != path and (found := _find_status(locations.join(base, other))) is not None:
                 return other, found
     return path, None
 
 
-def _status(location: str) -> Status | None:
+def _find_status(location: str) -> Status | None:
     try:
         found = locations.status(location)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
@@ -165,11 +167,11 @@ def lines_of(location: str, labels: bool = True) -> Iterator[Line]:
         with locations.open_file(location, in_place=False) as file:
             match os.path.splitext(plain)[1].lower():  # noqa: PTH122  a URL is no Path
                 case ".csv":
-                    found = _csv(file, location)
+                    found = _read_csv(file, location)
                 case ".jsonl":
-                    found = _json_lines(file, location)
+                    found = _read_json_lines(file, location)
                 case _:
-                    found = _text(file, location)
+                    found = _read_text(file, location)
             for number, path, label in found:
                 if not path or "\0" in path or not naming.is_utf8(path):
                     raise LvaeError(
@@ -182,7 +184,7 @@ def lines_of(location: str, labels: bool = True) -> Iterator[Line]:
         raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error
 
 
-def _physical(file: IO[bytes], location: str) -> Iterator[str]:
+def _read_physical_lines(file: IO[bytes], location: str) -> Iterator[str]:
     for number in itertools.count(1):
         line = file.readline(MAX_LINE + 1)
         if len(line) > MAX_LINE:
@@ -195,8 +197,8 @@ def _physical(file: IO[bytes], location: str) -> Iterator[str]:
 Cells = tuple[int, str, Any]  # a line with its label as it stands there
 
 
-def _csv(file: IO[bytes], location: str) -> Iterator[Cells]:
-    reader = csv.reader(_physical(file, location), strict=True)
+def _read_csv(file: IO[bytes], location: str) -> Iterator[Cells]:
+    reader = csv.reader(_read_physical_lines(file, location), strict=True)
     path_at, label_column, columns = 0, 1, 0
     try:
         for cells in reader:
@@ -219,8 +221,8 @@ def _csv(file: IO[bytes], location: str) -> Iterator[Cells]:
         raise LvaeError(location, f"line {reader.line_num}: {error}") from error
 
 
-def _json_lines(file: IO[bytes], location: str) -> Iterator[Cells]:
-    for number, line in enumerate(_physical(file, location), 1):
+def _read_json_lines(file: IO[bytes], location: str) -> Iterator[Cells]:
+    for number, line in enumerate(_read_physical_lines(file, location), 1):
         if not line.strip():
             continue
         where = f"{location}: line {number}"
@@ -232,8 +234,8 @@ def _json_lines(file: IO[bytes], location: str) -> Iterator[Cells]:
         yield number, found[0], label
 
 
-def _text(file: IO[bytes], location: str) -> Iterator[Cells]:
-    for number, line in enumerate(_physical(file, location), 1):
+def _read_text(file: IO[bytes], location: str) -> Iterator[Cells]:
+    for number, line in enumerate(_read_physical_lines(file, location), 1):
         text = line.rstrip("\r\n")
         path, tab, label = text.rpartition("\t")
         if not tab:

@@ -85,7 +85,7 @@ class NpzSource(Notes):
             with locations.Watched(locations.open_file(self.location)) as file:
                 pictures = look(file, self.location)
                 has_labels = self.reads_labels and self.kind == "npz"
-                labels = _labels(file, self.location, pictures.images) if has_labels else None
+                labels = _read_labels(file, self.location, pictures.images) if has_labels else None
         except OSError as error:
             raise LvaeError(self.location, f"cannot be read ({locations.explain(error)})") from error
         if not pictures.images:
@@ -114,7 +114,7 @@ class NpzReader:
     def __init__(self, location: str):
         self.location = locations.resolve(location)
         self._containers = Containers("", self.location)
-        self._stream = Forwards(self._inflated)
+        self._stream = Forwards(self._inflate)
         self._lock = threading.Lock()
         self._pictures: Pictures | None = None
 
@@ -142,7 +142,7 @@ class NpzReader:
         self._containers.close()
         self._stream.close()
 
-    def _inflated(self, pictures: Pictures) -> Iterator[bytes]:
+    def _inflate(self, pictures: Pictures) -> Iterator[bytes]:
         with (
             locations.Watched(locations.open_file(self.location)) as file,
             open_archive(file, self.location) as archive,
@@ -150,7 +150,7 @@ class NpzReader:
         ):
             read_header(member, f"{self.location}: {pictures.member}")
             for _ in range(pictures.images):
-                yield _exactly(member, pictures.bytes)
+                yield _read_exactly(member, pictures.bytes)
 
 
 def kind_of(location: str) -> str:
@@ -164,7 +164,7 @@ def look(file: locations.Watched, location: str) -> Pictures:
     if file.read(len(MAGIC)) == MAGIC:
         file.seek(0)
         array = read_header(file, location)
-        return _pictures(array, "", size, array.offset, location)
+        return _describe_pictures(array, "", size, array.offset, location)
     try:
         with open_archive(file, location) as archive:
             info = _member(archive, IMAGES, location)
@@ -173,7 +173,9 @@ def look(file: locations.Watched, location: str) -> Pictures:
                 array = read_header(member, where)
             with closing(Containers("", location)) as containers:
                 offset = data_offset(containers, info, size, location)
-            return _pictures(array, info.filename, info.file_size, -1 if offset < 0 else offset + array.offset, where)
+            return _describe_pictures(
+                array, info.filename, info.file_size, -1 if offset < 0 else offset + array.offset, where
+            )
     except (*DAMAGE, RuntimeError, MemoryError) as error:
         raise LvaeError(location, f"not a whole .npz ({error})") from error
 
@@ -189,7 +191,7 @@ def _member(archive: zipfile.ZipFile, wanted: tuple[str, ...], location: str) ->
     return found[0]
 
 
-def _pictures(array: Array, member: str, file_bytes: int, offset: int, where: str) -> Pictures:
+def _describe_pictures(array: Array, member: str, file_bytes: int, offset: int, where: str) -> Pictures:
     shape, shown = array.shape, "x".join(map(str, array.shape))
     if array.dtype not in ("|u1", "u1", "<u1", ">u1", "=u1"):
         raise LvaeError(where, f"holds {array.dtype!r:.40}", "Pictures are uint8, 0 to 255: numpy's '|u1'.")
@@ -205,7 +207,7 @@ def _pictures(array: Array, member: str, file_bytes: int, offset: int, where: st
     return Pictures(member, count, height, width, shape[3] if len(shape) == 4 else 1, offset)
 
 
-def _labels(file: locations.Watched, location: str, count: int) -> NDArray[np.generic] | None:
+def _read_labels(file: locations.Watched, location: str, count: int) -> NDArray[np.generic] | None:
     """The labels beside the pictures of an .npz; None where there are none."""
     file.seek(0)
     try:
@@ -222,12 +224,12 @@ def _labels(file: locations.Watched, location: str, count: int) -> NDArray[np.ge
                         where, f"{array.dtype!r:.40} of shape {shown:.60}, not {count} labels", "Give --labels FILE."
                     )
                 dtype = np.dtype(array.dtype)
-                return np.frombuffer(_exactly(member, count * dtype.itemsize), dtype)
+                return np.frombuffer(_read_exactly(member, count * dtype.itemsize), dtype)
     except (*DAMAGE, RuntimeError, MemoryError) as error:
         raise LvaeError(location, f"not a whole .npz ({error})") from error
 
 
-def _exactly(file: IO[bytes], count: int) -> bytes:
+def _read_exactly(file: IO[bytes], count: int) -> bytes:
     """So many bytes of a stream, however many its directory promised. Raises EOFError where it ends before."""
     data = bytearray()
     while len(data) < count:

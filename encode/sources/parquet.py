@@ -60,7 +60,7 @@ class ParquetSource(Notes):
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
-        numbers, images = self._class_numbers() if self.reads_labels else None, 0
+        numbers, images = self._gather_classes() if self.reads_labels else None, 0
         for name in self._files:
             path = path_of(self.location, name)
             with open_parquet(path, self.seen, name) as file:
@@ -68,7 +68,7 @@ class ParquetSource(Notes):
                 label_column = columns.label if numbers is not None else None
                 for group in range(file.num_row_groups):
                     self._warn_of_size(name, file.metadata.row_group(group).num_rows)
-                    for number, label in enumerate(_labels(file, group, label_column, path)):
+                    for number, label in enumerate(_read_labels(file, group, label_column, path)):
                         key = f"{row:06}" if len(self._files) == 1 else f"{name}/{row:06}"
                         chosen = UNLABELLED if numbers is None else numbers.number(as_label(label))
                         naming.count_unlabelled(self.counts, chosen)
@@ -84,21 +84,21 @@ class ParquetSource(Notes):
         self._warn_of_splits()
         naming.warn_of_unlabelled(self, "have no label, or -1")
 
-    def _class_numbers(self) -> ClassNumbers | None:
+    def _gather_classes(self) -> ClassNumbers | None:
         """All labels, gathered, with names that have to be the same in all files; None where there are none to use."""
         first, numbers = None, ClassNumbers()
         for name in self._files:
             path = path_of(self.location, name)
             with open_parquet(path) as file:
                 columns = columns_of(file, path)
-                columns = columns._replace(classes=_class_names(file.schema_arrow, columns.label, path))
+                columns = columns._replace(classes=_read_class_names(file.schema_arrow, columns.label, path))
                 if first is not None and columns != first:
                     raise LvaeError(path, f"has other columns or class names than {self._files[0]}")
                 first = columns
                 try:
                     for group in range(file.num_row_groups):
                         where = f"{path}: row group {group}"
-                        for label in _labels(file, group, columns.label, path):
+                        for label in _read_labels(file, group, columns.label, path):
                             numbers.add(as_label(label), where)
                 except NotALabelError as error:
                     column = file.schema_arrow.field(columns.label)
@@ -142,7 +142,7 @@ class ParquetReader:
 
     def __init__(self, location: str):
         self.location = locations.resolve(location)
-        self._groups = Forwards(self._pictures)
+        self._groups = Forwards(self._read_pictures)
 
     def __reduce__(self) -> tuple[type["ParquetReader"], tuple[str]]:
         return type(self), (self.location,)
@@ -162,7 +162,7 @@ class ParquetReader:
     def close(self) -> None:
         self._groups.close()
 
-    def _pictures(self, stream: tuple[str, int]) -> Iterator[bytes | None]:
+    def _read_pictures(self, stream: tuple[str, int]) -> Iterator[bytes | None]:
         container, group = stream
         path = path_of(self.location, container)
         file = locations.Watched(locations.open_file(path))
@@ -222,7 +222,7 @@ def columns_of(file: pq.ParquetFile, path: str) -> Columns:
     return Columns(image, pa.types.is_struct(schema.field(image).type), label, None)
 
 
-def _class_names(schema: pa.Schema, label: str | None, path: str) -> tuple[str, ...] | None:
+def _read_class_names(schema: pa.Schema, label: str | None, path: str) -> tuple[str, ...] | None:
     """Those that the datasets library writes into the schema."""
     text = (schema.metadata or {}).get(b"huggingface")
     if text is None or label is None:
@@ -240,7 +240,7 @@ def _class_names(schema: pa.Schema, label: str | None, path: str) -> tuple[str, 
     return tuple(found) or None
 
 
-def _labels(file: pq.ParquetFile, group: int, column: str | None, path: str) -> Iterator[Any]:
+def _read_labels(file: pq.ParquetFile, group: int, column: str | None, path: str) -> Iterator[Any]:
     """The label of every row in a row group, None where there is none."""
     rows = file.metadata.row_group(group).num_rows
     if column is None:

@@ -18,7 +18,7 @@ from lvae.encode.files import locations, naming
 from lvae.encode.files.naming import LeftOut
 from lvae.encode.files.patterns import base_of, is_pattern
 from lvae.encode.sources.base import Notes
-from lvae.encode.sources.labels import numbered_classes
+from lvae.encode.sources.labels import name_numbers
 from lvae.encode.sources.reading.tar_members import Member, is_image_member, open_tar, read_members
 from lvae.encode.sources.side_files import SideFiles
 from lvae.manifests.errors import LvaeError
@@ -45,7 +45,7 @@ class TarSource(Notes):
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        return self._classes if self._classes is not None else numbered_classes(self._largest)
+        return self._classes if self._classes is not None else name_numbers(self._largest)
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
