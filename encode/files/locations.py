@@ -144,7 +144,7 @@ def names_in(folder: str) -> list[str]:
 
 
 def walk_names(folder: str) -> Iterator[str]:
-    """The names of all files in a folder, however deep, relative to it. Links of folders are not followed."""
+    """The names of all files in a folder, however deep, relative to it. Links of folders end in a slash, unfollowed."""
     if is_url(folder):
         for entry in entries(folder):
             if entry.status.is_folder:
@@ -152,9 +152,10 @@ def walk_names(folder: str) -> Iterator[str]:
             else:
                 yield entry.name
         return
-    for top, _, names in os.walk(folder):
+    for top, folders, names in os.walk(folder):
         below = os.path.relpath(top, folder).replace(os.sep, "/") + "/" if top != folder else ""
         yield from (below + name for name in names)
+        yield from (f"{below}{name}/" for name in folders if os.path.islink(f"{top}/{name}"))  # noqa: PTH114
 
 
 def open_file(location: str, buffer_bytes: int = BUFFER_BYTES, in_place: bool = True) -> IO[bytes]:
