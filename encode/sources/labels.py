@@ -19,7 +19,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lvae.encode.files import naming as names
+from lvae.encode.files import naming
 from lvae.encode.files.naming import CLASSES_TXT, key_of_member
 from lvae.encode.sources.base import Source, SourceWarning
 from lvae.manifests.errors import LvaeError
@@ -99,7 +99,7 @@ class ClassNumbers:
             if len(self._names) > MAX_LABEL or len(label) > MAX_NAME:
                 raise LvaeError(where, "too many or too long values to be classes", "Give --labels FILE.")
         else:
-            self._largest = max(self._largest, checked_label(label, where, None))
+            self._largest = max(self._largest, check_label(label, where, None))
 
     def settle(self) -> tuple[str, ...] | None:
         """All are added: the names of the classes; None where there is no label."""
@@ -108,11 +108,9 @@ class ClassNumbers:
             self._numbers = {}
             for name, number in in_quotes.items():
                 value = int(number[1])
-                self._numbers[name] = (
-                    UNLABELLED if value == UNLABELLED else checked_label(value, self._first[str], None)
-                )
+                self._numbers[name] = UNLABELLED if value == UNLABELLED else check_label(value, self._first[str], None)
             self._largest = max([self._largest, *self._numbers.values()])
-            return numbered_classes(self._largest)
+            return name_numbers(self._largest)
         if len(self._first) == 2:
             there = self._first[int]
             raise LvaeError(self._first[str], f"a class name, but {there} has a number", "Use one sort.")
@@ -153,14 +151,14 @@ def read_labels(path: str | Path) -> Labels:
         raise LvaeError(path, f"cannot be read ({error.strerror})") from error
     match path.suffix.lower():
         case ".csv":
-            entries = _csv(text, path)
+            entries = _read_csv(text, path)
         case ".jsonl":
-            entries = _json_lines(text, path)
+            entries = _read_json_lines(text, path)
         case ".json":
-            entries = _json(text, path)
+            entries = _read_json(text, path)
         case _:
             raise LvaeError(path, "labels are read from .csv, .jsonl and .json")
-    return _numbered(entries, path)
+    return _number_labels(entries, path)
 
 
 def apply_labels(rows: Iterable[ImageRow], labels: Labels, source: Source | None = None) -> Iterator[ImageRow]:
@@ -186,7 +184,7 @@ def apply_labels(rows: Iterable[ImageRow], labels: Labels, source: Source | None
         unlabelled += label == UNLABELLED
         yield row._replace(label=label)
     if source is not None:
-        source.counts[names.UNLABELLED_IMAGES] = unlabelled
+        source.counts[naming.UNLABELLED_IMAGES] = unlabelled
         if in_other_form:
             keys = counted(in_other_form, "key")
             source.warnings.append(SourceWarning("names", f"--labels: {keys} found in another Unicode form (NFC, NFD)"))
@@ -200,7 +198,7 @@ def apply_labels(rows: Iterable[ImageRow], labels: Labels, source: Source | None
         )
 
 
-def _csv(text: str, path: Path) -> Iterator[Entry]:
+def _read_csv(text: str, path: Path) -> Iterator[Entry]:
     reader = csv.reader(io.StringIO(text), strict=True)
     key_column, label_column, columns = 0, 1, 2
     try:
@@ -222,7 +220,7 @@ def _csv(text: str, path: Path) -> Iterator[Entry]:
         raise LvaeError(path, f"line {reader.line_num}: {error}") from error
 
 
-def _json_lines(text: str, path: Path) -> Iterator[Entry]:
+def _read_json_lines(text: str, path: Path) -> Iterator[Entry]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -234,7 +232,7 @@ def _json_lines(text: str, path: Path) -> Iterator[Entry]:
         yield where, key, entry["label"]
 
 
-def _json(text: str, path: Path) -> Iterator[Entry]:
+def _read_json(text: str, path: Path) -> Iterator[Entry]:
     found = parse_json(text, str(path), nan=True)
     if not isinstance(found, dict):
         raise LvaeError(path, 'neither {"path": 3, ...} nor NVIDIA\'s {"labels": [["path", 3], ...]}')
@@ -244,7 +242,7 @@ def _json(text: str, path: Path) -> Iterator[Entry]:
         yield f"{path}: {key!r}", key, label
 
 
-def _numbered(entries: Iterable[Entry], path: Path) -> Labels:
+def _number_labels(entries: Iterable[Entry], path: Path) -> Labels:
     labels: dict[str, Label] = {}
     numbers = ClassNumbers()
     for where, key, value in entries:
@@ -278,7 +276,7 @@ MAX_LABEL = 999_999
 MAX_NAME = 1000  # characters of a class
 
 
-def checked_label(label: Any, where: str, classes: tuple[str, ...] | None) -> int:
+def check_label(label: Any, where: str, classes: tuple[str, ...] | None) -> int:
     """An integer label that is in range, or an LvaeError that begins with `where`."""
     if isinstance(label, bool) or not isinstance(label, int):
         raise LvaeError(where, f"the label {label!r:.60} is not a whole number")
@@ -290,7 +288,7 @@ def checked_label(label: Any, where: str, classes: tuple[str, ...] | None) -> in
     return label
 
 
-def numbered_classes(largest: int) -> tuple[str, ...] | None:
+def name_numbers(largest: int) -> tuple[str, ...] | None:
     """Names for labels that came as bare numbers: "0" to the largest; None where it is -1."""
     return tuple(map(str, range(largest + 1))) or None
 
@@ -331,7 +329,7 @@ def parse_label_pairs(pairs: Any, where: str) -> dict[str, int] | None:
         label = label_at(pair[1], f"{here} ({key})")
         if isinstance(label, str):
             label = text_label(label)
-        label = UNLABELLED if label is None else checked_label(label, f"{here} ({key})", None)
+        label = UNLABELLED if label is None else check_label(label, f"{here} ({key})", None)
         if labels.setdefault(key, label) != label:
             raise LvaeError(here, f"{key} has two labels, {labels[key]} and {label}")
     return labels
@@ -343,7 +341,7 @@ class NamedLabels:
     def __init__(self, labels: dict[str, int], where: str):
         self._labels, self._where = labels, where
         self._used = 0
-        self.classes = numbered_classes(max(labels.values(), default=-1))
+        self.classes = name_numbers(max(labels.values(), default=-1))
 
     def label(self, key: str) -> int:
         if key not in self._labels:

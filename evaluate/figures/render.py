@@ -18,6 +18,8 @@ WIDTH, DPI = 5.8, 100  # inches of a chart, pixels of an inch
 ON_PAGE = 0.84  # size of a chart on a page: smaller, so that its letters can be read on a phone
 TITLE_LETTERS, NOTE_LETTERS = 78, 80  # in a line over a chart, and below all
 
+NOTHING = Chart("Nothing was measured.", "", lambda axes: axes.set_axis_off(), 0.6)
+
 # What matplotlib writes, and the colours of the page that stand for it.
 PAGE_COLOURS = {
     hex_of(INK): "var(--ink)",
@@ -65,7 +67,7 @@ def render_png(charts: Sequence[Chart], columns: int = 1, title: str = "", note:
     """Charts under their titles, so many in a row, below a title and above a note."""
     from matplotlib.figure import Figure
 
-    rows = _arrange(charts, columns)
+    rows = _arrange(charts or [NOTHING], columns)
     heights = [max(chart.height for chart in row) for row in rows]
     notes = textwrap.wrap(note, NOTE_LETTERS * columns)
     size = WIDTH * columns, sum(heights) + 0.4 * bool(title) + 0.2 * len(notes)

@@ -15,10 +15,10 @@ def help_for(name: str) -> str:
     if key not in ENGINES:
         raise LvaeError(f"--help-runner {name}", "there is no such runner", f"Choose one of {', '.join(ENGINES)}.")
     page = PAGE.read_text()
-    return f"{_section(page, key.capitalize())}\n\n{_section(page, FOR_ALL)}"
+    return f"{_find_section(page, key.capitalize())}\n\n{_find_section(page, FOR_ALL)}"
 
 
-def _section(page: str, title: str) -> str:
+def _find_section(page: str, title: str) -> str:
     """Title and text, without what is only for a browser."""
     _, _, after = page.partition(f"\n## {title}\n")
     text = after.partition("\n## ")[0].strip("\n").replace("`", "")

@@ -20,6 +20,7 @@ from lvae.manifests.verify.recompute import regenerated
 from lvae.manifests.verify.verify import verify
 from lvae.manifests.views import gather
 from lvae.manifests.views.gather import WantedRows, read_rows
+from lvae.pipeline.engines.supervise import PHASE_SECONDS
 from tests.manifests.dataset_examples import build
 
 URL = "memory://bucket/dataset"
@@ -170,3 +171,10 @@ def test_a_store_that_fails_now_and_then_is_asked_again(empty: RemoteFolder, mon
 def test_an_unknown_kind_of_url_is_refused_in_one_line() -> None:
     with pytest.raises(LvaeError, match="nonsense"):
         folder_at("nonsense://bucket/dataset")
+
+
+def test_requests_to_s3_give_up_before_a_worker_that_waits_for_them() -> None:
+    seconds = storage_remote._settings("s3://bucket/dataset")["config_kwargs"]["read_timeout"]
+    tries_of_s3fs = 5
+    together = (len(storage_remote.DELAYS) + 1) * tries_of_s3fs * seconds + 2 * sum(storage_remote.DELAYS)
+    assert together < min(PHASE_SECONDS["reading"], PHASE_SECONDS["writing"])
