@@ -1,6 +1,5 @@
 """Fetching published weights: by Hugging Face's library or torch's, checked, converted once to a file without code."""
 
-import hashlib
 import http.client
 import json
 import re
@@ -26,7 +25,7 @@ from lvae.encode.catalogue.published import (
 from lvae.encode.zoo.convert import Conversion, convert
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.records import dumps
-from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.folder import Folder, file_sha256
 from lvae.manifests.storage.locks import writing
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -156,15 +155,10 @@ def _download(url: str, path: Path) -> None:
 def _check_sha256(path: Path, sha256: str | None, who: str) -> str:
     if sha256 is None:
         return "nothing"
-    found = _hash_file(path)
+    found = file_sha256(path)
     if found != sha256:
         raise LvaeError(path, f"has sha256 {found}, but {who} says {sha256}", "Remove it, then run this again.")
     return f"sha256 of {who}"
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _record(conversion: Conversion, out: Path, source: str, checked: str, downloads: Path) -> Fetched:
@@ -179,6 +173,6 @@ def _record(conversion: Conversion, out: Path, source: str, checked: str, downlo
 def _describe_present(out: Path) -> Fetched:
     record = out.with_name(f"{out.stem}.source.json")
     if not record.is_file():
-        return Fetched(str(out), str(out), out.stat().st_size, _hash_file(out), "nothing")
+        return Fetched(str(out), str(out), out.stat().st_size, file_sha256(out), "nothing")
     values: dict[str, Any] = json.loads(record.read_text())
     return Fetched(**values)

@@ -9,8 +9,10 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.train.data.checks import check_range, local_copy
 from lvae.train.data.stream import Stream
+from tests.conftest import lvae
 from tests.manifests.dataset_examples import Example, build
 from tests.manifests.shards.test_tar_stream import put_in_memory
+from tests.train.test_fit import SMALL, final, losses
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +57,15 @@ def test_a_label_that_the_model_does_not_have_is_refused() -> None:
     check_range(np.array([7]), 0)
     with pytest.raises(LvaeError, match="has label 3, and the model has classes 0 to 2"):
         check_range(np.array([0, 3]), 3)
+
+
+def test_a_run_on_tars_at_a_url_is_cut_and_goes_on_bit_for_bit(latents: Path, tmp_path: Path) -> None:
+    lvae("shard", latents, "--out", tmp_path / "tars", "--format", "webdataset", "--shard-size", "64")
+    url = f"file://{tmp_path / 'tars'}"
+    settings = [f"{name}={value}" for name, value in SMALL.items()]
+    common = ("--preset", "tiny", "--device", "cpu", "--preview", "none", "--validate-every", "4", "--log-every", "2")
+    for run, steps in (("whole", 12), ("cut", 4), ("cut", 12)):
+        more = [word for setting in settings for word in ("--set", setting)]
+        lvae("train", url, tmp_path / run, *common, *more, "--steps", steps)
+    assert final(tmp_path / "cut") == final(tmp_path / "whole")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
