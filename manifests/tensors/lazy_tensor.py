@@ -74,9 +74,9 @@ def read_all(stored: Mapping[str, StoredTensor], available: int, source: str) ->
 
 def check_proportion(stored: Mapping[str, StoredTensor], available: int, source: str) -> None:
     """Tensors may share numbers, and a few bytes may pretend to be a large tensor: computing with such ones would take
-    memory out of all proportion.
+    memory out of all proportion. Sides of 0 count as 1: beside them the others may be of any length.
     """
-    promised = sum(4 * math.prod(tensor.shape) for tensor in stored.values())  # as float32
+    promised = sum(4 * math.prod(max(side, 1) for side in tensor.shape) for tensor in stored.values())  # as float32
     if promised > 4 * available + SLACK_BYTES:
         raise LvaeError(
             source, f"its tensors would take {promised} bytes, out of proportion to the file", "Not loaded."

@@ -132,6 +132,13 @@ class PickledTensor(Stateless):
     stride: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class LatinText(Stateless):
+    """Bytes as protocol 2 spells them. Not copied here: a pickle may ask for the same ones a million times."""
+
+    text: str
+
+
 @dataclass(eq=False)
 class PickledDtype:
     """numpy's description of a number: torch's name for it, "?" for one not known here, and the order of its bytes."""
@@ -152,7 +159,7 @@ class PickledArray:
 
     dtype: PickledDtype | None = None
     shape: tuple[int, ...] = ()
-    numbers: memoryview | None = None
+    numbers: memoryview | LatinText | None = None
     columns_first: bool = False
     axes: tuple[int, ...] | None = None
 
@@ -218,7 +225,7 @@ def call(callee: Global, items: tuple[Any, ...]) -> object:
         case "numpy.dtype" if items:
             return _make_dtype(items[0])
         case "_codecs.encode" if len(items) == 2 and isinstance(items[0], str) and items[1] == "latin1":
-            return _encode_latin(items[0])  # how protocol 2 spells bytes
+            return LatinText(items[0])
         case "flax.core.frozen_dict.FrozenDict" if len(items) == 1 and isinstance(items[0], Table):
             return items[0]
         case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2":
@@ -261,10 +268,10 @@ def _make_array(shape: object, dtype: object, columns_first: bool, numbers: obje
     if not isinstance(shape, tuple) or len(shape) > MAX_SIDES or len(sides) != len(shape):
         raise MalformedPickleError("an array with a shape that is none")
     if isinstance(numbers, str):  # as Python 2 wrote them
-        numbers = _encode_latin(numbers)
-    if not isinstance(dtype, PickledDtype) or not isinstance(numbers, bytes | bytearray | memoryview):
+        numbers = LatinText(numbers)
+    if not isinstance(dtype, PickledDtype) or not isinstance(numbers, bytes | bytearray | memoryview | LatinText):
         raise MalformedPickleError("an array without type or numbers, such as one of objects")
-    numbers = numbers if isinstance(numbers, memoryview) else memoryview(bytearray(numbers))
+    numbers = memoryview(bytearray(numbers)) if isinstance(numbers, bytes | bytearray) else numbers
     return PickledArray(dtype, sides, numbers, columns_first)
 
 
@@ -295,13 +302,6 @@ def _make_jax_array(items: tuple[object, ...]) -> object:
     if isinstance(made, PickledArray):
         made.__setstate__(items[2])
     return made
-
-
-def _encode_latin(text: str) -> memoryview:
-    try:
-        return memoryview(bytearray(text, "latin-1"))
-    except UnicodeEncodeError:
-        raise MalformedPickleError("bytes that are none") from None
 
 
 def make_storage(description: object) -> object:

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.tensors.lazy_tensor import DTYPES, StoredTensor, Tree, make_stored_array, make_tensor
-from lvae.manifests.tensors.pickle_objects import ITEM_BYTES, PickledArray, PickledStorage, PickledTensor, Table
+from lvae.manifests.tensors.pickle_objects import (
+    ITEM_BYTES,
+    LatinText,
+    PickledArray,
+    PickledStorage,
+    PickledTensor,
+    Table,
+)
 from lvae.manifests.tensors.pickle_program import MAX_BYTES, MAX_STEPS, MalformedPickleError, TruncatedPickleError
 from lvae.manifests.tensors.pickle_reader import MAGIC, Reader
 from lvae.manifests.tensors.zip_archive import Archive
@@ -78,6 +85,7 @@ class _TreeBuilder:
     def __init__(self, source: str, find: _Find | None):
         self._source, self._find = source, find
         self._left, self._pairs = MAX_BRANCHES, MAX_STEPS
+        self._encoded: dict[int, memoryview] = {}  # by the text's identity
 
     def convert_root(self, value: object) -> Tree:
         tree = self.convert(value, 0)
@@ -116,7 +124,19 @@ class _TreeBuilder:
         if value.dtype.big_endian:
             raise LvaeError(self._source, *BIG_ENDIAN)
         dtype, columns_first, axes = value.dtype.name, value.columns_first, value.axes
-        return make_stored_array(value.numbers, dtype, value.shape, self._source, columns_first, axes)
+        numbers = self._encode(value.numbers.text) if isinstance(value.numbers, LatinText) else value.numbers
+        return make_stored_array(numbers, dtype, value.shape, self._source, columns_first, axes)
+
+    def _encode(self, text: str) -> memoryview:
+        """The bytes that a text spells; of one that many arrays share, once."""
+        if id(text) not in self._encoded:
+            try:
+                self._encoded[id(text)] = memoryview(bytearray(text, "latin-1"))
+            except UnicodeEncodeError:
+                raise LvaeError(
+                    self._source, "damaged, or no weights: bytes that are none", "Fetch it again."
+                ) from None
+        return self._encoded[id(text)]
 
 
 def _is_key(key: object) -> bool:

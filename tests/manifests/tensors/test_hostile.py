@@ -15,11 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 import torch
 
 from lvae.encode.autoencoder import load, load_file
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.tensors.lazy_tensor import read_all
+from lvae.manifests.tensors.open import open_tensors
 from lvae.manifests.tensors.pickle_denylist import DANGEROUS_ANYWHERE, is_dangerous
 
 torch.set_num_threads(1)
@@ -225,6 +228,27 @@ def test_copies_by_reference_do_not_multiply() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert "more objects" in refusal(with_pickle(program))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+def test_a_text_that_is_made_into_bytes_again_and_again_takes_memory_once() -> None:
+    """As protocol 2 spells the numbers of an array: here one text of 1 MiB stands for 2,000 of them."""
+    text = b"X" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20) + b"q\1"
+    array = b"cnumpy.core.numeric\n_frombuffer\nq\4(h\1cnumpy\ndtype\nX\2\0\0\0u1\x85RJ\0\0\x10\0\x85X\1\0\0\0Ctq\5"
+    program = text + b"0c_codecs\nencode\nq\0020(h\1X\6\0\0\0latin1tq\x030"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for call in (b"h\2h\3R", b"h\4h\5R"):
+        whole = b"\x80\2" + program + array + b"00(" + call * 2000 + b"l."
+        assert "instead of tensors by name" in refusal(with_pickle(whole))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+@pytest.mark.parametrize("sides", [(0, 1 << 39, 1 << 39), (1 << 39, 0, 1 << 39)])
+def test_an_empty_array_of_endless_sides_is_refused(sides: tuple[int, ...]) -> None:
+    array = msgpack.ExtType(1, msgpack.packb((sides, "float32", b"")))
+    path = Path("model.msgpack")
+    path.write_bytes(msgpack.packb({"a": array}))
+    with pytest.raises(LvaeError, match="out of proportion"):
+        read_all(*open_tensors(path), "model.msgpack")
 
 
 @pytest.mark.parametrize("name", sorted(DANGEROUS_ANYWHERE))
