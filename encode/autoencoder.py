@@ -46,7 +46,7 @@ def build(name_or_spec: str | Path | Mapping[str, Any] | Spec) -> Autoencoder:
     A description is a mapping (or its JSON text) with the fields of LdmSpec, TinySpec or PixelsSpec; fields with a
     default may be left out, nothing may be added. Built on torch's default device; on "meta" nothing is allocated.
     """
-    network, device = _on_meta(_spec(name_or_spec)), torch.get_default_device()
+    network, device = _build_on_meta(_find_spec(name_or_spec)), torch.get_default_device()
     if device.type == "meta":
         return network
     network.to_empty(device=device)
@@ -62,7 +62,7 @@ def load(name_or_spec: str | Path | Mapping[str, Any] | Spec, weights: str | Pat
     diffusers' layout, TAESD's two files as "ENCODER,DECODER", or "random:SEED" (equal bytes for an equal seed, and
     nobody's random state is touched). Pixels need none.
     """
-    network = _on_meta(_spec(name_or_spec))
+    network = _build_on_meta(_find_spec(name_or_spec))
     if network.architecture["kind"] == "pixels":
         if weights is not None:
             raise LvaeError(network.name, "pixels have no weights", "Leave --weights out.")
@@ -70,7 +70,7 @@ def load(name_or_spec: str | Path | Mapping[str, Any] | Spec, weights: str | Pat
     if weights is None:
         weights = find_weights(name_or_spec) if isinstance(name_or_spec, str) else None
     if weights is None:
-        raise _missing_weights(name_or_spec, network.name)
+        raise _describe_missing_weights(name_or_spec, network.name)
     if isinstance(weights, str) and weights.startswith(RANDOM):
         seed = weights.removeprefix(RANDOM)
         if not (seed.isascii() and seed.isdigit() and len(seed) <= 18):
@@ -97,7 +97,7 @@ def _read(weights: str | Path, kind: str | None = None) -> weight_files.Contents
 
 def build_from_contents(contents: weight_files.Contents, source: str, spec: Spec | None = None) -> Autoencoder:
     """The autoencoder that weights which are read already belong to; they are refused where `spec` is another one."""
-    network = _on_meta(spec or recognize(contents.tensors, source))
+    network = _build_on_meta(spec or recognize(contents.tensors, source))
     network.load_state(contents.tensors, source)
     return network
 
@@ -106,25 +106,25 @@ def multiply_adds(network: Autoencoder, size: int) -> int:
     """Multiplications (each with its addition) in convolutions and attention to encode one size x size image."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    twin = _on_meta(parse_spec(network.architecture))
+    twin = _build_on_meta(parse_spec(network.architecture))
     with torch.device("meta"), FlopCounterMode(display=False) as counter:  # shapes only: nothing is computed
         twin.encode(torch.empty(1, 3, size, size))
     return int(counter.get_total_flops()) // 2
 
 
-def _spec(name_or_spec: str | Path | Mapping[str, Any] | Spec) -> Spec:
+def _find_spec(name_or_spec: str | Path | Mapping[str, Any] | Spec) -> Spec:
     """As parse_spec, and by the names of published weights."""
     return parse_spec(architecture_of(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec)
 
 
-def _missing_weights(name_or_spec: object, name: str) -> LvaeError:
+def _describe_missing_weights(name_or_spec: object, name: str) -> LvaeError:
     if isinstance(name_or_spec, str) and name_or_spec in PUBLISHED:
         fetch = f"Fetch them with 'lvae autoencoder fetch {name_or_spec}', or give"
         return LvaeError(name_or_spec, "needs weights", f"{fetch} --weights FILE or --weights random:SEED.")
     return LvaeError(name, "needs weights", "Give --weights FILE or --weights random:SEED.")
 
 
-def _on_meta(spec: Spec) -> Autoencoder:
+def _build_on_meta(spec: Spec) -> Autoencoder:
     """The network without memory for its weights."""
     network: Autoencoder
     with torch.device("meta"):

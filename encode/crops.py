@@ -53,14 +53,14 @@ def steps(width: int, height: int, size: int, kind: str) -> list[Step]:
         raise LvaeError(f"size {size}", "an image has at least one pixel a side")
     match kind:
         case "adm":
-            found = _adm(width, height, size)
+            found = _plan_adm(width, height, size)
         case "lsun":
-            found = [Step(_centre_square(width, height), (size, size), Resampling.BICUBIC)]
+            found = [Step(_find_centre_square(width, height), (size, size), Resampling.BICUBIC)]
         case "adm-lsun":
-            resized = _shorter_side_to(width, height, size)
-            found = [Step(None, resized, Resampling.BOX), Step(_centred(*resized, size))]
+            resized = _scale_shorter_side(width, height, size)
+            found = [Step(None, resized, Resampling.BOX), Step(_center_box(*resized, size))]
         case "center":
-            found = [Step(_centre_square(width, height), (size, size), Resampling.LANCZOS)]
+            found = [Step(_find_centre_square(width, height), (size, size), Resampling.LANCZOS)]
         case "none":
             if (width, height) != (size, size):
                 raise ImageRejected(f"{width}x{height}: without a crop it has to be {size}x{size}")
@@ -73,26 +73,26 @@ def steps(width: int, height: int, size: int, kind: str) -> list[Step]:
     return found
 
 
-def _adm(width: int, height: int, size: int) -> list[Step]:
+def _plan_adm(width: int, height: int, size: int) -> list[Step]:
     """Halve with a box filter while the shorter side is at least twice the size, then bicubic, then the centre."""
     found = []
     while min(width, height) >= 2 * size:
         width, height = width // 2, height // 2
         found.append(Step(None, (width, height), Resampling.BOX))
-    resized = _shorter_side_to(width, height, size)
-    return [*found, Step(None, resized, Resampling.BICUBIC), Step(_centred(*resized, size))]
+    resized = _scale_shorter_side(width, height, size)
+    return [*found, Step(None, resized, Resampling.BICUBIC), Step(_center_box(*resized, size))]
 
 
-def _shorter_side_to(width: int, height: int, size: int) -> tuple[int, int]:
+def _scale_shorter_side(width: int, height: int, size: int) -> tuple[int, int]:
     scale = size / min(width, height)
     return round(width * scale), round(height * scale)  # halves go to the even number, as in the published scripts
 
 
-def _centred(width: int, height: int, size: int) -> Box:
+def _center_box(width: int, height: int, size: int) -> Box:
     left, top = (width - size) // 2, (height - size) // 2
     return left, top, left + size, top + size
 
 
-def _centre_square(width: int, height: int) -> Box:
+def _find_centre_square(width: int, height: int) -> Box:
     side = min(width, height)
     return (width - side) // 2, (height - side) // 2, (width + side) // 2, (height + side) // 2

@@ -121,7 +121,7 @@ def open_image(data: bytes) -> Image:
 
     Raises ImageRejected, and nothing else, whatever the bytes are.
     """
-    name, decoder = _format(data)
+    name, decoder = _find_format(data)
     _hush_pillow()
     metadata = None
     try:
@@ -134,22 +134,22 @@ def open_image(data: bytes) -> Image:
         image = _open_without_metadata(data, name, decoder)
         if image is not None:
             return image
-        raise ImageRejected(_reason(error, name, data)) from error
+        raise ImageRejected(_explain(error, name, data)) from error
 
 
 def _open(data: bytes, name: str, decoder: Decoder, metadata: Metadata | None) -> Image:
     """`metadata`: where it has been taken out of the data."""
-    _check_size(_early_size(data), data, name)
+    _check_size(_read_early_size(data), data, name)
     found = open_tiff(data) if name == "TIFF" else None
     if found is not None:
         image, orientation = found
-        return _upright(_to_rgb(image, name), orientation)
+        return _turn_upright(_to_rgb(image, name), orientation)
     with decoder(io.BytesIO(data)) as image:
         _check_size(image.size, data, name)
         _check_strips(image, name)
         image.load()
         rgb = _to_rgb(image, name)
-        return _upright(rgb, _orientation(image, metadata))
+        return _turn_upright(rgb, _find_orientation(image, metadata))
 
 
 def _open_without_metadata(data: bytes, name: str, decoder: Decoder) -> Image | None:
@@ -157,16 +157,16 @@ def _open_without_metadata(data: bytes, name: str, decoder: Decoder) -> Image | 
     try:
         if name == "TIFF":
             found = open_tiff(data, ask_pillow=False)
-            return None if found is None else _upright(_to_rgb(found[0], name), found[1])
+            return None if found is None else _turn_upright(_to_rgb(found[0], name), found[1])
         alone, metadata = pixels_alone(data, name)
         return None if alone == data else _open(alone, name, decoder, metadata)
     except Exception:  # what was wrong at first is said
         return None
 
 
-def _format(data: bytes) -> tuple[str, Decoder]:
+def _find_format(data: bytes) -> tuple[str, Decoder]:
     for magic, name, decoder in FORMATS:
-        if magic.match(data) and (name != "AVIF" or AVIF_BRANDS & set(_brands(data))):
+        if magic.match(data) and (name != "AVIF" or AVIF_BRANDS & set(_read_brands(data))):
             return name, decoder
     if not data:
         raise ImageRejected("empty file")
@@ -177,7 +177,7 @@ def _format(data: bytes) -> tuple[str, Decoder]:
     raise ImageRejected("all bytes are zero" if not any(head) else "not an image of a known format")
 
 
-def _brands(data: bytes) -> list[bytes]:
+def _read_brands(data: bytes) -> list[bytes]:
     """Of an ISO media file: the major one, then those that it is compatible with."""
     size = min(int.from_bytes(data[:4], "big"), len(data), MAX_BRAND_BYTES)
     return [data[8:12], *[data[at : at + 4] for at in range(16, size - 3, 4)]]
@@ -198,7 +198,7 @@ def _hush_pillow() -> None:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
-def _early_size(data: bytes) -> tuple[int, int]:
+def _read_early_size(data: bytes) -> tuple[int, int]:
     """Width and height of a WebP, whose decoder allocates the whole canvas before it tells; (1, 1) of all others."""
     kind = data[8:16]
     if kind == b"WEBPVP8X" and len(data) >= 30:
@@ -238,13 +238,13 @@ def _to_rgb(image: Image, name: str) -> Image:
     """Any mode of Pillow's -> RGB, a picture of its own, without the file's metadata."""
     if image.mode.startswith("I;16"):
         bits = image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] if isinstance(image, TiffImageFile) else 16
-        rgb = _grey(image, (1 << bits) - 1)
+        rgb = _scale_grey(image, (1 << bits) - 1)
     elif image.mode == "I":
         if name != "PNM":  # whose reader scales every maximum to 65535
             raise ImageRejected("32-bit integer samples: nothing says which of them is white")
-        rgb = _grey(image, 65535)
+        rgb = _scale_grey(image, 65535)
     elif image.mode == "F":
-        rgb = _grey(image, 1)
+        rgb = _scale_grey(image, 1)
     elif image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.applyTransform(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB"))
@@ -258,7 +258,7 @@ def _to_rgb(image: Image, name: str) -> Image:
     return rgb
 
 
-def _grey(image: Image, white: int) -> Image:
+def _scale_grey(image: Image, white: int) -> Image:
     """Samples in 0..white -> RGB, rounded to the nearest of 256 levels. By bands, to save memory."""
     samples = np.asarray(image)
     white_is_zero = isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == 0
@@ -273,7 +273,7 @@ def _grey(image: Image, white: int) -> Image:
     return fromarray(grey).convert("RGB")
 
 
-def _orientation(image: ImageFile.ImageFile, metadata: Metadata | None) -> int:
+def _find_orientation(image: ImageFile.ImageFile, metadata: Metadata | None) -> int:
     """1 to 8. A TIFF has turned itself by now, and says 1."""
     exif: Exif
     try:
@@ -288,11 +288,11 @@ def _orientation(image: ImageFile.ImageFile, metadata: Metadata | None) -> int:
         return 1
 
 
-def _upright(rgb: Image, orientation: int) -> Image:
+def _turn_upright(rgb: Image, orientation: int) -> Image:
     return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
 
 
-def _reason(error: BaseException, name: str, data: bytes) -> str:
+def _explain(error: BaseException, name: str, data: bytes) -> str:
     if isinstance(error, SyntaxError) and error.__cause__ is not None:  # Pillow's disguise of what a header led to
         error = error.__cause__
     if isinstance(error, MemoryError):

@@ -35,7 +35,9 @@ from lvae.commands import (
 from lvae.commands import (
     train as training,
 )
-from lvae.manifests.errors import LvaeError
+from lvae.manifests.errors import LvaeError, one_line
+from lvae.manifests.messages import escape_controls
+from lvae.terminal import escaped_output
 
 WORDS = "lvae.words"  # as they were typed
 
@@ -50,7 +52,7 @@ class Group(click.Group):
     def invoke(self, context: click.Context) -> Any:
         try:
             _refuse_odd_paths(context.meta[WORDS])
-            with _safe_path():
+            with _safe_path(), escaped_output():
                 return super().invoke(context)
         except LvaeError as error:
             self._end(context, f"lvae: {error}", 1, error)
@@ -61,13 +63,14 @@ class Group(click.Group):
                 raise
             full = (errno.ENOSPC, errno.EDQUOT)
             advice = " Free some, then run the same command again." if error.errno in full else ""
-            self._end(context, f"lvae: {error.filename or 'a file'}: {error.strerror}.{advice}", 1, error)
+            name = "a file" if error.filename is None else one_line(str(error.filename))
+            self._end(context, f"lvae: {name}: {error.strerror}.{advice}", 1, error)
 
     @staticmethod
     def _end(context: click.Context, line: str, code: int, error: BaseException) -> None:
         if context.params.get("debug"):
             raise error
-        click.echo(line, err=True)
+        click.echo(escape_controls(line), err=True)
         context.exit(code)
 
 

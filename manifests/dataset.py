@@ -4,7 +4,8 @@ The manifest is written last and swapped in one step, so a folder with one is co
 the shards; whether every byte is as it was written is the question of manifests/verify/verify.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,7 +18,9 @@ from lvae.manifests.manifest import Manifest, Statistics, read_manifest
 from lvae.manifests.parts.plan import Encoding
 from lvae.manifests.parts.receipts import read_raw, read_receipt
 from lvae.manifests.shards.formats import codec
+from lvae.manifests.shards.index import Shard, read_index
 from lvae.manifests.shards.layout import ArrayLike, SplitReader
+from lvae.manifests.shards.tar_stream import Decode, StreamOptions, latent_pipeline
 from lvae.manifests.shards.torch_dataset import Pair, latent_pairs
 from lvae.manifests.statistics import PIXEL_VALUES, Normalization
 from lvae.manifests.storage.folder import Folder
@@ -157,6 +160,44 @@ class Dataset:
     def torch(self, dtype: DTypeLike = np.float32) -> "TorchDataset[Pair]":
         """A map-style dataset of (latents, label) for torch's DataLoader, with or without workers."""
         return latent_pairs(self, np.dtype(dtype))
+
+    def webdataset(
+        self,
+        split: str | None = None,
+        shuffle: int = 0,
+        seed: int = 0,
+        dtype: DTypeLike | None = None,
+        by_node: bool = True,
+    ) -> Any:
+        """A `webdataset` pipeline over tar shards, here or elsewhere: (latents (C, h, w), label or -1, key) a sample.
+
+        shuffle: samples in the buffer that they are drawn from; with it shards are taken in another order each time.
+        dtype: of the latents, the stored one where not given. by_node: every rank and every worker of a DataLoader
+        takes shards of its own; without, each takes all. Of kept posteriors the means are given.
+        """
+        manifest = self.manifest
+        if manifest.view.format != "webdataset":
+            advice = "Make a view of tars: 'lvae shard --format webdataset'."
+            raise LvaeError(self.folder, f"its shards are {manifest.view.format}", advice)
+        if (split or self.name) not in manifest.splits:
+            return self.split(str(split))  # says which there are
+        shards = read_index(self.folder, manifest.splits[split or self.name].index)
+        return self.stream(shards, StreamOptions(shuffle, seed, by_node), dtype)
+
+    def stream(self, shards: Iterable[Shard], options: StreamOptions, dtype: DTypeLike | None = None) -> Any:
+        """The same over these shards."""
+        view = self.manifest.view
+        decode = Decode(view.shape, view.dtype, partial(self._as, dtype=dtype))
+        return latent_pipeline(shards, partial(folder_at, self.folder.address), decode, options)
+
+    def _as(self, latents: NDArray[Any], dtype: DTypeLike | None) -> NDArray[Any]:
+        """One latent as it is stored, or cast; bytes are normalized where floats are asked for."""
+        if dtype is None or np.dtype(dtype) == latents.dtype:
+            return latents
+        if latents.dtype != np.uint8 or np.dtype(dtype).kind != "f":
+            return latents.astype(dtype)
+        result: NDArray[Any] = self._byte_table(np.dtype(dtype))[np.arange(len(latents))[:, None, None], latents]
+        return result
 
     def __getstate__(self) -> dict[str, Any]:
         """Maps are opened anew in another process."""

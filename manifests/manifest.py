@@ -20,7 +20,7 @@ from lvae.manifests.shards.index import files_index_name, index_name, read_files
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.storage.names import FileName, Sha256, SplitName, ViewName
-from lvae.manifests.storage.open import folder_at
+from lvae.manifests.storage.open import folder_at, may_hold_a_dataset
 from lvae.manifests.views.selection import Selection
 from lvae.manifests.views.view import ViewSettings
 
@@ -236,5 +236,5 @@ def unfinished_append(folder: Folder) -> int:
 
 
 def is_dataset(path: str) -> bool:
-    """Whether a dataset lies at a path or URL. Web servers hold sources, never datasets."""
-    return not path.startswith(("http://", "https://")) and folder_at(path).exists(MANIFEST)
+    """Whether a dataset lies at a path or URL. Stores without conditional writes hold sources, never datasets."""
+    return may_hold_a_dataset(path) and folder_at(path).exists(MANIFEST)

@@ -7,6 +7,7 @@ import math
 import re
 import types
 import typing
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -73,12 +74,10 @@ def plain(value: object) -> Any:
 
 
 def loads(data: bytes, where: str) -> Any:
-    """Plain JSON without its traps: no NaN, no name twice, UTF-8 only. `where` names the file in errors."""
+    """Plain JSON without its traps, see `decode_json`. `where` names the file in errors."""
     try:
         text = data.decode()
-        value = json.loads(
-            text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant, parse_float=_finite
-        )
+        value = decode_json(text)
         if SURROGATE.search(text):
             dumps(value)  # half of a surrogate pair is no text: encoding it says so
         return value
@@ -86,10 +85,17 @@ def loads(data: bytes, where: str) -> Any:
         raise LvaeError(where, f"not valid JSON ({error})") from error
 
 
+def decode_json(text: str | bytes, nan: bool = False) -> Any:
+    """What JSON says. ValueError for a name twice in one object, and for NaN and infinity unless `nan`."""
+    constant, number = (float, float) if nan else (_refuse_constant, _finite)
+    return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=constant, parse_float=number)
+
+
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("a name stands twice in one object")
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        raise ValueError(f"{twice!r:.60} stands twice")
     return result
 
 

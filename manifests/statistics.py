@@ -19,6 +19,25 @@ PIXEL_VALUES: NDArray[np.float64] = np.arange(256, dtype=np.float64) / 127.5 - 1
 
 
 @dataclass(frozen=True)
+class MergedMean:
+    """The mean of two sets together (Chan, Golub and LeVeque, 1983).
+
+    delta: from one mean to the other. weight: what its square, or its outer product, adds to the sum of squares.
+    """
+
+    count: int
+    mean: NDArray[np.float64]
+    delta: NDArray[np.float64]
+    weight: float
+
+
+def merge_means(count: int, mean: NDArray[np.float64], other_count: int, other_mean: NDArray[np.float64]) -> MergedMean:
+    together, delta = count + other_count, other_mean - mean
+    share = other_count / together
+    return MergedMean(together, mean + delta * share, delta, count * share)
+
+
+@dataclass(frozen=True)
 class ChannelMoments:
     """Count, mean, sum of squared deviations, minimum and maximum of every channel.
 
@@ -94,17 +113,16 @@ class ChannelMoments:
         return cls(moments.count, moments.mean, moments.m2 + within, moments.minimum, moments.maximum)
 
     def merge(self, other: Self) -> Self:
-        """The moments of both together (Chan, Golub and LeVeque, 1983). Neither is changed."""
+        """The moments of both together. Neither is changed."""
         if other.count == 0:
             return self
         if self.count == 0:
             return other
-        count = self.count + other.count
-        delta = other.mean - self.mean
+        both = merge_means(self.count, self.mean, other.count, other.mean)
         return type(self)(
-            count,
-            self.mean + delta * (other.count / count),
-            self.m2 + other.m2 + delta**2 * (self.count * (other.count / count)),
+            both.count,
+            both.mean,
+            self.m2 + other.m2 + both.delta**2 * both.weight,
             np.minimum(self.minimum, other.minimum),
             np.maximum(self.maximum, other.maximum),
         )

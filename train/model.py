@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 from lvae.train.config import ModelConfig, attention_places
-from lvae.train.network.choices import Weights, choice, guidance, per_group
+from lvae.train.network.choices import UNGUIDED, Guidance, Weights, choice, per_group, weights_per_group
 from lvae.train.network.gaussians import Gaussian, rate
 from lvae.train.network.groups import StochasticGroup
 from lvae.train.network.layers import (
@@ -89,9 +89,7 @@ class EncoderLevel(nn.Module):
         places = attention_places(config.encoder_blocks[level], config.attentions[level])
         layers: list[nn.Module] = []
         for index in range(config.encoder_blocks[level]):
-            layers.append(
-                ResidualBlock(width, width, width, config.ffn_ratios[level], kernel, label_width, scale=scale)
-            )
+            layers.append(ResidualBlock(width, width, config.ffn_ratios[level], kernel, label_width, scale=scale))
             if index in places:
                 layers.append(Attention(width, config.heads[level], config.attention))
         if level + 1 < len(config.groups):
@@ -248,34 +246,29 @@ class HierarchicalVAE(nn.Module):
         labels: Tensor | None = None,
         noise: Sequence[Tensor] | None = None,
         keep: Sequence[Tensor | None] | None = None,
-        temperature: Weights = 1.0,
-        guidance_mean: Weights = 0.0,
-        guidance_variance: Weights = 0.0,
+        guidance: Guidance = UNGUIDED,
         low_resolution: Tensor | None = None,
         size: tuple[int, int] | None = None,
-        count: int | None = None,
     ) -> Decoded:
         """Generate with any groups given and the rest drawn from the (guided) prior.
 
         z: one (B, z, h, w) or None per group, lowest resolution first. keep: where z counts, bool that broadcasts to
-        it, or None for everywhere; elsewhere the group is drawn, too. noise: for what is drawn. temperature: of what is
-        drawn, multiplies its std. size: of the latents, another than the model's own to generate beyond the frame.
-        count: B, where nothing else tells it.
+        it, or None for everywhere; elsewhere the group is drawn, too. noise: for what is drawn. size: of the latents,
+        another than the model's own to generate beyond the frame.
         Weights of 0 mean no guidance: the unconditional path then never runs, nor where priors know no label.
         """
+        count = next((len(t) for t in (*(noise or ()), labels, low_resolution, *z) if t is not None), None)
         if count is None:
-            count = next((len(t) for t in (labels, low_resolution, *z, *(noise or ())) if t is not None), None)
-        if count is None:
-            raise ValueError("nothing tells how many images to decode: give count")
+            raise ValueError("nothing tells how many images to decode: give noise")
         groups = sum(self.config.groups)
         keep = [None] * groups if keep is None else keep
         if len(z) != groups or len(keep) != groups:
             raise ValueError(f"{groups} groups need as many z and keep, None among them, not {len(z)} and {len(keep)}")
         draws = noise is not None or any(given is None or kept is not None for given, kept in zip(z, keep, strict=True))
         drawn = self._noise(noise, count, size) if draws else [None] * groups
-        temperatures = per_group(self.config, "temperature", temperature)
+        temperatures = per_group(self.config, "temperature", guidance.temperature)
         choices = [choice(*each) for each in zip(z, keep, drawn, temperatures, strict=True)]
-        weights = guidance(self.config, guidance_mean, guidance_variance)
+        weights = weights_per_group(self.config, guidance)
 
         state, label = self._start(count, low_resolution), self._embed(self._classes(labels, count))
         if weights[0] is not None:  # both paths as one batch
@@ -314,15 +307,9 @@ class HierarchicalVAE(nn.Module):
                 "", "an upsampler needs low-resolution images to sample from", "Give --low-resolution SAMPLES."
             )
         nothing = [None] * sum(self.config.groups)
+        guidance = Guidance(guidance_mean, guidance_variance, temperature)
         return self.decode(
-            nothing,
-            labels,
-            noise,
-            temperature=temperature,
-            guidance_mean=guidance_mean,
-            guidance_variance=guidance_variance,
-            low_resolution=low_resolution,
-            count=count,
+            nothing, labels, self._noise(noise, count), guidance=guidance, low_resolution=low_resolution
         ).mean
 
     def spectral(self) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.records import require_whole
+from lvae.manifests.records import decode_json, require_whole
 
 MAX_WIDTH = 8192  # channels of the widest layer: a description from elsewhere must not exhaust the memory
 MAX_PATCH = 8  # pixels a side of what a tiny autoencoder sees as one place
@@ -201,7 +201,7 @@ def parse_spec(description: str | Path | Mapping[str, Any] | Spec) -> Spec:
 
 def _parse_json(text: str, source: str) -> Spec:
     try:
-        description = json.loads(text)
+        description = decode_json(text)
     except (ValueError, RecursionError):
         description = None
     if not isinstance(description, dict):

@@ -23,8 +23,8 @@ def recognize(tensors: Mapping[str, Shaped], source: str = "these weights") -> S
     shapes = _Shapes(tensors, source)
     try:
         if "encoder.layers.0.weight" in tensors:
-            return _tiny(shapes)
-        return _ldm(shapes)
+            return _recognize_tiny(shapes)
+        return _recognize_ldm(shapes)
     except LvaeError as error:
         raise LvaeError(source, error.problem, error.advice) from None
 
@@ -69,7 +69,7 @@ class _Shapes:
         return number - first
 
 
-def _ldm(shapes: _Shapes) -> LdmSpec:
+def _recognize_ldm(shapes: _Shapes) -> LdmSpec:
     for name in ("quant_conv.weight", "post_quant_conv.weight"):
         if name not in shapes:
             raise LvaeError(
@@ -83,7 +83,7 @@ def _ldm(shapes: _Shapes) -> LdmSpec:
     spec = LdmSpec(
         kind="vq" if codebook in shapes else "kl",
         width=width,
-        multipliers=tuple(_multipliers(widths, width)),
+        multipliers=tuple(_find_multipliers(widths, width)),
         latent_channels=shapes.side("decoder.conv_in.weight", 1),
         blocks=blocks,
         attention_levels=tuple(i for i in levels if f"encoder.down.{i}.attn.0.q.weight" in shapes),
@@ -113,14 +113,14 @@ def _check_decoder(shapes: _Shapes, widths: list[int], blocks: int) -> None:
         raise LvaeError("", f"{embedded} latent channels that become {latent} in the decoder are not supported")
 
 
-def _multipliers(widths: Iterable[int], width: int) -> Iterable[int]:
+def _find_multipliers(widths: Iterable[int], width: int) -> Iterable[int]:
     for level, channels in enumerate(widths):
         if width < 1 or channels % width:
             raise LvaeError("", f"level {level} has {channels} channels, no multiple of the first layer's {width}")
         yield channels // width
 
 
-def _tiny(shapes: _Shapes) -> TinySpec:
+def _recognize_tiny(shapes: _Shapes) -> TinySpec:
     first, seen = (shapes.side("encoder.layers.0.weight", axis) for axis in (0, 1))
     widths, blocks, at = [first], 0, 2  # 0: convolution, 1: block, then per level a halving and its blocks
     while f"encoder.layers.{at + 1}.conv.0.weight" in shapes:
@@ -131,6 +131,6 @@ def _tiny(shapes: _Shapes) -> TinySpec:
         latent_channels=shapes.side("decoder.layers.0.weight", 1),
         width=first,
         blocks=max(1, blocks),
-        multipliers=tuple(_multipliers(widths, first)),
+        multipliers=tuple(_find_multipliers(widths, first)),
         patch=max(1, math.isqrt(seen // 3)),
     )

@@ -44,7 +44,7 @@ def is_url(location: str) -> bool:
     return "://" in location
 
 
-def resolved(source: str) -> str:
+def resolve(source: str) -> str:
     """A SOURCE as others should call it: an absolute path, or a URL. Refuses URLs that would give a secret away."""
     if source.startswith("file://"):
         source = urllib.parse.unquote(source.removeprefix("file://"))
@@ -144,7 +144,7 @@ def names_in(folder: str) -> list[str]:
 
 
 def walk_names(folder: str) -> Iterator[str]:
-    """The names of all files in a folder, however deep, relative to it. Links of folders are not followed."""
+    """The names of all files in a folder, however deep, relative to it. Links of folders end in a slash, unfollowed."""
     if is_url(folder):
         for entry in entries(folder):
             if entry.status.is_folder:
@@ -152,9 +152,10 @@ def walk_names(folder: str) -> Iterator[str]:
             else:
                 yield entry.name
         return
-    for top, _, names in os.walk(folder):
+    for top, folders, names in os.walk(folder):
         below = os.path.relpath(top, folder).replace(os.sep, "/") + "/" if top != folder else ""
         yield from (below + name for name in names)
+        yield from (f"{below}{name}/" for name in folders if os.path.islink(f"{top}/{name}"))  # noqa: PTH114
 
 
 def open_file(location: str, buffer_bytes: int = BUFFER_BYTES, in_place: bool = True) -> IO[bytes]:
@@ -198,7 +199,7 @@ def read_range(location: str, offset: int, length: int) -> bytes:
     return remote.read_range(location, offset, length)
 
 
-def why(error: OSError) -> str:
+def explain(error: OSError) -> str:
     """An OSError in a few words."""
     return error.strerror or " ".join(str(error).split())[:200] or type(error).__name__
 

@@ -70,9 +70,10 @@ SPECIAL = "neither files nor folders"
 NOT_READ = "archives and tables not read"
 PICTURES_NOT_READ = "pictures of formats that are not read"
 NOT_UTF8 = "names that are not UTF-8"
+LINKED_FOLDERS = "linked folders not looked into"
 BESIDE = "images beside what is read"
 LABELS_NOT_USED = "files that may hold labels"
-NAMED = (NOT_READ, PICTURES_NOT_READ, LABELS_NOT_USED)  # a person is told of them, with an example
+NAMED = (LINKED_FOLDERS, NOT_READ, PICTURES_NOT_READ, LABELS_NOT_USED)  # a person is told of them, with an example
 LOST = (BESIDE, NOT_UTF8, LOOPS, BROKEN_LINKS, LINKS, SPECIAL)  # the same where they are called images
 
 DATASET_JSON = "dataset.json"

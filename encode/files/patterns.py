@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lvae.encode.files import locations as places
+from lvae.encode.files import locations
 from lvae.manifests.errors import LvaeError
 
 MAX_FILES = 1_000_000
@@ -18,18 +18,18 @@ RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def is_pattern(source: str) -> bool:
-    if places.is_url(source):
+    if locations.is_url(source):
         return any(character in source for character in "*{")
     return any(character in source for character in "*?[{") and not os.path.lexists(source)
 
 
 def base_of(location: str) -> str:
     """The folder to which the tars of a location are relative: a folder itself, a pattern's plain part, or a parent."""
-    if places.is_url(location):
+    if locations.is_url(location):
         plain = re.split(r"[*{]", location, maxsplit=1)[0]
         if plain != location:
             return plain.rpartition("/")[0] + "/"
-        return location if location.endswith("/") else places.parent_of(location)
+        return location if location.endswith("/") else locations.parent_of(location)
     if is_pattern(location):
         return os.path.split(re.split(r"[*?\[{]", location, maxsplit=1)[0])[0] or "."
     return location if Path(location).is_dir() else str(Path(location).absolute().parent)
@@ -42,7 +42,7 @@ def expand(pattern: str) -> list[str]:
     """
     found: list[str] = []
     for name in _braces(pattern):
-        if places.is_url(name):
+        if locations.is_url(name):
             found += _behind_url(name, pattern)
         elif glob.has_magic(name):
             found += sorted(glob.glob(name))  # noqa: PTH207  Path.glob takes no absolute pattern
@@ -65,21 +65,21 @@ def expand(pattern: str) -> list[str]:
 def _behind_url(name: str, pattern: str) -> list[str]:
     try:
         if "*" not in name:
-            if not places.exists(name):
+            if not locations.exists(name):
                 raise LvaeError(name, f"no such file, but {pattern} asks for it")
             return [name]
         folder, _, wanted = name.rpartition("/")
         if "*" in folder:
             raise LvaeError(pattern, "in a URL, * stands in the last component alone")
-        matches = re.compile(re.escape(places.plain(name, wanted)).replace(r"\*", ".*"), re.DOTALL).fullmatch
-        return [places.join(folder, entry) for entry in places.names_in(f"{folder}/") if matches(entry)]
+        matches = re.compile(re.escape(locations.plain(name, wanted)).replace(r"\*", ".*"), re.DOTALL).fullmatch
+        return [locations.join(folder, entry) for entry in locations.names_in(f"{folder}/") if matches(entry)]
     except OSError as error:
-        raise LvaeError(name, f"cannot be read ({places.why(error)})") from error
+        raise LvaeError(name, f"cannot be read ({locations.explain(error)})") from error
 
 
 def _relative(name: str, base: str) -> str:
-    if places.is_url(name):
-        return places.plain(name, name.removeprefix(base))
+    if locations.is_url(name):
+        return locations.plain(name, name.removeprefix(base))
     return os.path.relpath(name, base).replace(os.sep, "/")
 
 

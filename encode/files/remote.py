@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-import fsspec
 from fsspec.asyn import AsyncFileSystem
 
 from lvae.encode.files.addresses import PublicOnly, open_session, refuse_protocol
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.filesystems import open_filesystem, storage_errors
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ PIECE_BYTES = 8 << 20
 HTTP = ("http", "https")
 PLAIN = {"Accept-Encoding": "identity"}  # a range of compressed bytes is none of the file
 STAMPS = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "modified", "created")
-OUR_FAULTS = (TypeError, AttributeError, NameError, AssertionError)
 
 T = TypeVar("T")
 
@@ -127,12 +126,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
         if PublicOnly.on:
             refuse_protocol(url)
             settings = {"get_client": open_session} if _is_http(url) else {}
-        try:
-            fs, _ = fsspec.core.url_to_fs(url, use_listings_cache=False, **settings)
-        except ImportError as error:
-            raise LvaeError(url, f"needs a package that is not installed ({_line(error)})") from error
-        except (ValueError, OSError) as error:
-            raise LvaeError(url, f"cannot be opened ({_line(error)})") from error
+        fs, _ = open_filesystem(url, **settings)
         fs = _filesystems.setdefault(key, fs)
     return fs, fs._strip_protocol(url)
 
@@ -140,37 +134,14 @@ def _filesystem(url: str) -> tuple[Any, str]:
 def _asked(url: str, what: "str | Callable[..., Awaitable[Any]]", seconds: float, **arguments: Any) -> Any:
     """Call a method of the file system, or a coroutine of ours with it; every failure comes out as the module says."""
     fs, path = _filesystem(url)
-    try:
+    with storage_errors(url):
         if not isinstance(fs, AsyncFileSystem):
             return getattr(fs, str(what))(path, **arguments)
         coroutine = getattr(fs, f"_{what}")(path, **arguments) if isinstance(what, str) else what(fs, url, **arguments)
-        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(coroutine, seconds), fs.loop).result()
-    except (LvaeError, *OUR_FAULTS):
-        raise
-    except TimeoutError as error:
-        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {seconds:g} s", url) from error
-    except OSError as error:
-        if error.strerror is None:
-            _name_fault(error, url)
-        raise
-    except ValueError as error:
-        raise LvaeError(url, f"is no URL that can be asked for ({_line(error)})") from error
-    except Exception as error:  # storages have exceptions of their own
-        raise OSError(errno.EIO, _line(error), url) from error
-
-
-def _name_fault(error: OSError, url: str) -> None:
-    """Give an OSError that was made of a text alone what others have."""
-    error.errno, error.strerror, error.filename = (
-        errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO,
-        "no such file" if isinstance(error, FileNotFoundError) else _line(error),
-        url,
-    )
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:200]
-    return text or type(error).__name__
+        try:
+            return asyncio.run_coroutine_threadsafe(asyncio.wait_for(coroutine, seconds), fs.loop).result()
+        except TimeoutError as error:
+            raise TimeoutError(errno.ETIMEDOUT, f"no answer within {seconds:g} s", url) from error
 
 
 # --- HTTP: fsspec takes an outage for a missing file, and a whole file for a range ----------------------------------

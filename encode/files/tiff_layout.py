@@ -25,7 +25,7 @@ OTHER_COLOURS = {
     34892: "linear raw",
     51177: "a depth map",
 }
-RAW, OLD_JPEG, JPEG, WEBP = 1, 6, 7, 50001
+RAW, OLD_JPEG, JPEG = 1, 6, 7
 DEFLATE = (8, 32946)
 LOSSLESS = (RAW, 5, *DEFLATE, 32773, 34925, 50000)  # LZW, Deflate, PackBits, LZMA, Zstandard
 PREDICTED = (5, *DEFLATE, 34925, 50000)
@@ -44,6 +44,7 @@ OTHER_COMPRESSIONS = {
     34892: "DNG's lossy JPEG",
     34933: "PNG",
     34934: "JPEG XR",
+    50001: "WebP",
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
@@ -187,7 +188,7 @@ def layout_of(order: str, tags: Tags) -> Layout | None:
 def pillow_reads(layout: Layout, tags: Tags) -> bool:
     if layout.compression == OLD_JPEG:
         return True
-    known = layout.compression in (*LOSSLESS, *FAX, JPEG, WEBP)
+    known = layout.compression in (*LOSSLESS, *FAX, JPEG)
     if not known or first(tags, PLANAR, 1) == 2 or layout.format != UNSIGNED or layout.bits > 8:
         return False  # of a single plane, too, which Pillow takes apart
     if layout.compression == RAW and layout.reversed_bits:
@@ -229,7 +230,7 @@ def _unsupported(layout: Layout, tags: Tags) -> str | None:
     form, compression, samples = layout.format, layout.compression, layout.samples
     if layout.colours not in COLOURS:
         return OTHER_COLOURS.get(layout.colours, f"colour model {layout.colours}")
-    if compression not in (*LOSSLESS, *FAX, JPEG, WEBP):
+    if compression not in (*LOSSLESS, *FAX, JPEG):
         return f"{OTHER_COMPRESSIONS.get(compression, f'compression {compression}')} compression"
     kinds = {UNSIGNED: "unsigned", SIGNED: "signed", FLOAT: "floating-point"}
     if form not in kinds:

@@ -115,6 +115,8 @@ class Notes:
         for name in sorted(set(locations.walk_names(folder)).difference(used)):
             if any(map(naming.is_hidden, name.split("/"))):
                 self.count(naming.HIDDEN)
+            elif name.endswith("/"):
+                left_out.add(name, naming.LINKED_FOLDERS)
             elif naming.is_image_name(name):
                 left_out.add(name, naming.BESIDE)
             else:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from lvae.encode.sources.open import open_source
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import composed
 from lvae.manifests.parts.rows import ImageRow
 from lvae.manifests.seeds import derive
 
@@ -23,6 +24,8 @@ def choose(source: str, only_classes: tuple[str, ...] | None, limit: int | None)
     rows = list(found.rows())
     if only_classes is not None:
         classes = found.classes or ()
+        forms = {composed(name): name for name in classes}
+        only_classes = tuple(name if name in classes else forms.get(composed(name), name) for name in only_classes)
         missing = [name for name in only_classes if name not in classes]
         if missing:
             known = ", ".join(classes) or "none"

@@ -28,7 +28,7 @@ class FolderSource(Notes):
 
     def __init__(self, folder: str):
         super().__init__()
-        self.location = locations.resolved(folder)
+        self.location = locations.resolve(folder)
         self.classes: tuple[str, ...] | None = None
 
     def rows(self) -> Iterator[ImageRow]:
@@ -122,4 +122,4 @@ def _read_if_there(location: str) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise LvaeError(location, f"cannot be read ({locations.why(error)})") from error
+        raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error

@@ -19,12 +19,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lvae.encode.files import naming as names
+from lvae.encode.files import naming
 from lvae.encode.files.naming import CLASSES_TXT, key_of_member
 from lvae.encode.sources.base import Source, SourceWarning
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import composed, counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
+from lvae.manifests.records import decode_json
 
 KEY_COLUMNS = ("key", "file_name", "filename", "file", "path", "image", "name", "id")
 LABEL_COLUMNS = ("label", "class", "category", "target", "class_id", "class_name", "label_id")
@@ -98,7 +99,7 @@ class ClassNumbers:
             if len(self._names) > MAX_LABEL or len(label) > MAX_NAME:
                 raise LvaeError(where, "too many or too long values to be classes", "Give --labels FILE.")
         else:
-            self._largest = max(self._largest, checked_label(label, where, None))
+            self._largest = max(self._largest, check_label(label, where, None))
 
     def settle(self) -> tuple[str, ...] | None:
         """All are added: the names of the classes; None where there is no label."""
@@ -107,11 +108,9 @@ class ClassNumbers:
             self._numbers = {}
             for name, number in in_quotes.items():
                 value = int(number[1])
-                self._numbers[name] = (
-                    UNLABELLED if value == UNLABELLED else checked_label(value, self._first[str], None)
-                )
+                self._numbers[name] = UNLABELLED if value == UNLABELLED else check_label(value, self._first[str], None)
             self._largest = max([self._largest, *self._numbers.values()])
-            return numbered_classes(self._largest)
+            return name_numbers(self._largest)
         if len(self._first) == 2:
             there = self._first[int]
             raise LvaeError(self._first[str], f"a class name, but {there} has a number", "Use one sort.")
@@ -152,14 +151,14 @@ def read_labels(path: str | Path) -> Labels:
         raise LvaeError(path, f"cannot be read ({error.strerror})") from error
     match path.suffix.lower():
         case ".csv":
-            entries = _csv(text, path)
+            entries = _read_csv(text, path)
         case ".jsonl":
-            entries = _json_lines(text, path)
+            entries = _read_json_lines(text, path)
         case ".json":
-            entries = _json(text, path)
+            entries = _read_json(text, path)
         case _:
             raise LvaeError(path, "labels are read from .csv, .jsonl and .json")
-    return _numbered(entries, path)
+    return _number_labels(entries, path)
 
 
 def apply_labels(rows: Iterable[ImageRow], labels: Labels, source: Source | None = None) -> Iterator[ImageRow]:
@@ -185,7 +184,7 @@ def apply_labels(rows: Iterable[ImageRow], labels: Labels, source: Source | None
         unlabelled += label == UNLABELLED
         yield row._replace(label=label)
     if source is not None:
-        source.counts[names.UNLABELLED_IMAGES] = unlabelled
+        source.counts[naming.UNLABELLED_IMAGES] = unlabelled
         if in_other_form:
             keys = counted(in_other_form, "key")
             source.warnings.append(SourceWarning("names", f"--labels: {keys} found in another Unicode form (NFC, NFD)"))
@@ -199,7 +198,7 @@ def apply_labels(rows: Iterable[ImageRow], labels: Labels, source: Source | None
         )
 
 
-def _csv(text: str, path: Path) -> Iterator[Entry]:
+def _read_csv(text: str, path: Path) -> Iterator[Entry]:
     reader = csv.reader(io.StringIO(text), strict=True)
     key_column, label_column, columns = 0, 1, 2
     try:
@@ -221,7 +220,7 @@ def _csv(text: str, path: Path) -> Iterator[Entry]:
         raise LvaeError(path, f"line {reader.line_num}: {error}") from error
 
 
-def _json_lines(text: str, path: Path) -> Iterator[Entry]:
+def _read_json_lines(text: str, path: Path) -> Iterator[Entry]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -233,7 +232,7 @@ def _json_lines(text: str, path: Path) -> Iterator[Entry]:
         yield where, key, entry["label"]
 
 
-def _json(text: str, path: Path) -> Iterator[Entry]:
+def _read_json(text: str, path: Path) -> Iterator[Entry]:
     found = parse_json(text, str(path), nan=True)
     if not isinstance(found, dict):
         raise LvaeError(path, 'neither {"path": 3, ...} nor NVIDIA\'s {"labels": [["path", 3], ...]}')
@@ -243,7 +242,7 @@ def _json(text: str, path: Path) -> Iterator[Entry]:
         yield f"{path}: {key!r}", key, label
 
 
-def _numbered(entries: Iterable[Entry], path: Path) -> Labels:
+def _number_labels(entries: Iterable[Entry], path: Path) -> Labels:
     labels: dict[str, Label] = {}
     numbers = ClassNumbers()
     for where, key, value in entries:
@@ -277,7 +276,7 @@ MAX_LABEL = 999_999
 MAX_NAME = 1000  # characters of a class
 
 
-def checked_label(label: Any, where: str, classes: tuple[str, ...] | None) -> int:
+def check_label(label: Any, where: str, classes: tuple[str, ...] | None) -> int:
     """An integer label that is in range, or an LvaeError that begins with `where`."""
     if isinstance(label, bool) or not isinstance(label, int):
         raise LvaeError(where, f"the label {label!r:.60} is not a whole number")
@@ -289,7 +288,7 @@ def checked_label(label: Any, where: str, classes: tuple[str, ...] | None) -> in
     return label
 
 
-def numbered_classes(largest: int) -> tuple[str, ...] | None:
+def name_numbers(largest: int) -> tuple[str, ...] | None:
     """Names for labels that came as bare numbers: "0" to the largest; None where it is -1."""
     return tuple(map(str, range(largest + 1))) or None
 
@@ -297,8 +296,7 @@ def numbered_classes(largest: int) -> tuple[str, ...] | None:
 def parse_json(text: bytes | str, where: str, nan: bool = False) -> Any:
     """Strict JSON: no duplicate keys, no NaN unless `nan`; an LvaeError in one line for anything else."""
     try:
-        constant = float if nan else _no_constant
-        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=constant)
+        return decode_json(text, nan)
     except json.JSONDecodeError as error:
         raise LvaeError(where, f"not JSON, {error.msg} in line {error.lineno}, column {error.colno}") from error
     except UnicodeDecodeError as error:
@@ -307,19 +305,6 @@ def parse_json(text: bytes | str, where: str, nan: bool = False) -> Any:
         raise LvaeError(where, "nested too deeply") from error
     except ValueError as error:  # duplicates, NaN, numbers of thousands of digits
         raise LvaeError(where, f"{error!s:.100}") from error
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"{again!r:.60} stands twice")
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
 
 
 def parse_dataset_json(text: bytes | str, where: str) -> dict[str, int] | None:
@@ -344,7 +329,7 @@ def parse_label_pairs(pairs: Any, where: str) -> dict[str, int] | None:
         label = label_at(pair[1], f"{here} ({key})")
         if isinstance(label, str):
             label = text_label(label)
-        label = UNLABELLED if label is None else checked_label(label, f"{here} ({key})", None)
+        label = UNLABELLED if label is None else check_label(label, f"{here} ({key})", None)
         if labels.setdefault(key, label) != label:
             raise LvaeError(here, f"{key} has two labels, {labels[key]} and {label}")
     return labels
@@ -356,7 +341,7 @@ class NamedLabels:
     def __init__(self, labels: dict[str, int], where: str):
         self._labels, self._where = labels, where
         self._used = 0
-        self.classes = numbered_classes(max(labels.values(), default=-1))
+        self.classes = name_numbers(max(labels.values(), default=-1))
 
     def label(self, key: str) -> int:
         if key not in self._labels:

@@ -18,8 +18,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import IO, Any
 
-from lvae.encode.files import locations as places
-from lvae.encode.files import naming as names
+from lvae.encode.files import locations, naming
 from lvae.encode.files.remote import Status
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources.base import Notes
@@ -53,7 +52,7 @@ class ListSource(Notes):
 
     def __init__(self, location: str):
         super().__init__()
-        self.location = places.resolved(location)
+        self.location = locations.resolve(location)
         self.classes: tuple[str, ...] | None = None
 
     def rows(self) -> Iterator[ImageRow]:
@@ -64,9 +63,9 @@ class ListSource(Notes):
                 numbers.add(label, f"{self.location}: line {number} ({path!r:.100})")
         self.classes = numbers.settle()
         images, missing, example, other_forms = 0, 0, "", 0
-        for (number, path, label), found in self._looked_at():
+        for (number, path, label), found in self._look_at_paths():
             if found is None:
-                other, found = _find_other_form(places.parent_of(self.location), path)
+                other, found = _find_other_form(locations.parent_of(self.location), path)
                 if found is None:
                     missing, example = missing + 1, example or path
                     continue
@@ -76,7 +75,7 @@ class ListSource(Notes):
                 raise LvaeError(where, f"the server does not tell the size of {path}")
             self.seen.add(path, found.size, found.stamp)
             chosen = numbers.number(label) if self.reads_labels else UNLABELLED
-            names.count_unlabelled(self.counts, chosen)
+            naming.count_unlabelled(self.counts, chosen)
             images += 1
             yield ImageRow(path, "", 0, found.size, "", chosen)
         if missing:
@@ -86,13 +85,13 @@ class ListSource(Notes):
                 "Paths are relative to the list. Take them out.",
             )
         if not images:
-            raise names.no_images(self.location, self.counts)
+            raise naming.no_images(self.location, self.counts)
         if other_forms:
             self.warn("names", f"{counted(other_forms, 'path')} found in another Unicode form (NFC, NFD)")
-        names.warn_of_unlabelled(self, f"have no label in {places.name_of(self.location)}")
+        naming.warn_of_unlabelled(self, f"have no label in {locations.name_of(self.location)}")
 
-    def _looked_at(self) -> Iterator[tuple[Line, Status | None]]:
-        base, met = places.parent_of(self.location), set[int]()  # hashes of paths: a list may name millions
+    def _look_at_paths(self) -> Iterator[tuple[Line, Status | None]]:
+        base, met = locations.parent_of(self.location), set[int]()  # hashes of paths: a list may name millions
         lines = lines_of(self.location, self.reads_labels)
         while batch := list(itertools.islice(lines, AT_A_TIME)):
             for number, path, _ in batch:
@@ -100,25 +99,27 @@ class ListSource(Notes):
                     raise LvaeError(self.location, f"line {number}: {path!r} stands twice", "Keys must be unique.")
                 met.add(hash(path))
             where = [where_of(base, path, f"{self.location}: line {number}") for number, path, _ in batch]
-            remote = any(map(places.is_url, where))
-            yield from zip(batch, concurrently(_status, where) if remote else map(_status, where), strict=True)
+            remote = any(map(locations.is_url, where))
+            yield from zip(
+                batch, concurrently(_find_status, where) if remote else map(_find_status, where), strict=True
+            )
 
 
 class ListReader:
     """Reads the files that a ListSource listed."""
 
     def __init__(self, location: str):
-        self.location = places.resolved(location)
-        self._base = places.parent_of(self.location)
+        self.location = locations.resolve(location)
+        self._base = locations.parent_of(self.location)
 
     def read(self, row: ImageRow) -> bytes:
-        if row.length > names.MAX_MEMBER_BYTES:
-            raise ImageRejected(f"a file of more than {names.MAX_MEMBER_BYTES >> 20} MiB")
+        if row.length > naming.MAX_MEMBER_BYTES:
+            raise ImageRejected(f"a file of more than {naming.MAX_MEMBER_BYTES >> 20} MiB")
         path = where_of(self._base, row.key, self.location)
-        if places.is_url(path):
-            data = places.read_range(path, 0, row.length + 1)
+        if locations.is_url(path):
+            data = locations.read_range(path, 0, row.length + 1)
         else:
-            with places.open_file(path) as file:
+            with locations.open_file(path) as file:
                 data = file.read(row.length + 1)
         if len(data) != row.length:
             raise LvaeError(row.key, "not as long as when it was listed", "Scan the source again into a new folder.")
@@ -130,29 +131,29 @@ class ListReader:
 
 def where_of(base: str, path: str, where: str) -> str:
     """The place of a listed path. A list from elsewhere may not name files of this machine."""
-    if places.is_url(path):
-        places.refuse_secrets(path)
-    if places.is_url(base) and (path.startswith(("/", "file:", "local:")) or ".." in path.split("/")):
+    if locations.is_url(path):
+        locations.refuse_secrets(path)
+    if locations.is_url(base) and (path.startswith(("/", "file:", "local:")) or ".." in path.split("/")):
         raise LvaeError(where, f"{path!r:.200}: a list behind a URL may only name URLs and what lies beside it")
-    return places.resolved(path) if places.is_url(path) else places.join(base, path)
+    return locations.resolve(path) if locations.is_url(path) else locations.join(base, path)
 
 
 def _find_other_form(base: str, path: str) -> tuple[str, Status | None]:
     """A listed path as the file system spells it, where it keeps letters and accents together or apart."""
-    if not path.isascii() and not places.is_url(places.join(base, path)):
+    if not path.isascii() and not locations.is_url(locations.join(base, path)):
         for other in (composed(path), unicodedata.normalize("NFD", path)):
-            if other != path and (found := _status(places.join(base, other))) is not None:
+            if other != path and (found := _find_status(locations.join(base, other))) is not None:
                 return other, found
     return path, None
 
 
-def _status(location: str) -> Status | None:
+def _find_status(location: str) -> Status | None:
     try:
-        found = places.status(location)
+        found = locations.status(location)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
         return None
     except OSError as error:
-        raise LvaeError(location, f"cannot be looked at ({places.why(error)})") from error
+        raise LvaeError(location, f"cannot be looked at ({locations.explain(error)})") from error
     return None if found.is_folder else found
 
 
@@ -161,18 +162,18 @@ def _status(location: str) -> Status | None:
 
 def lines_of(location: str, labels: bool = True) -> Iterator[Line]:
     """Raises LvaeError for a line that is not as above; without `labels` whatever those are."""
-    plain = places.plain_path(location)
+    plain = locations.plain_path(location)
     try:
-        with places.open_file(location, in_place=False) as file:
+        with locations.open_file(location, in_place=False) as file:
             match os.path.splitext(plain)[1].lower():  # noqa: PTH122  a URL is no Path
                 case ".csv":
-                    found = _csv(file, location)
+                    found = _read_csv(file, location)
                 case ".jsonl":
-                    found = _json_lines(file, location)
+                    found = _read_json_lines(file, location)
                 case _:
-                    found = _text(file, location)
+                    found = _read_text(file, location)
             for number, path, label in found:
-                if not path or "\0" in path or not names.is_utf8(path):
+                if not path or "\0" in path or not naming.is_utf8(path):
                     raise LvaeError(
                         location, f"line {number}: {('no path' if not path else 'a path of odd characters')}"
                     )
@@ -180,10 +181,10 @@ def lines_of(location: str, labels: bool = True) -> Iterator[Line]:
     except UnicodeDecodeError as error:
         raise LvaeError(location, "not UTF-8 text") from error
     except OSError as error:
-        raise LvaeError(location, f"cannot be read ({places.why(error)})") from error
+        raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error
 
 
-def _physical(file: IO[bytes], location: str) -> Iterator[str]:
+def _read_physical_lines(file: IO[bytes], location: str) -> Iterator[str]:
     for number in itertools.count(1):
         line = file.readline(MAX_LINE + 1)
         if len(line) > MAX_LINE:
@@ -196,8 +197,8 @@ def _physical(file: IO[bytes], location: str) -> Iterator[str]:
 Cells = tuple[int, str, Any]  # a line with its label as it stands there
 
 
-def _csv(file: IO[bytes], location: str) -> Iterator[Cells]:
-    reader = csv.reader(_physical(file, location), strict=True)
+def _read_csv(file: IO[bytes], location: str) -> Iterator[Cells]:
+    reader = csv.reader(_read_physical_lines(file, location), strict=True)
     path_at, label_column, columns = 0, 1, 0
     try:
         for cells in reader:
@@ -220,8 +221,8 @@ def _csv(file: IO[bytes], location: str) -> Iterator[Cells]:
         raise LvaeError(location, f"line {reader.line_num}: {error}") from error
 
 
-def _json_lines(file: IO[bytes], location: str) -> Iterator[Cells]:
-    for number, line in enumerate(_physical(file, location), 1):
+def _read_json_lines(file: IO[bytes], location: str) -> Iterator[Cells]:
+    for number, line in enumerate(_read_physical_lines(file, location), 1):
         if not line.strip():
             continue
         where = f"{location}: line {number}"
@@ -233,13 +234,13 @@ def _json_lines(file: IO[bytes], location: str) -> Iterator[Cells]:
         yield number, found[0], label
 
 
-def _text(file: IO[bytes], location: str) -> Iterator[Cells]:
-    for number, line in enumerate(_physical(file, location), 1):
+def _read_text(file: IO[bytes], location: str) -> Iterator[Cells]:
+    for number, line in enumerate(_read_physical_lines(file, location), 1):
         text = line.rstrip("\r\n")
         path, tab, label = text.rpartition("\t")
         if not tab:
             path, _, label = text.rpartition(" ")
-            if not (is_number(label) and names.is_image_name(path.rstrip())):
+            if not (is_number(label) and naming.is_image_name(path.rstrip())):
                 path, label = text, ""
         if text.strip():
             yield number, path.strip() if label else path, text_label(label)

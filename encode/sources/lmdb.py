@@ -60,7 +60,7 @@ class LmdbSource(Notes):
     def __init__(self, location: str):
         """A folder with a data.mdb, or such a file."""
         super().__init__()
-        location = locations.resolved(location)
+        location = locations.resolve(location)
         inside = locations.is_folder(location)
         self.location = locations.join(location, DATA) if inside else location
 
@@ -80,7 +80,7 @@ class LmdbSource(Notes):
                     naming.count_unlabelled(self.counts, UNLABELLED)
                     yield ImageRow(name, container, value.offset, value.length, name, UNLABELLED)
         except OSError as error:
-            raise LvaeError(self.location, f"cannot be read ({locations.why(error)})") from error
+            raise LvaeError(self.location, f"cannot be read ({locations.explain(error)})") from error
         if not images:
             raise naming.no_images(self.location, self.counts)
         if container == DATA:

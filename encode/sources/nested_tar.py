@@ -27,7 +27,7 @@ class NestedTarSource(Notes):
 
     def __init__(self, location: str):
         super().__init__()
-        self.location = locations.resolved(location)
+        self.location = locations.resolve(location)
         self.classes: tuple[str, ...] | None = None
 
     def rows(self) -> Iterator[ImageRow]:

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from lvae.encode.files import locations as places
-from lvae.encode.files import naming as names
+from lvae.encode.files import locations, naming
 from lvae.encode.files.locations import Watched
 from lvae.encode.images import MAX_PIXELS, ImageRejected
 from lvae.encode.sources.base import Notes
@@ -73,24 +72,24 @@ class NpzSource(Notes):
 
     def __init__(self, location: str):
         super().__init__()
-        self.location = places.resolved(location)
+        self.location = locations.resolve(location)
         self.kind = kind_of(self.location)
         self.classes: tuple[str, ...] | None = None
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
-        container = places.name_of(self.location)
+        container = locations.name_of(self.location)
         try:
-            found = places.status(self.location)
+            found = locations.status(self.location)
             self.seen.add(container, found.size, found.stamp)
-            with places.Watched(places.open_file(self.location)) as file:
+            with locations.Watched(locations.open_file(self.location)) as file:
                 pictures = look(file, self.location)
                 has_labels = self.reads_labels and self.kind == "npz"
-                labels = _labels(file, self.location, pictures.images) if has_labels else None
+                labels = _read_labels(file, self.location, pictures.images) if has_labels else None
         except OSError as error:
-            raise LvaeError(self.location, f"cannot be read ({places.why(error)})") from error
+            raise LvaeError(self.location, f"cannot be read ({locations.explain(error)})") from error
         if not pictures.images:
-            raise names.no_images(self.location, self.counts)
+            raise naming.no_images(self.location, self.counts)
         if pictures.offset < 0:
             self.warn(
                 "slow",
@@ -104,18 +103,18 @@ class NpzSource(Notes):
         length = len(pictures.header) + pictures.bytes
         for index in range(pictures.images):
             label = numbers.number(found_labels[index]) if found_labels else UNLABELLED
-            names.count_unlabelled(self.counts, label)
+            naming.count_unlabelled(self.counts, label)
             yield ImageRow(f"{index:06}", container, -1, length, str(index), label)
-        names.warn_of_unlabelled(self, f"have label -1 in {container}")
+        naming.warn_of_unlabelled(self, f"have label -1 in {container}")
 
 
 class NpzReader:
     """Reads what an NpzSource listed. The array is looked up once a process."""
 
     def __init__(self, location: str):
-        self.location = places.resolved(location)
+        self.location = locations.resolve(location)
         self._containers = Containers("", self.location)
-        self._stream = Forwards(self._inflated)
+        self._stream = Forwards(self._inflate)
         self._lock = threading.Lock()
         self._pictures: Pictures | None = None
 
@@ -125,7 +124,7 @@ class NpzReader:
     def read(self, row: ImageRow) -> bytes:
         with self._lock:
             if self._pictures is None:
-                with places.Watched(places.open_file(self.location)) as file:
+                with locations.Watched(locations.open_file(self.location)) as file:
                     self._pictures = look(file, self.location)
             pictures = self._pictures
         index, length = int(row.member), len(pictures.header) + pictures.bytes
@@ -143,29 +142,29 @@ class NpzReader:
         self._containers.close()
         self._stream.close()
 
-    def _inflated(self, pictures: Pictures) -> Iterator[bytes]:
+    def _inflate(self, pictures: Pictures) -> Iterator[bytes]:
         with (
-            places.Watched(places.open_file(self.location)) as file,
+            locations.Watched(locations.open_file(self.location)) as file,
             open_archive(file, self.location) as archive,
             archive.open(pictures.member) as member,
         ):
             read_header(member, f"{self.location}: {pictures.member}")
             for _ in range(pictures.images):
-                yield _exactly(member, pictures.bytes)
+                yield _read_exactly(member, pictures.bytes)
 
 
 def kind_of(location: str) -> str:
-    return "npy" if places.first_bytes(location, len(MAGIC)) == MAGIC else "npz"
+    return "npy" if locations.first_bytes(location, len(MAGIC)) == MAGIC else "npz"
 
 
-def look(file: places.Watched, location: str) -> Pictures:
+def look(file: locations.Watched, location: str) -> Pictures:
     """Where the pictures of an open file are, with everything checked that headers claim. Raises LvaeError."""
-    size = places.size_of(file)
+    size = locations.size_of(file)
     file.seek(0)
     if file.read(len(MAGIC)) == MAGIC:
         file.seek(0)
         array = read_header(file, location)
-        return _pictures(array, "", size, array.offset, location)
+        return _describe_pictures(array, "", size, array.offset, location)
     try:
         with open_archive(file, location) as archive:
             info = _member(archive, IMAGES, location)
@@ -174,7 +173,9 @@ def look(file: places.Watched, location: str) -> Pictures:
                 array = read_header(member, where)
             with closing(Containers("", location)) as containers:
                 offset = data_offset(containers, info, size, location)
-            return _pictures(array, info.filename, info.file_size, -1 if offset < 0 else offset + array.offset, where)
+            return _describe_pictures(
+                array, info.filename, info.file_size, -1 if offset < 0 else offset + array.offset, where
+            )
     except (*DAMAGE, RuntimeError, MemoryError) as error:
         raise LvaeError(location, f"not a whole .npz ({error})") from error
 
@@ -190,7 +191,7 @@ def _member(archive: zipfile.ZipFile, wanted: tuple[str, ...], location: str) ->
     return found[0]
 
 
-def _pictures(array: Array, member: str, file_bytes: int, offset: int, where: str) -> Pictures:
+def _describe_pictures(array: Array, member: str, file_bytes: int, offset: int, where: str) -> Pictures:
     shape, shown = array.shape, "x".join(map(str, array.shape))
     if array.dtype not in ("|u1", "u1", "<u1", ">u1", "=u1"):
         raise LvaeError(where, f"holds {array.dtype!r:.40}", "Pictures are uint8, 0 to 255: numpy's '|u1'.")
@@ -206,7 +207,7 @@ def _pictures(array: Array, member: str, file_bytes: int, offset: int, where: st
     return Pictures(member, count, height, width, shape[3] if len(shape) == 4 else 1, offset)
 
 
-def _labels(file: places.Watched, location: str, count: int) -> NDArray[np.generic] | None:
+def _read_labels(file: locations.Watched, location: str, count: int) -> NDArray[np.generic] | None:
     """The labels beside the pictures of an .npz; None where there are none."""
     file.seek(0)
     try:
@@ -223,12 +224,12 @@ def _labels(file: places.Watched, location: str, count: int) -> NDArray[np.gener
                         where, f"{array.dtype!r:.40} of shape {shown:.60}, not {count} labels", "Give --labels FILE."
                     )
                 dtype = np.dtype(array.dtype)
-                return np.frombuffer(_exactly(member, count * dtype.itemsize), dtype)
+                return np.frombuffer(_read_exactly(member, count * dtype.itemsize), dtype)
     except (*DAMAGE, RuntimeError, MemoryError) as error:
         raise LvaeError(location, f"not a whole .npz ({error})") from error
 
 
-def _exactly(file: IO[bytes], count: int) -> bytes:
+def _read_exactly(file: IO[bytes], count: int) -> bytes:
     """So many bytes of a stream, however many its directory promised. Raises EOFError where it ends before."""
     data = bytearray()
     while len(data) < count:

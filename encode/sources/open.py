@@ -48,7 +48,7 @@ def open_source(source: str) -> Source:
     """Look what a SOURCE is. Nothing is listed yet. Raises LvaeError for what is none."""
     if source.startswith(PREFIX):
         return SyntheticSource(source)
-    location = locations.resolved(source)
+    location = locations.resolve(source)
     try:
         if is_pattern(location):
             return _pattern(location)
@@ -56,7 +56,7 @@ def open_source(source: str) -> Source:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise LvaeError(source, "no such file or folder", f"A source is {KINDS}.") from error
     except OSError as error:
-        raise LvaeError(source, f"cannot be looked at ({locations.why(error)})") from error
+        raise LvaeError(source, f"cannot be looked at ({locations.explain(error)})") from error
     if found is None or found.is_folder:
         return _folder(f"{location.rstrip('/')}/" if locations.is_url(location) else location)
     return _file(location)
@@ -75,7 +75,7 @@ def _folder(location: str) -> Source:
     try:
         found = [name for name in locations.names_in(location) if not naming.is_hidden(name)]
     except OSError as error:
-        raise LvaeError(location, f"the folder cannot be read ({locations.why(error)})") from error
+        raise LvaeError(location, f"the folder cannot be read ({locations.explain(error)})") from error
     if DATA in found:
         return LmdbSource(location)
     tars = [name for name in found if name.lower().endswith(".tar")]
@@ -137,7 +137,7 @@ def open_reader(kind: str, location: str, addresses: str | None = None) -> Reade
         case "folder":
             return FolderReader(location)
         case "tar" | "lmdb":
-            location = locations.resolved(location)
+            location = locations.resolve(location)
             one = not is_pattern(location) and not locations.is_folder(location)
             return Containers(base_of(location), location if one else None)
         case "zip":
@@ -158,7 +158,7 @@ def _is_zip_with_a_preface(location: str) -> bool:
         with locations.open_file(location) as file:
             return zipfile.is_zipfile(file)
     except OSError as error:
-        raise LvaeError(location, f"cannot be read ({locations.why(error)})") from error
+        raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error
 
 
 def _refuse_all_but_tars(location: str) -> None:
@@ -170,7 +170,7 @@ def _refuse_all_but_tars(location: str) -> None:
         with locations.open_file(location) as file:
             is_tar = tarfile.is_tarfile(file)
     except OSError as error:
-        raise LvaeError(location, f"cannot be read ({locations.why(error)})") from error
+        raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error
     except (ValueError, OverflowError, MemoryError, RecursionError):
         is_tar = False
     if not is_tar:
@@ -181,4 +181,4 @@ def _first_bytes(location: str) -> bytes:
     try:
         return locations.first_bytes(location, MAGIC_AT + len(MAGIC))
     except OSError as error:
-        raise LvaeError(location, f"cannot be read ({locations.why(error)})") from error
+        raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error

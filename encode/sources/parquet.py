@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lvae.encode.files import locations as places
-from lvae.encode.files import naming as names
+from lvae.encode.files import locations, naming
 from lvae.encode.files.patterns import base_of
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources.base import Notes
@@ -55,13 +54,13 @@ class ParquetSource(Notes):
     def __init__(self, location: str, files: list[str]):
         """The files are named relative to the location's `base_of`."""
         super().__init__()
-        self.location = places.resolved(location)
+        self.location = locations.resolve(location)
         self._files = files
         self.classes: tuple[str, ...] | None = None
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
-        numbers, images = self._class_numbers() if self.reads_labels else None, 0
+        numbers, images = self._gather_classes() if self.reads_labels else None, 0
         for name in self._files:
             path = path_of(self.location, name)
             with open_parquet(path, self.seen, name) as file:
@@ -69,37 +68,37 @@ class ParquetSource(Notes):
                 label_column = columns.label if numbers is not None else None
                 for group in range(file.num_row_groups):
                     self._warn_of_size(name, file.metadata.row_group(group).num_rows)
-                    for number, label in enumerate(_labels(file, group, label_column, path)):
+                    for number, label in enumerate(_read_labels(file, group, label_column, path)):
                         key = f"{row:06}" if len(self._files) == 1 else f"{name}/{row:06}"
                         chosen = UNLABELLED if numbers is None else numbers.number(as_label(label))
-                        names.count_unlabelled(self.counts, chosen)
+                        naming.count_unlabelled(self.counts, chosen)
                         yield ImageRow(key, name, -1, -1, f"{group}:{number}", chosen)
                         row += 1
                 images += row
-        left_out = names.LeftOut(self.counts)
-        if places.is_folder(self.location):
+        left_out = naming.LeftOut(self.counts)
+        if locations.is_folder(self.location):
             self.account_for_rest(self.location, self._files, left_out)
         if not images:
-            raise names.no_images(self.location, self.counts)
+            raise naming.no_images(self.location, self.counts)
         left_out.warn(self)
         self._warn_of_splits()
-        names.warn_of_unlabelled(self, "have no label, or -1")
+        naming.warn_of_unlabelled(self, "have no label, or -1")
 
-    def _class_numbers(self) -> ClassNumbers | None:
+    def _gather_classes(self) -> ClassNumbers | None:
         """All labels, gathered, with names that have to be the same in all files; None where there are none to use."""
         first, numbers = None, ClassNumbers()
         for name in self._files:
             path = path_of(self.location, name)
             with open_parquet(path) as file:
                 columns = columns_of(file, path)
-                columns = columns._replace(classes=_class_names(file.schema_arrow, columns.label, path))
+                columns = columns._replace(classes=_read_class_names(file.schema_arrow, columns.label, path))
                 if first is not None and columns != first:
                     raise LvaeError(path, f"has other columns or class names than {self._files[0]}")
                 first = columns
                 try:
                     for group in range(file.num_row_groups):
                         where = f"{path}: row group {group}"
-                        for label in _labels(file, group, columns.label, path):
+                        for label in _read_labels(file, group, columns.label, path):
                             numbers.add(as_label(label), where)
                 except NotALabelError as error:
                     column = file.schema_arrow.field(columns.label)
@@ -126,7 +125,7 @@ class ParquetSource(Notes):
             self.warn(
                 "splits",
                 f"the splits {', '.join(splits)} are taken together. Give a pattern for one of them, such as "
-                f"{places.join(base_of(self.location), splits[0] + '*.parquet')}",
+                f"{locations.join(base_of(self.location), splits[0] + '*.parquet')}",
             )
 
     def _warn_of_size(self, name: str, rows: int) -> None:
@@ -142,8 +141,8 @@ class ParquetReader:
     """Reads what a ParquetSource listed, keeping the place in one row group."""
 
     def __init__(self, location: str):
-        self.location = places.resolved(location)
-        self._groups = Forwards(self._pictures)
+        self.location = locations.resolve(location)
+        self._groups = Forwards(self._read_pictures)
 
     def __reduce__(self) -> tuple[type["ParquetReader"], tuple[str]]:
         return type(self), (self.location,)
@@ -156,24 +155,24 @@ class ParquetReader:
             raise LvaeError(row.container, "shorter than when it was listed", "Scan the source again.") from error
         if data is None:
             raise ImageRejected("a path instead of the picture's bytes, in its Parquet file")
-        if len(data) > names.MAX_MEMBER_BYTES:
-            raise ImageRejected(f"a file of more than {names.MAX_MEMBER_BYTES >> 20} MiB")
+        if len(data) > naming.MAX_MEMBER_BYTES:
+            raise ImageRejected(f"a file of more than {naming.MAX_MEMBER_BYTES >> 20} MiB")
         return data
 
     def close(self) -> None:
         self._groups.close()
 
-    def _pictures(self, stream: tuple[str, int]) -> Iterator[bytes | None]:
+    def _read_pictures(self, stream: tuple[str, int]) -> Iterator[bytes | None]:
         container, group = stream
         path = path_of(self.location, container)
-        file = places.Watched(places.open_file(path))
+        file = locations.Watched(locations.open_file(path))
         try:
             parquet = pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=False)
             columns = columns_of(parquet, path)
             column = f"{columns.image}.bytes" if columns.in_struct else columns.image
             if parquet.metadata.row_group(group).total_byte_size > WHOLE_BYTES:
                 # else a row group's column is held whole, which a lying page cannot make larger
-                parquet = pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=False, buffer_size=places.BUFFER_BYTES)
+                parquet = pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=False, buffer_size=locations.BUFFER_BYTES)
             # one at a time: a dictionary of one large picture can stand for any number of rows
             for batch in parquet.iter_batches(1, [group], [column], use_threads=False):
                 for value in batch.column(0).to_pylist():
@@ -186,22 +185,22 @@ class ParquetReader:
 
 
 def path_of(location: str, container: str) -> str:
-    return location if places.name_of(location) == container else places.join(base_of(location), container)
+    return location if locations.name_of(location) == container else locations.join(base_of(location), container)
 
 
 @contextmanager
-def open_parquet(path: str, seen: places.Seen | None = None, name: str = "") -> Iterator[pq.ParquetFile]:
+def open_parquet(path: str, seen: locations.Seen | None = None, name: str = "") -> Iterator[pq.ParquetFile]:
     """A Parquet file to look at; everything that goes wrong with it meanwhile is an LvaeError."""
     try:
         if seen is not None:
-            found = places.status(path)
+            found = locations.status(path)
             seen.add(name, found.size, found.stamp)
-        with places.Watched(places.open_file(path)) as file:
+        with locations.Watched(locations.open_file(path)) as file:
             schema = pq.read_schema(pa.PythonFile(file, "r"))
             text = [field.name for field in schema if _holds_text(field.type)]
             yield pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=False, read_dictionary=text)
     except FAULTS as error:
-        reason = places.why(error) if isinstance(error, OSError) else " ".join(str(error).split())[:200]
+        reason = locations.explain(error) if isinstance(error, OSError) else " ".join(str(error).split())[:200]
         raise LvaeError(path, f"cannot be read as Parquet ({reason})") from error
 
 
@@ -223,7 +222,7 @@ def columns_of(file: pq.ParquetFile, path: str) -> Columns:
     return Columns(image, pa.types.is_struct(schema.field(image).type), label, None)
 
 
-def _class_names(schema: pa.Schema, label: str | None, path: str) -> tuple[str, ...] | None:
+def _read_class_names(schema: pa.Schema, label: str | None, path: str) -> tuple[str, ...] | None:
     """Those that the datasets library writes into the schema."""
     text = (schema.metadata or {}).get(b"huggingface")
     if text is None or label is None:
@@ -241,7 +240,7 @@ def _class_names(schema: pa.Schema, label: str | None, path: str) -> tuple[str, 
     return tuple(found) or None
 
 
-def _labels(file: pq.ParquetFile, group: int, column: str | None, path: str) -> Iterator[Any]:
+def _read_labels(file: pq.ParquetFile, group: int, column: str | None, path: str) -> Iterator[Any]:
     """The label of every row in a row group, None where there is none."""
     rows = file.metadata.row_group(group).num_rows
     if column is None:

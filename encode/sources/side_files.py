@@ -16,7 +16,7 @@ from lvae.encode.sources.labels import (
     Label,
     NotALabelError,
     as_label,
-    checked_label,
+    check_label,
     text_label,
 )
 from lvae.encode.sources.reading.tar_members import Member
@@ -76,12 +76,12 @@ class SideFiles:
             if found is None:
                 raise LvaeError(where, f"a class name, but {self._first_number} has a number", "Use one sort.")
             label = as_label(int(found[1]))
-        return checked_label(label, where, self._classes) if isinstance(label, int) else self._numbers.number(label)
+        return check_label(label, where, self._classes) if isinstance(label, int) else self._numbers.number(label)
 
     def _listed_number(self, label: Label, where: str) -> Label:
         """A name of classes.txt as its number."""
         if not isinstance(label, str) or self._listed is None:
-            return label if label is None or isinstance(label, str) else checked_label(label, where, self._classes)
+            return label if label is None or isinstance(label, str) else check_label(label, where, self._classes)
         if label not in self._listed:
             problem = f"the label {label!r:.60} is none of the classes in {CLASSES_TXT}"
             raise LvaeError(where, problem, "Add it there, or give --labels FILE.")

@@ -18,7 +18,7 @@ from lvae.encode.files import locations, naming
 from lvae.encode.files.naming import LeftOut
 from lvae.encode.files.patterns import base_of, is_pattern
 from lvae.encode.sources.base import Notes
-from lvae.encode.sources.labels import numbered_classes
+from lvae.encode.sources.labels import name_numbers
 from lvae.encode.sources.reading.tar_members import Member, is_image_member, open_tar, read_members
 from lvae.encode.sources.side_files import SideFiles
 from lvae.manifests.errors import LvaeError
@@ -36,7 +36,7 @@ class TarSource(Notes):
     def __init__(self, location: str, tars: list[str]):
         """The tars are named relative to the location's `base_of`."""
         super().__init__()
-        self.location = locations.resolved(location)
+        self.location = locations.resolve(location)
         self._base = base_of(self.location)
         self._classes: tuple[str, ...] | None = None
         self._largest = UNLABELLED
@@ -45,7 +45,7 @@ class TarSource(Notes):
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        return self._classes if self._classes is not None else numbered_classes(self._largest)
+        return self._classes if self._classes is not None else name_numbers(self._largest)
 
     def rows(self) -> Iterator[ImageRow]:
         self.begin_again()
@@ -154,7 +154,7 @@ def _read_classes(path: str) -> tuple[str, ...] | None:
     except UnicodeDecodeError as error:
         raise LvaeError(path, "not UTF-8 text") from error
     except OSError as error:
-        raise LvaeError(path, f"cannot be read ({locations.why(error)})") from error
+        raise LvaeError(path, f"cannot be read ({locations.explain(error)})") from error
     classes = tuple(line.strip() for line in lines)
     while classes and not classes[-1]:
         classes = classes[:-1]

@@ -42,7 +42,7 @@ class ZipSource(Notes):
 
     def __init__(self, path: str):
         super().__init__()
-        self.location = self._path = locations.resolved(path)
+        self.location = self._path = locations.resolve(path)
         self.classes: tuple[str, ...] | None = None
 
     def rows(self) -> Iterator[ImageRow]:
@@ -53,7 +53,7 @@ class ZipSource(Notes):
             with locations.Watched(locations.open_file(self._path)) as file, open_archive(file, self._path) as archive:
                 yield from self._rows(archive, locations.size_of(file))
         except OSError as error:
-            raise LvaeError(self._path, f"cannot be read ({locations.why(error)})") from error
+            raise LvaeError(self._path, f"cannot be read ({locations.explain(error)})") from error
         except (*DAMAGE, MemoryError, UnicodeDecodeError) as error:
             raise LvaeError(self._path, f"not a whole zip ({error})") from error
 
@@ -295,7 +295,7 @@ class ZipReader:
 
     def __init__(self, location: str):
         self.location = location
-        self._containers = Containers("", locations.resolved(location))
+        self._containers = Containers("", locations.resolve(location))
         self._lock = threading.Lock()
         self._directory: tuple[dict[str, zipfile.ZipInfo], _Members] | None = None
 
@@ -322,7 +322,7 @@ class ZipReader:
     def _read_directory(self) -> tuple[dict[str, zipfile.ZipInfo], _Members]:
         with self._lock:
             if self._directory is None:
-                path = locations.resolved(self.location)
+                path = locations.resolve(self.location)
                 with locations.Watched(locations.open_file(path)) as file, open_archive(file, path) as archive:
                     infos = {member_name(info): info for info in archive.infolist()}
                     self._directory = infos, _Members(path, locations.size_of(file))

@@ -21,8 +21,11 @@ PARTS = ("encoder", "decoder", "quant_conv", "post_quant_conv", "quantize", "tae
 # Names that wrappers of torch put between others: DistributedDataParallel, compile, FSDP, checkpointing, DeepSpeed.
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 COUNTERS = re.compile(r"quantize\..*(used|usage|cluster_size|embed_avg|ema_\w+|initted|counter)")
-AVERAGED = re.compile(r"(^|_)(ema|swa|average|averaged|shadow)(_|\d*$)")
-FOREIGN = re.compile(r"optim|exp_avg|^opt$|teacher|discrim|^disc|loss|lpips|perceptual|foundation|gradient|^grads?$")
+AVERAGED = re.compile(r"(?i)(^|_)(ema|swa|avg|average|averaged|shadow)(_|\d*$)")
+FOREIGN = re.compile(
+    r"(?i)optim|exp_avg|^opt$|teacher|discrim|^disc|loss|lpips|perceptual|foundation|gradient|^grads?$"
+    r"|(^|_)(ref|reference|frozen|target|initial|pretrained|online)(_|$)"
+)
 # Of several autoencoders the one that stands below no name of these counts first, then LDM's and Stable Diffusion's,
 # then that of the paper's pipelines, whose hierarchical VAE lies under `vae.`.
 KNOWN_PREFIXES = ("first_stage_model", "dae", "vae")
@@ -49,11 +52,11 @@ def find_autoencoder(tree: Mapping[str, Any], source: str) -> Stage:
     """
     flat: dict[str, Any] = {}
     twice: set[str] = set()
-    for path, tensor in _leaves(tree, ()):
+    for path, tensor in _walk_tensors(tree, ()):
         name = ".".join(part for part in ".".join(path).split(".") if part not in WRAPPERS)
         twice |= {name} if name in flat else set()
         flat[name] = tensor
-    prefixes = sorted(_prefixes(flat), key=lambda prefix: _rank(prefix, flat))
+    prefixes = sorted(_find_prefixes(flat), key=lambda prefix: _rank(prefix, flat))
     if not prefixes:
         problem = (
             f"holds no image autoencoder: {FIRST_LAYERS[0]} of shape (width, 3, 3, 3) is missing, below any prefix"
@@ -66,8 +69,8 @@ def find_autoencoder(tree: Mapping[str, Any], source: str) -> Stage:
     if doubled:
         problem = f"{printable(doubled[0])} is there twice, under two names"
         raise LvaeError(source, problem, "Give a file with one set of weights.")
-    notes = _notes(prefixes, flat, [name for name in flat if name.removeprefix(prefix) not in found])
-    return Stage(found, notes, _scale_factor(prefix, flat))
+    notes = _write_notes(prefixes, flat, [name for name in flat if name.removeprefix(prefix) not in found])
+    return Stage(found, notes, _find_scale_factor(prefix, flat))
 
 
 def sees_rgb(tensor: Shaped | None) -> bool:
@@ -77,16 +80,16 @@ def sees_rgb(tensor: Shaped | None) -> bool:
     return tensor.shape[1] in [3 * patch**2 for patch in range(1, MAX_PATCH + 1)]
 
 
-def _leaves(tree: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _walk_tensors(tree: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, value in tree.items():
         if isinstance(value, Mapping):
             if len(path) < MAX_DEPTH:
-                yield from _leaves(value, (*path, str(name)))
+                yield from _walk_tensors(value, (*path, str(name)))
         elif hasattr(value, "shape"):
             yield (*path, str(name)), value
 
 
-def _prefixes(flat: Mapping[str, Shaped]) -> set[str]:
+def _find_prefixes(flat: Mapping[str, Shaped]) -> set[str]:
     """Below which an encoder of RGB images stands."""
     return {
         name.removesuffix(first)
@@ -101,39 +104,40 @@ def _rank(prefix: str, flat: Mapping[str, Any]) -> tuple[Any, ...]:
     parts = prefix.split(".")[:-1]
     known = max((KNOWN_PREFIXES.index(part) + 1 for part in parts if part in KNOWN_PREFIXES), default=0)
     foreign = any(map(FOREIGN.search, parts))
-    return not _is_whole(prefix, flat), foreign, not any(map(AVERAGED.search, parts)), known, len(parts), prefix
+    averages = sum(AVERAGED.search(part) is not None for part in parts)
+    return not _is_whole(prefix, flat), foreign, -averages, known, len(parts), prefix
 
 
 def _is_whole(prefix: str, flat: Mapping[str, Any]) -> bool:
     return any(prefix + name in flat for name in DECODERS)
 
 
-def _notes(prefixes: list[str], flat: Mapping[str, Any], aside: list[str]) -> tuple[str, ...]:
+def _write_notes(prefixes: list[str], flat: Mapping[str, Any], aside: list[str]) -> tuple[str, ...]:
     taken, *others = [prefix for prefix in prefixes if _is_whole(prefix, flat)] or prefixes
     notes = []
     if others:
-        shown = ", ".join(map(_place, others[:SHOWN]))
-        notes.append(f"of {counted(len(others) + 1, 'autoencoder')} the one {_place(taken)} is taken, not {shown}")
+        shown = ", ".join(map(_name_place, others[:SHOWN]))
+        notes.append(f"of {counted(len(others) + 1, 'autoencoder')} the one {_name_place(taken)} is taken, not {shown}")
     aside = [name for name in aside if name.split(".")[-1] != "scale_factor"]
-    names = sorted({_group(name, taken) for name in aside if not name.startswith(tuple(filter(None, others)))})
+    names = sorted({_name_group(name, taken) for name in aside if not name.startswith(tuple(filter(None, others)))})
     if names:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         notes.append(f"left aside: {', '.join(map(printable, names[:SHOWN]))}{more}")
     return tuple(notes)
 
 
-def _place(prefix: str) -> str:
+def _name_place(prefix: str) -> str:
     return f"below {printable(prefix[:-1])}" if prefix else "at the top"
 
 
-def _group(name: str, prefix: str) -> str:
+def _name_group(name: str, prefix: str) -> str:
     """The part of a checkpoint that a tensor beside the autoencoder belongs to."""
     below = name.removeprefix(prefix)
     first = below.split(".")[0]
     return (prefix if below != name else "") + (below if first in PARTS else first)
 
 
-def _scale_factor(prefix: str, flat: Mapping[str, Any]) -> Any:
+def _find_scale_factor(prefix: str, flat: Mapping[str, Any]) -> Any:
     """A buffer that LDM writes, beside the autoencoder or above it."""
     parts = prefix.split(".")[:-1]
     for depth in range(len(parts), -1, -1):

@@ -42,12 +42,12 @@ def find_files(folder: Path, kind: str | None) -> Found:
 
     kind: what is wanted, if that is known; a config.json that says otherwise is refused.
     """
-    folder = _snapshot(folder)
+    folder = _find_snapshot(folder)
     for inner in (folder, folder / "vae", folder / "vqvae"):
         if (inner / "config.json").is_file():
-            return _diffusers(inner, _read_config(inner / "config.json", kind))
-    files = _weights(folder)
-    pairs = _pairs([group[0] for group in files if len(group) == 1])
+            return _find_diffusers_files(inner, _read_config(inner / "config.json", kind))
+    files = _list_weights(folder)
+    pairs = _find_pairs([group[0] for group in files if len(group) == 1])
     if len(pairs) == 1:
         return Found(tuple(pairs[0]), pair=True)
     if len(files) == 1:
@@ -64,7 +64,7 @@ def find_files(folder: Path, kind: str | None) -> Found:
     )
 
 
-def _snapshot(folder: Path) -> Path:
+def _find_snapshot(folder: Path) -> Path:
     """Of a model in the hub's cache (models--ORG--NAME) the revision that `main` is; any other folder itself."""
     model = folder.parent if folder.name == "snapshots" else folder
     if not (model / "snapshots").is_dir():
@@ -81,10 +81,10 @@ def _snapshot(folder: Path) -> Path:
     return revisions[0]
 
 
-def _diffusers(folder: Path, config: dict[str, Any]) -> Found:
+def _find_diffusers_files(folder: Path, config: dict[str, Any]) -> Found:
     """The best of the variants that are there, such as fp16."""
     found: dict[tuple[int, str, int], tuple[tuple[Path, ...], str | None]] = {}
-    for group in _weights(folder):
+    for group in _list_weights(folder):
         shard = SHARD.fullmatch(group[0].name)
         match = VARIANT.fullmatch(shard["stem"] + shard["ending"] if shard else group[0].name)
         if match:
@@ -99,7 +99,7 @@ def _diffusers(folder: Path, config: dict[str, Any]) -> Found:
     return Found(files, config, notes=notes)
 
 
-def _weights(folder: Path) -> list[tuple[Path, ...]]:
+def _list_weights(folder: Path) -> list[tuple[Path, ...]]:
     """The files of weights in a folder, by name; shards of one set together, none of which may be missing."""
     groups: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
@@ -130,10 +130,14 @@ def describe_for_diffusers(spec: Spec, scale: Mapping[str, Any]) -> dict[str, An
     """The config.json of an architecture. Where nothing is known of the scale, diffusers takes 0.18215 for KL; VQ says
     1, as its models want it."""
     known = {name: scale[name] for name in SCALE_FIELDS if name in scale}
-    return _architecture(spec) | ({"scaling_factor": scale["scale_factor"]} if "scale_factor" in scale else {}) | known
+    return (
+        _describe_architecture(spec)
+        | ({"scaling_factor": scale["scale_factor"]} if "scale_factor" in scale else {})
+        | known
+    )
 
 
-def _architecture(spec: Spec) -> dict[str, Any]:
+def _describe_architecture(spec: Spec) -> dict[str, Any]:
     if isinstance(spec, PixelsSpec):
         raise LvaeError("", "pixels have no network", "Nothing to write.")
     if not isinstance(spec, LdmSpec):
@@ -178,7 +182,7 @@ def _architecture(spec: Spec) -> dict[str, Any]:
     return config
 
 
-def _pairs(files: list[Path]) -> list[list[Path]]:
+def _find_pairs(files: list[Path]) -> list[list[Path]]:
     """TAESD's files, as taesd_encoder.pth beside taesd_decoder.pth; of two formats the first of SUFFIXES."""
     pairs: dict[str, list[Path]] = {}
     for suffix in SUFFIXES:

@@ -86,7 +86,7 @@ def join_taesd(encoder: Mapping[str, T], decoder: Mapping[str, T]) -> dict[str, 
     }
 
 
-def layout_of(state: Mapping[str, Shaped]) -> str:
+def detect_layout(state: Mapping[str, Shaped]) -> str:
     """Whose names these are, prefix stripped: "compvis", "diffusers" or "taesd"."""
     if any(name.startswith(("encoder.down_blocks.", "encoder.layers.")) for name in state):
         return "diffusers"
@@ -103,7 +103,7 @@ class _Rule:
     reverses: bool
 
 
-def _rule(old: str, new: str, layers: Mapping[str, str]) -> _Rule:
+def _make_rule(old: str, new: str, layers: Mapping[str, str]) -> _Rule:
     pattern = re.escape(old)
     for placeholder, group in PLACEHOLDERS.items():
         pattern = pattern.replace(re.escape(placeholder), group)
@@ -122,6 +122,6 @@ def _translate(name: str, rules: list[_Rule], levels: int) -> str:
 
 
 _TO_DIFFUSERS = [
-    _rule(ours, theirs, {new: old for old, new in reversed(layers.items())}) for ours, theirs, layers in PLACES
+    _make_rule(ours, theirs, {new: old for old, new in reversed(layers.items())}) for ours, theirs, layers in PLACES
 ]
-_FROM_ANY = [_rule(old, ours, layers) for ours, theirs, layers in PLACES for old in (ours, theirs)]
+_FROM_ANY = [_make_rule(old, ours, layers) for ours, theirs, layers in PLACES for old in (ours, theirs)]

@@ -17,7 +17,7 @@ from lvae.encode.catalogue.architectures import KNOWN
 from lvae.encode.catalogue.recognize import recognize, summarize
 from lvae.encode.weights.find import find_autoencoder, sees_rgb
 from lvae.encode.weights.folder import Found, find_files, scale_facts
-from lvae.encode.weights.names import from_diffusers, join_taesd, layout_of
+from lvae.encode.weights.names import detect_layout, from_diffusers, join_taesd
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import printable
 from lvae.manifests.tensors.lazy_tensor import StoredTensor, Tree, read_all
@@ -61,7 +61,7 @@ def read(location: str | Path, kind: str | None = None) -> Contents:
         opened = [open_tree(file) for file in found.files]
         trees = [tree for tree, _ in opened]
         tree = _join(found.files, trees) if found.pair else _merge(found.files, trees)
-        return _contents(tree, sum(size for _, size in opened), found)
+        return _find_contents(tree, sum(size for _, size in opened), found)
     except OSError as error:
         raise LvaeError(path, f"cannot be read ({error.strerror or error})") from None
 
@@ -113,7 +113,7 @@ def canonicalize(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     return from_diffusers(find_autoencoder(state, source).tensors, source)
 
 
-def _contents(tree: Tree, available: int, found: Found) -> Contents:
+def _find_contents(tree: Tree, available: int, found: Found) -> Contents:
     source = ",".join(map(str, found.files))
     if isinstance(tree.get("0.weight", tree.get("1.weight")), StoredTensor):
         raise LvaeError(source, "one half of a tiny autoencoder", "Give both as ENCODER,DECODER, or their folder.")
@@ -124,7 +124,7 @@ def _contents(tree: Tree, available: int, found: Found) -> Contents:
         if value.dtype in FLOATS and value.isfinite().all():
             scale["scale_factor"] = float(value)
     tensors = from_diffusers(read_all(stage.tensors, available, source), source)
-    return Contents(tensors, layout_of(stage.tensors), scale, found.files, (*found.notes, *stage.notes))
+    return Contents(tensors, detect_layout(stage.tensors), scale, found.files, (*found.notes, *stage.notes))
 
 
 def _join(files: tuple[Path, ...], trees: list[Tree]) -> Tree:

@@ -71,7 +71,7 @@ def convert(
         say(f"{weights}: {note}")
     if dtype == "float16":
         _round_to_half(network, weights)
-    outputs = _outputs(network, contents, out, layout, dtype)
+    outputs = _make_outputs(network, contents, out, layout, dtype)
     folder = Folder(out.parent)
     for name, data in outputs.items():
         _refuse_other(folder, name, data)
@@ -102,7 +102,9 @@ def _round_to_half(network: Autoencoder, source: str) -> None:
             tensor.copy_(half)
 
 
-def _outputs(network: Autoencoder, contents: Contents, out: Path, layout: Layout, dtype: Dtype) -> dict[str, bytes]:
+def _make_outputs(
+    network: Autoencoder, contents: Contents, out: Path, layout: Layout, dtype: Dtype
+) -> dict[str, bytes]:
     """Names relative to the folder of `out`, in the order of writing."""
     if layout == "compvis":
         state = {name: tensor.to(TORCH_DTYPES[dtype]) for name, tensor in network.state_for_storage().items()}

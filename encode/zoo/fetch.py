@@ -1,6 +1,6 @@
 """Fetching published weights: by Hugging Face's library or torch's, checked, converted once to a file without code."""
 
-import hashlib
+import http.client
 import json
 import re
 import shutil
@@ -25,7 +25,7 @@ from lvae.encode.catalogue.published import (
 from lvae.encode.zoo.convert import Conversion, convert
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.records import dumps
-from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.folder import Folder, file_sha256
 from lvae.manifests.storage.locks import writing
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -61,7 +61,7 @@ def fetch(name: str, say: Callable[[str], None], place: str | None = None) -> Fe
     try:
         with writing(Folder(folder)):
             if out.is_file():
-                return _there(out)
+                return _describe_present(out)
             found, source, checked = _obtain(published, place, downloads, say)
             try:
                 conversion = convert(str(found), out, published.architecture, say=say)
@@ -69,7 +69,7 @@ def fetch(name: str, say: Callable[[str], None], place: str | None = None) -> Fe
                 advice = f"Remove {found}, then run the same command again."
                 raise LvaeError(error.where, error.problem, advice) from error
             return _record(conversion, out, source, checked, downloads)
-    except PermissionError as error:
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise LvaeError(folder, f"cannot be written ({error.strerror})", "Set XDG_CACHE_HOME to a folder.") from None
 
 
@@ -85,17 +85,17 @@ def _obtain(
     for name in names:
         path = downloads / name
         if path.is_file():  # put there by hand, or left by a killed run
-            return path, str(path), _checked(path, published.sha256, LIST)
+            return path, str(path), _check_sha256(path, published.sha256, LIST)
     cached = find_in_hub_cache(published)
     if cached is not None and place is None:
-        return cached, str(cached), _checked(cached, published.sha256, LIST)
+        return cached, str(cached), _check_sha256(cached, published.sha256, LIST)
     downloads.mkdir(parents=True, exist_ok=True)
     if of_hub:
         return _from_hub(published, names, downloads, say)
     say(f"fetching {url}")
     path = downloads / names[0]
     _download(url, path)
-    return path, url, _checked(path, published.sha256 if place is None else None, LIST)
+    return path, url, _check_sha256(path, published.sha256 if place is None else None, LIST)
 
 
 def _from_hub(
@@ -120,8 +120,9 @@ def _from_hub(
         except HfHubHTTPError as error:
             if error.response.status_code == 404 and number + 1 < len(names):
                 continue
-            code, reason = error.response.status_code, error.response.reason_phrase
-            raise LvaeError(url, f"the server says {code} {reason}", f"Try later, or {advice}") from None
+            code = error.response.status_code
+            said = f"the server says {code} {http.client.responses.get(code, '')}".rstrip()
+            raise LvaeError(url, said, f"Try later, or {advice}") from None
         except (TransportError, OSError) as error:
             if isinstance(error, OSError) and error.filename:
                 raise  # our own disk
@@ -133,7 +134,7 @@ def _from_hub(
         if published.sha256 is None and not known:
             return path, url, "size"
         who = LIST if published.sha256 else urlsplit(url).netloc
-        return path, url, _checked(path, published.sha256 or announced, who)
+        return path, url, _check_sha256(path, published.sha256 or announced, who)
     raise AssertionError("unreachable")
 
 
@@ -151,18 +152,13 @@ def _download(url: str, path: Path) -> None:
         raise LvaeError(url, f"cannot be reached ({why})", f"Fetch it on a machine that can, {advice}") from None
 
 
-def _checked(path: Path, sha256: str | None, who: str) -> str:
+def _check_sha256(path: Path, sha256: str | None, who: str) -> str:
     if sha256 is None:
         return "nothing"
-    found = _sha256(path)
+    found = file_sha256(path)
     if found != sha256:
         raise LvaeError(path, f"has sha256 {found}, but {who} says {sha256}", "Remove it, then run this again.")
     return f"sha256 of {who}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _record(conversion: Conversion, out: Path, source: str, checked: str, downloads: Path) -> Fetched:
@@ -174,9 +170,9 @@ def _record(conversion: Conversion, out: Path, source: str, checked: str, downlo
     return result
 
 
-def _there(out: Path) -> Fetched:
+def _describe_present(out: Path) -> Fetched:
     record = out.with_name(f"{out.stem}.source.json")
     if not record.is_file():
-        return Fetched(str(out), str(out), out.stat().st_size, _sha256(out), "nothing")
+        return Fetched(str(out), str(out), out.stat().st_size, file_sha256(out), "nothing")
     values: dict[str, Any] = json.loads(record.read_text())
     return Fetched(**values)

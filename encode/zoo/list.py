@@ -60,18 +60,18 @@ def _make_entry(name: str) -> Entry:
         psnr_db=published.psnr_db if published else None,
         measured_on=published.measured_on if published else "",
         licence=published.licence if published else ("" if pixels else "Apache-2.0"),
-        source=_source(name, published, pixels),
-        here=_here(name, published, pixels),
+        source=_describe_source(name, published, pixels),
+        here=_describe_presence(name, published, pixels),
     )
 
 
-def _source(name: str, published: Published | None, pixels: bool) -> str:
+def _describe_source(name: str, published: Published | None, pixels: bool) -> str:
     if published is not None:
         return published.urls[0]
     return "needs no weights" if pixels else "in this package"
 
 
-def _here(name: str, published: Published | None, pixels: bool) -> str:
+def _describe_presence(name: str, published: Published | None, pixels: bool) -> str:
     if pixels:
         return "needs none"
     if find_weights(name) is not None:
@@ -82,7 +82,7 @@ def _here(name: str, published: Published | None, pixels: bool) -> str:
 def format_table(found: Sequence[Entry]) -> str:
     """Aligned columns, and below them what they mean and where the weights come from."""
     head = ("name", "kind", "f", "channels", "parameters", "rFID", "PSNR", "on", "here")
-    lines = [head, *(_cells(entry) for entry in found)]
+    lines = [head, *(_format_cells(entry) for entry in found)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     places = [
@@ -94,7 +94,7 @@ def format_table(found: Sequence[Entry]) -> str:
     return "\n".join([*rows, "", note, *places])
 
 
-def _cells(entry: Entry) -> tuple[str, ...]:
+def _format_cells(entry: Entry) -> tuple[str, ...]:
     architecture = architecture_of(entry.name)
     kind = entry.kind if architecture == entry.name else f"{entry.kind} ({architecture})"
     rfid = "" if entry.rfid is None else f"{entry.rfid:.2f}"

@@ -6,6 +6,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lvae.manifests.statistics import merge_means
+
 Array = NDArray[np.float64]
 BLOCK_ROWS = 16_384
 
@@ -44,16 +46,15 @@ class FeatureMoments:
         return found
 
     def merge(self, other: Self) -> Self:
-        """Of both together (Chan, Golub and LeVeque, 1983). Neither is changed."""
+        """Of both together. Neither is changed."""
         if other.count == 0:
             return self
         if self.count == 0:
             return other
-        count = self.count + other.count
-        delta = other.mean - self.mean
+        both = merge_means(self.count, self.mean, other.count, other.mean)
         products = self.products + other.products
-        products += np.outer(delta, delta * (self.count * (other.count / count)))
-        return type(self)(count, self.mean + delta * (other.count / count), products)
+        products += np.outer(both.delta, both.delta * both.weight)
+        return type(self)(both.count, both.mean, products)
 
     @property
     def covariance(self) -> Array:

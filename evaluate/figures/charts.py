@@ -195,7 +195,7 @@ def _drop_missing(curves: Sequence[Curve], logarithmic: bool) -> list[Curve]:
     """Without values that cannot be drawn, and without curves that have no other."""
     found = []
     for curve in curves:
-        keep = curve.values > 0 if logarithmic else np.isfinite(curve.values)
+        keep = np.isfinite(curve.values) & ((curve.values > 0) | (not logarithmic))
         if keep.any():
             found.append(Curve(curve.name, curve.steps[keep], curve.values[keep]))
     return found

@@ -75,7 +75,7 @@ def draw_grid(
     draw = ImageDraw.Draw(canvas)
     write_lines(draw, titles, (MARGIN, MARGIN), TITLE, INK, 8)
     write_lines(draw, notes, (MARGIN, MARGIN + len(titles) * (TITLE + 8)), CAPTION, FAINT, 6)
-    _draw_block_titles(draw, blocks, columns, top)
+    _draw_block_titles(draw, blocks, columns, (top, width - MARGIN))
     for column, lines in zip(columns, heads, strict=True):
         write_lines(draw, lines, (column.left, first - 6 - len(lines) * (SMALL + 4)), SMALL, FAINT, 4)
     for row, band in zip(rows, bands, strict=True):
@@ -111,7 +111,8 @@ def fill_rows_by_class(
 def draw_pairs(title: str, pairs: Sequence[tuple[Captioned, Captioned]]) -> Image.Image:
     """Two pictures side by side, several such pairs in a row."""
     columns = min(2 if pairs[0][0].pixels.shape[0] > 128 else 4, len(pairs))
-    return draw_grid(title, [Block("", 2)] * columns, fill_rows([one for pair in pairs for one in pair], 2 * columns))
+    rows = fill_rows([one for pair in pairs for one in pair], 2 * columns)
+    return draw_grid(title, [Block("", 2)] * columns, rows, least=LARGE)
 
 
 def name_class(label: int, names: Sequence[str] | None) -> str:
@@ -198,16 +199,19 @@ def _measure_caption_offset(cell: Captioned) -> int:
 
 
 def _draw_block_titles(
-    draw: ImageDraw.ImageDraw, blocks: Sequence[Block], columns: Sequence[_Column], top: int
+    draw: ImageDraw.ImageDraw, blocks: Sequence[Block], columns: Sequence[_Column], place: tuple[int, int]
 ) -> None:
+    """A title goes on over the gap behind its block. place: y, and where the last block's title must end."""
+    y, end = place
     at = 0
     for block in blocks:
         left, right = columns[at].left, columns[at + block.width - 1].right
-        if block.title:
-            draw.text((left, top), shorten(block.title, right - left, CAPTION), INK, font(CAPTION))
-            if len(blocks) > 1:
-                draw.line((left, top + CAPTION + 5, right, top + CAPTION + 5), fill=RULE)
         at += block.width
+        if block.title:
+            room = (columns[at].left - CLOSE if at < len(columns) else end) - left
+            draw.text((left, y), shorten(block.title, room, CAPTION), INK, font(CAPTION))
+            if len(blocks) > 1:
+                draw.line((left, y + CAPTION + 5, right, y + CAPTION + 5), fill=RULE)
 
 
 def _draw_cell(canvas: Image.Image, draw: ImageDraw.ImageDraw, cell: Captioned, column: _Column, y: int) -> None:

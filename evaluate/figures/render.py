@@ -16,7 +16,9 @@ from lvae.evaluate.figures.drawing import COLOURS, FAINT, INK, PAPER, RULE
 
 WIDTH, DPI = 5.8, 100  # inches of a chart, pixels of an inch
 ON_PAGE = 0.84  # size of a chart on a page: smaller, so that its letters can be read on a phone
-TITLE_LETTERS = 78  # in a line over a chart
+TITLE_LETTERS, NOTE_LETTERS = 78, 80  # in a line over a chart, and below all
+
+NOTHING = Chart("Nothing was measured.", "", lambda axes: axes.set_axis_off(), 0.6)
 
 # What matplotlib writes, and the colours of the page that stand for it.
 PAGE_COLOURS = {
@@ -65,9 +67,10 @@ def render_png(charts: Sequence[Chart], columns: int = 1, title: str = "", note:
     """Charts under their titles, so many in a row, below a title and above a note."""
     from matplotlib.figure import Figure
 
-    rows = _arrange(charts, columns)
+    rows = _arrange(charts or [NOTHING], columns)
     heights = [max(chart.height for chart in row) for row in rows]
-    size = WIDTH * columns, sum(heights) + 0.4 * bool(title) + 0.3 * bool(note)
+    notes = textwrap.wrap(note, NOTE_LETTERS * columns)
+    size = WIDTH * columns, sum(heights) + 0.4 * bool(title) + 0.2 * len(notes)
     buffer = io.BytesIO()
     with _apply_style():
         figure = Figure(figsize=size, dpi=DPI, facecolor=hex_of(PAPER), layout="constrained")
@@ -82,8 +85,8 @@ def render_png(charts: Sequence[Chart], columns: int = 1, title: str = "", note:
                 axes.set_title("\n".join(textwrap.wrap(chart.title, TITLE_LETTERS * columns // across)))
         if title:
             figure.suptitle(title, x=0.01, horizontalalignment="left", fontsize=13)
-        if note:
-            figure.supxlabel(note, x=0.01, horizontalalignment="left", fontsize=9, color=hex_of(FAINT))
+        if notes:
+            figure.supxlabel("\n".join(notes), x=0.01, horizontalalignment="left", fontsize=9, color=hex_of(FAINT))
         figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from lvae.manifests.errors import LvaeError
 from lvae.train.config import ModelConfig
 from lvae.train.model import HierarchicalVAE
-from lvae.train.network.choices import Weights
+from lvae.train.network.choices import UNGUIDED, Guidance, Weights
 
 Space = Literal["z", "noise"]
 Route = Literal["linear", "spherical"]
@@ -33,17 +33,6 @@ class EncodedImage:
     noise: tuple[Tensor, ...]
     label: Tensor | None
     low_resolution: Tensor | None
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """How priors are guided where something is drawn: weights, 0 is off; one, or one per resolution, lowest first."""
-
-    mean: Weights = 0.0
-    variance: Weights = 0.0
-
-
-UNGUIDED = Guidance()
 
 
 @dataclass(frozen=True)
@@ -123,7 +112,7 @@ def interpolate(
             yield model.decode(between, nearer.label, low_resolution=low).mean
         else:
             nothing = [None] * len(between)
-            yield model.decode(nothing, nearer.label, between, low_resolution=low, count=1).mean
+            yield model.decode(nothing, nearer.label, between, low_resolution=low).mean
 
 
 def mix(first: Tensor, second: Tensor, share: float, route: Route) -> Tensor:
@@ -227,9 +216,7 @@ def outpaint(
         inside[..., top : top + resolution, left : left + resolution] = True
         z.append(placed)
         keep.append(inside)
-    wide = model.decode(
-        z, encoded.label, noise, keep, guidance_mean=guidance.mean, guidance_variance=guidance.variance, size=grid.size
-    ).mean
+    wide = model.decode(z, encoded.label, noise, keep, guidance, size=grid.size).mean
     return wide[..., shown[0], shown[1]]
 
 
@@ -286,10 +273,8 @@ def _with_first(
         given,
         encoded.label,
         noise,
-        guidance_mean=guidance.mean,
-        guidance_variance=guidance.variance,
+        guidance=guidance,
         low_resolution=encoded.low_resolution,
-        count=1,
     ).mean
 
 

@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 
 from lvae.evaluate.manipulation.loaded_run import InputImage
-from lvae.evaluate.manipulation.operations import UNGUIDED, ChannelSweep, Guidance, Route, Space
+from lvae.evaluate.manipulation.operations import ChannelSweep, Route, Space
 from lvae.evaluate.manipulation.rates import Rates
 from lvae.manifests.errors import LvaeError
+from lvae.train.network.choices import UNGUIDED, Guidance
 
 ARC = 2.25  # how far figure 4 goes, in standard deviations
 

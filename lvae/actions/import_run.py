@@ -9,13 +9,12 @@ import numpy as np
 from torch import Tensor
 
 from lvae.actions.export_run import Exported, read_exported
-from lvae.encode.autoencoder import build, build_from_contents, load, load_file
+from lvae.encode.autoencoder import build, load, load_file
 from lvae.encode.catalogue.presets import PRESETS as ENCODING_PRESETS
 from lvae.encode.catalogue.published import find_weights
 from lvae.encode.crops import CROPS
 from lvae.encode.devices import choose_device
 from lvae.encode.networks.base import Autoencoder, save_safetensors
-from lvae.encode.weights import read as weight_files
 from lvae.evaluate.manipulation.import_checks import SAMPLES, check_imported, explain_scoring
 from lvae.evaluate.manipulation.loaded_run import LoadedRun, open_dataset
 from lvae.evaluate.manipulation.rates import measure
@@ -156,7 +155,7 @@ def _load_autoencoder(
     if options.weights is not None:
         return load(options.autoencoder, options.weights) if options.autoencoder else load_file(options.weights)
     if file.autoencoder:
-        network = build_from_contents(weight_files.read(path), str(path))
+        network = load_file(path)
         if options.autoencoder is not None and build(options.autoencoder).architecture != network.architecture:
             raise LvaeError(path, f"holds {network.name}, not {options.autoencoder}", "Leave --autoencoder out.")
         return network

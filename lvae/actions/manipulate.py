@@ -21,9 +21,7 @@ from lvae.evaluate.manipulation.figures import (
 )
 from lvae.evaluate.manipulation.loaded_run import InputImage, LoadedRun, encode_files, open_dataset, read_images
 from lvae.evaluate.manipulation.operations import (
-    UNGUIDED,
     ChannelSweep,
-    Guidance,
     Margins,
     Route,
     Space,
@@ -42,9 +40,9 @@ from lvae.evaluate.pictures.decode import positions_of, write_whole
 from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import MANIFEST
-from lvae.manifests.storage.open import folder_at
+from lvae.manifests.manifest import is_dataset
 from lvae.pipeline.progress.console import Bar, say
+from lvae.train.network.choices import UNGUIDED, Guidance
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.run import CHECKPOINTS, RunConfig, read_run
@@ -130,7 +128,7 @@ def run_traverse(run: Path, sources: Sequence[str], out: Path, options: Traverse
     values = space_values(options.steps) if options.values is None else _parse_values(options.values)
     rates = None
     if options.channels is None:
-        if len(sources) != 1 or not _is_dataset(sources[0]):
+        if len(sources) != 1 or not is_dataset(sources[0]):
             advice = "give one DATASET after RUN, or name two channels: --channels 0:3,1:5"
             raise LvaeError("rates are measured over a dataset", advice)
         rates = _measure(loaded, sources[0], options)
@@ -176,7 +174,7 @@ def run_depths(run: Path, sources: Sequence[str], out: Path, options: DepthsOpti
     loaded = _load(run, options, options.decoder)
     images = _open_images(loaded, sources, options)
     rates = None
-    if len(sources) == 1 and _is_dataset(sources[0]):
+    if len(sources) == 1 and is_dataset(sources[0]):
         rates = _measure(loaded, sources[0], options)
     if options.nats is not None and rates is None:
         raise LvaeError("--nats", "rates are measured over a DATASET, and images were given", "Give a dataset.")
@@ -245,10 +243,6 @@ def _load(run: Path, options: Options | InspectOptions, decoder: str | None = No
     return loaded
 
 
-def _is_dataset(path: str) -> bool:
-    return folder_at(path).exists(MANIFEST)
-
-
 def _measure(loaded: LoadedRun, path: str, options: TraverseOptions | DepthsOptions | InspectOptions) -> Rates:
     dataset = open_dataset(loaded, path, options.split)
     count = min(len(dataset), options.images)
@@ -260,7 +254,7 @@ def _open_images(loaded: LoadedRun, sources: Sequence[str], options: Options) ->
     """Images of one dataset, or image files."""
     if not sources:
         raise LvaeError("", "name a DATASET after RUN, or image files")
-    if len(sources) == 1 and _is_dataset(sources[0]):
+    if len(sources) == 1 and is_dataset(sources[0]):
         dataset = open_dataset(loaded, sources[0], options.split)
         text = options.indices or f"0-{min(4, len(dataset)) - 1}"
         return read_images(loaded, dataset, positions_of(text, len(dataset), None))

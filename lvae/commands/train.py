@@ -36,7 +36,9 @@ from lvae.commands import options as shared
     help="Where latents are kept; auto: where they fit easily.",
 )
 @click.option(
-    "--cache", type=click.Path(file_okay=False, path_type=Path), help="Where a DATASET behind a URL is copied."
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where a DATASET behind a URL is copied; without, tar shards are streamed.",
 )
 @click.option(
     "--init",

@@ -21,7 +21,7 @@ def carry_out(folder: Folder, plan: Plan, progress: Callable[[int], None] = lamb
     written = 0
     for part in parts_with_erased_rows(plan):
         progress(part)
-        receipt = _receipt(folder, plan, part)
+        receipt = _read_fitting_receipt(folder, plan, part)
         if receipt is not None and (rows := to_erase(receipt, plan)):
             if folder.size(receipt.raw.path) == receipt.raw.bytes:
                 _write_without(folder, plan, receipt, rows)
@@ -39,7 +39,7 @@ def parts_with_erased_rows(plan: Plan) -> list[int]:
     return parts
 
 
-def _receipt(folder: Folder, plan: Plan, part: int) -> Receipt | None:
+def _read_fitting_receipt(folder: Folder, plan: Plan, part: int) -> Receipt | None:
     try:
         receipt = read_receipt(folder, part)
     except LvaeError:
@@ -50,7 +50,7 @@ def _receipt(folder: Folder, plan: Plan, part: int) -> Receipt | None:
 def _write_without(folder: Folder, plan: Plan, receipt: Receipt, rows: dict[int, str]) -> None:
     reader, orientations = RowReader(folder, plan.listing), plan.encoded().image.orientations
     keys = reader.keys(receipt.part).to_pylist()
-    stored = _stored_rows(receipt)
+    stored = _list_stored_rows(receipt)
     keep = np.array([row not in rows for row in stored], bool)
     latents = np.repeat(keep, orientations)
     known = {rejection.row for rejection in receipt.rejected}
@@ -60,7 +60,7 @@ def _write_without(folder: Folder, plan: Plan, receipt: Receipt, rows: dict[int,
     replace_part(folder, plan, receipt.part, raw[latents], rejected)
 
 
-def _stored_rows(receipt: Receipt) -> NDArray[np.int64]:
+def _list_stored_rows(receipt: Receipt) -> NDArray[np.int64]:
     """The rows of a part's latents, one an image."""
     rows = np.arange(receipt.first_row, receipt.first_row + receipt.rows)
     return np.setdiff1d(rows, [rejection.row for rejection in receipt.rejected])

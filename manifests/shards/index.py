@@ -1,13 +1,12 @@
 """Lists of files that are too long for the manifest: a line of JSON each, written and read as a stream."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage.folder import FileRecord, Folder
+from lvae.manifests.storage.folder import FileRecord, Folder, file_sha256
 from lvae.manifests.storage.names import FileName, Sha256
 
 T = TypeVar("T")
@@ -61,10 +60,8 @@ def read_files_index(folder: Folder, index: FileRecord) -> Iterator[FileRecord]:
 def _check(folder: Folder, index: FileRecord) -> None:
     if not folder.exists(index.path):
         raise LvaeError(folder.place(index.path), "is missing", "Run 'lvae encode' again to make it anew.")
-    with folder.local(index.path).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
-    if (size, digest) != (index.bytes, index.sha256):
+    path = folder.local(index.path)
+    if (path.stat().st_size, file_sha256(path)) != (index.bytes, index.sha256):
         problem = "its bytes are not those that were written (checksum)"
         raise LvaeError(folder.place(index.path), problem, "Run 'lvae encode' again to make it anew.")
 

@@ -3,9 +3,15 @@
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from lvae.manifests.storage.conditional import PROTOCOLS, protocol_of
 from lvae.manifests.storage.folder import Folder
 
 LOCAL = ("file://", "local://")
+
+
+def may_hold_a_dataset(root: str) -> bool:
+    """Whether `folder_at` takes a place: a path, or the URL of a store with conditional writes."""
+    return "://" not in root or root.startswith(LOCAL) or protocol_of(root) in PROTOCOLS
 
 
 def folder_at(root: str | Path) -> Folder:

@@ -74,13 +74,13 @@ class Thresholds:
     splits: tuple[tuple[str, np.uint64], ...]
 
 
-def _thresholds(selection: Selection, parts: Iterable[PartRows]) -> Thresholds:
+def _find_thresholds(selection: Selection, parts: Iterable[PartRows]) -> Thresholds:
     """`parts` is walked only where a number of images asks for it."""
     everything = np.uint64(2**64 - 1)
     shares = sorted((selection.split or {}).items())  # a manifest keeps no other order
     by_count = bool(shares) and not shares[0][1].endswith("%")
     if selection.limit is None and not by_count:
-        return Thresholds(everything, _bounds_of_shares(shares))
+        return Thresholds(everything, _bound_shares(shares))
     limits, splits = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
     for part in parts:
         limits.append(_hashes(part.keys, "limit"))
@@ -90,7 +90,7 @@ def _thresholds(selection: Selection, parts: Iterable[PartRows]) -> Thresholds:
     if selection.limit is not None and selection.limit < len(of_limit):
         limit = np.partition(of_limit, selection.limit - 1)[selection.limit - 1]
     if not by_count:
-        return Thresholds(limit, _bounds_of_shares(shares))
+        return Thresholds(limit, _bound_shares(shares))
     ranked = np.sort(of_split[of_limit <= limit])
     bounds, taken = [], 0
     for name, share in shares:
@@ -101,7 +101,7 @@ def _thresholds(selection: Selection, parts: Iterable[PartRows]) -> Thresholds:
     return Thresholds(limit, tuple(bounds))
 
 
-def _bounds_of_shares(shares: list[tuple[str, str]]) -> tuple[tuple[str, np.uint64], ...]:
+def _bound_shares(shares: list[tuple[str, str]]) -> tuple[tuple[str, np.uint64], ...]:
     """Shares of the hash space itself, so that an image never changes sides when others arrive."""
     bounds, taken = [], 0.0
     for name, share in shares:
@@ -126,14 +126,14 @@ def selected_parts(
         for receipt in receipts():
             yield receipt, chosen.apply(*reader.keys_and_labels(receipt.part), receipt)
 
-    thresholds = _thresholds(selection, (part for _, part in parts()))
+    thresholds = _find_thresholds(selection, (part for _, part in parts()))
 
     def within_limit() -> Iterator[tuple[Receipt, PartRows]]:
         for receipt, part in parts():
             if selection.limit is None:
                 yield receipt, part
             else:
-                yield receipt, _only(part, _hashes(part.keys, "limit") <= thresholds.limit)
+                yield receipt, _keep_only(part, _hashes(part.keys, "limit") <= thresholds.limit)
 
     return chosen, thresholds, within_limit()
 
@@ -148,7 +148,7 @@ def left_out(folder: Folder, plan: Plan, selection: Selection, receipts: Receipt
         yield from sorted(set(stored) - set(part.rows.tolist()))
 
 
-def _only(part: PartRows, mask: NDArray[np.bool_]) -> PartRows:
+def _keep_only(part: PartRows, mask: NDArray[np.bool_]) -> PartRows:
     keys = [key for key, keep in zip(part.keys, mask, strict=True) if keep]
     return PartRows(part.images[mask], part.rows[mask], part.labels[mask], keys, part.stored)
 

@@ -79,7 +79,7 @@ def encode(pipeline: beam.Pipeline, parts: Sequence[int], work: EncodePart) -> b
     )
 
 
-def shards(pipeline: beam.Pipeline, numbers: Sequence[tuple[str, int]], work: WriteShard) -> beam.PCollection:
+def write_shards(pipeline: beam.Pipeline, numbers: Sequence[tuple[str, int]], work: WriteShard) -> beam.PCollection:
     """Shard numbers -> shards -> receipts."""
     return (
         pipeline
@@ -89,7 +89,7 @@ def shards(pipeline: beam.Pipeline, numbers: Sequence[tuple[str, int]], work: Wr
     )
 
 
-def pictures(pipeline: beam.Pipeline, parts: Sequence[int], work: MakePictures) -> beam.PCollection:
+def decode(pipeline: beam.Pipeline, parts: Sequence[int], work: MakePictures) -> beam.PCollection:
     """Part numbers -> pictures or features -> receipts."""
     return (
         pipeline

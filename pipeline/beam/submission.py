@@ -56,14 +56,14 @@ def run(submission: Submission) -> None:
 
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     pipeline = beam.Pipeline(options=PipelineOptions(list(submission.options)))
-    job = _job(submission)
+    job = _describe_job(submission)
     work = submission.work
     if isinstance(work, PartsToEncode):
         graphs.encode(pipeline, work.parts, EncodePart(job, work.devices))
     elif isinstance(work, PartsToDecode):
-        graphs.pictures(pipeline, work.parts, MakePictures(job, work.devices))
+        graphs.decode(pipeline, work.parts, MakePictures(job, work.devices))
     else:
-        graphs.shards(pipeline, work.shards, WriteShard(job, work.view))
+        graphs.write_shards(pipeline, work.shards, WriteShard(job, work.view))
     graphs.check(pipeline)
     result = pipeline.run()
     try:
@@ -73,7 +73,7 @@ def run(submission: Submission) -> None:
     print(json.dumps({"state": str(state)}))
 
 
-def _job(submission: Submission) -> "Job":
+def _describe_job(submission: Submission) -> "Job":
     from lvae.pipeline.beam.transforms import Job
     from lvae.pipeline.beam.worker_check import package
 

@@ -77,16 +77,16 @@ class EncodePart(beam.DoFn):  # type: ignore[misc]
     def process(self, part: int) -> Iterator[bytes]:
         from lvae.encode.part import encode_part
 
-        with _task(self.job, f"part {part}") as (folder, reporter):
-            plan = _plan(self.job.dataset, self.job.plan_sha256)
+        with _run_task(self.job, f"part {part}") as (folder, reporter):
+            plan = _load_plan(self.job.dataset, self.job.plan_sha256)
             receipt = finished(folder, plan, part)
             if receipt is None:
                 with _loading:
-                    encoder = _encoder(self.job.dataset, self.job.plan_sha256, self.devices)
+                    encoder = _load_encoder(self.job.dataset, self.job.plan_sha256, self.devices)
                     segment = plan.listing.place(part).segment
                     origin = plan.origins[segment]
                     kind = plan.listing.segments[segment].kind
-                    reader = _reader(kind, origin.source, origin.addresses, self.job.plan_sha256)
+                    reader = _open_reader(kind, origin.source, origin.addresses, self.job.plan_sha256)
                 start = time.monotonic()
                 receipt = encode_part(folder, plan, part, encoder, reader, reporter)
                 with suppress(OSError):  # advice only: the part is finished without it
@@ -105,9 +105,9 @@ class WriteShard(beam.DoFn):  # type: ignore[misc]
 
     def process(self, shard: tuple[str, int]) -> Iterator[bytes]:
         split, number = shard
-        with _task(self.job, f"shard {split} {number}") as (folder, reporter):
+        with _run_task(self.job, f"shard {split} {number}") as (folder, reporter):
             reporter.enter("writing")
-            plan = _plan(self.job.dataset, self.job.plan_sha256)
+            plan = _load_plan(self.job.dataset, self.job.plan_sha256)
             receipt = write_shard(folder, plan, read_view(folder, self.view), split, number)
         self.latents.inc(receipt.count)
         yield records.dumps(receipt)
@@ -124,24 +124,24 @@ class MakePictures(beam.DoFn):  # type: ignore[misc]
         self.pictures = Metrics.counter(NAMESPACE, "pictures")
 
     def process(self, part: int) -> Iterator[bytes]:
-        with _task(self.job, f"part {part}") as (folder, reporter):
-            plan = _decode_plan(self.job.dataset, self.job.plan_sha256)
+        with _run_task(self.job, f"part {part}") as (folder, reporter):
+            plan = _load_decode_plan(self.job.dataset, self.job.plan_sha256)
             receipt = finished_decode(folder, plan, part)
             if receipt is None:
                 with _loading:
-                    maker = _part_decoder(self.job.dataset, self.job.plan_sha256, self.devices)
+                    maker = _load_part_decoder(self.job.dataset, self.job.plan_sha256, self.devices)
                 receipt = maker.make(part, reporter)
         self.pictures.inc(receipt.count)
         yield records.dumps(receipt)
 
 
 @contextmanager
-def _task(job: Job, name: str) -> Iterator[tuple[Folder, Reporter]]:
+def _run_task(job: Job, name: str) -> Iterator[tuple[Folder, Reporter]]:
     """The job's folder, with the submitting command told what becomes of a task."""
     _die_with(job.submitter)
     with _loading:
-        folder = _folder(job.dataset, job.attempt)
-    with Reporter(folder, name, job.attempt) as reporter, _failures(reporter):
+        folder = _open_folder(job.dataset, job.attempt)
+    with Reporter(folder, name, job.attempt) as reporter, _report_failures(reporter):
         reporter.working(0)
         refuse_other_package(job.package)
         yield folder, reporter
@@ -149,7 +149,7 @@ def _task(job: Job, name: str) -> Iterator[tuple[Folder, Reporter]]:
 
 
 @contextmanager
-def _failures(reporter: Reporter) -> Iterator[None]:
+def _report_failures(reporter: Reporter) -> Iterator[None]:
     """Tell the submitting command why a task gave up, then let the engine know as well."""
     try:
         yield
@@ -171,18 +171,18 @@ def _failures(reporter: Reporter) -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _folder(dataset: str, attempt: str) -> Folder:
+def _open_folder(dataset: str, attempt: str) -> Folder:
     """One for all tasks of a submission, so that what is fetched from a store is fetched once."""
     return folder_at(dataset)
 
 
 @lru_cache(maxsize=1)
-def _plan(dataset: str, sha256: str) -> Plan:
+def _load_plan(dataset: str, sha256: str) -> Plan:
     return _read_submitted(read_plan, dataset, sha256)
 
 
 @lru_cache(maxsize=1)
-def _decode_plan(folder: str, sha256: str) -> DecodePlan:
+def _load_decode_plan(folder: str, sha256: str) -> DecodePlan:
     return _read_submitted(read_decode_plan, folder, sha256)
 
 
@@ -203,12 +203,12 @@ def _read_submitted(read: Callable[[Folder], T | None], dataset: str, sha256: st
 
 
 @lru_cache(maxsize=1)
-def _encoder(dataset: str, plan_sha256: str, devices: tuple[str, ...]) -> "Encoder":
+def _load_encoder(dataset: str, plan_sha256: str, devices: tuple[str, ...]) -> "Encoder":
     from lvae.encode.autoencoder import load
     from lvae.encode.encoder import Encoder, weights_in
 
     folder = folder_at(dataset)
-    encoding = _plan(dataset, plan_sha256).encoded()
+    encoding = _load_plan(dataset, plan_sha256).encoded()
     network = load(encoding.autoencoder.architecture, weights_in(folder, encoding))
     wanted = encoding.autoencoder.weights_sha256
     if wanted is not None and network.fingerprint != wanted:
@@ -221,14 +221,14 @@ def _encoder(dataset: str, plan_sha256: str, devices: tuple[str, ...]) -> "Encod
 
 
 @lru_cache(maxsize=1)
-def _part_decoder(folder: str, plan_sha256: str, devices: tuple[str, ...]) -> "PartDecoder":
+def _load_part_decoder(folder: str, plan_sha256: str, devices: tuple[str, ...]) -> "PartDecoder":
     from lvae.evaluate.decoded_part import open_part_decoder
 
-    return open_part_decoder(folder_at(folder), _decode_plan(folder, plan_sha256), _claim_device(devices))
+    return open_part_decoder(folder_at(folder), _load_decode_plan(folder, plan_sha256), _claim_device(devices))
 
 
 @lru_cache(maxsize=1)
-def _reader(kind: str, location: str, addresses: str, plan_sha256: str) -> "Reader":
+def _open_reader(kind: str, location: str, addresses: str, plan_sha256: str) -> "Reader":
     from lvae.encode.sources.open import open_reader
 
     return open_reader(kind, location, addresses)

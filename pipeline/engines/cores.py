@@ -28,15 +28,15 @@ def read_quota(membership: Path, groups: Path) -> float | None:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            quotas += _quotas(groups, path, _read_v2)
+            quotas += _read_quotas(groups, path, _read_v2)
         elif "cpu" in controllers.split(","):
             mounted = (groups / controllers, groups / "cpu")
             root = next((folder for folder in mounted if folder.is_dir()), groups)
-            quotas += _quotas(root, path, _read_v1)
+            quotas += _read_quotas(root, path, _read_v1)
     return min(quotas, default=None)
 
 
-def _quotas(root: Path, path: str, read: Callable[[Path], float | None]) -> Iterator[float]:
+def _read_quotas(root: Path, path: str, read: Callable[[Path], float | None]) -> Iterator[float]:
     """Of a group and of those around it. Inside of a container the path may be one that only the host has."""
     group = root / path.strip("/")
     for folder in (group, *group.parents):
@@ -48,16 +48,16 @@ def _quotas(root: Path, path: str, read: Callable[[Path], float | None]) -> Iter
 
 def _read_v2(group: Path) -> float | None:
     """cpu.max: microseconds and period, or max and period."""
-    found = _numbers(group / "cpu.max")
+    found = _read_numbers(group / "cpu.max")
     return found[0] / found[1] if len(found) == 2 and found[1] > 0 else None
 
 
 def _read_v1(group: Path) -> float | None:
-    quota, period = _numbers(group / "cpu.cfs_quota_us"), _numbers(group / "cpu.cfs_period_us")
+    quota, period = _read_numbers(group / "cpu.cfs_quota_us"), _read_numbers(group / "cpu.cfs_period_us")
     return quota[0] / period[0] if quota and period and quota[0] > 0 and period[0] > 0 else None
 
 
-def _numbers(file: Path) -> list[int]:
+def _read_numbers(file: Path) -> list[int]:
     """Those of the file's first line; none where it says something else, such as max, or is not there."""
     try:
         return [int(word) for word in file.read_text().split()]

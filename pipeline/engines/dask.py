@@ -55,7 +55,7 @@ async def _examine(scheduler: str, dataset: str, source: str | None, say: Callab
             raise LvaeError(scheduler, f"none of {counted(len(silent), 'worker')} answers", "Start them anew.")
         for address, found in answers.items():
             if isinstance(found, Exception):
-                raise _unable(scheduler, address, found)
+                raise _describe_failure(scheduler, address, found)
             if found is not None and found.error is not None:
                 raise found.error
         kinds = sorted({found.libraries for found in answers.values() if isinstance(found, Answer)})
@@ -115,7 +115,7 @@ async def _ask_all(
     return dict(zip(addresses, await asyncio.gather(*map(ask, addresses)), strict=True))
 
 
-def _unable(scheduler: str, address: str, error: Exception) -> LvaeError:
+def _describe_failure(scheduler: str, address: str, error: Exception) -> LvaeError:
     if "ModuleNotFoundError" in repr(error):  # or an exception that only quotes it
         lacking = f"the worker {address} lacks this package ({_first_line(error)})"
         return LvaeError(scheduler, lacking, "Install the same wheel there, and restart it.")

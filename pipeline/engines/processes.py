@@ -19,7 +19,7 @@ LOOKS, AT_LEAST_EVERY = 0.005, 2.0  # of a core's time, for looking at a machine
 
 
 @contextmanager
-def child(
+def start_child(
     spec: Path, output: IO[bytes], environment: dict[str, str], cancelling: bool
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """A submission in a process group of its own, which does not outlive this block. `cancelling`: asked first.

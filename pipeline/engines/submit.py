@@ -19,7 +19,7 @@ from lvae.pipeline.beam.work import Submission
 from lvae.pipeline.engines import clusters
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.engines.patience import Patience
-from lvae.pipeline.engines.processes import child, read_last_line
+from lvae.pipeline.engines.processes import read_last_line, start_child
 from lvae.pipeline.engines.supervise import Watcher, supervise
 from lvae.pipeline.engines.tasks import Pending, Tasks
 from lvae.pipeline.progress import reports as progress
@@ -109,16 +109,16 @@ def _submit(
     progress.forget(folder)
     workers = 1 if alone else min(engine.workers, len(batch))
     attempt = uuid.uuid4().hex
-    options = _options(engine, workers, len(batch))
+    options = _complete_options(engine, workers, len(batch))
     submission = Submission(tasks.work(batch), options, attempt, watched=engine.in_process)
     # Not on the dataset's disk: were that full, Beam would hang over a line of its log.
     with Scratch() as scratch, (scratch / "output").open("w+b") as output:
         spec = scratch / "submission.json"
         spec.write_bytes(records.dumps(submission))
-        with child(spec, output, engine.environment, cancelling=not engine.in_process) as process:
+        with start_child(spec, output, engine.environment, cancelling=not engine.in_process) as process:
             end = supervise(folder, process, attempt, waiting, set(batch), engine, watch)
         last_line = read_last_line(output)
-    reports = progress.reports(folder, attempt)
+    reports = progress.read_reports(folder, attempt)
     watch(reports, waiting.update())
     failures = {report.kind: report for report in reports}
     if "bug" in failures:
@@ -136,7 +136,7 @@ def _submit(
     )
 
 
-def _options(engine: Engine, workers: int, tasks: int) -> tuple[str, ...]:
+def _complete_options(engine: Engine, workers: int, tasks: int) -> tuple[str, ...]:
     if not engine.in_process:
         return (*engine.options, *clusters.options_for(engine.runner, engine.options, tasks))
     if any(option.startswith("--direct_running_mode") for option in engine.options):

@@ -104,7 +104,7 @@ def supervise(
             process.wait(REMOTE_POLL_SECONDS if folder.remote else POLL_SECONDS)
         start, last, looked_at = time.monotonic(), looked_at, time.monotonic()
         try:
-            reports, left = progress.reports(folder, attempt), pending.update_sometimes()
+            reports, left = progress.read_reports(folder, attempt), pending.update_sometimes()
         except OSError as error:
             if not is_outage(error):
                 raise

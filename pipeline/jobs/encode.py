@@ -55,7 +55,7 @@ def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
     folder = folder_at(request.dataset)
     refuse_overlap(folder, request.source)
     if request.max_rejected is not None:
-        rejection_bound(request.max_rejected, 0)  # a typing error is told now, not after the work
+        parse_rejection_bound(request.max_rejected, 0)  # a typing error is told now, not after the work
     refuse_earlier_format(folder)
     with writing(folder):
         folder.sweep()
@@ -69,7 +69,7 @@ def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
         plan = prepare(folder, existing, request.source, request.options, display.say)
         if existing.damaged:
             _set_aside(folder, plan, existing)
-        settings = _checked_settings(folder, plan, request.view, existing)
+        settings = _check_settings(folder, plan, request.view, existing)
         finished_before = _finished_before(existing, plan)
         if finished_before is not None:
             result = _leave_as_it_is(folder, plan, finished_before, request, display)
@@ -132,7 +132,7 @@ def _set_aside(folder: Folder, plan: Plan, existing: Existing) -> None:
             folder.remove(f"shards/{manifest.view.name}")
 
 
-def _checked_settings(folder: Folder, plan: Plan, options: ViewOptions, existing: Existing) -> ViewSettings:
+def _check_settings(folder: Folder, plan: Plan, options: ViewOptions, existing: Existing) -> ViewSettings:
     """The view's settings, and room for it. A command that fails here leaves no plan that would bind the next one."""
     try:
         settings = settings_for(folder, plan, options, existing.manifest)
@@ -172,7 +172,7 @@ def _describe_part(plan: Plan, part: int) -> str:
     return f"part {part} (images {place.first_row} to {place.first_row + place.rows - 1})"
 
 
-def rejection_bound(text: str, images: int) -> float:
+def parse_rejection_bound(text: str, images: int) -> float:
     """How many images "1%" or "100" lets be rejected."""
     try:
         value = float(text.removesuffix("%"))
@@ -193,7 +193,7 @@ def _check_rejected(
         say(f"{rejected} of {images} images could not be used; {folder}/rejected.jsonl says why")
     if max_rejected is None:
         return
-    bound = rejection_bound(max_rejected, images)
+    bound = parse_rejection_bound(max_rejected, images)
     if rejected > bound:
         raise LvaeError(
             folder,

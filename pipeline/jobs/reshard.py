@@ -33,11 +33,11 @@ def shard(dataset: str, options: ViewOptions, engine: Engine, keep_old: bool = F
 
     erase: what the view's classes and keys leave out also leaves the raw parts, for good.
     """
-    folder = _existing(dataset)
+    folder = _open_existing(dataset)
     with writing(folder):
         folder.sweep()
         finish_erasing(folder, read_plan_if_whole(folder))
-        plan, manifest = _finished(folder)
+        plan, manifest = _read_finished(folder)
         settings = view_settings_of(folder, plan, options, manifest)
         check_space(folder, plan, settings)
         _tell_of_selection(manifest, options)
@@ -55,15 +55,15 @@ def shard(dataset: str, options: ViewOptions, engine: Engine, keep_old: bool = F
 
 def shard_elsewhere(dataset: str, out: str, options: ViewOptions, engine: Engine, erase: bool = False) -> Result:
     """A view as a dataset of its own, with raw parts of its own, linked or copied."""
-    source, folder = _existing(dataset), Folder(out)
+    source, folder = _open_existing(dataset), Folder(out)
     if source.root.resolve() == folder.root.resolve():
         raise LvaeError(f"--out {out}", "is the dataset itself", "Leave --out out for another view of it.")
     with writing(folder):
         folder.sweep()
-        plan, manifest = _finished(source)
+        plan, manifest = _read_finished(source)
         settings = view_settings_of(source, plan, options, manifest)
         _tell_of_selection(manifest, options)
-        chosen = _without_named(source, plan, options) if erase else plan
+        chosen = _leave_out_named(source, plan, options) if erase else plan
         _begin(folder, chosen)
         take_listing(source, plan, folder)
         _take_parts([source], [plan], folder, plan)
@@ -75,28 +75,28 @@ def merge(
     datasets: Sequence[str], out: str, options: ViewOptions, engine: Engine, skip_duplicates: bool = False
 ) -> Result:
     """Datasets of the same autoencoder and image settings in one, their rows one behind the other."""
-    folders, folder = [_existing(dataset) for dataset in datasets], Folder(out)
+    folders, folder = [_open_existing(dataset) for dataset in datasets], Folder(out)
     roots = [one.root.resolve() for one in folders]
     if len(set(roots)) != len(roots) or folder.root.resolve() in roots:
         raise LvaeError(out, "a dataset is named twice", "Name different ones, and a new folder last.")
     with writing(folder):
         folder.sweep()
-        finished = [_finished(one) for one in folders]
+        finished = [_read_finished(one) for one in folders]
         plans = [plan for plan, _ in finished]
         plan = united(folders, plans)
         _begin(folder, plan)
-        whole = _without_repeated(out, folders, plans, plan, skip_duplicates)
+        whole = _leave_out_repeated(out, folders, plans, plan, skip_duplicates)
         first_file = 0
         for one, its in zip(folders, plans, strict=True):
             take_listing(one, its, folder, first_file)
             first_file += len(its.listing.files)
         _take_parts(folders, plans, folder, plan)
         _write(folder, whole)
-        settings = view_settings_of(folder, whole, options, None, _united_view([one for _, one in finished], whole))
+        settings = view_settings_of(folder, whole, options, None, _unite_views([one for _, one in finished], whole))
         return _finish(folder, whole, settings, engine)
 
 
-def _without_repeated(out: str, folders: list[Folder], plans: list[Plan], plan: Plan, skip: bool) -> Plan:
+def _leave_out_repeated(out: str, folders: list[Folder], plans: list[Plan], plan: Plan, skip: bool) -> Plan:
     """The plan without images whose key an earlier dataset has."""
     repeated = repeated_keys(folders, plans)
     if not repeated:
@@ -112,14 +112,14 @@ def _without_repeated(out: str, folders: list[Folder], plans: list[Plan], plan: 
     return erasing(plan, repeated, DUPLICATE)
 
 
-def _existing(dataset: str) -> Folder:
+def _open_existing(dataset: str) -> Folder:
     folder = folder_at(dataset)
     if not folder.exists("plan.json"):
         raise LvaeError(dataset, "is not a dataset with raw parts", "Make one with 'lvae encode SOURCE DATASET'.")
     return folder
 
 
-def _finished(folder: Folder) -> tuple[Plan, Manifest]:
+def _read_finished(folder: Folder) -> tuple[Plan, Manifest]:
     """The plan and the manifest of a dataset whose raw parts are all there."""
     plan, manifest = read_plan(folder), read_manifest(folder)
     if plan is None or manifest is None or plan.encoding is None:
@@ -166,7 +166,7 @@ def _finish(folder: Folder, plan: Plan, settings: ViewSettings, engine: Engine) 
 
 def _erase(folder: Folder, plan: Plan, options: ViewOptions, selection: Selection) -> Plan:
     """Remove from the raw parts what a command line names. `selection`: of the view, which must not become empty."""
-    erased = _without_named(folder, plan, options)
+    erased = _leave_out_named(folder, plan, options)
     if erased == plan:
         say("nothing is left to erase: all of it was erased before")
         return plan
@@ -177,7 +177,7 @@ def _erase(folder: Folder, plan: Plan, options: ViewOptions, selection: Selectio
     return erased
 
 
-def _without_named(folder: Folder, plan: Plan, options: ViewOptions) -> Plan:
+def _leave_out_named(folder: Folder, plan: Plan, options: ViewOptions) -> Plan:
     """The plan without what the command line leaves out. What the view left out before is not meant."""
     if options.only_classes is None and options.without_classes is None and options.without_keys is None:
         raise LvaeError("--erase", "say what, by --without-keys, --without-classes or --only-classes")
@@ -201,7 +201,7 @@ def _tell_of_selection(manifest: Manifest, options: ViewOptions) -> None:
         say(f"stays as it was: {', '.join(kept)} (--everything forgets it)")
 
 
-def _united_view(manifests: Sequence[Manifest], plan: Plan) -> ViewSettings:
+def _unite_views(manifests: Sequence[Manifest], plan: Plan) -> ViewSettings:
     """The first dataset's view; what any of them leaves out by key stays out, and so do classes that one left out."""
     selections = [manifest.view.selection for manifest in manifests]
     without = sorted({key for selection in selections for key in selection.without_keys or ()})

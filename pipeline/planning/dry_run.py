@@ -25,8 +25,8 @@ from lvae.manifests.views.view import ViewSettings
 from lvae.pipeline.planning.match import Match
 from lvae.pipeline.planning.plan import (
     EncodeOptions,
+    apply_to_encoding,
     build_without_weights,
-    changed_encoding,
     load_network,
     new_encoding,
     part_size_for,
@@ -34,7 +34,7 @@ from lvae.pipeline.planning.plan import (
 )
 from lvae.pipeline.planning.rescan import inherited_options, recognize
 from lvae.pipeline.planning.scan import Scan, origin, tell
-from lvae.pipeline.planning.view import SPACE_SLACK, ViewOptions, expected_bytes, readable, settings_for
+from lvae.pipeline.planning.view import SPACE_SLACK, ViewOptions, estimate_bytes, readable, settings_for
 
 TRIAL_SECONDS = 3.0  # of encoding, to measure the rate
 TRIAL_ROWS = 64  # listed rows kept for the trial
@@ -126,11 +126,11 @@ def estimate(
     tell_of_classes(options.preset, found.classes, say)
     network, encoding, cost = _resolve(folder, options, old, trial=images_per_second is None)
     part_size = old.listing.segments[-1].part_size if old else options.scan.part_size or part_size_for(encoding, cost)
-    plan = _plan(old, found, options, new, part_size, encoding)
-    left = new + (_left(folder, old) if old is not None and old.encoding is not None else images - new)
+    plan = _make_plan(old, found, options, new, part_size, encoding)
+    left = new + (_count_left(folder, old) if old is not None and old.encoding is not None else images - new)
     view = replace(view, without_keys=None)  # rows to look for them in are not written yet
     settings = settings_for(folder, plan, view, read_manifest_if_whole(folder))
-    raw_bytes, shard_bytes = expected_bytes(plan, settings, left)[0], expected_bytes(plan, settings, images)[1]
+    raw_bytes, shard_bytes = estimate_bytes(plan, settings, left)[0], estimate_bytes(plan, settings, images)[1]
     if old is not None and not first:
         first = RowReader(folder, old.listing).part(0)[:TRIAL_ROWS]
     rate = images_per_second
@@ -166,7 +166,7 @@ def _new_rows(
     return found, Match(folder, old, found, options.scan.labels is not None).new_rows()
 
 
-def _plan(old: Plan | None, found: Scan, options: EncodeOptions, new: int, size: int, encoding: Encoding) -> Plan:
+def _make_plan(old: Plan | None, found: Scan, options: EncodeOptions, new: int, size: int, encoding: Encoding) -> Plan:
     """What the plan would be, as far as sizes depend on it."""
     segments = old.listing.segments if old is not None else ()
     origins = old.origins if old is not None else ()
@@ -178,7 +178,7 @@ def _plan(old: Plan | None, found: Scan, options: EncodeOptions, new: int, size:
     )
 
 
-def _left(folder: Folder, plan: Plan) -> int:
+def _count_left(folder: Folder, plan: Plan) -> int:
     """Images in parts that are not finished."""
     parts = (part for part in range(plan.listing.parts) if finished(folder, plan, part) is None)
     return sum(plan.listing.place(part).rows for part in parts)
@@ -189,7 +189,7 @@ def _resolve(
 ) -> tuple[Autoencoder, Encoding, int]:
     """The network (with weights only where a trial wants them), the settings, and the cost of an image."""
     if old is not None and old.encoding is not None:
-        refuse_change(folder, old.encoding, changed_encoding(options, old.encoding))
+        refuse_change(folder, old.encoding, apply_to_encoding(options, old.encoding))
         kept = old.encoding.autoencoder
         network = build_without_weights(records.dumps(kept.architecture).decode())
         if trial and kept.weights_file is not None:

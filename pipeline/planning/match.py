@@ -71,8 +71,8 @@ class Match:
     def _check_labels(self) -> None:
         """By name, once the source's classes are known: another scan may number them otherwise."""
         for (number, before, now), key in self._labels.items():
-            then = _named(self._plan.listing.segments[number].classes, before)
-            here = _named(self._found.classes, now)
+            then = _name_label(self._plan.listing.segments[number].classes, before)
+            here = _name_label(self._found.classes, now)
             if then != here:
                 raise LvaeError("", f"{key} has label {here} instead of {then}")
 
@@ -132,7 +132,7 @@ class _Waiting:
         return number in self._erased[1]
 
 
-def _named(classes: tuple[str, ...] | None, label: int) -> str:
+def _name_label(classes: tuple[str, ...] | None, label: int) -> str:
     if label == UNLABELLED:
         return "none"
     return str(label) if classes is None else classes[label]

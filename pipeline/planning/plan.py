@@ -83,7 +83,7 @@ def new_encoding(options: EncodeOptions, network: Autoencoder, fingerprint: str 
     )
 
 
-def changed_encoding(options: EncodeOptions, old: Encoding) -> Encoding:
+def apply_to_encoding(options: EncodeOptions, old: Encoding) -> Encoding:
     """The old settings with everything that was given put in its place: equal to them where nothing changes."""
     autoencoder, image = old.autoencoder, old.image
     if options.autoencoder is not None:
@@ -167,7 +167,7 @@ def _continued_plan(folder: Folder, old: Plan, source: str, options: EncodeOptio
         encoding = old.encoding
         if options.batch is not None and not any(name.endswith(".json") for name in folder.names(RAW)):
             encoding = replace(encoding, batch=options.batch)  # a batch that was too large binds nobody
-        changed = changed_encoding(options, encoding)
+        changed = apply_to_encoding(options, encoding)
         refuse_change(folder, {"--autoencoder": encoding.autoencoder.name}, {"--autoencoder": changed.autoencoder.name})
         refuse_change(folder, encoding, changed)
         plan = _look_again(folder, replace(old, encoding=encoding), source, options.scan, say)

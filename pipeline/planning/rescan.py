@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from lvae.encode.files.locations import SEEN_RANGE, resolved
+from lvae.encode.files.locations import SEEN_RANGE, resolve
 from lvae.encode.part import content_sha256
 from lvae.encode.sources.open import open_reader
 from lvae.manifests.errors import LvaeError
@@ -114,7 +114,7 @@ def inherited_limit(plan: Plan, source: str, options: ScanOptions) -> int | None
     """How much of a source belongs to the dataset, where this command does not say."""
     if options.limit is not None:
         return options.limit
-    location = resolved(source)
+    location = resolve(source)
     limits = [one.limit for one in plan.origins if one.source == location] or [one.limit for one in plan.origins]
     return None if None in limits else max(limit for limit in limits if limit is not None)
 

@@ -51,7 +51,7 @@ def view_settings_of(
 
     Where the manifest is lost, a view that was begun still says how.
     """
-    there = view_settings(manifest) if manifest is not None else default or begun_view(folder)
+    there = view_settings(manifest) if manifest is not None else default or find_begun_view(folder)
     settings = there or ViewSettings(seed=plan.encoded().seed)
     given: dict[str, Any] = {
         name: value
@@ -98,7 +98,7 @@ def named_selection(
     )
 
 
-def begun_view(folder: Folder) -> ViewSettings | None:
+def find_begun_view(folder: Folder) -> ViewSettings | None:
     """The settings of the only view that lies in a folder without a manifest."""
     views = [name.split("/")[1] for name in folder.names("shards") if name.endswith("/view.json")]
     if len(views) != 1:
@@ -135,9 +135,9 @@ def check_space(folder: Folder, plan: Plan, settings: ViewSettings) -> None:
     missing = sum(
         plan.listing.place(part).rows for part in range(plan.listing.parts) if finished(folder, plan, part) is None
     )
-    raw, _ = expected_bytes(plan, settings, missing)
+    raw, _ = estimate_bytes(plan, settings, missing)
     begun = folder.exists(f"shards/{settings.name(plan)}")
-    _, shards = expected_bytes(plan, settings, missing if begun else plan.listing.images)
+    _, shards = estimate_bytes(plan, settings, missing if begun else plan.listing.images)
     free = folder.free_bytes()
     if raw + shards + SPACE_SLACK > free:
         raise LvaeError(
@@ -147,7 +147,7 @@ def check_space(folder: Folder, plan: Plan, settings: ViewSettings) -> None:
         )
 
 
-def expected_bytes(plan: Plan, settings: ViewSettings, images: int) -> tuple[int, int]:
+def estimate_bytes(plan: Plan, settings: ViewSettings, images: int) -> tuple[int, int]:
     """Bytes of raw parts and of shards, were every image of so many used."""
     encoding = plan.encoded()
     latents = images * encoding.image.orientations

@@ -69,7 +69,7 @@ class Reporter:
             with suppress(OSError):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
         self._task, self._attempt = task, attempt
-        self._cpu_seconds = _clock_of_this_thread()
+        self._cpu_seconds = _find_thread_clock()
         self._phase: Phase = "loading"
         self._done, self._last, self._ended = 0, 0.0, False
         self._lock, self._end = threading.Lock(), threading.Event()
@@ -115,7 +115,7 @@ class Reporter:
             if self._ended:
                 return  # a beat that comes late
             cpu_seconds = self._cpu_seconds()
-            report = Report(kind, self._task, done, self._attempt, phase, cpu_seconds, *map(_encodable, texts))
+            report = Report(kind, self._task, done, self._attempt, phase, cpu_seconds, *map(_escape_surrogates, texts))
             data = records.line(report)
             self._ended = kind != "working"
             if self._folder.remote:
@@ -126,12 +126,12 @@ class Reporter:
             temporary.replace(self._path)
 
 
-def _encodable(text: str) -> str:
+def _escape_surrogates(text: str) -> str:
     """Names of files may hold what UTF-8 cannot say."""
     return text.encode(errors="backslashreplace").decode()
 
 
-def _clock_of_this_thread() -> Callable[[], float]:
+def _find_thread_clock() -> Callable[[], float]:
     """The CPU time of the calling thread, for other threads to ask; where the system has no such clock, the process's.
 
     Threads that wait for an engine's messages use a little of it all the time, which is no work.
@@ -142,7 +142,7 @@ def _clock_of_this_thread() -> Callable[[], float]:
     return lambda: time.clock_gettime(clock)
 
 
-def reports(folder: Folder, attempt: str | None = None) -> list[Report]:
+def read_reports(folder: Folder, attempt: str | None = None) -> list[Report]:
     """What all workers said last, of one submission or of any. Those that cannot be read are passed over."""
     found = []
     for name in folder.names(PROGRESS):

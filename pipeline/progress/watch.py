@@ -140,7 +140,7 @@ class Observer:
 
     def _under_way(self) -> int:
         named = {f"part {part}" for part in self._pending}
-        reports = progress.reports(self._folder)
+        reports = progress.read_reports(self._folder)
         return sum(report.done for report in reports if report.kind == "working" and report.task in named)
 
     def _view_begun(self, old: str | None) -> ViewPlan | None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,33 @@ def test_a_progress_bar_stays_in_its_line() -> None:
     EscapingStream(stream).write("\r50%")
     EscapingStream(stream).write("\x1b[A")
     assert stream.getvalue() == "\r50%\x1b[A"
+
+
+def test_file_names_that_a_command_lists_are_escaped(dataset: Path) -> None:
+    odd = dataset / ".tmp" / "left\x1b[31m"
+    odd.parent.mkdir(exist_ok=True)
+    odd.write_bytes(b"x")
+    done = CliRunner().invoke(main, ["clean", str(dataset), "--dry-run"])
+    assert r"left\x1b[31m" in done.output
+    assert_clean(done.output)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("command", ["scan", "encode"])
+def test_a_path_that_is_not_utf8_is_refused_before_anything_is_written(
+    command: str, inside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd, source = tmp_path / os.fsdecode(b"OUT\xe9"), tmp_path / "in"
+    source.mkdir()
+    Image.new("RGB", (16, 16)).save(source / "a.png")
+    out: Path | str = odd
+    if inside:
+        odd.mkdir()
+        monkeypatch.chdir(odd)
+        out = "out"
+    there = sorted(map(os.fsencode, tmp_path.rglob("*")))
+    done = CliRunner().invoke(main, [command, str(source), str(out)])
+    assert done.exit_code == 1
+    assert "not UTF-8" in done.output
+    assert len(done.stderr.splitlines()) == 1
+    assert sorted(map(os.fsencode, tmp_path.rglob("*"))) == there

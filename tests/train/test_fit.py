@@ -111,7 +111,10 @@ def test_a_killed_run_goes_on_bit_for_bit(
 
 def test_a_stopped_run_may_go_on_for_longer(latents: Path, tmp_path: Path) -> None:
     assert run_here(latents, tmp_path / "a", 6) == Result(6, True)
-    run_here(latents, tmp_path / "a", 12)
+    begun = list[tuple[int, int]]()  # what a bar is told, so that it reckons from where the run stands
+    watching = Watching(lambda updates, step: begun.append((updates, step)))
+    run_here(latents, tmp_path / "a", 12, watching=watching)
+    assert begun == [(12, 6)]
     run_here(latents, tmp_path / "b", 12)
     assert final(tmp_path / "a") == final(tmp_path / "b")
     assert run_here(latents, tmp_path / "a", 12) == Result(12, True)

@@ -11,6 +11,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.train.config import ModelConfig
 from lvae.train.losses import loss, rate_schedule
 from lvae.train.model import HierarchicalVAE
+from lvae.train.network.choices import Guidance
 from lvae.train.network.groups import StochasticGroup
 from lvae.train.network.layers import Attention
 from lvae.train.network.noise import draw_noise
@@ -267,10 +268,10 @@ def test_mean_guidance_skips_one_by_one_groups_in_the_papers_setting() -> None:
     nothing = [None] * 8
     noise = draw_noise(CONDITIONAL, range(2))
     plain = model.decode(nothing, labels, noise)
-    guided = model.decode(nothing, labels, noise, guidance_mean=mean, guidance_variance=variance)
+    guided = model.decode(nothing, labels, noise, guidance=Guidance(mean, variance))
     torch.testing.assert_close(guided.priors[0].mean, plain.priors[0].mean, rtol=1e-5, atol=1e-6)
     assert apart(guided.priors[0].variance, plain.priors[0].variance) > 1e-3
-    with_all = model.decode(nothing, labels, noise, guidance_mean=1.5, guidance_variance=3)
+    with_all = model.decode(nothing, labels, noise, guidance=Guidance(1.5, 3))
     assert apart(with_all.priors[0].mean, plain.priors[0].mean) > 1e-3
 
 
@@ -343,7 +344,7 @@ def test_a_wider_picture_than_the_model_was_made_for() -> None:
 @pytest.mark.parametrize(("config", "size"), [(CONDITIONAL, (16, 30)), (CONDITIONAL, (0, 16)), (ABOVE_ONE, (16, 32))])
 def test_a_size_that_cannot_be_generated_is_refused(config: ModelConfig, size: tuple[int, int]) -> None:
     with pytest.raises(LvaeError, match=r"generates multiples of 4"):
-        lively(config).decode([None] * sum(config.groups), size=size, count=1)
+        lively(config).decode([None] * sum(config.groups), torch.tensor([0]), size=size)
 
 
 def test_the_upsampler_reduces_its_image_itself_unless_told() -> None:
@@ -439,8 +440,8 @@ def test_a_training_step_is_one_graph_without_looking_at_values() -> None:
     [
         (lambda m, x: m(x, torch.tensor([0])), "3 images need as many labels"),
         (lambda m, x: m(x, None, []), "8 groups need as many tensors of noise"),
-        (lambda m, x: m.decode([None], count=1), "8 groups need as many z"),
-        (lambda m, x: m.decode([None] * 8), "give count"),
+        (lambda m, x: m.decode([None], torch.tensor([0])), "8 groups need as many z"),
+        (lambda m, x: m.decode([None] * 8), "give noise"),
         (lambda m, x: m.sample(3, torch.tensor([0, 1])), "3 images need as many labels"),
     ],
 )

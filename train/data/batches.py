@@ -21,6 +21,8 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.seeds import derive, permute
 from lvae.manifests.statistics import PIXEL_VALUES
 from lvae.train.config import TrainConfig
+from lvae.train.data.checks import check_range
+from lvae.train.data.stream import Stream
 from lvae.train.devices.device import Device, host_free_bytes
 from lvae.train.network.noise import draw_drop
 
@@ -137,7 +139,9 @@ class ByteMeaning:
 
 
 def open_source(dataset: Dataset, device: Device, seed: int, placement: Placement = "auto") -> Source:
-    """All latents on the device or in memory where they fit easily; mapped otherwise."""
+    """All latents on the device or in memory where they fit easily; mapped otherwise; tars elsewhere as a stream."""
+    if dataset.folder.remote:
+        return Stream(dataset, seed)
     if dataset.log_variances is not None:
         return Drawn(dataset, seed)
     if placement == "auto":
@@ -163,7 +167,8 @@ class Batches:
     def __init__(self, source: Source, dataset: Dataset, config: TrainConfig, device: Device, classes: int, first: int):
         """first: position of the next sample, a multiple of batch * accumulate."""
         self.source, self.dataset, self._config, self._device = source, dataset, config, device
-        self._latents, self._labels = len(dataset), dataset.labels if classes else None
+        self._classes, self._latents = classes, len(dataset)
+        self._labels = dataset.labels if classes and not isinstance(source, Stream) else None
         self.waited = 0.0
         self._ready: queue.Queue[list[tuple[Tensor, ...]] | BaseException] = queue.Queue(UPDATES_AHEAD)
         self._first, self._closed = first, threading.Event()
@@ -213,11 +218,18 @@ class Batches:
     def _read(self, first: int) -> tuple[Tensor, ...]:
         """This rank's slice of a micro-batch: what the source reads, and labels and whose are dropped."""
         count, seed = self._config.batch // self._device.world, self._config.seed
-        indices = order(first, count, self._latents, seed)
         samples = np.arange(first, first + count)
-        tensors = [self.source.read(indices, samples)]
-        if self._labels is not None:
-            tensors.append(torch.from_numpy(self._labels[indices].astype(np.int64)))
+        labels: NDArray[np.int64] | None = None
+        if isinstance(self.source, Stream):
+            read, labels = self.source.take(first, count)
+            check_range(labels, self._classes)
+        else:
+            indices = order(first, count, self._latents, seed)
+            read = self.source.read(indices, samples)
+            labels = None if self._labels is None else self._labels[indices].astype(np.int64)
+        tensors = [read]
+        if self._classes and labels is not None:
+            tensors.append(torch.from_numpy(labels))
             seeds = [derive(seed, "drop", sample) for sample in samples.tolist()]
             tensors.append(draw_drop(seeds, self._config.label_drop))
         return tuple(self._device.pin(tensor) for tensor in tensors)

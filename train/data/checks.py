@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -21,20 +22,25 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[str], None]
 
 
-def local_copy(root: str, cache: Path | None, progress: Progress = lambda _: None) -> Path:
-    """Where the dataset lies on this machine: a path stays as it is, of a URL the shards are copied.
+def local_copy(root: str, cache: Path | None, progress: Progress = lambda _: None) -> str | Path:
+    """Where the dataset is read from: a path stays as it is, of a URL the shards are copied.
+
+    Without `cache` the tar shards at a URL are read where they lie, as a stream.
 
     The copy goes to a folder of its own under `cache`. Every file is compared with its checksum before it is put under
     its name; what is there already is not fetched again, so an interrupted copy goes on.
     """
     if "://" not in root:
         return Path(root)
-    if cache is None:
-        raise LvaeError(root, "training reads its latents over and over", "Name a folder for a copy: --cache DIR.")
     remote = folder_at(root)
     manifest = read_manifest(remote)
     if manifest is None:
         raise LvaeError(root, "is not a finished dataset", "Run 'lvae encode' again to finish it.")
+    if cache is None:
+        if manifest.view.format == "webdataset" and manifest.autoencoder.store != "moments":
+            return root
+        problem = "training reads its latents over and over"
+        raise LvaeError(root, problem, "Name a folder for a copy, --cache DIR, or make a view of tar shards.")
     local = Folder(cache / manifest.id[:16])
     for name, entry in manifest.files.items():
         record = FileRecord(name, entry.bytes, entry.sha256)
@@ -80,7 +86,7 @@ def check_shards(dataset: Dataset, progress: Progress = lambda _: None) -> None:
     for record in every_file(dataset.folder, dataset.manifest):
         if record.path.startswith(prefix):
             files, size = files + 1, size + record.bytes
-    whole = size <= CHECKED_BYTES
+    whole = size <= CHECKED_BYTES and not dataset.folder.remote
     if not whole:
         logger.warning("%s: too large to check every byte now; 'lvae verify --deep' does", dataset.folder)
     ours = (one for one in every_file(dataset.folder, dataset.manifest) if one.path.startswith(prefix))
@@ -106,8 +112,16 @@ def check_fits(dataset: Dataset, config: ModelConfig) -> None:
         )
     if len(dataset) == 0:
         raise LvaeError(dataset.folder, "holds no latents", "Encode some images.")
-    if config.classes:
+    if config.classes and not dataset.folder.remote:  # those of a stream are checked as they come
         _check_labels(dataset, config.classes)
+
+
+def check_range(labels: NDArray[np.int64], classes: int) -> None:
+    """LvaeError where a label is none of the model's."""
+    wrong = labels[(labels >= classes) | (labels < UNLABELLED)] if classes else labels[:0]
+    if len(wrong):
+        problem = f"has label {wrong[0]}, and the model has classes 0 to {classes - 1}"
+        raise LvaeError("the dataset", problem, "Make a view with --only-classes.")
 
 
 def _check_labels(dataset: Dataset, classes: int) -> None:

@@ -1,6 +1,7 @@
 """How the z of every group is come by when generating: given or drawn, at which temperature, under which guidance."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,12 +27,26 @@ def choice(z: Tensor | None, keep: Tensor | None, noise: Tensor | None, temperat
     return choose
 
 
-def guidance(config: ModelConfig, mean: Weights, variance: Weights) -> list[tuple[float, float] | None]:
+@dataclass(frozen=True)
+class Guidance:
+    """How what is drawn is guided: weights, 0 is off; temperature multiplies its std. Each one number, or one per
+    resolution, lowest first."""
+
+    mean: Weights = 0.0
+    variance: Weights = 0.0
+    temperature: Weights = 1.0
+
+
+UNGUIDED = Guidance()
+
+
+def weights_per_group(config: ModelConfig, guidance: Guidance) -> list[tuple[float, float] | None]:
     """Weights of mean and variance for every group, lowest resolution first.
 
     None where no later group is guided either, or where priors know no label: there, one path is enough.
     """
-    means, variances = per_group(config, "guidance_mean", mean), per_group(config, "guidance_variance", variance)
+    means = per_group(config, "guidance_mean", guidance.mean)
+    variances = per_group(config, "guidance_variance", guidance.variance)
     pairs = list(zip(means, variances, strict=True))
     knows = config.classes > 0 and config.hierarchical_prior
     needed = max((index + 1 for index, pair in enumerate(pairs) if knows and any(pair)), default=0)

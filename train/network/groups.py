@@ -29,12 +29,12 @@ class StochasticGroup(nn.Module):
         self.hierarchical_prior = config.hierarchical_prior
         prior_outputs = width + 2 * z if config.hierarchical_prior else width
         self.prior_block = ResidualBlock(
-            width, width, prior_outputs, ratio, kernel, label_width, regularized=True, scale=PRIOR_SCALE
+            width, prior_outputs, ratio, kernel, label_width, regularized=True, scale=PRIOR_SCALE
         )
-        self.posterior_block = ResidualBlock(width, width, 2 * z, ratio, kernel, label_width, regularized=True)
+        self.posterior_block = ResidualBlock(width, 2 * z, ratio, kernel, label_width, regularized=True)
         self.actsproj = Convolution(width + config.encoder_widths[level], width)
         self.zproj = Convolution(z, width, bias=False, scale=scale)
-        self.shared_block = ResidualBlock(width, width, width, ratio, kernel, label_width, scale=scale)
+        self.shared_block = ResidualBlock(width, width, ratio, kernel, label_width, scale=scale)
 
     def posterior(self, state: Tensor, activation: Tensor, label: Tensor | None) -> Gaussian:
         h = self.actsproj(torch.cat([state, activation], 1))

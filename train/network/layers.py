@@ -121,7 +121,6 @@ class ResidualBlock(nn.Module):
     def __init__(
         self,
         inputs: int,
-        hidden: int,
         outputs: int,
         ratio: int,
         kernel: int,
@@ -130,18 +129,18 @@ class ResidualBlock(nn.Module):
         scale: float = 1.0,
     ):
         super().__init__()
-        last = (1, ratio * hidden) if ratio else (kernel, hidden)
+        last = (1, ratio * inputs) if ratio else (kernel, inputs)
         final = (
             RegularizedConvolution(last[1], outputs, last[0], scale)
             if regularized
             else Convolution(last[1], outputs, last[0], scale=scale)
         )
-        self.conv1 = Convolution(inputs, hidden, kernel)
-        self.conv2 = Convolution(hidden, hidden, kernel) if ratio else final
-        self.dense1 = Convolution(hidden, ratio * hidden) if ratio else None
+        self.conv1 = Convolution(inputs, inputs, kernel)
+        self.conv2 = Convolution(inputs, inputs, kernel) if ratio else final
+        self.dense1 = Convolution(inputs, ratio * inputs) if ratio else None
         self.dense2 = final if ratio else None
         self.classproj = None if label_width is None else Dense(label_width, inputs)
-        self.skips = not regularized and hidden == outputs
+        self.skips = not regularized and inputs == outputs
 
     def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
         h: Tensor = x

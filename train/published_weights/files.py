@@ -55,7 +55,7 @@ def open_published(source: str | Path | Mapping[str, Any]) -> PublishedFile:
     """A file, a torch state dict, or a Flax tree of arrays. LvaeError where it holds nothing that could be a VAE."""
     if isinstance(source, Mapping):
         where, size = "these weights", 1 << 62
-        tree: Mapping[str, Any] = _stored_tree(source, 0)
+        tree: Mapping[str, Any] = _make_tree(source, 0)
     else:
         where = str(source)
         try:
@@ -67,11 +67,11 @@ def open_published(source: str | Path | Mapping[str, Any]) -> PublishedFile:
         tree = inner
     of_torch = any(isinstance(value, StoredTensor) and "." in name for name, value in tree.items())
     if not of_torch and any(isinstance(value, Mapping) for value in tree.values()):
-        return _flax(tree, size, where)
-    return _torch(tree, size, where)
+        return _open_flax(tree, size, where)
+    return _open_torch(tree, size, where)
 
 
-def _torch(tree: Mapping[str, Any], size: int, where: str) -> PublishedFile:
+def _open_torch(tree: Mapping[str, Any], size: int, where: str) -> PublishedFile:
     """The VAE's tensors below `vae.`, or at the top; the vectors may be named by the convolution inside, too."""
     prefix = VAE if any(name.startswith(VAE) for name in tree) else ""
     state: Stored = {}
@@ -86,19 +86,19 @@ def _torch(tree: Mapping[str, Any], size: int, where: str) -> PublishedFile:
     return PublishedFile("torch", state, None, None, beside, size)
 
 
-def _flax(tree: Mapping[str, Any], size: int, where: str) -> PublishedFile:
+def _open_flax(tree: Mapping[str, Any], size: int, where: str) -> PublishedFile:
     vectors = tree.get("singular_vectors")
-    ema, raw = (_weights(tree.get(name), vectors) for name in ("ema_params", "params"))
+    ema, raw = (_find_weights(tree.get(name), vectors) for name in ("ema_params", "params"))
     if ema is None and raw is None:
-        raw = _weights(tree, None)
+        raw = _find_weights(tree, None)
     if raw is None and ema is None:
         keys = ", ".join(printable(str(name)) for name in list(tree)[:6])
         raise LvaeError(where, f"has neither ema_params nor params ({keys})", "Give a state of the published trainer.")
-    step = _step(tree.get("step"))
+    step = _read_step(tree.get("step"))
     return PublishedFile("flax", ema, raw, step, False, size)
 
 
-def _weights(tree: object, vectors: object) -> Stored | None:
+def _find_weights(tree: object, vectors: object) -> Stored | None:
     """A tree of parameters under torch's names, with the vectors of the power iteration where they are there."""
     if not isinstance(tree, Mapping):
         return None
@@ -107,43 +107,43 @@ def _weights(tree: object, vectors: object) -> Stored | None:
         tree = inner
     if "outproj" not in tree:
         return None
-    flat = dict(_leaves(tree, "", 0))
+    flat = dict(_walk_tensors(tree, "", 0))
     if isinstance(vectors, Mapping):
-        flat |= {name: tensor for name, tensor in _leaves(vectors, "", 0) if name.endswith("/sn_u")}
+        flat |= {name: tensor for name, tensor in _walk_tensors(vectors, "", 0) if name.endswith("/sn_u")}
     return torch_names(flat)
 
 
-def _leaves(tree: Mapping[str, Any], path: str, depth: int) -> Iterator[tuple[str, StoredTensor]]:
+def _walk_tensors(tree: Mapping[str, Any], path: str, depth: int) -> Iterator[tuple[str, StoredTensor]]:
     for name, value in tree.items():
         if isinstance(value, StoredTensor):
             yield f"{path}{name}", value
         elif isinstance(value, Mapping) and depth < MAX_DEPTH:
-            yield from _leaves(value, f"{path}{name}/", depth + 1)
+            yield from _walk_tensors(value, f"{path}{name}/", depth + 1)
 
 
-def _step(value: object) -> int | None:
+def _read_step(value: object) -> int | None:
     if isinstance(value, StoredTensor) and value.shape == ():
         tensor = value.read()
         value = int(tensor) if not tensor.is_floating_point() else None
     return value if type(value) is int and 0 <= value < 1 << 40 else None
 
 
-def _stored_tree(source: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+def _make_tree(source: Mapping[Any, Any], depth: int) -> dict[str, Any]:
     """Tensors and arrays in memory, as if they lay in a file."""
     result: dict[str, Any] = {}
     for name, value in source.items():
         if isinstance(value, Mapping):
-            result[str(name)] = _stored_tree(value, depth + 1) if depth < MAX_DEPTH else None
+            result[str(name)] = _make_tree(value, depth + 1) if depth < MAX_DEPTH else None
         elif isinstance(value, Tensor):
             result[str(name)] = StoredTensor(tuple(value.shape), lambda value=value: value)  # type: ignore[misc]
         elif hasattr(value, "__array__") and hasattr(value, "shape"):
-            result[str(name)] = StoredTensor(tuple(value.shape), lambda value=value: _of_array(value))  # type: ignore[misc]
+            result[str(name)] = StoredTensor(tuple(value.shape), lambda value=value: _make_tensor(value))  # type: ignore[misc]
         else:
             result[str(name)] = value
     return result
 
 
-def _of_array(value: Any) -> Tensor:
+def _make_tensor(value: Any) -> Tensor:
     """numpy's or JAX's; bfloat16, which numpy has not, through float32."""
     import numpy as np
 

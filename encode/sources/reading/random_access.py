@@ -4,7 +4,7 @@ import os
 import threading
 from collections import OrderedDict
 
-from lvae.encode.files import locations as places
+from lvae.encode.files import locations
 from lvae.encode.files.naming import MAX_MEMBER_BYTES
 from lvae.encode.images import ImageRejected
 from lvae.manifests.errors import LvaeError
@@ -34,9 +34,9 @@ class Containers:
 
     def read_at(self, container: str, offset: int, length: int) -> bytes:
         """So many bytes of a container; raises as `read` does."""
-        location = self._only or places.join(self._base, container)
-        if places.is_url(location):
-            data = places.read_range(location, offset, length)
+        location = self._only or locations.join(self._base, container)
+        if locations.is_url(location):
+            data = locations.read_range(location, offset, length)
             if len(data) < length:
                 raise _shorter(container)
             return data

@@ -57,7 +57,7 @@ def open_tar(path: str, name: str, seen: locations.Seen | None) -> IO[bytes]:
             seen.add(name, found.size, found.stamp)
         return locations.open_file(path, READ_AHEAD)
     except OSError as error:
-        raise LvaeError(path, f"cannot be read ({locations.why(error)})") from error
+        raise LvaeError(path, f"cannot be read ({locations.explain(error)})") from error
 
 
 def read_members(path: str, file: IO[bytes], left_out: LeftOut) -> Iterator[Member]:
@@ -135,7 +135,7 @@ def read_headers(path: str, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     except DAMAGE as error:
         raise LvaeError(path, f"damaged or truncated at byte {offset} ({error})") from error
     except OSError as error:
-        raise LvaeError(path, f"cannot be read at byte {offset} ({locations.why(error)})") from error
+        raise LvaeError(path, f"cannot be read at byte {offset} ({locations.explain(error)})") from error
 
 
 def _check_end(path: str, file: IO[bytes], offset: int) -> None:

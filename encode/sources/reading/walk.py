@@ -170,7 +170,7 @@ class RemoteWalk:
         try:
             return locations.entries(folder)
         except OSError as error:
-            raise LvaeError(folder, f"the folder cannot be read ({locations.why(error)})") from error
+            raise LvaeError(folder, f"the folder cannot be read ({locations.explain(error)})") from error
 
 
 def holds_images(folder: str) -> bool:
@@ -249,7 +249,7 @@ def _is_image_behind_url(location: str, name: str) -> bool:
     try:
         return is_image(locations.first_bytes(location, naming.MAGIC_BYTES))
     except OSError as error:
-        raise LvaeError(location, f"cannot be read ({locations.why(error)})") from error
+        raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error
 
 
 def _is_image_file(folder: str, name: str) -> bool:

@@ -105,6 +105,7 @@ def test_orientation_is_applied_to_what_is_read_here(orientation: int) -> None:
     [
         (Tiff(), ((259, 3, (50002,)),), "JPEG XL"),
         (Tiff(), ((259, 3, (34712,)),), "JPEG 2000"),
+        (Tiff(), ((259, 3, (50001,)),), "WebP"),
         (Tiff(), ((259, 3, (12345,)),), "compression 12345"),
         (Tiff(12, colours=1, order=">"), (), "big-endian"),
         (Tiff(), ((262, 3, (32803,)),), "mosaic"),

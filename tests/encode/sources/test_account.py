@@ -55,6 +55,15 @@ def test_archives_beside_what_is_read_are_told(tmp_path: Path, name: str) -> Non
     assert name in told(tmp_path)["left out"]
 
 
+def test_linked_folders_beside_tars_are_told(tmp_path: Path) -> None:
+    tarred(tmp_path / "in.tar", {"0.png": png(), "0.cls": b"1"})
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in.tar").rename(tmp_path / "in/a.tar")
+    fill(tmp_path / "more", {"b.tar": b"x"})
+    (tmp_path / "in/more").symlink_to("../more")
+    assert "1 linked folders" in told(tmp_path / "in")["left out"]
+
+
 def test_what_lies_beside_parquet_is_told(tmp_path: Path) -> None:
     fill(tmp_path, {"a.parquet": parquet(), "more/b.parquet": parquet(), "README.md": b"x", "c.zip": b"x"})
     source, _ = listed(tmp_path)

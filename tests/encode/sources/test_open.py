@@ -905,10 +905,10 @@ def test_labels_of_a_file_may_be_missing_and_numbers_floats(tmp_path: Path) -> N
 
 
 def test_keys_are_found_in_either_unicode_form(tmp_path: Path) -> None:
-    source = open_source(str(fill(tmp_path, ["cafe\u0301.png", "u\u0308ber.png", "x.png"])))
+    source = open_source(str(fill(tmp_path / "in", ["cafe\u0301.png", "u\u0308ber.png", "x.png"])))
     labels = label_file(tmp_path, "a.csv", "caf\u00e9.png,0\n\u00fcber.png,1\nx.png,2\n")
     assert [row.label for row in apply_labels(source.rows(), labels, source)] == [0, 1, 2]
-    assert [str(warning) for warning in source.warnings] == [
+    assert [str(warning) for warning in source.warnings if warning.kind == "names"] == [
         "--labels: 2 keys found in another Unicode form (NFC, NFD)"
     ]
 

@@ -73,6 +73,8 @@ COPIES: dict[str, Callable[[State, State], Any]] = {
     "wrapped": lambda raw, ema: {"state_dict": below("module.", raw), "state_dict_ema": below("module.", ema)},
     "prefixes": lambda raw, ema: {"state_dict": below("vae.", raw) | below("vae_ema.", ema)},
     "beside": lambda raw, ema: raw | below("ema_model.", ema),
+    "capitals": lambda raw, ema: {"G": raw, "G_EMA": ema},
+    "ema-pytorch": lambda raw, ema: {"ema": below("online_model.", raw) | below("ema_model.", ema)},
     "a rate in its name": lambda raw, ema: {"model": raw, "ema_0.9999": ema},
 }
 
@@ -84,7 +86,7 @@ def test_of_two_copies_the_averaged_one_is_taken_and_said(name: str, tmp_path: P
     found = convert(str(tmp_path / "model.pt"), tmp_path / "out.safetensors", say=said.append)
     assert found.fingerprint == AVERAGED.fingerprint
     assert "of 2 autoencoders the one below" in said[0]
-    assert "ema" in said[0].split("is taken")[0]
+    assert "ema" in said[0].split("is taken")[0].lower()
 
 
 def test_names_that_ldm_gives_its_averages_are_left_aside_and_said() -> None:

@@ -37,6 +37,8 @@ def line(step: int, **changes: Any) -> dict[str, Any]:
         [line(1), line(2, loss_nats=None)],
         [line(n) for n in range(1, 3000)],
         [line(n, gradient_norm=0.0) for n in (1, 2)],
+        [line(n, gradient_norm=float("inf") if n == 2 else 1.0) for n in (1, 2, 3)],
+        [{"step": 1, "loss_nats": None}],
         [line(n, rate_per_group_nats=[None, None], validation_loss_nats=3.0) for n in (1, 2)],
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from lvae.evaluate.figures.drawing import PAPER, Captioned
-from lvae.evaluate.figures.grids import ACCENT, FRAME, LARGE, Block, Cell, Row, draw_grid, draw_pairs
+from lvae.evaluate.figures.grids import ACCENT, CLOSE, FRAME, LARGE, Block, Cell, Row, draw_grid, draw_pairs
 
 
 def picture(height: int, width: int, level: int) -> np.ndarray:  # type: ignore[type-arg]
@@ -59,4 +59,4 @@ def test_pairs_stand_side_by_side_and_the_last_row_may_end_early() -> None:
         (top, left), (other_top, other_left) = (
             np.argwhere((found == level + number).all(-1)).min(0) for level in (10, 50)
         )
-        assert top == other_top and 64 < other_left - left < 80
+        assert top == other_top and other_left - left == 128 + CLOSE

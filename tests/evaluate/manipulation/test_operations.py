@@ -13,7 +13,6 @@ from lvae.evaluate.manipulation.operations import (
     ChannelSweep,
     Conditions,
     EncodedImage,
-    Guidance,
     Margins,
     count_groups_through,
     encode,
@@ -30,6 +29,7 @@ from lvae.evaluate.manipulation.operations import (
 from lvae.manifests.errors import LvaeError
 from lvae.train.config import ModelConfig
 from lvae.train.model import HierarchicalVAE
+from lvae.train.network.choices import Guidance
 from lvae.train.network.noise import draw_noise
 from tests.train.model_examples import ABOVE_ONE, CONDITIONAL, EXAMPLES, PLAIN, UPSAMPLER, batch, lively
 

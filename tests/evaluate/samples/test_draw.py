@@ -111,6 +111,11 @@ def test_averaged_weights_and_temperature_count(run: Path, tmp_path: Path) -> No
     assert np.abs(plain - drawn(run, tmp_path / "c", "-n", "4", "--temperature", "0.2")).max() > 1e-3
 
 
+def test_a_sample_that_is_not_finite_is_named(run: Path, tmp_path: Path) -> None:
+    done = lvae("sample", run, tmp_path / "s", "-n", "5", "--temperature", "1e38", "--device", "cpu", check=1)
+    assert f"lvae: {tmp_path / 's'}: the numbers of sample 0 are not finite" in done.stderr
+
+
 def test_labels_are_cycled_drawn_named_numbered_or_from_a_file(tmp_path: Path) -> None:
     names = ("cat", "dog", "2")
     assert labels_of(None, 5, 3, names, 0).tolist() == [0, 1, 2, 0, 1]

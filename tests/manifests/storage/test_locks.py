@@ -200,6 +200,20 @@ def test_a_holder_that_was_stopped_writes_nothing_over_the_next_ones_files(
     assert store.read("manifest.json") == b"second"
 
 
+def test_a_holder_that_was_stopped_while_another_command_came_and_went_writes_nothing_more(
+    store: RemoteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_beat", lambda *_: None)
+    with writing(store):
+        time.sleep(locks.LEASE_SECONDS)
+        again = RemoteFolder("memory://bucket/leased")
+        with writing(again):
+            again.swap("manifest.json", b"second")
+        with pytest.raises(LvaeError, match="has taken over while this one was stopped"):
+            store.swap("manifest.json", b"late")
+    assert store.read("manifest.json") == b"second" and not store.exists(LOCK)
+
+
 def test_a_manifest_that_another_command_has_swapped_is_not_written_over(
     store: RemoteFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

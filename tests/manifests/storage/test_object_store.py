@@ -20,6 +20,7 @@ from lvae.manifests.verify.recompute import regenerated
 from lvae.manifests.verify.verify import verify
 from lvae.manifests.views import gather
 from lvae.manifests.views.gather import WantedRows, read_rows
+from lvae.pipeline.engines.supervise import PHASE_SECONDS
 from tests.manifests.dataset_examples import build
 
 URL = "memory://bucket/dataset"
@@ -115,11 +116,13 @@ def test_rows_come_without_the_rest_of_the_file(empty: RemoteFolder, monkeypatch
 
 
 def test_s3_keeps_a_connection_for_every_piece_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = {"max_pool_connections": storage_remote.PIECES_AT_ONCE}
-    assert storage_remote._settings("s3://bucket/dataset") == {"config_kwargs": wanted}
+    def connections() -> int:
+        return int(storage_remote._settings("s3://bucket/dataset")["config_kwargs"]["max_pool_connections"])
+
+    assert connections() == storage_remote.PIECES_AT_ONCE
     assert storage_remote._settings(URL) == {}
     monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": {"max_pool_connections": 5}})
-    assert storage_remote._settings("s3://bucket/dataset") == {"config_kwargs": {"max_pool_connections": 5}}
+    assert connections() == 5
 
 
 def test_only_the_pieces_that_failed_are_asked_for_again(empty: RemoteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,3 +171,10 @@ def test_a_store_that_fails_now_and_then_is_asked_again(empty: RemoteFolder, mon
 def test_an_unknown_kind_of_url_is_refused_in_one_line() -> None:
     with pytest.raises(LvaeError, match="nonsense"):
         folder_at("nonsense://bucket/dataset")
+
+
+def test_requests_to_s3_give_up_before_a_worker_that_waits_for_them() -> None:
+    seconds = storage_remote._settings("s3://bucket/dataset")["config_kwargs"]["read_timeout"]
+    tries_of_s3fs = 5
+    together = (len(storage_remote.DELAYS) + 1) * tries_of_s3fs * seconds + 2 * sum(storage_remote.DELAYS)
+    assert together < min(PHASE_SECONDS["reading"], PHASE_SECONDS["writing"])

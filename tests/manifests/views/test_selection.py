@@ -292,3 +292,9 @@ def test_a_selection_reads_only_the_parts_that_it_takes_in_part(tmp_path: Path) 
     for path in tmp_path.glob("raw/*/*.npy"):
         path.unlink()
     select(example.folder, example.plan, settings_of(example).selection, lambda: stored)
+
+
+def test_a_class_is_found_in_either_unicode_form() -> None:
+    classes = ("cafe\u0301", "caf\u00e9s", "u\u0308ber")
+    chosen = resolve_selection(classes, only_classes=["\u00fcber", "caf\u00e9"])
+    assert chosen.only_classes == ("u\u0308ber", "cafe\u0301")

@@ -20,7 +20,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.beam import transforms
 from lvae.pipeline.beam.transforms import EncodePart, Job
 from lvae.pipeline.beam.worker_check import Question, answer, package, refuse_other_package
-from lvae.pipeline.progress.reports import reports
+from lvae.pipeline.progress.reports import read_reports
 from tests.conftest import SMALL_KL, lvae_process
 
 
@@ -45,7 +45,7 @@ def forget_part(dataset: Path, part: int) -> bytes:
 
 
 def test_a_part_that_is_finished_is_not_encoded_again(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transforms, "_encoder", None)  # would be needed
+    monkeypatch.setattr(transforms, "_load_encoder", None)  # would be needed
     (receipt,) = EncodePart(job(dataset), ("cpu",)).process(1)
     assert receipt == records.dumps(records.loads(receipt, "receipt"))
     assert records.loads(receipt, "receipt")["part"] == 1
@@ -57,7 +57,9 @@ def test_a_worker_of_another_package_refuses(dataset: Path) -> None:
     with pytest.raises(LvaeError, match=r"runs latent-vae .* Install the same wheel") as error:
         list(EncodePart(dataclasses.replace(job(dataset), package="latent-vae 0.0.1, code 0"), ("cpu",)).process(0))
     assert "\n" not in str(error.value)
-    assert [(one.kind, str(one.error())) for one in reports(Folder(dataset), "attempt")] == [("user", str(error.value))]
+    assert [(one.kind, str(one.error())) for one in read_reports(Folder(dataset), "attempt")] == [
+        ("user", str(error.value))
+    ]
 
 
 def test_a_worker_that_sees_another_plan_refuses(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +77,7 @@ def test_other_weights_under_the_same_name_are_refused(dataset: Path) -> None:
     before = forget_part(dataset, 0)
     weights = next((dataset / "weights").glob("*.safetensors"))
     right = weights.read_bytes()
-    transforms._encoder.cache_clear()
+    transforms._load_encoder.cache_clear()
     try:
         weights.write_bytes(save_safetensors(load(SMALL_KL, "random:1")))
         with pytest.raises(LvaeError, match="holds other weights"):
@@ -120,7 +122,7 @@ def test_two_attempts_at_once_leave_one_part(scenes: Path, dataset: Path) -> Non
     plan = read_plan(folder)
     assert plan is not None
     before = forget_part(dataset, 2)
-    encoder = transforms._encoder(str(dataset), plan.whole_sha256, ("cpu",))
+    encoder = transforms._load_encoder(str(dataset), plan.whole_sha256, ("cpu",))
     reader = open_reader(plan.listing.kind, plan.origins[0].source)
     attempts = [threading.Thread(target=encode_part, args=(folder, plan, 2, encoder, reader)) for _ in range(3)]
     for attempt in attempts:
@@ -137,7 +139,7 @@ def test_an_attempt_that_comes_late_changes_nothing(dataset: Path) -> None:
     plan = read_plan(folder)
     assert plan is not None
     before = (dataset / "raw/000000/part-000003.json").read_bytes()
-    encoder = transforms._encoder(str(dataset), plan.whole_sha256, ("cpu",))
+    encoder = transforms._load_encoder(str(dataset), plan.whole_sha256, ("cpu",))
 
     class Unlike:
         ahead = 0

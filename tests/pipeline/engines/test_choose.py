@@ -12,7 +12,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.pipeline.beam.graphs import encode
 from lvae.pipeline.engines import clusters
 from lvae.pipeline.engines.choose import choose_engine
-from lvae.pipeline.engines.help import TEXTS
+from lvae.pipeline.engines.help import ENGINES
 from tests.conftest import lvae
 
 
@@ -123,11 +123,11 @@ def test_a_submission_to_an_engine_that_is_not_here_is_built(runner: str, capsys
     assert not engine.in_process
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", ENGINES)
 def test_every_engine_has_its_recipe(name: str) -> None:
     said = CliRunner().invoke(main, ["encode", "--help-runner", name])
     assert said.exit_code == 0
-    assert f"--runner={name}" in said.output and "Run here:" in said.output
+    assert f"--runner={name}" in said.output and "Run here:" in said.output and "The same wheel" in said.output
     assert max(map(len, said.output.splitlines())) <= 120
 
 

@@ -14,8 +14,11 @@ import pytest
 
 from lvae.encode.scenes.make import write_scenes
 from lvae.manifests.manifest import MANIFEST
+from lvae.manifests.parts.receipts import receipt_name
 from lvae.manifests.storage.folder import TEMPORARY
+from lvae.manifests.storage.locks import LOCK
 from tests.conftest import SMALL_KL
+from tests.manifests.dataset_examples import encode
 from tests.pipeline.cluster import Processes, dask, free_port, listens
 from tests.pipeline.faults import contents, wait_for
 
@@ -160,6 +163,79 @@ def test_a_killed_command_leaves_a_lease_that_runs_out(
     job.communicate()
     assert "another lvae command holds it, or has died" in bucket.lvae(*arguments).stderr
     assert bucket.download("four", tmp_path / "four") == right
+
+
+def test_a_command_that_was_stopped_for_longer_than_its_lease_writes_nothing_more(
+    world: Path, right: dict[str, str], bucket: Bucket, tmp_path: Path
+) -> None:
+    arguments = ("encode", str(world), "s3://latents/seven", *SETTINGS, "--workers", "1")
+    command = [sys.executable, "-m", "lvae", *arguments]
+    job = subprocess.Popen(command, env=bucket.environment, stderr=subprocess.PIPE, text=True)
+    wait_for("a receipt", lambda: bucket.files().glob("latents/seven/raw/*/part-*.json"), 240)
+    job.send_signal(signal.SIGSTOP)  # the command alone; its workers go on, as those of a cluster do
+    try:
+        assert "another lvae command holds it, or has died" in bucket.lvae(*arguments).stderr
+        assert bucket.download("seven", tmp_path / "before") == right
+        before = len(bucket.requests())
+    finally:
+        job.send_signal(signal.SIGCONT)
+    said = job.communicate(timeout=240)[1].splitlines()
+    assert job.returncode == 1 and said[-1].startswith("lvae: s3://latents/seven: another lvae command has taken over")
+    assert not [path for method, path in bucket.requests()[before:] if method in ("PUT", "DELETE") and LOCK not in path]
+    assert bucket.download("seven", tmp_path / "after") == right
+
+
+STRAGGLER = """
+import os, signal, sys
+from lvae.manifests.parts.plan import read_plan
+from lvae.manifests.storage.object_store import RemoteFolder
+from lvae.manifests.storage.open import folder_at
+from tests.manifests.dataset_examples import Contents, raw_of, write_raw
+
+folder, contents = folder_at(sys.argv[1]), Contents(seed=int(os.environ.get("SEED", "1")))
+plan, left = read_plan(folder), int(sys.argv[2])
+raw = raw_of(contents, plan, 1)
+
+def stops(name):
+    call = getattr(RemoteFolder, name)
+    def around(*arguments):
+        global left
+        for step in (lambda: None, lambda: call(*arguments)):
+            found = step()
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGSTOP)
+        return found
+    setattr(RemoteFolder, name, around)
+
+stops("put")
+stops("create_unguarded")
+write_raw(folder, contents, plan, 1, raw)
+"""
+
+
+@pytest.mark.parametrize("step", range(1, 5), ids=["before raw", "after raw", "before receipt", "after receipt"])
+def test_an_attempt_that_was_stopped_changes_nothing_on_a_store_either(
+    bucket: Bucket, tmp_path: Path, step: int
+) -> None:
+    example, url = encode(tmp_path / "here"), f"s3://latents/late-{step}"
+    for name in (receipt_name(1), *example.folder.names("raw/000000")):
+        if "part-000001" in name:
+            example.folder.remove(name)
+    bucket.files().put(str(example.root), url.removeprefix("s3://"), recursive=True)
+    command = [sys.executable, "-c", STRAGGLER, url, str(step)]
+    job = subprocess.Popen(command, env=bucket.environment)
+    _, status = os.waitpid(job.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    subprocess.run([sys.executable, "-c", STRAGGLER, url, "0"], env=bucket.environment | {"SEED": "0"}, check=True)
+    before = bucket.download(url.removeprefix("s3://latents/"), tmp_path / "before")
+    receipts = {name for name in before if name.endswith("part-000001.json")}
+    assert len(receipts) == 1
+    job.send_signal(signal.SIGCONT)
+    assert job.wait(60) == 0
+    after = bucket.download(url.removeprefix("s3://latents/"), tmp_path / "after")
+    assert {name: after[name] for name in before} == before
+    assert all(name.endswith(".npy") for name in after.keys() - before.keys())  # an orphan
 
 
 def test_a_store_that_refuses_is_told_in_one_line(world: Path, bucket: Bucket) -> None:

@@ -7,7 +7,7 @@ import pytest
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.progress import reports as module
-from lvae.pipeline.progress.reports import PROGRESS, PartsDone, Report, Reporter, Throttle, reports
+from lvae.pipeline.progress.reports import PROGRESS, PartsDone, Report, Reporter, Throttle, read_reports
 
 
 def test_what_is_done_counts_finished_parts_and_what_workers_say_of_waiting_ones() -> None:
@@ -55,13 +55,13 @@ def test_a_report_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
         (tmp_path / PROGRESS / f"{name}.json").write_bytes(data)
     (tmp_path / PROGRESS / "folder.json").mkdir()
     (tmp_path / PROGRESS / "gone.json").symlink_to(tmp_path / "nowhere")
-    assert [(one.task, one.done) for one in reports(folder)] == [("part 1", 3)]
+    assert [(one.task, one.done) for one in read_reports(folder)] == [("part 1", 3)]
 
 
 def test_why_a_worker_gave_up_travels_whole(tmp_path: Path) -> None:
     with Reporter(Folder(tmp_path), "part 1", "attempt") as reporter:
         reporter.failed("user", LvaeError("a\udcff.png", "cannot be used", "Leave it out."))
-    (found,) = reports(Folder(tmp_path), "attempt")
+    (found,) = read_reports(Folder(tmp_path), "attempt")
     assert (found.kind, found.error().problem, found.error().advice) == ("user", "cannot be used", "Leave it out.")
     assert "a" in found.where
 
@@ -74,5 +74,5 @@ def test_a_first_batch_counts_as_loading(tmp_path: Path, monkeypatch: pytest.Mon
     for phase in ("reading", "computing", "reading", "computing", "writing"):
         reporter.enter(phase)
         reporter.working(1)
-        phases += [one.phase for one in reports(Folder(tmp_path))]
+        phases += [one.phase for one in read_reports(Folder(tmp_path))]
     assert phases == ["reading", "loading", "reading", "computing", "writing"]
