@@ -308,7 +308,7 @@ def score(name_or_path: str, images: str, **options: Any) -> None:
     """
     from lvae.encode.quality.score import open_autoencoder
     from lvae.encode.quality.score import score as score_autoencoder
-    from lvae.encode.sources.choose import choose
+    from lvae.encode.sources.subset import choose
     from lvae.manifests.records import plain
     from lvae.pipeline.progress.console import Bar
 
