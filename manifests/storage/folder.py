@@ -92,20 +92,20 @@ class Unfinished:
 
     def commit(self, name: str) -> FileRecord:
         """The finished file under its name, in place of one that is there."""
-        target = self._flushed(name)
+        target = self._flush(name)
         self._path.replace(target)
         flush_folder(target.parent)
         return FileRecord(name, self.file.bytes, self.file.sha256)
 
     def create(self, name: str) -> FileRecord | None:
         """The finished file under a name that is free; None where it is not: the first file stays."""
-        target = self._flushed(name)
+        target = self._flush(name)
         if not _link(self._path, target):
             return None
         flush_folder(target.parent)
         return FileRecord(name, self.file.bytes, self.file.sha256)
 
-    def _flushed(self, name: str) -> Path:
+    def _flush(self, name: str) -> Path:
         """Where the file goes, once its bytes are on the disk and its folder is there."""
         self._raw.flush()
         os.fsync(self._raw.fileno())

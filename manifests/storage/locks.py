@@ -36,18 +36,18 @@ LEASE_SECONDS = 25.0  # without one, after which a lease is nobody's
 def writing(folder: Folder) -> Iterator[None]:
     """Hold a dataset for writing; LvaeError where another process holds it."""
     if not folder.remote:
-        with _locked(folder):
+        with _hold_lock(folder):
             yield
         return
     from lvae.manifests.storage.object_store import RemoteFolder
 
     assert isinstance(folder, RemoteFolder)
-    with _leased(folder):
+    with _hold_lease(folder):
         yield
 
 
 @contextmanager
-def _locked(folder: Folder) -> Iterator[None]:
+def _hold_lock(folder: Folder) -> Iterator[None]:
     """Folders that were made for the lock, and got nothing else before an error, go again with it."""
     path = folder.local(LOCK)
     made = [one for one in (path.parent, *path.parent.parents) if not one.exists()]
@@ -102,7 +102,7 @@ def _lock_file(folder: Folder, path: Path) -> int:
 
 
 @contextmanager
-def _leased(folder: "RemoteFolder") -> Iterator[None]:
+def _hold_lease(folder: "RemoteFolder") -> Iterator[None]:
     lease = Lease(folder)
     lease.take()
     folder.guard = lease.check
@@ -149,7 +149,7 @@ class Lease:
             taken = self._folder.replace(LOCK, self._text(), seen) if seen else self._create()
             if not taken and not self._read()[1].startswith(self._holder):
                 raise busy
-        self._held_since(start)
+        self._confirm(start)
 
     def renew(self) -> None:
         """LvaeError where somebody else has it, or has had it and given it back: what we know of the folder is old."""
@@ -157,7 +157,7 @@ class Lease:
             if not self.lost:
                 self._beats, start = self._beats + 1, _now()
                 self._folder.replace(LOCK, self._text(), self._version)
-                self._held_since(start)
+                self._confirm(start)
             if self.lost:
                 raise self.taken_over()
 
@@ -186,7 +186,7 @@ class Lease:
             seen = found or ""
         return seen, text
 
-    def _held_since(self, start: float) -> None:
+    def _confirm(self, start: float) -> None:
         """Keep the version of what we have written, if it is still there: then it is ours for a while."""
         self._version, text = self._read()
         self.lost = not text.startswith(self._holder)

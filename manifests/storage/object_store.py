@@ -70,7 +70,7 @@ class RemoteFolder(Folder):
     def _remote(self, name: str) -> str:
         return f"{self._path.rstrip('/')}/{check_name(self, name)}"
 
-    def _asked(self, name: str, call: Callable[..., T], *arguments: Any, **more: Any) -> T:
+    def _request(self, name: str, call: Callable[..., T], *arguments: Any, **more: Any) -> T:
         """What the store says, after a few patient tries. FileNotFoundError at once; LvaeError where it refuses."""
 
         place = self.place(name)
@@ -102,7 +102,7 @@ class RemoteFolder(Folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
         try:
-            self._asked(name, self._files.get_file, self._remote(name), str(unfinished))
+            self._request(name, self._files.get_file, self._remote(name), str(unfinished))
         except (FileNotFoundError, IsADirectoryError):
             unfinished.unlink(missing_ok=True)
             return
@@ -116,17 +116,17 @@ class RemoteFolder(Folder):
         (self.root / name).unlink(missing_ok=True)
 
     def exists(self, name: str) -> bool:
-        return bool(self._asked(name, self._files.exists, self._remote(name)))
+        return bool(self._request(name, self._files.exists, self._remote(name)))
 
     def size(self, name: str) -> int | None:
         try:
-            found = self._asked(name, self._files.info, self._remote(name))
+            found = self._request(name, self._files.info, self._remote(name))
         except FileNotFoundError:
             return None
         return int(found["size"]) if found["type"] == "file" else None
 
     def read(self, name: str) -> bytes:
-        return bytes(self._asked(name, self._files.cat_file, self._remote(name)))
+        return bytes(self._request(name, self._files.cat_file, self._remote(name)))
 
     def read_pieces(self, pieces: Sequence[tuple[str, int, int]]) -> list[bytes]:
         found: list[bytes | None] = [None] * len(pieces)
@@ -148,20 +148,20 @@ class RemoteFolder(Folder):
 
         at_once = {"batch_size": PIECES_AT_ONCE} if self._files.async_impl else {}
         if pieces:
-            self._asked(pieces[0][0], ask)
+            self._request(pieces[0][0], ask)
         return [data for data in found if data is not None]
 
     def sha256(self, name: str) -> str:
         digest = hashlib.sha256()
-        with self._asked(name, self._files.open, self._remote(name), "rb") as file:
-            while chunk := self._asked(name, file.read, CHUNK_BYTES * 8):
+        with self._request(name, self._files.open, self._remote(name), "rb") as file:
+            while chunk := self._request(name, file.read, CHUNK_BYTES * 8):
                 digest.update(chunk)
         return digest.hexdigest()
 
     def names(self, under: str = "") -> Iterator[str]:
         prefix = self._remote("")
         try:
-            found = self._asked(under, self._files.find, self._remote(under).rstrip("/"))
+            found = self._request(under, self._files.find, self._remote(under).rstrip("/"))
         except FileNotFoundError:
             return
         for path in sorted(found):
@@ -186,14 +186,14 @@ class RemoteFolder(Folder):
     def put(self, path: Path, name: str) -> None:
         """A file of this machine under a name on the store, in one step."""
         self.guard()
-        self._written(name, self._files.put_file, str(path), self._remote(name))
+        self._send(name, self._files.put_file, str(path), self._remote(name))
         self._forget(name)
 
     def put_new(self, path: Path, name: str) -> bool:
         """The same under a name that must be free; False where it is not."""
         self.guard()
         try:
-            self._written(name, self._files.put_file, str(path), self._remote(name), mode="create")
+            self._send(name, self._files.put_file, str(path), self._remote(name), mode="create")
         except FileExistsError:
             return False
         return True
@@ -206,7 +206,7 @@ class RemoteFolder(Folder):
     def create_unguarded(self, name: str, data: bytes) -> bool:
         """The same, for the lease itself."""
         try:
-            self._written(name, self._files.pipe_file, self._remote(name), data, mode="create")
+            self._send(name, self._files.pipe_file, self._remote(name), data, mode="create")
         except FileExistsError:
             return False
         return True
@@ -221,22 +221,22 @@ class RemoteFolder(Folder):
     def version(self, name: str) -> str | None:
         """What changes with every write of a file, None where there is none."""
         try:
-            return conditional.version_of(self._protocol, self._asked(name, self._files.info, self._remote(name)))
+            return conditional.version_of(self._protocol, self._request(name, self._files.info, self._remote(name)))
         except FileNotFoundError:
             return None
 
     def replace(self, name: str, data: bytes, version: str) -> bool:
         """Write a file that still has this version; False where it has not. Not guarded: the lease is such a file."""
         try:
-            self._written(name, conditional.replace, self._files, self._protocol, self._remote(name), data, version)
+            self._send(name, conditional.replace, self._files, self._protocol, self._remote(name), data, version)
         except (FileExistsError, FileNotFoundError):
             return False
         self._forget(name)
         return True
 
-    def _written(self, name: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> None:
+    def _send(self, name: str, call: Callable[..., Any], *arguments: Any, **more: Any) -> None:
         try:
-            self._asked(name, call, *arguments, **more)
+            self._request(name, call, *arguments, **more)
         except FileNotFoundError as error:
             if call is conditional.replace:
                 raise
@@ -250,11 +250,11 @@ class RemoteFolder(Folder):
         path = self.root / name
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         if self.size(name) is not None:
-            self._asked(name, self._files.rm_file, self._remote(name))
+            self._request(name, self._files.rm_file, self._remote(name))
             return
         below = [self._remote(one) for one in self.names(name)]
         if below:
-            self._asked(name, self._files.rm, below)
+            self._request(name, self._files.rm, below)
 
     def copy(self, source: Folder, name: str, new_name: str) -> FileRecord:
         record = source.record(name)
