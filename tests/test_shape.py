@@ -1,4 +1,4 @@
-"""What keeps the code readable: short files, functions with few parameters, commands that bring their options as records."""
+"""What keeps the code readable: short files, and functions with few parameters."""
 
 import ast
 from pathlib import Path
