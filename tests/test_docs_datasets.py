@@ -101,14 +101,15 @@ def test_the_shards_are_read_as_the_text_says(world: Path) -> None:
             *options,
         ]
         run(command, world)
-    with_numpy, with_zarr, with_webdataset, with_torch = READING
+    with_numpy, with_zarr, with_webdataset, with_pipeline, with_torch = READING
     check = (
         "assert np.array_equal(Dataset.open('latents').latents[:8], first) and len(sample) == 3\n"
         "assert latents.shape == (32, 3, 16, 16) and labels.shape == (32,)\n"
     )
     program = (
         f"{with_numpy}\nfirst = np.array(latents[:8])\n{with_zarr}\n"
-        f"assert latents.shape == (10, 3, 16, 16)\n{with_webdataset}\n"
+        f"assert latents.shape == (10, 3, 16, 16)\n{with_webdataset}\n{with_pipeline}\n"
+        "assert latents.shape == (3, 16, 16) and latents.dtype == np.float32 and 0 <= label < 8 and key\n"
         f"if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in f"{with_torch}\n{check}".splitlines())
     )
     (world / "reading/reading.py").write_text(program)

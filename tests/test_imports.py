@@ -21,7 +21,7 @@ EXCEPTIONS = {
     "encode/training": (
         "lvae.train.devices",
         "lvae.train.loop.signals",
-        "lvae.train.loop.updates",
+        "lvae.train.loop.training_loop",
         "lvae.train.runs.checkpoints",
         "lvae.train.runs.metrics_log",
     )

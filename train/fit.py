@@ -11,8 +11,8 @@ from lvae.train.data.batches import Batches, open_source
 from lvae.train.devices.device import Device
 from lvae.train.loop.session import Execution, Session, Watching
 from lvae.train.loop.signals import StopSignals
+from lvae.train.loop.training_loop import run_updates
 from lvae.train.loop.update import Updater
-from lvae.train.loop.updates import run_updates
 from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.run import CHECKPOINTS, RunConfig, difference, load_weights, read_run_if_there, write_run

@@ -17,8 +17,8 @@ from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.quality.fidelity import LinearCode, Pixels, detail_kept, psnr, ssim, to_images, to_pixels
 from lvae.encode.sources.base import read_bytes
-from lvae.encode.sources.choose import Chosen, held_out
 from lvae.encode.sources.open import open_reader
+from lvae.encode.sources.subset import Chosen, held_out
 from lvae.manifests.errors import LvaeError
 
 DEAD = 0.01  # of the largest channel's standard deviation: a channel below says nothing

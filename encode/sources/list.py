@@ -22,16 +22,8 @@ from lvae.encode.files import locations, naming
 from lvae.encode.files.remote import Status
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources.base import Notes
-from lvae.encode.sources.labels import (
-    KEY_COLUMNS,
-    LABEL_COLUMNS,
-    ClassNumbers,
-    Label,
-    is_number,
-    label_at,
-    parse_json,
-    text_label,
-)
+from lvae.encode.sources.label_values import ClassNumbers, Label, is_number, label_at, text_label
+from lvae.encode.sources.labels import KEY_COLUMNS, LABEL_COLUMNS, parse_json
 from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import composed, counted

@@ -23,7 +23,7 @@ from lvae.encode.files import locations, naming
 from lvae.encode.files.locations import Watched
 from lvae.encode.images import MAX_PIXELS, ImageRejected
 from lvae.encode.sources.base import Notes
-from lvae.encode.sources.labels import ClassNumbers, label_at
+from lvae.encode.sources.label_values import ClassNumbers, label_at
 from lvae.encode.sources.reading.random_access import Containers
 from lvae.encode.sources.reading.sequential import Forwards
 from lvae.encode.sources.zip import DAMAGE, data_offset, open_archive

@@ -23,7 +23,8 @@ from lvae.encode.files import locations, naming
 from lvae.encode.files.patterns import base_of
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources.base import Notes
-from lvae.encode.sources.labels import ClassNumbers, NotALabelError, as_label, parse_json
+from lvae.encode.sources.label_values import ClassNumbers, NotALabelError, as_label
+from lvae.encode.sources.labels import parse_json
 from lvae.encode.sources.reading.sequential import Forwards
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow

@@ -10,7 +10,7 @@ from typing import IO
 
 from lvae.encode.files.naming import CLASSES_TXT
 from lvae.encode.sources.base import Notes
-from lvae.encode.sources.labels import (
+from lvae.encode.sources.label_values import (
     WHOLE,
     ClassNumbers,
     Label,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lvae.encode.sources.base import Notes
-from lvae.encode.sources.labels import MAX_LABEL
+from lvae.encode.sources.label_values import MAX_LABEL
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
 from lvae.manifests.seeds import derive

@@ -18,7 +18,7 @@ from lvae.encode.files import locations, naming
 from lvae.encode.files.naming import LeftOut
 from lvae.encode.files.patterns import base_of, is_pattern
 from lvae.encode.sources.base import Notes
-from lvae.encode.sources.labels import name_numbers
+from lvae.encode.sources.label_values import name_numbers
 from lvae.encode.sources.reading.tar_members import Member, is_image_member, open_tar, read_members
 from lvae.encode.sources.side_files import SideFiles
 from lvae.manifests.errors import LvaeError

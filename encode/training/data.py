@@ -15,8 +15,8 @@ from PIL import Image
 
 from lvae.encode.images import ImageRejected, open_image
 from lvae.encode.sources.base import Reader, read_bytes
-from lvae.encode.sources.choose import Chosen, choose, held_out
 from lvae.encode.sources.open import open_reader
+from lvae.encode.sources.subset import Chosen, choose, held_out
 from lvae.encode.training.config import FitConfig
 from lvae.manifests import records
 from lvae.manifests.concurrency import concurrently

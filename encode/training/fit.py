@@ -41,7 +41,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.train.devices.open import open_device
 from lvae.train.loop.signals import SIGNALS, StopSignals
-from lvae.train.loop.updates import is_due, run_updates
+from lvae.train.loop.training_loop import is_due, run_updates
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import MetricsLog
 

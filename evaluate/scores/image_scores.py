@@ -36,7 +36,6 @@ METRICS = ("fid", "sfid", "is", "kid", "pr")  # of the Inception network
 OWN_METRICS = ("frechet", "kernel", "pr")  # of a user's own
 PAIRED_METRICS = ("psnr", "ssim", "rfid")
 DUPLICATES = 0.01  # share of equal pictures that is worth a warning
-
 Progress = Callable[[int], None]
 PictureSet = ImageStack | StoredFeatures
 
@@ -323,9 +322,9 @@ def refuse_others(where: str, mode: str | None, weights_sha256: str | None, netw
 def check_sizes(samples: PictureSet, reference: PictureSet | None, where: Path | str) -> None:
     """LvaeError where pictures of unlike sizes would be compared in silence."""
     if reference is not None and reference.size != samples.size:
-        height, width = reference.size
+        (height, width), (rows, columns) = reference.size, samples.size
         raise LvaeError(
             where,
-            f"pictures of {width}x{height}, and the samples have {samples.size[1]}x{samples.size[0]}",
-            f"Score equal sizes: --size {samples.size[0]} crops pictures of a source.",
+            f"pictures of {width}x{height}, and the samples have {columns}x{rows}",
+            f"Score equal sizes: --size {rows} crops pictures of a source.",
         )

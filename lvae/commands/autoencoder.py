@@ -1,24 +1,23 @@
 """Autoencoders: list, fetch, fit, score, convert."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from lvae.actions.autoencoder import (
+    GRID_PICTURES,
+    draw_pairs,
+    make_counter,
+    make_fit_config,
+    print_fitted,
+    reconstruction_distance,
+)
 from lvae.actions.output import print_json
 from lvae.commands import options as shared
-from lvae.manifests.errors import LvaeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lvae.encode.quality.fidelity import Pixels
-    from lvae.encode.training.config import FitConfig
-    from lvae.encode.training.fit import Fitted
-    from lvae.pipeline.progress.console import Bar
-
-GRID_PICTURES = 16  # on one page
+    pass
 
 
 @click.group()
@@ -97,12 +96,13 @@ def fit(source: str, out: Path, **options: Any) -> None:
     from lvae.manifests.records import plain
     from lvae.pipeline.progress.console import Bar, say
 
-    config = _fit_config(options)
+    options["validation"] = shared.share(options["validation"], "--validation")
+    config = make_fit_config(options)
     if options["dry_run"]:
         print_json(plain(config))
         return
     with Bar("opening", 0, "pictures") as opening, Bar("training", config.steps, "updates") as training:
-        watcher = Watcher(_counter(opening), _counter(training), say, draw_pairs)
+        watcher = Watcher(make_counter(opening), make_counter(training), say, draw_pairs)
         execution = FitOptions(
             log=options["log_every"],
             save=options["save_every"],
@@ -118,79 +118,7 @@ def fit(source: str, out: Path, **options: Any) -> None:
     if options["as_json"]:
         print_json(plain(fitted))
     else:
-        _print_fitted(fitted)
-
-
-def _fit_config(options: dict[str, Any]) -> "FitConfig":
-    from dataclasses import fields
-
-    from lvae.encode.catalogue.architectures import describe, parse_spec
-    from lvae.encode.training.config import FitConfig
-
-    given = {field.name: options[field.name] for field in fields(FitConfig) if field.name in options}
-    size, sides = options["size"], options["shorter_side"]
-    given["architecture"] = describe(parse_spec(options["architecture"]))
-    given["only_classes"] = tuple(options["only_classes"].split(",")) if options["only_classes"] else None
-    given["shorter_side"] = (size * 3 // 2, size * 3) if sides is None else _whole_range(sides)
-    given["validation"] = shared.share(options["validation"], "--validation")
-    given["start_sha256"] = _sha256(options["init"])
-    given["perceptual_sha256"] = _sha256(options["perceptual"])
-    return FitConfig(**given)
-
-
-def _sha256(files: str | None) -> str | None:
-    """Of the files' own hashes, since what they hold decides the result."""
-    from lvae.manifests.records import sha256_of
-    from lvae.manifests.storage.folder import file_sha256
-
-    if files is None:
-        return None
-    paths = [Path(name) for name in ([files] if Path(files).exists() else files.split(","))]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise LvaeError(f"{missing[0]}", "no such file", "Name a file of weights.")
-    return sha256_of([file_sha256(path) for path in paths])
-
-
-def _whole_range(text: str) -> tuple[int, int]:
-    low, dash, high = text.partition("-")
-    if not (low.isdigit() and (high.isdigit() or not dash)):
-        raise LvaeError(f"--shorter-side {text}", "write two numbers of pixels, as in 96-192")
-    return int(low), int(high or low)
-
-
-def _counter(bar: "Bar") -> Callable[[int, int], None]:
-    """Tells the bar (done, total); the first call is the beginning."""
-    begun = False
-
-    def count(done: int, total: int) -> None:
-        nonlocal begun
-        if not begun:
-            begun = True
-            bar.begin(total, done)
-        bar.at(done)
-
-    return count
-
-
-def draw_pairs(pairs: "Sequence[tuple[Pixels, Pixels]]", title: str) -> bytes:
-    """A PNG of originals beside reconstructions, with the error of each."""
-    from lvae.encode.quality.fidelity import psnr
-    from lvae.evaluate.figures import grids
-    from lvae.evaluate.figures.drawing import Captioned, png
-
-    shown = [(Captioned(one, "original"), Captioned(other, f"{psnr(one, other):.1f} dB")) for one, other in pairs]
-    return png(grids.draw_pairs(title, shown))
-
-
-def _print_fitted(fitted: "Fitted") -> None:
-    click.echo(f"{fitted.weights}: {fitted.parameters} parameters, {fitted.steps} updates")
-    if fitted.psnr_db is not None:
-        click.echo(
-            f"{fitted.psnr_db:.2f} dB, SSIM {fitted.ssim:.3f} on {fitted.validation_pictures} pictures set aside, "
-            f"at {fitted.validation_size} px"
-        )
-    click.echo(f"fingerprint {fitted.fingerprint}")
+        print_fitted(fitted)
 
 
 @autoencoder.command()
@@ -308,7 +236,7 @@ def score(name_or_path: str, images: str, **options: Any) -> None:
     """
     from lvae.encode.quality.score import open_autoencoder
     from lvae.encode.quality.score import score as score_autoencoder
-    from lvae.encode.sources.choose import choose
+    from lvae.encode.sources.subset import choose
     from lvae.manifests.records import plain
     from lvae.pipeline.progress.console import Bar
 
@@ -318,31 +246,19 @@ def score(name_or_path: str, images: str, **options: Any) -> None:
     chosen = choose(images, classes, options["limit"])
     with Bar("opening", len(chosen.rows), "pictures") as bar:
         result, pairs = score_autoencoder(
-            opened, chosen, options["size"], options["crop"], share, options["device"], _counter(bar)
+            opened, chosen, options["size"], options["crop"], share, options["device"], make_counter(bar)
         )
     if options["grid"] is not None:
         shown = pairs[:: -(-len(pairs) // GRID_PICTURES)]
         title = f"{result.name} at {result.size} px, SSIM {result.ssim:.3f} over {result.images} pictures"
         options["grid"].write_bytes(draw_pairs(shown, title))
-    rfid = None if options["features"] is None else _rfid(options["features"], pairs)
+    rfid = None if options["features"] is None else reconstruction_distance(options["features"], pairs)
     if options["as_json"]:
         print_json({**plain(result), "rfid": rfid})
     else:
         click.echo(result.table())
         if rfid is not None:
             click.echo(f"  rFID         {rfid:.3f} over {len(pairs)} pictures (mode adm)")
-
-
-def _rfid(weights: Path, pairs: "list[tuple[Any, Any]]") -> float:
-    """Fréchet Inception distance between pictures and their reconstructions."""
-    import numpy as np
-
-    from lvae.evaluate.inception import InceptionFID
-    from lvae.evaluate.metrics import frechet_distance_from_features
-
-    network = InceptionFID.load(weights)
-    sides = (np.concatenate([network(pair[side][None], mode="adm").pooled for pair in pairs]) for side in (0, 1))
-    return float(frechet_distance_from_features(*sides))
 
 
 COMMANDS = (autoencoder,)

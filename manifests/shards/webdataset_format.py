@@ -5,14 +5,11 @@ A tar laid out as `write_shard` does it is mapped. Any other tar of the same mem
 TarWriter, say) is looked through member by member first.
 """
 
-import io
 import json
 import logging
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +18,8 @@ from numpy.typing import DTypeLike, NDArray
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.shards.float16 import cast
 from lvae.manifests.shards.layout import Facts, ShardContent, SplitLayout, finish_shard_file
-from lvae.manifests.shards.mapped_array import Indices, Rows, ShardedArray, map_file, positions
+from lvae.manifests.shards.mapped_array import Indices, ShardedArray, map_file, positions
+from lvae.manifests.shards.tar_rows import TarRows, _loose, _strided
 from lvae.manifests.shards.tar_template import (
     KEY_DIGITS,
     Member,
@@ -105,16 +103,6 @@ def _texts(texts: Iterable[bytes], member: Member) -> NDArray[np.uint8]:
 
 def file_name(view: str, layout: SplitLayout, number: int) -> str:
     return f"shards/{view}/{layout.split}-{number:06d}.tar"
-
-
-@dataclass(frozen=True)
-class TarRows:
-    """The rows of one tar."""
-
-    latents: Rows
-    log_variances: Rows | None
-    labels: Rows | None  # the text of .cls: (label_width,) uint8
-    facts: Rows  # the text of .json: (json_width,) uint8
 
 
 class TarReader:
@@ -265,76 +253,3 @@ class TarReader:
             return _loose(layout, folder.local(path), shard, count)
         except (tarfile.TarError, *STRANGE_JSON) as error:
             raise LvaeError(f"{folder}/{path}", f"does not hold its {count} samples ({error})", str(REPAIR)) from error
-
-
-def _strided(layout: SplitLayout, shard: memoryview, count: int) -> TarRows:
-    frame = frame_of(layout)
-
-    def rows(suffix: str, shape: tuple[int, ...], dtype: str) -> Rows | None:
-        member = frame.member(suffix)
-        if member is None:
-            return None
-        return Rows(shard, range(member.start, member.start + count * frame.stride, frame.stride), shape, dtype)
-
-    latents, facts = rows(".latent.npy", layout.shape, layout.dtype), rows(".json", (layout.json_width,), "uint8")
-    assert latents is not None and facts is not None
-    return TarRows(
-        latents,
-        rows(".logvar.npy", layout.shape, layout.dtype),
-        rows(".cls", (layout.label_width,), "uint8"),
-        facts,
-    )
-
-
-def _loose(layout: SplitLayout, path: Path, shard: memoryview, count: int) -> TarRows:
-    """The rows of a tar whose members have any order and size; latents are left where they lie."""
-    samples: dict[str, dict[str, tuple[int, int]]] = {}  # key -> suffix -> offset and size
-    with tarfile.open(path, mode="r:") as tar:
-        for member in tar:
-            if member.isreg() and not member.issparse():
-                key, _, suffix = member.name.rpartition("/")[2].partition(".")
-                samples.setdefault(key, {})["." + suffix] = (member.offset_data, member.size)
-    if len(samples) != count:
-        raise ValueError(f"there are {len(samples)}")
-
-    def data(place: tuple[int, int]) -> bytes:
-        offset, size = place
-        if offset + size > len(shard):
-            raise ValueError("the last one is cut short")
-        return bytes(shard[offset : offset + size])
-
-    def arrays(suffix: str) -> Rows:
-        places = [sample[suffix] for sample in samples.values()]
-        offsets = [place[0] + _npy_lead(layout, data(place)) for place in places]
-        return Rows(shard, offsets, layout.shape, layout.dtype)
-
-    def texts(pieces: list[bytes], width: int) -> Rows:
-        if any(len(piece) != width for piece in pieces):
-            raise ValueError(f"a label or row number does not fit into {width} bytes")
-        return Rows(b"".join(pieces), range(0, width * len(pieces), width), (width,), "uint8")
-
-    facts, labels = [], []
-    for sample in samples.values():
-        fact = json.loads(data(sample[".json"]))
-        facts.append(json_text(int(fact["row"]), "", bool(fact["mirrored"])).ljust(layout.json_width))
-        if layout.labelled:
-            labels.append(label_text(int(data(sample[".cls"])), layout.label_width))
-    return TarRows(
-        arrays(".latent.npy"),
-        arrays(".logvar.npy") if layout.log_variances else None,
-        texts(labels, layout.label_width) if layout.labelled else None,
-        texts(facts, layout.json_width),
-    )
-
-
-def _npy_lead(layout: SplitLayout, data: bytes) -> int:
-    """The length of the header of an .npy file, whose array must be one of the layout's latents."""
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if shape != layout.shape or dtype != np.dtype(layout.dtype) or fortran:
-        raise ValueError(f"there is {dtype}{list(shape)} where {layout.dtype}{list(layout.shape)} belongs")
-    if len(data) != file.tell() + layout.latent_bytes:
-        raise ValueError("an array is cut short")
-    return file.tell()

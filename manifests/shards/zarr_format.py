@@ -16,21 +16,28 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.shards.float16 import cast
-from lvae.manifests.shards.layout import CHUNK_ROWS, INDEX_BYTES, Facts, ShardContent, SplitLayout, finish_shard_file
+from lvae.manifests.shards.layout import CHUNK_ROWS, Facts, ShardContent, SplitLayout, finish_shard_file
 from lvae.manifests.shards.mapped_array import Buffer, Indices, Rows, ShardedArray, ShardRows, map_file, positions
+from lvae.manifests.shards.zarr_layout import (
+    PER_ROW,
+    _index,
+    _root,
+    _row_type,
+    _valid_index,
+    array_metadata,
+    array_names,
+    file_bytes,
+    file_name,
+)
 from lvae.manifests.storage.folder import FileRecord, Folder
 
 logger = logging.getLogger(__name__)
 
-PER_ROW = {"labels": ("int32", -1), "rows": ("int64", -1), "mirrored": ("bool", False)}  # dtype, fill value
-LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
-NO_CHUNK = 2**64 - 1  # in place of offset and bytes of a chunk that lies past the end of the array
 REPAIR = "Run 'lvae encode' again to rebuild it."
 
 
@@ -77,32 +84,6 @@ class ZarrCodec:
             yield str(error)
             return
         yield from reader.faults(every_index=True)
-
-
-def array_metadata(layout: SplitLayout, name: str) -> dict[str, Any]:
-    """What zarr.json of an array says, as zarr-python 3.1 writes it."""
-    shape, dtype = _row_type(layout, name)
-    plain = LITTLE_ENDIAN if np.dtype(dtype).itemsize > 1 else {"name": "bytes"}
-    sharded = {
-        "chunk_shape": [CHUNK_ROWS, *shape],
-        "codecs": [plain],
-        "index_codecs": [LITTLE_ENDIAN, {"name": "crc32c"}],
-        "index_location": "end",
-    }
-    codecs = [plain] if name in PER_ROW else [{"name": "sharding_indexed", "configuration": sharded}]
-    return {
-        "shape": [layout.count, *shape],
-        "data_type": dtype,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [layout.rows_per_shard, *shape]}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": PER_ROW[name][1] if name in PER_ROW else np.zeros((), dtype).item(),
-        "codecs": codecs,
-        "attributes": {},
-        "dimension_names": ["row", "channel", "height", "width"][: 1 + len(shape)],
-        "zarr_format": 3,
-        "node_type": "array",
-        "storage_transformers": [],
-    }
 
 
 class ZarrReader:
@@ -279,30 +260,6 @@ def _open_with_zarr(folder: Folder, path: str) -> Any:
         raise LvaeError(f"{folder}/{path}", f"zarr cannot open this array ({error})", str(REPAIR)) from error
 
 
-def _root(view: str, layout: SplitLayout) -> str:
-    return f"shards/{view}/{layout.split}.zarr"
-
-
-def file_name(view: str, layout: SplitLayout, name: str, number: int) -> str:
-    return f"{_root(view, layout)}/{name}/c/{number}" + ("" if name in PER_ROW else "/0/0/0")
-
-
-def array_names(layout: SplitLayout) -> list[str]:
-    """Latents first; each is an attribute of `ShardContent`."""
-    return ["latents", *(["log_variances"] if layout.log_variances else []), *PER_ROW]
-
-
-def _row_type(layout: SplitLayout, name: str) -> tuple[tuple[int, ...], str]:
-    return ((), PER_ROW[name][0]) if name in PER_ROW else (layout.shape, layout.dtype)
-
-
-def file_bytes(layout: SplitLayout, name: str, number: int) -> int:
-    if name in PER_ROW:
-        return layout.rows_per_shard * np.dtype(PER_ROW[name][0]).itemsize
-    count = layout.rows_of(number)[1]
-    return -(-count // CHUNK_ROWS) * CHUNK_ROWS * layout.latent_bytes + _index_bytes(layout)
-
-
 def _chunk(layout: SplitLayout, name: str, values: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """A plain chunk: the values, then the fill value."""
     dtype, fill = PER_ROW[name]
@@ -315,29 +272,3 @@ def _shard(layout: SplitLayout, latents: NDArray[Any]) -> Iterator[NDArray[Any] 
     yield np.ascontiguousarray(latents).reshape(-1).view(np.uint8)
     yield bytes(-len(latents) % CHUNK_ROWS * layout.latent_bytes)
     yield _index(layout, len(latents))
-
-
-def _index(layout: SplitLayout, count: int) -> bytes:
-    """Where a shard's chunks lie: (offset, bytes) of each as uint64, then the CRC-32C of that."""
-    index = np.full((layout.rows_per_shard // CHUNK_ROWS, 2), NO_CHUNK, "<u8")
-    chunks, chunk_bytes = -(-count // CHUNK_ROWS), CHUNK_ROWS * layout.latent_bytes
-    index[:chunks, 0] = np.arange(chunks) * chunk_bytes
-    index[:chunks, 1] = chunk_bytes
-    return index.tobytes() + _crc32c(index.tobytes())
-
-
-def _index_bytes(layout: SplitLayout) -> int:
-    return layout.rows_per_shard // CHUNK_ROWS * INDEX_BYTES + 4
-
-
-def _crc32c(data: bytes) -> bytes:
-    return int(google_crc32c.value(data)).to_bytes(4, "little")
-
-
-def _valid_index(found: bytes, index_bytes: int, shard_bytes: int) -> bool:
-    """Whether this is some shard's index whose chunks all lie inside of the file."""
-    if len(found) != index_bytes or _crc32c(found[:-4]) != found[-4:]:
-        return False
-    index = np.frombuffer(found[:-4], "<u8").reshape(-1, INDEX_BYTES // 8)
-    there = index[(index != NO_CHUNK).any(axis=1)].astype(object)  # Python integers do not wrap around
-    return all(offset + size <= shard_bytes for offset, size in there)

@@ -1,7 +1,7 @@
 """What names in a pickle mean: a few make plain data or tensors, some are refused when called, the rest is inert."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -9,6 +9,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import printable
 from lvae.manifests.tensors.pickle_denylist import is_dangerous
 from lvae.manifests.tensors.pickle_program import MalformedPickleError
+from lvae.manifests.tensors.pickled_values import PickledStorage, PickledTensor, Stateless, Table
 
 MAX_SIDES = 16  # of a tensor
 MAX_INT = 1 << 62
@@ -21,115 +22,35 @@ PYTHON_2_MODULES = {
 }
 
 
-class Global(type):
-    """A name in a pickle, as a class of nothing: never looked up. Calling it gives what `call` makes of it."""
-
-    path: str  # dotted, as Python 3 has it: protocols 0 to 2 write Python 2's
-
-    def __new__(cls, module: str, name: str) -> "Global":
-        def new(made: "Global", *arguments: object) -> object:
-            return call(made, arguments)
-
-        made = super().__new__(cls, "Global", (), {"__slots__": (), "__new__": new})
-        type.__setattr__(made, "path", f"{PYTHON_2_MODULES.get(module, module)}.{name}")
-        return made
-
-    def __init__(cls, module: str, name: str):
-        super().__init__("Global", (), {})
-
-    def __setattr__(cls, name: str, value: object) -> None:
-        raise AttributeError("a pickle cannot change what it names")
-
-    def __setstate__(cls, state: object) -> None:
-        pass
-
-    def __str__(cls) -> str:
-        return cls.path
-
-
-class Table:
-    """A dictionary, or an object of a class that is not known here: its name, and the pairs put into it, in order.
-
-    Keys may be anything, so nothing is hashed; later pairs win.
-    name: "dict" for dictionaries. initial: pairs given to the constructor, as Python 2 wrote ordered dictionaries.
-    state: what an object would restore itself from.
-    """
-
-    __slots__ = ("initial", "items", "name", "state")
-
-    def __init__(self, name: str = "dict", initial: object = None):
-        self.name, self.initial = name, initial
-        self.state: object = None
-        self.items: list[tuple[object, object]] = []
-
-    @property
-    def is_dictionary(self) -> bool:
-        """Of a known class, or of any with pairs in it: Lightning's AttributeDict, omegaconf's, EasyDict."""
-        return self.name == "dict" or bool(self.items)
-
-    @property
-    def length(self) -> int:
-        return len(self.items) + len(self._given)
-
-    @property
-    def _given(self) -> Sequence[object]:
-        given = self.initial.items if isinstance(self.initial, Table) else self.initial
-        return given if isinstance(given, list | tuple) else ()
-
-    def pairs(self) -> Iterator[tuple[object, object]]:
-        for pair in self._given:
-            if isinstance(pair, list | tuple) and len(pair) == 2:
-                yield pair[0], pair[1]
-        yield from self.items
-
-    def named(self) -> dict[str, object]:
-        """The pairs whose key is text."""
-        return {key: value for key, value in self.pairs() if isinstance(key, str)}
-
-    # What an unpickler does to objects
-
-    def __setitem__(self, key: object, value: object) -> None:
-        self.items.append((key, value))
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-    def __call__(self, *arguments: object) -> "Table":
-        return Table("result")
-
-    def append(self, item: object) -> None:
-        """Subclasses of lists, queues and sets: not kept."""
-
-    extend = add = append
-
-
-class Stateless:
-    """What a pickle cannot change once it is made."""
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class PickledStorage(Stateless):
-    """Numbers that stand elsewhere in the file. `elements` counts bytes where dtype is "untyped"."""
-
-    key: str
-    dtype: str  # as in torch, "float32"; "untyped"; or "?" for one not known here
-    elements: int
-    offset: int = 0  # where a view of another storage begins, in elements
-
-
-@dataclass(frozen=True)
-class PickledTensor(Stateless):
-    """A tensor within a storage of `elements` numbers; offset and stride in numbers, checked to lie within."""
-
-    storage: PickledStorage
-    dtype: str
-    elements: int
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
+NUMPY_DTYPES = {
+    "f8": "float64",
+    "f4": "float32",
+    "f2": "float16",
+    "i8": "int64",
+    "i4": "int32",
+    "i2": "int16",
+    "i1": "int8",
+    "u1": "uint8",
+    "b1": "bool",
+}
+DTYPES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "UntypedStorage": "untyped",
+}
+ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+ITEM_BYTES |= {"int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1, "untyped": 1}
+ITEM_BYTES |= {"complex64": 8, "complex128": 16}
 
 
 @dataclass(frozen=True)
@@ -172,35 +93,30 @@ class PickledArray:
         self.numbers, self.columns_first = made.numbers, made.columns_first
 
 
-NUMPY_DTYPES = {
-    "f8": "float64",
-    "f4": "float32",
-    "f2": "float16",
-    "i8": "int64",
-    "i4": "int32",
-    "i2": "int16",
-    "i1": "int8",
-    "u1": "uint8",
-    "b1": "bool",
-}
-DTYPES = {
-    "DoubleStorage": "float64",
-    "FloatStorage": "float32",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-    "ComplexFloatStorage": "complex64",
-    "ComplexDoubleStorage": "complex128",
-    "UntypedStorage": "untyped",
-}
-ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
-ITEM_BYTES |= {"int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1, "untyped": 1}
-ITEM_BYTES |= {"complex64": 8, "complex128": 16}
+class Global(type):
+    """A name in a pickle, as a class of nothing: never looked up. Calling it gives what `call` makes of it."""
+
+    path: str  # dotted, as Python 3 has it: protocols 0 to 2 write Python 2's
+
+    def __new__(cls, module: str, name: str) -> "Global":
+        def new(made: "Global", *arguments: object) -> object:
+            return call(made, arguments)
+
+        made = super().__new__(cls, "Global", (), {"__slots__": (), "__new__": new})
+        type.__setattr__(made, "path", f"{PYTHON_2_MODULES.get(module, module)}.{name}")
+        return made
+
+    def __init__(cls, module: str, name: str):
+        super().__init__("Global", (), {})
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        raise AttributeError("a pickle cannot change what it names")
+
+    def __setstate__(cls, state: object) -> None:
+        pass
+
+    def __str__(cls) -> str:
+        return cls.path
 
 
 def call(callee: Global, items: tuple[Any, ...]) -> object:

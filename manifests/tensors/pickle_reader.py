@@ -9,8 +9,9 @@ import io
 import pickle
 
 from lvae.manifests.messages import printable
-from lvae.manifests.tensors.pickle_objects import Global, PickledStorage, make_storage
+from lvae.manifests.tensors.pickle_objects import Global, make_storage
 from lvae.manifests.tensors.pickle_program import MAX_BYTES, MalformedPickleError, read_program
+from lvae.manifests.tensors.pickled_values import PickledStorage
 
 MAX_NAMES = 4096  # published checkpoints have some 20
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of torch's legacy format

@@ -6,16 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.tensors.lazy_tensor import DTYPES, StoredTensor, Tree, make_stored_array, make_tensor
-from lvae.manifests.tensors.pickle_objects import (
-    ITEM_BYTES,
-    LatinText,
-    PickledArray,
-    PickledStorage,
-    PickledTensor,
-    Table,
-)
+from lvae.manifests.tensors.pickle_objects import ITEM_BYTES, LatinText, PickledArray
 from lvae.manifests.tensors.pickle_program import MAX_BYTES, MAX_STEPS, MalformedPickleError, TruncatedPickleError
 from lvae.manifests.tensors.pickle_reader import MAGIC, Reader
+from lvae.manifests.tensors.pickled_values import PickledStorage, PickledTensor, Table
 from lvae.manifests.tensors.zip_archive import Archive
 
 if TYPE_CHECKING:

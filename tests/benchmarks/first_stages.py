@@ -24,7 +24,7 @@ from lvae.encode.catalogue.architectures import parse_spec
 from lvae.encode.catalogue.published import OURS
 from lvae.encode.quality.fidelity import Pixels
 from lvae.encode.quality.score import Score, score
-from lvae.encode.sources.choose import choose
+from lvae.encode.sources.subset import choose
 from lvae.encode.training.config import FitConfig
 from lvae.encode.training.fit import FitOptions, Watcher, fit
 from lvae.encode.training.trainer import Training

@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from lvae.manifests.shards import webdataset_format as shards_webdataset
-from lvae.manifests.shards import zarr_format as shards_zarr
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.shards.layout import ShardContent, SplitLayout, SplitReader
 from lvae.manifests.shards.tar_template import file_bytes as tar_bytes
+from lvae.manifests.shards.zarr_layout import array_names, file_bytes, file_name
 from lvae.manifests.storage.folder import Folder
 
 SHAPE = (4, 32, 32)
@@ -127,10 +127,10 @@ def files_of(name: str, layout: SplitLayout) -> Iterator[tuple[str, int]]:
         if name == "webdataset":
             yield shards_webdataset.file_name("large", layout, number), tar_bytes(layout, layout.rows_of(number)[1])
             continue
-        for array in shards_zarr.array_names(layout):
+        for array in array_names(layout):
             yield (
-                shards_zarr.file_name("large", layout, array, number),
-                shards_zarr.file_bytes(layout, array, number),
+                file_name("large", layout, array, number),
+                file_bytes(layout, array, number),
             )
 
 

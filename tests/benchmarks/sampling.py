@@ -28,8 +28,8 @@ from lvae.manifests.machine import keep_freed_memory
 from lvae.train.devices.device import Device, Precision
 from lvae.train.devices.open import open_device
 from lvae.train.model import HierarchicalVAE
-from lvae.train.network.gaussians import guide
 from lvae.train.network.groups import StochasticGroup
+from lvae.train.network.guidance import guide
 from lvae.train.network.layers import Upsample
 from lvae.train.network.noise import draw_noise
 from lvae.train.presets import model_preset

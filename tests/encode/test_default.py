@@ -13,7 +13,7 @@ from lvae.encode.catalogue.published import DEFAULT, OURS
 from lvae.encode.quality.fidelity import psnr, to_images, to_pixels
 from lvae.encode.quality.score import score
 from lvae.encode.scenes.make import scene
-from lvae.encode.sources.choose import choose
+from lvae.encode.sources.subset import choose
 from lvae.encode.zoo.convert import Conversion
 from lvae.manifests import records
 from tests.conftest import lvae

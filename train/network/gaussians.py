@@ -1,4 +1,4 @@
-"""Diagonal Gaussians: variance from an unconstrained value, rate, draw, standardized noise, guidance."""
+"""Diagonal Gaussians: variance from an unconstrained value, rate, draw, standardized noise."""
 
 from typing import NamedTuple, Self
 
@@ -61,13 +61,3 @@ def divergence(posterior: Gaussian, prior: Gaussian) -> Tensor:
 def rate(posterior: Gaussian, prior: Gaussian) -> Tensor:
     """KL(posterior || prior) of one group, in nats: (B, z, h, w) -> (B,)."""
     return divergence(posterior, prior).sum((1, 2, 3))
-
-
-def guide(conditional: Gaussian, unconditional: Gaussian, mean_weight: float, variance_weight: float) -> Gaussian:
-    """Equation 2: away from the unconditional prior, past the conditional one. Weights of 0 give the latter exactly.
-
-    mean_c + w_mean (mean_c - mean_u), and variance_c (variance_c / variance_u)^w_variance.
-    """
-    mean = conditional.mean + mean_weight * (conditional.mean - unconditional.mean)
-    log_ratio = conditional.variance.log() - unconditional.variance.log()
-    return Gaussian(mean, conditional.variance * (variance_weight * log_ratio).exp())

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lvae.train.config import ModelConfig
-from lvae.train.network.gaussians import Gaussian, guide, rate
+from lvae.train.network.gaussians import Gaussian, rate
+from lvae.train.network.guidance import guide
 from lvae.train.network.layers import Convolution, RegularizedConvolution, ResidualBlock
 
 PRIOR_SCALE = 1e-10  # a prior begins as (nearly) N(0, 1), and adds nothing to the state

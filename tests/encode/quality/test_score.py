@@ -16,7 +16,7 @@ from lvae.encode.catalogue.published import DEFAULT, PUBLISHED
 from lvae.encode.networks.base import save_safetensors
 from lvae.encode.quality.score import score
 from lvae.encode.scenes.make import write_scenes
-from lvae.encode.sources.choose import choose, held_out
+from lvae.encode.sources.subset import choose, held_out
 from lvae.manifests.errors import LvaeError
 
 torch.set_num_threads(1)

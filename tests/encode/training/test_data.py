@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lvae.encode.scenes.make import write_scenes
-from lvae.encode.sources.choose import choose, held_out
+from lvae.encode.sources.subset import choose, held_out
 from lvae.encode.training.config import FitConfig
 from lvae.encode.training.data import PIXELS, Pictures, prepare
 from lvae.manifests.storage.folder import Folder

@@ -157,7 +157,7 @@ def test_a_damaged_index_is_named(example: tuple[Path, SplitLayout, ShardContent
 
 
 def test_an_index_that_points_outside_is_refused(example: tuple[Path, SplitLayout, ShardContent]) -> None:
-    from lvae.manifests.shards.zarr_format import _crc32c
+    from lvae.manifests.shards.zarr_layout import _crc32c
 
     root, layout, _ = example
     path = root / GROUP / "latents/c/0/0/0/0"

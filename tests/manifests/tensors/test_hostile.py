@@ -143,7 +143,9 @@ class Stateful:
 def test_calls_that_could_run_code_are_refused_by_name(name: str, place: str, new_format: bool) -> None:
     text = refusal(saved(PLACES[place](CALLS[name]), new_format))
     called = name.split(" ")[0]
-    assert f"calls {called}, which could run code" in text or (called == "posix.system" and "calls itertools" in text)
+    names = {called, f"_{called}"} if called == "io.open" else {called}  # Python 3.12 pickles it as _io.open
+    refused = any(f"calls {name}, which could run code" in text for name in names)
+    assert refused or (called == "posix.system" and "calls itertools" in text)
 
 
 @pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])

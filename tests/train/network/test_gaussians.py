@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from lvae.train.network.gaussians import Gaussian, guide, rate, variance_from
+from lvae.train.network.gaussians import Gaussian, rate, variance_from
+from lvae.train.network.guidance import guide
 
 torch.set_num_threads(1)
 

@@ -1,0 +1,104 @@
+"""What `lvae autoencoder` does with its options."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lvae.manifests.errors import LvaeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lvae.encode.quality.fidelity import Pixels
+    from lvae.encode.training.config import FitConfig
+    from lvae.encode.training.fit import Fitted
+    from lvae.pipeline.progress.console import Bar
+
+
+GRID_PICTURES = 16  # on one page
+
+
+def make_fit_config(options: dict[str, Any]) -> "FitConfig":
+    from dataclasses import fields
+
+    from lvae.encode.catalogue.architectures import describe, parse_spec
+    from lvae.encode.training.config import FitConfig
+
+    given = {field.name: options[field.name] for field in fields(FitConfig) if field.name in options}
+    size, sides = options["size"], options["shorter_side"]
+    given["architecture"] = describe(parse_spec(options["architecture"]))
+    given["only_classes"] = tuple(options["only_classes"].split(",")) if options["only_classes"] else None
+    given["shorter_side"] = (size * 3 // 2, size * 3) if sides is None else _whole_range(sides)
+    given["validation"] = options["validation"]
+    given["start_sha256"] = _sha256(options["init"])
+    given["perceptual_sha256"] = _sha256(options["perceptual"])
+    return FitConfig(**given)
+
+
+def _sha256(files: str | None) -> str | None:
+    """Of the files' own hashes, since what they hold decides the result."""
+    from lvae.manifests.records import sha256_of
+    from lvae.manifests.storage.folder import file_sha256
+
+    if files is None:
+        return None
+    paths = [Path(name) for name in ([files] if Path(files).exists() else files.split(","))]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise LvaeError(f"{missing[0]}", "no such file", "Name a file of weights.")
+    return sha256_of([file_sha256(path) for path in paths])
+
+
+def _whole_range(text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    if not (low.isdigit() and (high.isdigit() or not dash)):
+        raise LvaeError(f"--shorter-side {text}", "write two numbers of pixels, as in 96-192")
+    return int(low), int(high or low)
+
+
+def make_counter(bar: "Bar") -> Callable[[int, int], None]:
+    """Tells the bar (done, total); the first call is the beginning."""
+    begun = False
+
+    def count(done: int, total: int) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            bar.begin(total, done)
+        bar.at(done)
+
+    return count
+
+
+def draw_pairs(pairs: "Sequence[tuple[Pixels, Pixels]]", title: str) -> bytes:
+    """A PNG of originals beside reconstructions, with the error of each."""
+    from lvae.encode.quality.fidelity import psnr
+    from lvae.evaluate.figures import grids
+    from lvae.evaluate.figures.drawing import Captioned, png
+
+    shown = [(Captioned(one, "original"), Captioned(other, f"{psnr(one, other):.1f} dB")) for one, other in pairs]
+    return png(grids.draw_pairs(title, shown))
+
+
+def print_fitted(fitted: "Fitted") -> None:
+    click.echo(f"{fitted.weights}: {fitted.parameters} parameters, {fitted.steps} updates")
+    if fitted.psnr_db is not None:
+        click.echo(
+            f"{fitted.psnr_db:.2f} dB, SSIM {fitted.ssim:.3f} on {fitted.validation_pictures} pictures set aside, "
+            f"at {fitted.validation_size} px"
+        )
+    click.echo(f"fingerprint {fitted.fingerprint}")
+
+
+def reconstruction_distance(weights: Path, pairs: "list[tuple[Any, Any]]") -> float:
+    """Fréchet Inception distance between pictures and their reconstructions."""
+    import numpy as np
+
+    from lvae.evaluate.inception import InceptionFID
+    from lvae.evaluate.metrics import frechet_distance_from_features
+
+    network = InceptionFID.load(weights)
+    sides = (np.concatenate([network(pair[side][None], mode="adm").pooled for pair in pairs]) for side in (0, 1))
+    return float(frechet_distance_from_features(*sides))
