@@ -27,6 +27,7 @@ from lvae.manifests.views.view import ViewSettings
 MANIFEST = "manifest.json"
 VERSION = "0.1.0"
 WRITTEN_BY = f"latent-vae {VERSION}"
+MOST = 1 << 48  # images, latents, or sides of something
 INLINE_BYTES = {"classes": 32 << 10, "selection": 8 << 10}  # of JSON in the manifest itself
 
 
@@ -147,7 +148,22 @@ def read_manifest(folder: Folder) -> Manifest | None:
     for split, entry in manifest.splits.items():
         if entry.index.path != index_name(manifest.view.name, split):
             raise records.FormError(where, f"splits.{split} names {entry.index.path!r}, which is no index of the view")
+    _check_numbers(manifest, where)
     return manifest
+
+
+def _check_numbers(manifest: Manifest, where: str) -> None:
+    """LvaeError where numbers cannot be those of any dataset."""
+    image, autoencoder, view = manifest.image, manifest.autoencoder, manifest.view
+    sizes = (*view.shape, view.shard_size, image.size, autoencoder.downsampling_factor, autoencoder.latent_channels)
+    counts = (*records.plain(manifest.counts).values(), *(split.count for split in manifest.splits.values()))
+    if min(sizes) < 1 or min(counts) < 0 or max(*sizes, *counts) >= MOST:
+        raise LvaeError(where, "has sizes or counts that no dataset has", "Do not use these files.")
+    normalization, found = manifest.normalization, manifest.statistics
+    lists = (normalization.shift, normalization.scale, found.mean, found.std, found.min, found.max)
+    if {len(values) for values in lists} != {view.shape[0]} or min(normalization.scale) <= 0:
+        problem = f"its normalization or statistics are not those of latents of {view.shape[0]} channels"
+        raise LvaeError(where, problem, "Do not use these files.")
 
 
 def _read_large_fields(folder: Folder, content: Any) -> None:

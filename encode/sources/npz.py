@@ -86,6 +86,7 @@ class NpzSource(Notes):
                 pictures = look(file, self.location)
                 has_labels = self.reads_labels and self.kind == "npz"
                 labels = _read_labels(file, self.location, pictures.images) if has_labels else None
+                others = _other_arrays(file, self.location, pictures.member) if has_labels and labels is None else []
         except OSError as error:
             raise LvaeError(self.location, f"cannot be read ({locations.explain(error)})") from error
         if not pictures.images:
@@ -106,6 +107,9 @@ class NpzSource(Notes):
             naming.count_unlabelled(self.counts, label)
             yield ImageRow(f"{index:06}", container, -1, length, str(index), label)
         naming.warn_of_unlabelled(self, f"have label -1 in {container}")
+        if others:
+            text = f"{container} has no {' or '.join(LABELS)}, but {', '.join(others):.100}, which may hold labels"
+            self.warn("labels not used", f"{text}: call it labels, or give --labels FILE")
 
 
 class NpzReader:
@@ -227,6 +231,13 @@ def _read_labels(file: locations.Watched, location: str, count: int) -> NDArray[
                 return np.frombuffer(_read_exactly(member, count * dtype.itemsize), dtype)
     except (*DAMAGE, RuntimeError, MemoryError) as error:
         raise LvaeError(location, f"not a whole .npz ({error})") from error
+
+
+def _other_arrays(file: locations.Watched, location: str, pictures: str) -> list[str]:
+    """The names of what else is in an .npz."""
+    file.seek(0)
+    with open_archive(file, location) as archive:
+        return [naming.readable(name.removesuffix(".npy")) for name in archive.namelist() if name != pictures]
 
 
 def _read_exactly(file: IO[bytes], count: int) -> bytes:

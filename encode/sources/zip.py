@@ -32,6 +32,7 @@ UNIX = 3
 UNICODE_PATH = 0x7075
 LONGEST_PATH = 4096  # of a link
 PIECE_BYTES = 1 << 20
+MAX_RATIO = 100  # of a list of labels, whose objects take many times its bytes; real ones shrink to a tenth
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, KeyError, IndexError)
 
 
@@ -89,9 +90,12 @@ class ZipSource(Notes):
     ) -> NamedLabels | naming.ArchiveFolders | None:
         if naming.DATASET_JSON not in members:
             return naming.ArchiveFolders()
-        where = f"{self._path}: {naming.DATASET_JSON}"
+        where, info = f"{self._path}: {naming.DATASET_JSON}", members[naming.DATASET_JSON]
+        if info.file_size > MAX_RATIO * info.compress_size + PIECE_BYTES:
+            packed = f"{info.file_size} bytes packed into {info.compress_size}, which lists of labels never are"
+            raise LvaeError(where, packed, "Unpack the zip and look at it.")
         try:
-            text = content.read(members[naming.DATASET_JSON])
+            text = content.read(info)
         except ImageRejected as error:
             raise LvaeError(where, str(error.reason)) from error
         labels = parse_dataset_json(text, where)

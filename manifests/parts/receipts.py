@@ -188,7 +188,17 @@ def fits(receipt: Receipt, plan: Plan, part: int) -> bool:
         receipt.encoding_sha256 == plan.encoding_sha256
         and receipt.listing_sha256 == plan.listing.segments[place.segment].sha256
         and (receipt.part, receipt.first_row, receipt.rows) == (part, place.first_row, place.rows)
+        and _has_its_moments(receipt, plan.encoded())
     )
+
+
+def _has_its_moments(receipt: Receipt, encoding: Encoding) -> bool:
+    """Whether the moments are of as many numbers as the latents have."""
+    moments, (channels, height, width) = receipt.moments, encoding.latent_shape
+    if moments is None:
+        return receipt.latents == 0
+    lengths = {len(values) for values in (moments.mean, moments.m2, moments.minimum, moments.maximum)}
+    return lengths == {channels} and moments.count == receipt.latents * height * width > 0
 
 
 def to_erase(receipt: Receipt, plan: Plan) -> dict[int, str]:

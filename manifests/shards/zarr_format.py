@@ -39,6 +39,8 @@ from lvae.manifests.storage.folder import FileRecord, Folder
 logger = logging.getLogger(__name__)
 
 REPAIR = "Run 'lvae encode' again to rebuild it."
+# What zarr-python makes of metadata that nobody should write; codecs are put together with the first reading only.
+ZARR_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, MemoryError, OSError)
 
 
 class ZarrCodec:
@@ -245,7 +247,7 @@ class StockRows:
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         try:
             return np.asarray(self._array[start:stop], self._dtype)
-        except (ValueError, RuntimeError, OSError) as error:
+        except ZARR_ERRORS as error:
             raise LvaeError(
                 self._array.store_path, f"rows {start} to {stop} cannot be read ({error})", str(REPAIR)
             ) from error
@@ -256,7 +258,7 @@ def _open_with_zarr(folder: Folder, path: str) -> Any:
 
     try:
         return zarr.open_array(folder.local(path), mode="r", zarr_format=3)
-    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, OSError) as error:
+    except ZARR_ERRORS as error:
         raise LvaeError(f"{folder}/{path}", f"zarr cannot open this array ({error})", str(REPAIR)) from error
 
 

@@ -302,6 +302,13 @@ def test_other_files_are_refused_with_a_reason(data: bytes, said: str) -> None:
     assert reason(data) == said
 
 
+def test_comments_without_end_take_no_time() -> None:
+    """512 bytes that a regular expression with several ways to match them would look at for ever."""
+    code = "from lvae.encode.images import open_image; open_image(b'<!--' + b'-->  <!--' * 60)"
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
+    assert "not an image (text)" in done.stderr
+
+
 @pytest.mark.parametrize("major", [b"mif1", b"miaf"])
 def test_avif_is_known_by_a_brand_that_it_is_compatible_with(major: bytes) -> None:
     data = examples()["AVIF"]

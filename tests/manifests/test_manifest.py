@@ -1,12 +1,15 @@
 """The manifest stays small and quick to read whatever the size, and what it leaves to files of the view is checked."""
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import (
@@ -87,6 +90,31 @@ def test_many_files_of_rows_are_listed_by_an_index(tmp_path: Path, monkeypatch: 
     assert problems(tmp_path) == []
     flip(tmp_path / "rows/000007.parquet", 50, 1)
     assert any("rows/000007.parquet" in problem for problem in problems(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("normalization.scale", [1.0] * 5),
+        ("normalization.scale", [1.0, 1.0, 0.0, 1.0]),
+        ("normalization.shift", []),
+        ("statistics.min", [0.0]),
+        ("view.shape", [0, 2, 2]),
+        ("view.shape", [4, 2, 1 << 60]),
+        ("view.shard_size", 0),
+        ("image.size", -16),
+        ("autoencoder.downsampling_factor", 0),
+        ("counts.latents", -1),
+        ("splits.train.count", 1 << 70),
+    ],
+)
+def test_numbers_that_no_dataset_has_are_refused(example: Example, tmp_path: Path, field: str, value: Any) -> None:
+    content = records.plain(example.manifest)
+    *way, last = field.split(".")
+    functools.reduce(dict.__getitem__, way, content)[last] = value
+    (tmp_path / "manifest.json").write_bytes(records.signed(content))
+    with pytest.raises(LvaeError, match=r"manifest\.json: (has sizes|its normalization)"):
+        read_manifest(Folder(tmp_path))
 
 
 def test_an_index_that_was_changed_or_lost_is_refused(tmp_path: Path) -> None:

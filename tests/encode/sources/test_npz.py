@@ -117,6 +117,13 @@ def test_labels_may_be_names_booleans_or_missing(tmp_path: Path) -> None:
         assert (source.classes, [row.label for row in rows[:2]]) == (classes, first)
 
 
+def test_labels_under_another_name_are_not_lost_without_a_word(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=PICTURES, y=np.arange(len(PICTURES)))
+    source = open_source(str(tmp_path / "a.npz"))
+    assert {row.label for row in source.rows()} == {-1}
+    assert "but y, which may hold labels" in str(source.warnings)
+
+
 def test_an_npz_without_pictures_says_what_it_has(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", mu=np.zeros(3), sigma=np.zeros(3))
     assert "has no arr_0 or images, but 'mu', 'sigma'" in refused(tmp_path / "a.npz")

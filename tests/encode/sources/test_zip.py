@@ -50,6 +50,13 @@ def test_what_is_no_image_may_stand_twice(tmp_path: Path) -> None:
     assert labels_of(tmp_path / "a.zip") == {"a/1.png": 0}
 
 
+def test_a_list_of_labels_that_was_made_to_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a/0.png", png(0))
+        file.writestr("dataset.json", b'{"labels": [' + b"[]," * (2 << 20) + b"[]]}")
+    assert "which lists of labels never are" in refused(tmp_path / "a.zip")
+
+
 def test_one_encrypted_member_is_rejected_alone(tmp_path: Path) -> None:
     data = bytearray(zipped(tmp_path / "a.zip", {"a.png": png(1), "b.png": png(2)}).read_bytes())
     data[data.index(b"PK\1\2") + 8] |= 1

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Origin, Plan
 from lvae.manifests.parts.receipts import (
+    dump_receipt,
     finished,
     moments_of_raw,
     orphans,
@@ -91,6 +93,7 @@ def test_moments_of_kept_posteriors_are_those_of_draws() -> None:
 ATTEMPTS = """
 import sys
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, {here!r})
 from tests.manifests.dataset_examples import *
 folder, contents = Folder(sys.argv[1]), Contents(seed=int(sys.argv[2]))
@@ -173,6 +176,17 @@ def test_a_damaged_receipt_is_no_receipt(example: Example) -> None:
         assert finished(example.folder, example.plan, 1) is None
         with pytest.raises(LvaeError, match="part-000001"):
             read_receipt(example.folder, 1)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"maximum": (1.0,)}, {"mean": ()}, {"count": -1}, {"count": 1 << 80}], ids=lambda changes: str(changes)
+)
+def test_a_receipt_whose_moments_are_of_other_latents_is_no_receipt(example: Example, changes: dict[str, Any]) -> None:
+    receipt = read_receipt(example.folder, 1)
+    assert receipt is not None and receipt.moments is not None
+    moments = replace(receipt.moments, **changes)
+    example.folder.local(receipt_name(1)).write_bytes(dump_receipt(replace(receipt, moments=moments)))
+    assert unfinished_parts(example.folder, example.plan) == [1]
 
 
 def test_parts_of_another_plan_are_not_finished(example: Example) -> None:

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,27 @@ def test_broken_metadata_is_named(example: tuple[Path, SplitLayout, ShardContent
     with pytest.raises(LvaeError, match=f"latents.*{message}"):
         open_split("zarr", root, layout)
     assert len(faults("zarr", root, layout)) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda codec: codec["configuration"]["index_codecs"].reverse(),
+        lambda codec: codec["configuration"].update(chunk_shape=[1 << 40, 3, 4, 4]),
+        lambda codec: codec["configuration"].update(codecs=[]),
+    ],
+    ids=["order", "chunks", "none"],
+)
+def test_metadata_that_no_program_writes_is_named(
+    example: tuple[Path, SplitLayout, ShardContent], change: Callable[[Any], None]
+) -> None:
+    root, layout, _ = example
+    path = root / GROUP / "latents/zarr.json"
+    content = json.loads(path.read_bytes())
+    change(content["codecs"][0])
+    path.write_text(json.dumps(content))
+    with pytest.raises(LvaeError, match=r"latents.*(cannot open|cannot be read)"):
+        open_split("zarr", root, layout).read([3])
 
 
 def test_arrays_of_another_shape_or_dtype_are_named(example: tuple[Path, SplitLayout, ShardContent]) -> None:
