@@ -1,5 +1,6 @@
 """What `lvae sample`, `decode`, `reference` and `score` do: open, call the library, say what came out."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,7 +111,13 @@ def run_decode(latents: str, out: Path, asked: DecodeOptions) -> None:
 
 
 def format_of(out: Path, format_: str | None) -> Any:
-    return format_ or {".npz": "npz", ".png": "grid"}.get(out.suffix.lower(), "png")
+    """LvaeError for a folder of pictures in which something else lies: numbered files of others would be replaced."""
+    kind = format_ or {".npz": "npz", ".png": "grid"}.get(out.suffix.lower(), "png")
+    names = (path.name for path in out.iterdir()) if kind == "png" and out.is_dir() else ()
+    strange = next((name for name in names if re.fullmatch(r"\d{6,}\.png|\..*", name) is None), None)
+    if strange is not None:
+        raise LvaeError(out, f"holds something else than decoded pictures ({strange!r:.80})", "Name another folder.")
+    return kind
 
 
 def run_features(images: str, out: Path, asked: FeatureOptions) -> None:

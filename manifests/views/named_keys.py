@@ -110,7 +110,7 @@ def _readings(line: str) -> Iterator[str]:
     if line[:1] in ('"', "{"):
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         value = value.get("key") if isinstance(value, dict) else value
         if isinstance(value, str):

@@ -62,6 +62,15 @@ def test_chosen_pictures_become_files_and_a_grid(data: Dataset, tmp_path: Path) 
     assert "too many for one grid" in done.stderr
 
 
+@pytest.mark.parametrize("more", [(), ("--workers", "1")], ids=["here", "workers"])
+def test_pictures_are_not_written_among_other_files(data: Dataset, tmp_path: Path, more: tuple[str, ...]) -> None:
+    (tmp_path / "000000.png").write_bytes(b"somebody's own")
+    (tmp_path / "notes.txt").touch()
+    done = lvae("decode", data.folder, tmp_path, "--limit", "1", *more, check=1)
+    assert "holds something else than decoded pictures ('notes.txt')" in done.stderr
+    assert (tmp_path / "000000.png").read_bytes() == b"somebody's own"
+
+
 def test_levels_are_rounded_or_cut_off() -> None:
     image = torch.full((1, 3, 1, 1), 0.999)
     assert to_pixels(image, "nearest").ravel().tolist() == [255] * 3

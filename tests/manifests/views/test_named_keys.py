@@ -55,3 +55,8 @@ def test_keys_that_name_nothing_are_told_with_what_is_near() -> None:
 def test_bytes_that_are_not_utf8_are_read_as_keys_show_them(tmp_path: Path) -> None:
     (tmp_path / "keys").write_bytes(b"caf\xe9.png\n")
     assert find_keys(read_key_lines(tmp_path / "keys"), ["caf\\xe9.png", "caf\u00e9.png"]).keys == ("caf\\xe9.png",)
+
+
+def test_a_line_of_deep_json_is_a_key_that_is_not_there() -> None:
+    deep = '{"key":' * 100_000
+    assert find_keys([deep], ["a.png"]).missing == (deep,)
