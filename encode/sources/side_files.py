@@ -8,8 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import IO
 
-from lvae.encode.files.naming import CLASSES_TXT
-from lvae.encode.sources.base import Notes
+from lvae.encode.files.naming import CLASSES_TXT, Labelled
 from lvae.encode.sources.label_values import (
     WHOLE,
     ClassNumbers,
@@ -100,7 +99,7 @@ class SideFiles:
         self._without += 1
         self._without_example = self._without_example or where
 
-    def warn(self, source: Notes) -> None:
+    def warn(self, source: Labelled) -> None:
         """Once all rows are through."""
         if self._without and not source.classes:
             files = (
