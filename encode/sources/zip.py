@@ -20,6 +20,7 @@ from lvae.encode.sources.base import Notes
 from lvae.encode.sources.labels import NamedLabels, parse_dataset_json
 from lvae.encode.sources.reading.links import resolve_links, target_of_link
 from lvae.encode.sources.reading.random_access import Containers
+from lvae.encode.sources.reading.zip_names import member_name, name_of
 from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
@@ -29,7 +30,6 @@ LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE.TXT, 4.3.7
 LOCAL_MAGIC = b"PK\x03\x04"
 ENCRYPTED, UTF8 = 0x1, 0x800
 UNIX = 3
-UNICODE_PATH = 0x7075
 LONGEST_PATH = 4096  # of a link
 PIECE_BYTES = 1 << 20
 MAX_RATIO = 100  # of a list of labels, whose objects take many times its bytes; real ones shrink to a tenth
@@ -166,43 +166,6 @@ class ZipSource(Notes):
 
         yield from concurrently(offset, members) if locations.is_url(self._path) else map(offset, members)
         containers.close()
-
-
-def member_name(info: zipfile.ZipInfo) -> str:
-    """A member's name as the directory spells it: the same for every version of Python."""
-    return info.orig_filename.partition("\0")[0]
-
-
-def name_of(info: zipfile.ZipInfo) -> str:
-    """A member's name to people.
-
-    UTF-8 where the flag says so; else what the extra field 0x7075 says, if its checksum fits the stored name; else
-    UTF-8 where Info-ZIP on Unix wrote it without saying so; else the old code page 437. Some writers on Windows use
-    backslashes.
-    """
-    name = member_name(info)
-    if not info.flag_bits & UTF8 and not name.isascii():
-        stored = info.orig_filename.encode("cp437")
-        name = _unicode_path(info.extra, stored) or (_as_utf8(stored) if info.create_system == UNIX else "") or name
-    return name if "/" in name else name.replace("\\", "/")
-
-
-def _unicode_path(extra: bytes, stored: bytes) -> str:
-    """What Info-ZIP's field 0x7075 calls a member; "" where there is none that fits."""
-    while len(extra) >= 4:
-        tag, length = struct.unpack_from("<HH", extra)
-        field, extra = extra[4 : 4 + length], extra[4 + length :]
-        whole = tag == UNICODE_PATH and len(field) == length > 5 and field[0] == 1
-        if whole and int.from_bytes(field[1:5], "little") == zlib.crc32(stored):
-            return _as_utf8(field[5:])
-    return ""
-
-
-def _as_utf8(name: bytes) -> str:
-    try:
-        return name.decode().partition("\0")[0]
-    except UnicodeDecodeError:
-        return ""
 
 
 def _why_closed(info: zipfile.ZipInfo) -> str:
