@@ -20,7 +20,7 @@ from lvae.encode.sources.base import Notes
 from lvae.encode.sources.labels import NamedLabels, parse_dataset_json
 from lvae.encode.sources.reading.links import resolve_links, target_of_link
 from lvae.encode.sources.reading.random_access import Containers
-from lvae.encode.sources.reading.zip_names import member_name, name_of
+from lvae.encode.sources.reading.zip_names import UNIX, member_name, name_of
 from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
@@ -28,8 +28,7 @@ from lvae.manifests.storage.retry import retry
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE.TXT, 4.3.7
 LOCAL_MAGIC = b"PK\x03\x04"
-ENCRYPTED, UTF8 = 0x1, 0x800
-UNIX = 3
+ENCRYPTED = 0x1  # a flag
 LONGEST_PATH = 4096  # of a link
 PIECE_BYTES = 1 << 20
 MAX_RATIO = 100  # of a list of labels, whose objects take many times its bytes; real ones shrink to a tenth

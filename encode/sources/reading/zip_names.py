@@ -4,8 +4,8 @@ import struct
 import zipfile
 import zlib
 
-from lvae.encode.sources.zip import UNIX, UTF8
-
+UTF8 = 0x800  # a flag
+UNIX = 3
 UNICODE_PATH = 0x7075
 
 
