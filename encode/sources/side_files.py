@@ -8,8 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import IO
 
-from lvae.encode.files.naming import CLASSES_TXT
-from lvae.encode.sources.base import Notes
+from lvae.encode.files.naming import CLASSES_TXT, Labelled
 from lvae.encode.sources.label_values import (
     WHOLE,
     ClassNumbers,
@@ -44,8 +43,8 @@ class SideFiles:
 
     def begin_again(self) -> None:
         """Forget what is told in the end."""
-        self._unreadable = self._alone = 0
-        self._example = self._alone_example = ""
+        self._unreadable = self._alone = self._without = 0
+        self._example = self._alone_example = self._without_example = ""
 
     def of_tar(self, path: str, file: IO[bytes]) -> "LabelsOfTar":
         """Collects the labels of one tar."""
@@ -95,8 +94,19 @@ class SideFiles:
         self._alone += 1
         self._alone_example = self._alone_example or where
 
-    def warn(self, source: Notes) -> None:
+    def note_without(self, where: str) -> None:
+        """A file beside an image that holds no label."""
+        self._without += 1
+        self._without_example = self._without_example or where
+
+    def warn(self, source: Labelled) -> None:
         """Once all rows are through."""
+        if self._without and not source.classes:
+            files = (
+                f'{counted(self._without, "file")} beside images {"has" if self._without == 1 else "have"} no "label"'
+            )
+            text = f"no image has a label, and {files}, {self._without_example} for one. --labels FILE gives labels"
+            source.warn("labels not used", text)
         if self._alone:
             labels = counted(self._alone, "label")
             source.warn("labels not used", f"{labels} in .cls or .json without an image, {self._alone_example} for one")
@@ -163,6 +173,8 @@ class LabelsOfTar:
                 self._side_files.note_alone(where)
             elif hash(stem) in stems and stem in self._unreadable:
                 self._side_files.note_unreadable(*self._unreadable[stem])
+            elif hash(stem) in stems:
+                self._side_files.note_without(where)
         return joined
 
 

@@ -21,6 +21,7 @@ CHUNK_ROWS = 64  # rows of a Zarr chunk: what a stock reader fetches at once; sh
 SHARD_BYTES = 512 << 20  # no shard holds more
 INDEX_BYTES = 16  # a Zarr shard's index keeps (offset, bytes) of every chunk, as two uint64
 DTYPES = ("float16", "float32", "uint8")
+MOST_WIDTH = 1 << 24  # of a .cls or .json member
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class SplitLayout:
             raise LvaeError(
                 f"dtype {self.dtype!r}", "latents cannot be stored so", f"Choose one of {', '.join(DTYPES)}."
             )
+        if not 0 <= max(self.label_width, self.json_width) <= MOST_WIDTH:
+            raise LvaeError("the view", "has members of a width that no label or key has", "Do not use these files.")
 
     @property
     def latent_bytes(self) -> int:

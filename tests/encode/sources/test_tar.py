@@ -88,6 +88,13 @@ def test_a_label_that_cannot_be_read_costs_its_own_image_alone(tmp_path: Path, t
     assert "0.json" in str(warnings[0])
 
 
+def test_side_files_without_a_label_are_told_where_no_image_has_one(tmp_path: Path) -> None:
+    members = {"0.png": png(), "0.json": b'{"category_id": 1}', "1.png": png(1), "1.json": b"{}"}
+    (warning,) = listed(tarred(tmp_path / "a.tar", members))[0].warnings
+    assert 'no image has a label, and 2 files beside images have no "label"' in str(warning)
+    assert kinds(tarred(tmp_path / "b.tar", {f"cat/{name}": data for name, data in members.items()})) == []
+
+
 def test_labels_without_an_image_are_told(tmp_path: Path) -> None:
     path = tarred(tmp_path / "a.tar", {"images/0.png": png(), "labels/0.cls": b"1"})
     assert kinds(path) == ["labels not used", "labels not used"]

@@ -230,3 +230,8 @@ def test_an_unknown_dtype_is_named() -> None:
 def test_a_part_of_a_content_is_a_shard() -> None:
     layout = layout_of("zarr", 65)
     part_of(content_of(layout), layout, 1).expect(layout, 1)
+
+
+def test_members_of_an_endless_width_are_refused() -> None:
+    with pytest.raises(LvaeError, match="a width that no label or key has"):
+        SplitLayout("train", 9, (4, 2, 2), "float16", 64, False, True, label_width=2, json_width=10**12)
