@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike as NumpyArrayLike
 from numpy.typing import DTypeLike, NDArray
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import Manifest, Statistics, read_manifest
+from lvae.manifests.manifest import Manifest, Statistics, no_dataset, read_manifest
 from lvae.manifests.parts.plan import Encoding
 from lvae.manifests.parts.receipts import read_raw, read_receipt
 from lvae.manifests.shards.formats import codec
@@ -51,12 +51,9 @@ class Dataset:
         folder = folder_at(root)
         manifest = read_manifest(folder)
         if manifest is None:
-            what = (
-                "is not finished. Run the same 'lvae encode' command again"
-                if folder.exists("plan.json")
-                else ("is not a dataset. Make one with 'lvae encode SOURCE DATASET'")
-            )
-            raise LvaeError(root, str(what))
+            if folder.exists("plan.json"):
+                raise LvaeError(root, "is not finished", "Run the same 'lvae encode' command again.")
+            raise no_dataset(folder, root)
         return cls(folder, manifest, split)
 
     @property

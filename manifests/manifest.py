@@ -131,6 +131,23 @@ def dump_manifest(manifest: Manifest) -> bytes:
     return records.signed(content)
 
 
+def no_dataset(folder: Folder, where: object, problem: str = "is not a dataset") -> LvaeError:
+    """What to say of a folder without a dataset: perhaps a run stands where a dataset belongs."""
+    if _is_run(folder):
+        return LvaeError(where, "is a run, not a dataset", "Look at the order of the arguments in --help.")
+    return LvaeError(where, problem, "Make one with 'lvae encode SOURCE DATASET'.")
+
+
+def refuse_dataset_or_run(folder: Folder, where: object) -> None:
+    """LvaeError where what is written to a folder would lie among the files of a dataset or run."""
+    if folder.exists(MANIFEST) or folder.exists("plan.json") or _is_run(folder):
+        raise LvaeError(where, "holds a dataset or a run", "Name another folder.")
+
+
+def _is_run(folder: Folder) -> bool:
+    return folder.exists("config.json") and folder.exists("metrics.jsonl")
+
+
 def read_manifest(folder: Folder) -> Manifest | None:
     """The manifest of a folder, None where it has none; LvaeError where it is damaged or of a later version."""
     data = folder.read_if_there(MANIFEST)

@@ -191,6 +191,21 @@ def test_an_exported_file_that_has_changed_is_refused(tmp_path: Path) -> None:
     assert "must end in .pt" in lvae("export", run, tmp_path / "o", "--layout", "published", check=1).stderr
 
 
+def test_arguments_in_the_wrong_order_are_told(tmp_path: Path) -> None:
+    data = run_examples.dataset(tmp_path / "dataset").folder
+    run = run_examples.run(tmp_path / "run", run_examples.dataset(tmp_path / "other"))
+    (run / "metrics.jsonl").touch()
+    before = sorted(run.rglob("*"))
+    for arguments in (("train", run, data), ("stats", run), ("verify", run), ("shard", run), ("decode", run, "x.png")):
+        assert f"{run}: is a run, not a dataset. " in lvae(*arguments, check=1).stderr, arguments
+    assert f"{data}: is a dataset, not a run. " in lvae("sample", data, run, check=1).stderr
+    for out in (run, data):
+        assert f"{out}: holds a dataset or a run. " in lvae("export", run, out, check=1).stderr
+    other = run_examples.dataset(tmp_path / "third").folder
+    assert f"{other}: holds a dataset or a run. " in lvae("train", data, other, check=1).stderr
+    assert [path for path in sorted(run.rglob("*")) if path.name != ".lock"] == before
+
+
 def test_an_imported_run_begins_new_training_and_is_not_trained_on(tmp_path: Path) -> None:
     data = run_examples.dataset(tmp_path / "dataset")
     run = run_examples.run(tmp_path / "run", data)

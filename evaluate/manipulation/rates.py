@@ -91,7 +91,7 @@ class Rates:
         """A line a group, for people."""
         total = max(self.nats, 1e-30)
         lines = [
-            f"rate            {self.nats:.1f} nats an image, over {self.images} images",
+            f"rate            {self.nats:.1f} nats an image, over {self.images} latents",
             f"reconstruction  {self.distortion_nats:.1f} nats an image",
             "",
             "group  resolution       nats   share  active units       largest channels (nats)",

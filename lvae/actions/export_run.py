@@ -16,7 +16,7 @@ from torch import Tensor
 from lvae.encode.weights.read import read_tensors, save_state
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import WRITTEN_BY
+from lvae.manifests.manifest import WRITTEN_BY, refuse_dataset_or_run
 from lvae.manifests.storage.folder import TEMPORARY, Folder, file_sha256
 from lvae.pipeline.progress.console import say
 from lvae.train.model import HierarchicalVAE
@@ -58,6 +58,8 @@ def run_export(run: Path, out: Path, layout: Layout | None, weights: Literal["em
     layout = layout or ("published" if out.suffix == ".pt" else "lvae")
     if layout == "published" and out.suffix != ".pt":
         raise LvaeError(out, "must end in .pt in the published layout")
+    if layout == "lvae":
+        refuse_dataset_or_run(Folder(out), out)
     config, checkpoint = read_run(run), latest_checkpoint(run)
     model = HierarchicalVAE(config.model)
     load_weights(model, checkpoint.read("ema" if weights == "ema" else "model"), str(checkpoint.path))

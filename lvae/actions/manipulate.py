@@ -206,7 +206,8 @@ def run_inspect(run: Path, dataset: str | None, options: InspectOptions) -> None
         if options.as_json:
             print_json({**description, "rates": rates.to_dict()})
         else:
-            click.echo(f"{_describe(run, config, step)}\n\n{rates.format_table()}")
+            weights = "averaged" if options.weights == "ema" else "as last trained"
+            click.echo(f"{_describe(run, config, step)}\n  weights      {weights}\n\n{rates.format_table()}")
         return
     lines = read_metrics(run)
     per_group = lines[-1]["rate_per_group_nats"] if lines else None

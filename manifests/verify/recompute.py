@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import Manifest, read_manifest
+from lvae.manifests.manifest import Manifest, no_dataset, read_manifest
 from lvae.manifests.messages import counted, printable
 from lvae.manifests.parts.plan import read_plan
 from lvae.manifests.parts.receipts import receipts
@@ -143,7 +143,7 @@ def regenerated(dataset: str) -> Regenerated:
     folder = folder_at(dataset)
     manifest, plan = read_manifest(folder), read_plan(folder)
     if manifest is None or plan is None:
-        raise LvaeError(dataset, "is not a finished dataset", "Make one with 'lvae encode SOURCE DATASET'.")
+        raise no_dataset(folder, dataset, "is not a finished dataset")
     if manifest.raw == "dropped":
         moments, by_label = moments_from_shards(folder, manifest)
     else:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 
 from lvae.manifests.errors import Fault, LvaeError
-from lvae.manifests.manifest import MANIFEST, FileEntry, Manifest, read_manifest, unfinished_append
+from lvae.manifests.manifest import MANIFEST, FileEntry, Manifest, no_dataset, read_manifest, unfinished_append
 from lvae.manifests.parts.plan import PLAN, Plan, read_plan
 from lvae.manifests.parts.receipts import RECEIPTS
 from lvae.manifests.publishing.publish import REJECTED
@@ -46,7 +46,7 @@ def verify(folder: Folder, deep: bool, progress: Callable[[str], None] = lambda 
         plan = None
     if manifest is None and not faults:
         if plan is None:
-            raise LvaeError(folder, "is not a dataset", "Make one with 'lvae encode SOURCE DATASET'.")
+            raise no_dataset(folder, folder)
         return [Fault(MANIFEST, "is missing: the dataset is not finished")]
     if plan is None and not faults and not (manifest is not None and manifest.origin == "samples"):
         faults.append(Fault(PLAN, "is missing"))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import MANIFEST, Manifest, read_manifest, view_settings
+from lvae.manifests.manifest import MANIFEST, Manifest, no_dataset, read_manifest, view_settings
 from lvae.manifests.messages import counted
 from lvae.manifests.parts import erasure
 from lvae.manifests.parts.copying import DUPLICATE, repeated_keys, take_listing, take_parts, united
@@ -115,7 +115,7 @@ def _leave_out_repeated(out: str, folders: list[Folder], plans: list[Plan], plan
 def _open_existing(dataset: str) -> Folder:
     folder = folder_at(dataset)
     if not folder.exists("plan.json"):
-        raise LvaeError(dataset, "is not a dataset with raw parts", "Make one with 'lvae encode SOURCE DATASET'.")
+        raise no_dataset(folder, dataset, "is not a dataset with raw parts")
     return folder
 
 

@@ -30,6 +30,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lvae.manifests.messages import counted
 from lvae.manifests.seeds import derive
 
 Precision = Literal["float32", "bfloat16", "tf32"]
@@ -77,7 +78,7 @@ class Device:
 
     def describe(self) -> str:
         """The hardware, in words."""
-        return f"CPU with {torch.get_num_threads()} threads"
+        return f"CPU with {counted(torch.get_num_threads(), 'thread')}"
 
     # --- modules and tensors ---
 

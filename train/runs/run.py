@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import WRITTEN_BY, Manifest, Statistics
+from lvae.manifests.manifest import MANIFEST, WRITTEN_BY, Manifest, Statistics
 from lvae.manifests.parts.plan import AutoencoderRecord, ImageSettings
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import Folder
@@ -73,6 +73,8 @@ def read_run(folder: str | Path) -> RunConfig:
     """The settings of a run; LvaeError where there is none."""
     config = read_run_if_there(folder)
     if config is None:
+        if Folder(folder).exists(MANIFEST):
+            raise LvaeError(folder, "is a dataset, not a run", "Look at the order of the arguments in --help.")
         raise LvaeError(folder, "is not a run", f"Make one with 'lvae train DATASET {folder}'.")
     return config
 
