@@ -206,7 +206,7 @@ def test_a_local_path_without_the_word_that_workers_see_it(world: Path, cluster:
 
 def test_workers_of_another_package(world: Path, tmp_path: Path) -> None:
     """As after an update of the command alone: their package lies elsewhere and differs by a line."""
-    package = Path(installed_at(tmp_path)).parent.parent
+    package = Path(installed_at(tmp_path)).parents[2]
     subprocess.run(["cp", "-rL", str(package), str(tmp_path / "lvae")], check=True)
     with (tmp_path / "lvae/encode/crops.py").open("a") as file:
         file.write("# another version\n")
