@@ -42,7 +42,7 @@ UNKNOWN = "unknown"
 class AutoencoderRecord:
     """Which network gave the latents. `architecture` is enough to build it; the weights' hash is its fingerprint.
 
-    Of a model that was imported without its first stage the weights are "unknown", and perhaps the architecture, {}.
+    Of a model that was imported without its autoencoder the weights are "unknown", and perhaps the architecture, {}.
     """
 
     name: str
