@@ -12,7 +12,6 @@ from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.machine import keep_freed_memory
-from lvae.manifests.manifest import refuse_dataset_or_run
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.pipeline.progress.console import Bar, say
@@ -90,8 +89,6 @@ def train(dataset: str, run: Path, options: TrainOptions) -> bool:
     init = latest_checkpoint(options.init) if options.init is not None and before is None else None
     hash_of_init = None if init is None else init.sha256["ema.safetensors"]
     config = resolve_config(Dataset.open(dataset), before, options.preset, options.given(), hash_of_init)
-    if before is None:
-        refuse_dataset_or_run(Folder(run), run)
     device = open_device(options.device, config.training.precision, options.compiled, options.threads)
     if not device.is_main:
         logging.disable(logging.ERROR)

@@ -8,8 +8,12 @@ import click
 from lvae.actions import engines
 from lvae.actions.output import print_json
 from lvae.commands import options as shared
+from lvae.commands import places
 from lvae.encode.catalogue import presets
 from lvae.manifests.messages import counted
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
+from lvae.manifests.storage.places.inputs import check_input
 
 if TYPE_CHECKING:
     from lvae.manifests.manifest import Manifest
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="List the images of a source.")
 @shared.SOURCE
-@shared.DATASET
+@shared.NEW_DATASET
 @shared.SCAN
 @shared.JSON
 def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
@@ -35,11 +39,11 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
     from lvae.manifests.storage.locks import writing
     from lvae.manifests.storage.open import folder_at
     from lvae.pipeline.planning.plan import scan_only
-    from lvae.pipeline.planning.scan import read_account, refuse_overlap
+    from lvae.pipeline.planning.scan import read_account
     from lvae.pipeline.progress.console import say
 
+    guard_output(dataset, outputs.DATASET, [source])
     folder = folder_at(dataset)
-    refuse_overlap(folder, source)
     with writing(folder):
         listing = scan_only(folder, source, shared.scan_options(options), say).listing
     if as_json:
@@ -66,7 +70,7 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
     epilog=f"\b\nPresets\n{presets.table()}",
 )
 @shared.SOURCE
-@shared.DATASET
+@shared.NEW_DATASET
 @click.option("--preset", metavar="NAME", help="Settings of the paper, for all that is not given; see below.")
 @click.option("--autoencoder", metavar="NAME|JSON", help="One of those below, or a JSON description [default].")
 @click.option("--weights", metavar="FILE|random:SEED", help="A file of weights of any kind, or a folder.")
@@ -119,6 +123,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     SOURCE        a folder, zip, tars, lmdb, Parquet, npz, a list, URLs ('lvae scan --help')
     BEAM_OPTIONS  after --: any option of Apache Beam, such as --runner=FlinkRunner
     """
+    guard_output(dataset, outputs.DATASET, [source])
     from lvae.encode.devices import check_precision
     from lvae.encode.encoder import LARGEST_BATCH
     from lvae.manifests.records import plain
@@ -169,6 +174,8 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
     their keys, in rows/ and as rejected, and nothing of the images themselves remains. Datasets made by --out or
     'lvae merge' before are their own and keep them. A key that no image has is an error, and changes nothing.
     """
+    if out is not None:
+        guard_output(out, outputs.DATASET, [dataset])
     from lvae.pipeline.jobs import reshard as reshaping
 
     engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
@@ -197,12 +204,15 @@ def merge(datasets: tuple[str, ...], skip_duplicates: bool, workers: int | None,
     Classes are united by name. Raw latents are linked where the file system can, else copied; the view is that of A
     where nothing else is said, and what any dataset leaves out by class or key stays out.
     """
-    from lvae.pipeline.engines.patience import DEFAULT_SECONDS
-    from lvae.pipeline.jobs import reshard as reshaping
-
     *inputs, out = datasets
     if not inputs:
         raise click.UsageError("Name the datasets, and a new folder last.")
+    for dataset in inputs:
+        check_input(dataset, places.DATASET.wanted)
+    guard_output(out, outputs.DATASET, inputs)
+    from lvae.pipeline.engines.patience import DEFAULT_SECONDS
+    from lvae.pipeline.jobs import reshard as reshaping
+
     engine = engines.choose((), workers, DEFAULT_SECONDS)
     engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
     result = reshaping.merge(inputs, out, shared.view_options(options, None), engine, skip_duplicates)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from lvae.commands import places
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 
@@ -62,8 +63,10 @@ def take(record: Callable[..., T], options: dict[str, Any], *names: str) -> T:
     return record(**{name: options.pop(name) for name in names})
 
 
-SOURCE = click.argument("source")
-DATASET = click.argument("dataset", type=click.Path(file_okay=False))
+SOURCE = click.argument("source", type=places.SOURCE)
+DATASET = click.argument("dataset", type=places.DATASET)
+NEW_DATASET = click.argument("dataset")
+RUN = click.argument("run", type=places.RUN)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 SCAN = several(

@@ -13,6 +13,7 @@ from lvae.manifests.publishing.publish import drop_raw, swap, write_rejected
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.open import folder_at
+from lvae.manifests.storage.places.guard import DATASET, guard_output
 from lvae.manifests.verify.verify import mend_command, verify
 from lvae.manifests.views.view import ViewSettings, shard_receipt_name
 from lvae.pipeline.beam.work import PartsToEncode
@@ -22,7 +23,6 @@ from lvae.pipeline.engines.tasks import Pending, Tasks
 from lvae.pipeline.jobs.shards import write_view_of
 from lvae.pipeline.planning.existing import Existing, load_existing
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
-from lvae.pipeline.planning.scan import refuse_overlap
 from lvae.pipeline.planning.view import ViewOptions, check_space, settings_for
 from lvae.pipeline.progress import reports as progress
 from lvae.pipeline.progress.display import Display
@@ -53,7 +53,7 @@ class EncodeRequest:
 def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
     """Images to a finished, verified dataset. The same call again goes on, mends what is damaged, or does nothing."""
     folder = folder_at(request.dataset)
-    refuse_overlap(folder, request.source)
+    guard_output(request.dataset, DATASET, [request.source])
     if request.max_rejected is not None:
         parse_rejection_bound(request.max_rejected, 0)  # a typing error is told now, not after the work
     refuse_earlier_format(folder)
