@@ -54,6 +54,8 @@ class LoadedRun:
         config = read_run(run)
         model = load_model(run, "ema" if weights == "ema" else "raw").to(device)
         network = find_decoder(config.dataset.autoencoder, Folder(run), decoder)
+        if network is not None:
+            network.input_range = config.dataset.image.input_range
         return cls(run, config, model, None if network is None else network.to(device), device)
 
     @property
@@ -173,7 +175,8 @@ def _encode_file(loaded: LoadedRun, network: Autoencoder, path: Path, label: int
     else:
         images = torch.from_numpy(pixels.copy()).to(loaded.device).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            raw = network.encode(images.to(torch.float32).contiguous() / 127.5 - 1).float().cpu().numpy()
+            images = network.to_input_range(images.to(torch.float32).contiguous() / 127.5 - 1)
+            raw = network.encode(images).float().cpu().numpy()
     return InputImage(loaded.clip(record.normalization.normalize(raw, "float32"))[0], label, path.name, pixels)
 
 
