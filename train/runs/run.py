@@ -112,6 +112,13 @@ class RunConfig:
         return replace(self.training, batch=batch, accumulate=accumulate, precision=self.execution.precision)
 
 
+def find_run(run: str | Path) -> Path:
+    """The folder of a run, by its path; every way in from Python goes through here. LvaeError where there is none."""
+    folder = Path(run)
+    read_run(folder)
+    return folder
+
+
 def read_run(folder: str | Path) -> RunConfig:
     """The settings of a run; LvaeError where there is none."""
     config = read_run_if_there(folder)
