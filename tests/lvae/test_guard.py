@@ -37,7 +37,7 @@ class Writer:
     @property
     def name(self) -> str:
         words = self.words.split()
-        return " ".join(words[:2]) if words[0] == "autoencoder" else words[0]
+        return " ".join(words[:2]) if words[0] in ("autoencoder", "latents") else words[0]
 
 
 WRITERS = (
@@ -68,6 +68,7 @@ WRITERS = (
     Writer("inspect dataset --preview {}", ".png"),
     Writer("inspect dataset --histogram {}", ".png"),
     Writer("import weights.safetensors {}"),
+    Writer("latents import numbered {}"),
     Writer("export run {}"),
     Writer("export run {}", ".pt"),
     Writer("autoencoder fit scenes {} --steps 1"),
