@@ -26,8 +26,8 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.pipeline.progress.console import Bar, say
-from lvae.train.devices.device import Device, Precision
-from lvae.train.devices.open import open_device
+from lvae.train.devices.device import Device
+from lvae.train.devices.open import AnyPrecision, open_device
 from lvae.train.runs.run import read_run
 
 SCORED = 1000  # samples of a setting, where they are scored
@@ -48,7 +48,7 @@ class SweepOptions:
     repeats: int
     mean_at_1x1: bool
     device: str
-    precision: Precision
+    precision: AnyPrecision
     batch: int
     as_json: bool
 
@@ -66,13 +66,13 @@ class NeighboursOptions:
     features: Path | None
     mode: Mode
     device: str
-    precision: Precision
+    precision: AnyPrecision
     as_json: bool
 
 
 @contextmanager
-def _open_device(kind: str, precision: Precision) -> Iterator[Device]:
-    device = open_device(kind, precision)
+def _open_device(kind: str, precision: AnyPrecision) -> Iterator[Device]:
+    device = open_device(kind, precision, purpose="sampling")
     try:
         yield device
     finally:
@@ -152,7 +152,7 @@ def run_neighbours(place: Path, dataset: str, out: Path, options: NeighboursOpti
         )
 
 
-def run_report(run: Path, out: Path | None, options: ReportOptions, device: str, precision: Precision) -> None:
+def run_report(run: Path, out: Path | None, options: ReportOptions, device: str, precision: AnyPrecision) -> None:
     target = out or run / "report.html"
     with _open_device(device, precision) as on:
         with Bar("sampling", count_samples(run, options), "samples") as bar:

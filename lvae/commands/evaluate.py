@@ -20,10 +20,10 @@ DEVICE = click.option(
 )
 PRECISION = click.option(
     "--precision",
-    type=click.Choice(["float32", "tf32", "bfloat16"]),
-    default="float32",
+    type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
+    default="auto",
     show_default=True,
-    help="Of matrix products.",
+    help="Of matrix products; auto: tf32 on GPUs, else float32.",
 )
 
 
