@@ -20,10 +20,10 @@ DEVICE = click.option(
 )
 PRECISION = click.option(
     "--precision",
-    type=click.Choice(["float32", "tf32", "bfloat16"]),
-    default="float32",
+    type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
+    default="auto",
     show_default=True,
-    help="Of matrix products.",
+    help="Of matrix products; auto: tf32 on GPUs, else float32.",
 )
 
 
@@ -47,6 +47,13 @@ MODE = click.option(
 @shared.GUIDANCE
 @click.option(
     "--temperature", default="1", show_default=True, help="Multiplies the std of draws; or one per resolution."
+)
+@click.option(
+    "--output-temperature",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Noise added to the output's mean, as a share of its predicted std; 0: the mean, as in the paper.",
 )
 @shared.MODEL_WEIGHTS
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
