@@ -53,8 +53,8 @@ def import_(cache: str, dataset: str, **options: Any) -> None:
     was stopped, mends what is damaged, or does nothing. See docs/exchange.md.
     """
     from lvae.actions.latents import run_import
+    from lvae.pipeline.exchange.caches.open import Choice
     from lvae.pipeline.exchange.listing import ListingOptions
-    from lvae.pipeline.exchange.open import Choice
     from lvae.pipeline.exchange.settings import ImportOptions
     from lvae.pipeline.jobs.import_latents import ImportRequest
 

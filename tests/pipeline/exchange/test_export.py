@@ -11,8 +11,8 @@ from safetensors import safe_open
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.publishing.publish import drop_raw
+from lvae.pipeline.exchange.caches.open import open_cache
 from lvae.pipeline.exchange.export import ExportOptions, Layout, export
-from lvae.pipeline.exchange.open import open_cache
 from lvae.pipeline.exchange.part import convert
 from lvae.pipeline.exchange.settings import Conversion
 from lvae.pipeline.exchange.stored_zip import StoredZip
