@@ -49,6 +49,13 @@ MODE = click.option(
 @click.option(
     "--temperature", default="1", show_default=True, help="Multiplies the std of draws; or one per resolution."
 )
+@click.option(
+    "--output-temperature",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Noise added to the output's mean, as a share of its predicted std; 0: the mean, as in the paper.",
+)
 @shared.MODEL_WEIGHTS
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
 @click.option("--low-resolution", metavar="SAMPLES", help="What an upsampler begins with.")
