@@ -42,6 +42,7 @@ class SweepOptions:
     means: str | None
     variances: str | None
     temperatures: str | None
+    output_temperatures: str | None
     count: int | None
     pictures: int
     repeats: int
@@ -84,6 +85,7 @@ def run_sweep(run: Path, out: Path, options: SweepOptions) -> None:
         parse_numbers("--means", options.means),
         parse_numbers("--variances", options.variances),
         parse_numbers("--temperatures", options.temperatures),
+        parse_numbers("--output-temperatures", options.output_temperatures) or (),
     )
     scored = options.scoring.reference is not None
     count = options.count or (max(SCORED, options.pictures) if scored else options.pictures)

@@ -42,6 +42,7 @@ MODE = click.option(
 @click.command(short_help="Draw latents from a model.")
 @shared.RUN
 @click.argument("samples", type=click.Path(path_type=Path))
+@click.option("--step", default="last", show_default=True, metavar="N|best|last", help="Of which checkpoint.")
 @click.option("-n", "count", type=click.IntRange(1), help="How many [50000; with --low-resolution, as many as there].")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Sample i is a function of it and i."
@@ -50,6 +51,13 @@ MODE = click.option(
 @shared.GUIDANCE
 @click.option(
     "--temperature", default="1", show_default=True, help="Multiplies the std of draws; or one per resolution."
+)
+@click.option(
+    "--output-temperature",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Noise added to the output's mean, as a share of its predicted std; 0: the mean, as in the paper.",
 )
 @shared.MODEL_WEIGHTS
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")

@@ -54,10 +54,11 @@ def import_(cache: str, dataset: str, **options: Any) -> None:
     place; rows that a distributed sampler repeated are found and left out. The same command again goes on where it
     was stopped, mends what is damaged, or does nothing. See docs/exchange.md.
     """
-    guard_output(dataset, outputs.DATASET, [cache])
+    if "://" not in dataset:
+        guard_output(dataset, outputs.DATASET, [cache])
     from lvae.actions.latents import run_import
+    from lvae.pipeline.exchange.caches.open import Choice
     from lvae.pipeline.exchange.listing import ListingOptions
-    from lvae.pipeline.exchange.open import Choice
     from lvae.pipeline.exchange.settings import ImportOptions
     from lvae.pipeline.jobs.import_latents import ImportRequest
 
@@ -72,6 +73,38 @@ def import_(cache: str, dataset: str, **options: Any) -> None:
         options["max_rejected"],
     )
     run_import(request, options["workers"], options["as_json"])
+
+
+@latents.command(short_help="A dataset as other trainers read it.")
+@shared.DATASET
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--layout",
+    type=click.Choice(["edm2", "lightningdit", "dit", "npy", "safetensors"]),
+    required=True,
+    help="Whose trainer is to read it; edm2 in a folder, or in OUT.zip.",
+)
+@click.option("--split", default="train", show_default=True, help="Which split of DATASET.")
+@click.option("--scale", type=float, help="Multiply raw latents by this; dit's trainer expects it [1].")
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@shared.JSON
+def export(dataset: str, out: Path, as_json: bool, **options: Any) -> None:
+    """Write the latents of DATASET to OUT in the layout of another trainer, with the statistics that it looks for.
+
+    \b
+    edm2          NNNNN/img-mean-std-NNNNNNNN.npy (means, then deviations) and dataset.json
+    lightningdit  latents_rankRR_shardSSS.safetensors and latents_stats.pt
+    dit           imagenet256_features/N.npy and imagenet256_labels/N.npy, for fast-DiT
+    npy           latents.npy, latents_flip.npy, labels.npy; with kept posteriors moments.npy, moments_flip.npy
+    safetensors   the same arrays in files of some rows each
+    Raw latents are written as the autoencoder gave them (from the shards where the raw parts were dropped), mirrored
+    latents as flips. OUT appears when it is whole; export.json in it says what it is. See docs/exchange.md.
+    """
+    guard_output(out, outputs.ZIP if out.suffix == ".zip" else outputs.CACHE, [dataset])
+    from lvae.actions.latents import run_export
+    from lvae.pipeline.exchange.export import ExportOptions
+
+    run_export(dataset, out, ExportOptions(**options), as_json)
 
 
 COMMANDS = (latents,)

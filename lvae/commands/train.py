@@ -71,7 +71,7 @@ from lvae.manifests.storage.places.guard import guard_output
     type=click.IntRange(0),
     default=50_000,
     show_default=True,
-    help="Checkpoints at multiples of this are kept; of the others, the last three.",
+    help="Checkpoints at multiples of this are kept; of the others, the best and the last three.",
 )
 @click.option("--log-every", type=click.IntRange(1), default=100, show_default=True, help="Updates.")
 @click.option(
@@ -80,6 +80,13 @@ from lvae.manifests.storage.places.guard import guard_output
     default=2500,
     show_default=True,
     help="Updates; needs a split named val. 0: never.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="End after so many validations in a row without a lower loss. 0: never.",
 )
 @click.option(
     "--preview-every",

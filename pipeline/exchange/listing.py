@@ -11,8 +11,8 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Plan
 from lvae.manifests.parts.rows import ImageRow, ListingHash, RowReader, Segment, write_rows
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline.exchange import arrays
-from lvae.pipeline.exchange.cache import Cache, Labelled
+from lvae.pipeline.exchange.caches import arrays
+from lvae.pipeline.exchange.caches.cache import Cache, Labelled
 
 PART_BYTES = 32 << 20  # of stored numbers in one part
 

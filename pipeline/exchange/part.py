@@ -7,7 +7,7 @@ from lvae.manifests.parts.plan import Plan
 from lvae.manifests.parts.receipts import Receipt, Rejection, write_part
 from lvae.manifests.parts.rows import RowReader
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline.exchange.cache import REPEATS, Cache
+from lvae.pipeline.exchange.caches.cache import REPEATS, Cache
 from lvae.pipeline.exchange.settings import Conversion
 
 BLOCK = 64  # rows looked at together

@@ -18,9 +18,9 @@ from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.storage.places.guard import DATASET, guard_output
 from lvae.pipeline.engines.choose import Engine
-from lvae.pipeline.exchange.cache import Cache
+from lvae.pipeline.exchange.caches.cache import Cache
+from lvae.pipeline.exchange.caches.open import Choice, Layout, open_cache
 from lvae.pipeline.exchange.listing import ListingOptions, find_segment, write_segment
-from lvae.pipeline.exchange.open import Choice, Layout, open_cache
 from lvae.pipeline.exchange.part import import_part
 from lvae.pipeline.exchange.remarks import remarks
 from lvae.pipeline.exchange.settings import ANY, Conversion, ImportOptions, new_encoding, parse_range

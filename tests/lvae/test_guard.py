@@ -69,6 +69,7 @@ WRITERS = (
     Writer("inspect dataset --histogram {}", ".png"),
     Writer("import weights.safetensors {}"),
     Writer("latents import numbered {}"),
+    Writer("latents export dataset {} --layout npy"),
     Writer("export run {}"),
     Writer("export run {}", ".pt"),
     Writer("autoencoder fit scenes {} --steps 1"),

@@ -64,6 +64,7 @@ SWEEP = FolderOutput("a sweep", frozenset({Kind.SWEEP}), r"samples/.*")
 PICTURES = FolderOutput("a folder of pictures", frozenset({Kind.DECODED}))
 PARTS = FolderOutput("a folder of parts", frozenset({Kind.PARTS}), r"(parts|given)/.*")
 EXPORT = FolderOutput("an exported model", frozenset({Kind.EXPORT}), r"model\.safetensors|weights/([0-9a-f]{64}\..*)?")
+CACHE = FolderOutput("latents for another trainer", frozenset({Kind.CACHE}))
 DEMO = FolderOutput(
     "a demo",
     frozenset(),
@@ -73,6 +74,7 @@ DIFFUSERS = FolderOutput("a folder of weights", frozenset(), r"config\.json|diff
 PNG = FileOutput("a picture", (".png",))
 NPZ = FileOutput("arrays", (".npz",))
 HTML = FileOutput("a page", (".html", ".htm"))
+ZIP = FileOutput("an archive", (".zip",), compared=True)
 SAFETENSORS = FileOutput("a file of weights", (".safetensors",), compared=True)
 TORCH = FileOutput("a file of weights", (".pt",), compared=True)
 

@@ -39,10 +39,11 @@ LATENTS_OR_IMAGES = Input("a dataset, samples or images", IMAGES.kinds | DATASET
 
 def check_input(place: str | Path, wanted: Input, usage: str = "") -> Kind:
     """The kind of what is there; LvaeError where it is not what is wanted. usage: of the command, for swapped words."""
-    if wanted is IMAGES or wanted is LATENTS_OR_IMAGES:
-        text = str(place)
-        if text.startswith("synthetic:") or "://" in text or PATTERN & set(text):
-            return Kind.UNKNOWN
+    text = str(place)
+    if "://" in text:
+        return Kind.UNKNOWN  # a store may be away: whoever opens it waits
+    if wanted in (IMAGES, LATENTS_OR_IMAGES) and (text.startswith("synthetic:") or PATTERN & set(text)):
+        return Kind.UNKNOWN
     found = kind_of(place)
     if found in wanted.kinds or found == Kind.UNKNOWN:
         return found

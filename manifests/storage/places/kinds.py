@@ -36,6 +36,7 @@ class Kind(Enum):
     DECODED = "a folder of decoded pictures"
     PARTS = "the parts of an unfinished 'lvae decode'"
     EXPORT = "an exported model"
+    CACHE = "latents for another trainer"
     IMAGES = "a folder of images"
     FOLDER = "a folder of other files"
     IMAGE = "an image"
@@ -73,6 +74,7 @@ MARKERS = (
     Marker(Kind.AUTOENCODER_RUN, "fit.json", ""),
     Marker(Kind.DECODED, ".decoded.json", "latent-vae-decoded"),
     Marker(Kind.EXPORT, "model.json", "latent-vae-export"),
+    Marker(Kind.CACHE, "export.json", "latent-vae-exported-latents"),
 )
 ENDINGS = {
     Kind.IMAGE: IMAGE_ENDINGS,
@@ -95,6 +97,7 @@ FOLDERS = frozenset(
         Kind.DECODED,
         Kind.PARTS,
         Kind.EXPORT,
+        Kind.CACHE,
         Kind.IMAGES,
         Kind.FOLDER,
     }

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
-from lvae.pipeline.exchange.cache import REPEATS, Cache
-from lvae.pipeline.exchange.open import Choice, open_cache
+from lvae.pipeline.exchange.caches.cache import REPEATS, Cache
+from lvae.pipeline.exchange.caches.open import Choice, open_cache
 from lvae.pipeline.exchange.part import convert
 from lvae.pipeline.exchange.settings import Conversion
 from tests.pipeline.exchange import cache_examples as examples

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from lvae.encode.files.locations import Watched
 from lvae.encode.sources.npz import read_header
 from lvae.manifests.errors import LvaeError
-from lvae.pipeline.exchange.cache import Shape, array_bytes, entry_shape, number_type
+from lvae.pipeline.exchange.caches.cache import Shape, array_bytes, entry_shape, number_type
 
 
 class NpyEntries:

@@ -15,9 +15,9 @@ from lvae.encode.sources.reading.random_access import Containers
 from lvae.encode.sources.reading.tar_members import Member, open_tar, read_members
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
-from lvae.pipeline.exchange.cache import Moments, Shape, refuse_empty
-from lvae.pipeline.exchange.files import MAX_BYTES
-from lvae.pipeline.exchange.npy_bytes import NpyEntries
+from lvae.pipeline.exchange.caches.cache import Moments, Shape, refuse_empty
+from lvae.pipeline.exchange.caches.files import MAX_BYTES
+from lvae.pipeline.exchange.caches.npy_bytes import NpyEntries
 
 MAX_LABEL_BYTES = 1 << 20
 

@@ -17,9 +17,9 @@ from lvae.encode.sources.zip import DAMAGE
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
-from lvae.pipeline.exchange.cache import Labelled, Moments, Shape, refuse_empty
-from lvae.pipeline.exchange.files import MAX_BYTES, Files, FolderFiles
-from lvae.pipeline.exchange.npy_bytes import NpyEntries
+from lvae.pipeline.exchange.caches.cache import Labelled, Moments, Shape, refuse_empty
+from lvae.pipeline.exchange.caches.files import MAX_BYTES, Files, FolderFiles
+from lvae.pipeline.exchange.caches.npy_bytes import NpyEntries
 
 FLIP = "moments_flip"
 MOMENTS = "moments"

@@ -10,14 +10,14 @@ from lvae.encode.files.locations import is_url
 from lvae.encode.files.naming import DATASET_JSON
 from lvae.encode.files.patterns import base_of, expand, is_pattern
 from lvae.manifests.errors import LvaeError
-from lvae.pipeline.exchange.array_caches import RANKED, ArrayCache, LightningCache, find_piece
-from lvae.pipeline.exchange.arrays import read_arrays
-from lvae.pipeline.exchange.cache import Cache
-from lvae.pipeline.exchange.file_caches import DitCache, Edm2Cache, MarCache
-from lvae.pipeline.exchange.files import FolderFiles, ZipFiles
-from lvae.pipeline.exchange.mds_cache import MdsCache, has_index
-from lvae.pipeline.exchange.tar_cache import TarCache
-from lvae.pipeline.exchange.zarr_arrays import is_zarr, read_zarr
+from lvae.pipeline.exchange.caches.array_caches import RANKED, ArrayCache, LightningCache, find_piece
+from lvae.pipeline.exchange.caches.arrays import read_arrays
+from lvae.pipeline.exchange.caches.cache import Cache
+from lvae.pipeline.exchange.caches.file_caches import DitCache, Edm2Cache, MarCache
+from lvae.pipeline.exchange.caches.files import FolderFiles, ZipFiles
+from lvae.pipeline.exchange.caches.mds_cache import MdsCache, has_index
+from lvae.pipeline.exchange.caches.tar_cache import TarCache
+from lvae.pipeline.exchange.caches.zarr_arrays import is_zarr, read_zarr
 
 Layout = Literal["edm2", "lightningdit", "dit", "repa", "mar", "mds", "npy", "webdataset", "zarr"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lvae.encode.files import locations
 from lvae.encode.sources.labels import parse_json
 from lvae.manifests.errors import LvaeError
-from lvae.pipeline.exchange.arrays import StoredArray
+from lvae.pipeline.exchange.caches.arrays import StoredArray
 
 METADATA = ("zarr.json", ".zarray", ".zgroup")
 MAX_BYTES = 1 << 20

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import ImageRow
-from lvae.pipeline.exchange.arrays import StoredArray, names_of, read_labels
-from lvae.pipeline.exchange.cache import REPEATS, Labelled, Moments, Shape, entry_shape, refuse_empty
-from lvae.pipeline.exchange.repeats import padding
+from lvae.pipeline.exchange.caches.arrays import StoredArray, names_of, read_labels
+from lvae.pipeline.exchange.caches.cache import REPEATS, Labelled, Moments, Shape, entry_shape, refuse_empty
+from lvae.pipeline.exchange.caches.repeats import padding
 
 LATENTS = ("latents", "moments")
 LABELS = ("labels", "label", "y", "arr_1")

@@ -19,8 +19,8 @@ from lvae.encode.sources.labels import parse_json
 from lvae.encode.sources.reading.random_access import Containers
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
-from lvae.pipeline.exchange.cache import Moments, Shape, entry_shape, refuse_empty
-from lvae.pipeline.exchange.files import MAX_BYTES
+from lvae.pipeline.exchange.caches.cache import Moments, Shape, entry_shape, refuse_empty
+from lvae.pipeline.exchange.caches.files import MAX_BYTES
 
 INDEX = "index.json"
 MAX_INDEX = 256 << 20
