@@ -104,6 +104,8 @@ def run_sweep(run: Path, out: Path, options: SweepOptions) -> None:
         return
     if record.metrics:
         click.echo(format_table(record))
+        if record.warning is not None:
+            say(f"warning: {record.warning}")
     where = f", scored in {out / 'scores.png'}" if record.metrics else ""
     seeds = f" from {counted(options.repeats, 'seed')} each" if options.repeats > 1 else ""
     click.echo(
