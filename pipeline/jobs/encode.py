@@ -15,7 +15,7 @@ from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.verify.verify import mend_command, verify
 from lvae.manifests.views.view import ViewSettings, shard_receipt_name
-from lvae.pipeline.beam.work import PartsToEncode
+from lvae.pipeline.beam.work import PartsToEncode, ranges_of
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.engines.submit import run
 from lvae.pipeline.engines.tasks import Pending, Tasks
@@ -68,9 +68,9 @@ def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
             )
         plan = prepare(folder, existing, request.source, request.options, display.say)
         if existing.damaged:
-            _set_aside(folder, plan, existing)
-        settings = _check_settings(folder, plan, request.view, existing)
-        finished_before = _finished_before(existing, plan)
+            set_aside(folder, plan, existing)
+        settings = check_settings(folder, plan, request.view, existing)
+        finished_before = find_finished(existing, plan)
         if finished_before is not None:
             result = _leave_as_it_is(folder, plan, finished_before, request, display)
         else:
@@ -82,7 +82,7 @@ def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
         return result
 
 
-def _finished_before(existing: Existing, plan: Plan) -> Manifest | None:
+def find_finished(existing: Existing, plan: Plan) -> Manifest | None:
     """The manifest of a dataset that was verified already, and lacks nothing that this plan wants."""
     manifest = existing.manifest
     if manifest is None or existing.damaged:
@@ -93,8 +93,8 @@ def _finished_before(existing: Existing, plan: Plan) -> Manifest | None:
 def _leave_as_it_is(folder: Folder, plan: Plan, manifest: Manifest, request: EncodeRequest, display: Display) -> Result:
     display.say(f"{request.dataset}: is finished and whole; there is nothing to do")
     if manifest.raw == "kept":
-        _check_rejected(folder, plan, manifest.counts.rejected, request.max_rejected, display.say)
-        _remove_leftovers(folder, plan)
+        check_rejected(folder, plan, manifest.counts.rejected, request.max_rejected, display.say)
+        remove_leftovers(folder, plan)
         swap(folder, manifest)
     return Result(manifest, 0, 0)
 
@@ -104,19 +104,19 @@ def _make(
 ) -> Result:
     parts = _encode_parts(folder, plan, request.devices, engine, display)
     rejected = write_rejected(folder, receipts(folder, plan))
-    _check_rejected(folder, plan, rejected, request.max_rejected, display.say)
+    check_rejected(folder, plan, rejected, request.max_rejected, display.say)
     manifest, shards = write_view_of(folder, plan, settings, engine, display)
-    _remove_leftovers(folder, plan)
+    remove_leftovers(folder, plan)
     refuse_faults(folder, plan)
     return Result(manifest, parts, shards)
 
 
-def _remove_leftovers(folder: Folder, plan: Plan) -> None:
+def remove_leftovers(folder: Folder, plan: Plan) -> None:
     for name in [*orphans(folder), *beyond(folder, plan)]:
         folder.remove(name)
 
 
-def _set_aside(folder: Folder, plan: Plan, existing: Existing) -> None:
+def set_aside(folder: Folder, plan: Plan, existing: Existing) -> None:
     """Make room for what is made again: parts and shards at fault lose their receipts."""
     manifest, faults = existing.manifest, existing.faults
     if manifest is not None and plan.before_append(manifest.plan_sha256) is None:
@@ -132,7 +132,7 @@ def _set_aside(folder: Folder, plan: Plan, existing: Existing) -> None:
             folder.remove(f"shards/{manifest.view.name}")
 
 
-def _check_settings(folder: Folder, plan: Plan, options: ViewOptions, existing: Existing) -> ViewSettings:
+def check_settings(folder: Folder, plan: Plan, options: ViewOptions, existing: Existing) -> ViewSettings:
     """The view's settings, and room for it. A command that fails here leaves no plan that would bind the next one."""
     try:
         settings = settings_for(folder, plan, options, existing.manifest)
@@ -155,7 +155,7 @@ def _encode_parts(folder: Folder, plan: Plan, devices: tuple[str, ...], engine: 
         finished=lambda part: finished(folder, plan, part) is not None,
         name=lambda part: f"part {part}",
         describe=lambda part: _describe_part(plan, part),
-        work=lambda parts: PartsToEncode(folder.address, tuple(parts), devices),
+        work=lambda parts: PartsToEncode(folder.address, ranges_of(parts, engine.tasks), devices),
     )
     sizes = [plan.listing.place(part).rows for part in range(plan.listing.parts)]
     pending = Pending(folder, replace(tasks, finished=partial(settle, folder, plan))).update()
@@ -183,7 +183,7 @@ def parse_rejection_bound(text: str, images: int) -> float:
     return value * images / 100 if text.endswith("%") else value
 
 
-def _check_rejected(
+def check_rejected(
     folder: Folder, plan: Plan, rejected: int, max_rejected: str | None, say: Callable[[str], None]
 ) -> None:
     images = plan.listing.images

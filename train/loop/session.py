@@ -21,6 +21,7 @@ from lvae.train.loop.update import MEASURED, Updater
 from lvae.train.loop.validation import validate
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import MetricsLog
+from lvae.train.runs.run import Override
 
 VALIDATION = "val"  # the split
 USELESS_UPDATES = 100  # one after another without a finite loss and gradient: the run is lost
@@ -60,13 +61,22 @@ class Watching:
     preview: Callable[[int, NDArray[np.float32]], None] | None = None
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where a run is taken up: after which update, at which sample, and with what overridden."""
+
+    step: int
+    position: int
+    overrides: tuple[Override, ...] = ()
+
+
 class Session:
     """What happens between updates."""
 
     def __init__(
         self,
         run: Path,
-        step: int,
+        start: Start,
         updater: Updater,
         batches: Batches,
         checkpoints: Checkpoints,
@@ -81,8 +91,9 @@ class Session:
         if execution.validate and VALIDATION in dataset.splits and len(dataset.split(VALIDATION)):
             held_out = dataset.split(VALIDATION)
             self._validation = open_source(held_out, self._device, updater.config.seed, "disk"), held_out
-        self._log = MetricsLog(run, step) if self._device.is_main else None
-        self._logged, self._waited, self._time = step, batches.waited, time.perf_counter()
+        self._log = MetricsLog(run, start.step) if self._device.is_main else None
+        self._start, self._overrides = start, start.overrides
+        self._logged, self._waited, self._time = start.step, batches.waited, time.perf_counter()
         self._threshold = float(self._device.fetch(updater.counts["threshold"]))
 
     def after(self, step: int, end: bool, stopping: bool) -> None:
@@ -107,21 +118,33 @@ class Session:
 
     def _measure(self, step: int) -> dict[str, Any]:
         """The means since the last line, and what needs to be said. Waits for the device."""
-        config, counts = self.updater.config, self.updater.read_counts()
+        counts = self.updater.read_counts()
         seconds = time.perf_counter() - self._time
-        images = (step - self._logged) * config.batch * config.accumulate
+        images = (step - self._logged) * self.updater.config.update_size
         sums = counts["sums"] / counts["summed"] if counts["summed"] else counts["sums"] * float("nan")
         self.updater.clear_sums()
         self._warn(counts)
         return {
             "step": step,
-            "images": step * config.batch * config.accumulate,
+            "images": self._position(step),
             **dict(zip(MEASURED, sums.tolist(), strict=False)),
             "rate_per_group_nats": sums[len(MEASURED) :].tolist(),
             "skipped_updates": int(counts["skipped"]),
             "images_per_second": images / seconds,
             "data_wait_share": (self.batches.waited - self._waited) / seconds,
+            **self._say_overrides(),
         }
+
+    def _position(self, step: int) -> int:
+        """Samples seen after an update."""
+        return self._start.position + (step - self._start.step) * self.updater.config.update_size
+
+    def _say_overrides(self) -> dict[str, Any]:
+        """What was changed for this command, in the first line after it."""
+        changes, self._overrides = self._overrides, ()
+        if not changes:
+            return {}
+        return {"overrides": {change.name: [change.before, change.after] for change in changes}}
 
     def _warn(self, counts: dict[str, Tensor]) -> None:
         threshold = float(counts["threshold"])
@@ -170,8 +193,7 @@ class Session:
             logger.warning("step %d is not saved: its loss is not finite", step)
             return
         if self._device.is_main:
-            config = self.updater.config
-            values = {"step": step, "position": step * config.batch * config.accumulate}
+            values = {"step": step, "position": self._position(step)}
             self._checkpoints.save(step, self.updater.groups(), values)
         self._device.barrier()
 

@@ -1,7 +1,7 @@
 """A RUN: the folder that a model is trained into, and what is needed to take the model out of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,6 +17,10 @@ from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
 
 CONFIG, CHECKPOINTS, PREVIEWS = "config.json", "checkpoints", "previews"
+UPDATE_SIZE = {"batch", "accumulate"}  # whose product is what an update sees
+MAY_CHANGE = {"updates", "precision", "recompute_from"} | UPDATE_SIZE
+LATER_MODEL_SETTINGS: dict[str, Any] = {}
+LATER_SETTINGS: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,26 @@ class DatasetRecord:
 
 
 @dataclass(frozen=True)
+class ExecutionRecord:
+    """How a run was last executed. micro_batch: latents that one of `devices` computes at a time."""
+
+    device: Literal["cpu", "cuda", "xla"]
+    devices: int
+    precision: Literal["float32", "tf32", "bfloat16"]
+    micro_batch: int
+
+
+@dataclass(frozen=True)
+class Override:
+    """A setting that was changed in the middle of a run. step: after which update; None until that is known."""
+
+    step: int | None
+    name: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """RUN/config.json: what is trained, how, and on what. init: SHA-256 of the file of weights that it began with."""
 
@@ -60,6 +84,8 @@ class RunConfig:
     training: TrainConfig
     dataset: DatasetRecord
     init: str | None
+    execution: ExecutionRecord | None = None
+    overrides: tuple[Override, ...] = ()
 
     @classmethod
     def new(
@@ -67,6 +93,23 @@ class RunConfig:
     ) -> Self:
         check_together(model, training)
         return cls("latent-vae-run", 1, WRITTEN_BY, preset, model, training, DatasetRecord.of(dataset.manifest), init)
+
+    def new_overrides(self) -> tuple[Override, ...]:
+        """Those of the command at hand."""
+        return tuple(override for override in self.overrides if override.step is None)
+
+    def with_overrides_at(self, step: int) -> Self:
+        """The same, once it is known after which update they were made."""
+        dated = (replace(one, step=step) if one.step is None else one for one in self.overrides)
+        return replace(self, overrides=tuple(dated))
+
+    def executed(self) -> TrainConfig:
+        """The training as it is executed: micro-batches over all devices, and how many of them an update has."""
+        if self.execution is None:
+            return self.training
+        batch = self.execution.micro_batch * self.execution.devices
+        accumulate = self.training.update_size // batch
+        return replace(self.training, batch=batch, accumulate=accumulate, precision=self.execution.precision)
 
 
 def find_run(run: str | Path) -> Path:
@@ -96,7 +139,17 @@ def read_run_if_there(folder: str | Path) -> RunConfig | None:
         raise LvaeError(path, "does not describe a run")
     if content.get("version") != 1:
         raise LvaeError(path, f"has version {content.get('version')}, and this program reads 1", "Update latent-vae.")
+    _add_later_settings(content)
     return records.from_plain(RunConfig, content, str(path))
+
+
+def _add_later_settings(content: dict[str, Any]) -> None:
+    """Give runs that are older than a setting its default, which is what they were trained with."""
+    content.setdefault("execution", None)
+    content.setdefault("overrides", [])
+    for name, defaults in (("model", LATER_MODEL_SETTINGS), ("training", LATER_SETTINGS)):
+        if isinstance(content.get(name), dict):
+            content[name] = records.plain(defaults) | content[name]
 
 
 def write_run(folder: str | Path, config: RunConfig) -> None:
@@ -147,16 +200,20 @@ def copy_autoencoder(dataset: Dataset, run: Path) -> None:
 def difference(old: RunConfig, new: RunConfig) -> str | None:
     """The first setting in which two runs differ, in words; None where one continues the other.
 
-    The number of updates may change, so that a run can go on for longer; and what only describes.
+    What an update is may not change, unless an override says so. How it is executed may; so may the number of updates,
+    so that a run can go on for longer, and what only describes.
     """
     if old.dataset.id != new.dataset.id:
         return f"it was trained on dataset {old.dataset.id[:12]}, and this is {new.dataset.id[:12]}"
+    overridden = {override.name for override in new.new_overrides()}
     for name in ("model", "training"):
         then, now = getattr(old, name), getattr(new, name)
         for field in fields(then):
             before, after = getattr(then, field.name), getattr(now, field.name)
-            if before != after and field.name != "updates":
+            if before != after and field.name not in overridden | MAY_CHANGE:
                 return f"{field.name} was {_shown(before)} and is {_shown(after)} now"
+    if old.training.update_size != new.training.update_size and not overridden & UPDATE_SIZE:
+        return f"an update saw {old.training.update_size} latents and sees {new.training.update_size} now"
     return None
 
 
