@@ -15,12 +15,12 @@ from lvae.evaluate.analysis.sweep import (
     Setting,
     SweepRecord,
     SweepRequest,
-    combine_settings,
     samples_path,
     sweep,
 )
 from lvae.evaluate.analysis.sweep_figures import describe_setting
 from lvae.evaluate.analysis.sweep_scoring import LatentScoring
+from lvae.evaluate.analysis.sweep_settings import combine_settings
 from lvae.evaluate.figures.grids import name_class
 from lvae.evaluate.pictures.decode import decode, load_decoder
 from lvae.evaluate.report.cache import load_or_make

@@ -61,6 +61,7 @@ class TrainOptions:
     keep_every: int
     log_every: int
     validate_every: int
+    patience: int
     preview_every: int
     preview: Literal["latents", "decoded", "none"]
     dry_run: bool
@@ -79,6 +80,7 @@ class TrainOptions:
             preview=self.preview_every,
             keep_for_ever=self.keep_every,
             placement=self.placement,
+            patience=self.patience,
         )
 
 
@@ -95,7 +97,7 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 def train(dataset: str, run: Path, options: TrainOptions) -> bool:
     """Whether the run is finished; otherwise a signal stopped it. Each rank calls this."""
     before = read_run_if_there(run)
-    init = latest_checkpoint(options.init) if options.init is not None and before is None else None
+    init = latest_checkpoint(options.init, ("ema",)) if options.init is not None and before is None else None
     hash_of_init = None if init is None else init.sha256["ema.safetensors"]
     overrides = _pairs("--override", options.overrides)
     config = resolve_config(Dataset.open(dataset), before, options.preset, options.given(), hash_of_init, overrides)
@@ -179,7 +181,8 @@ def _train(
         )
         result = fit(run, config, opened, device, options.execution(), watching, weights)
     if result.finished:
-        click.echo(f"{run}: {result.step} updates are done")
+        early = ", for validation did not improve any more" if result.step < config.training.updates else ""
+        click.echo(f"{run}: {result.step} updates are done{early}")
     else:
         say(f"stopped after update {result.step}; the same command goes on from here")
     return result.finished

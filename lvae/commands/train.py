@@ -69,7 +69,7 @@ from lvae.commands import options as shared
     type=click.IntRange(0),
     default=50_000,
     show_default=True,
-    help="Checkpoints at multiples of this are kept; of the others, the last three.",
+    help="Checkpoints at multiples of this are kept; of the others, the best and the last three.",
 )
 @click.option("--log-every", type=click.IntRange(1), default=100, show_default=True, help="Updates.")
 @click.option(
@@ -78,6 +78,13 @@ from lvae.commands import options as shared
     default=2500,
     show_default=True,
     help="Updates; needs a split named val. 0: never.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="End after so many validations in a row without a lower loss. 0: never.",
 )
 @click.option(
     "--preview-every",
