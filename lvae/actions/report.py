@@ -11,9 +11,10 @@ from lvae.actions.output import print_json
 from lvae.encode.devices import choose_device
 from lvae.evaluate.analysis import neighbours as near
 from lvae.evaluate.analysis.neighbours import Queries, Search, is_run
-from lvae.evaluate.analysis.sweep import SWEEP, Sampling, SweepRequest, combine_settings, parse_numbers, sweep
+from lvae.evaluate.analysis.sweep import SWEEP, Sampling, SweepRequest, sweep
 from lvae.evaluate.analysis.sweep_figures import format_table, write_pictures
 from lvae.evaluate.analysis.sweep_scoring import ScoringOptions, choose_scoring
+from lvae.evaluate.analysis.sweep_settings import combine_settings, parse_numbers
 from lvae.evaluate.features.feature_network import open_network
 from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.inception import Mode
@@ -26,8 +27,8 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.pipeline.progress.console import Bar, say
-from lvae.train.devices.device import Device, Precision
-from lvae.train.devices.open import open_device
+from lvae.train.devices.device import Device
+from lvae.train.devices.open import AnyPrecision, open_device
 from lvae.train.runs.run import read_run
 
 SCORED = 1000  # samples of a setting, where they are scored
@@ -42,12 +43,13 @@ class SweepOptions:
     means: str | None
     variances: str | None
     temperatures: str | None
+    output_temperatures: str | None
     count: int | None
     pictures: int
     repeats: int
     mean_at_1x1: bool
     device: str
-    precision: Precision
+    precision: AnyPrecision
     batch: int
     as_json: bool
 
@@ -65,13 +67,13 @@ class NeighboursOptions:
     features: Path | None
     mode: Mode
     device: str
-    precision: Precision
+    precision: AnyPrecision
     as_json: bool
 
 
 @contextmanager
-def _open_device(kind: str, precision: Precision) -> Iterator[Device]:
-    device = open_device(kind, precision)
+def _open_device(kind: str, precision: AnyPrecision) -> Iterator[Device]:
+    device = open_device(kind, precision, purpose="sampling")
     try:
         yield device
     finally:
@@ -84,6 +86,7 @@ def run_sweep(run: Path, out: Path, options: SweepOptions) -> None:
         parse_numbers("--means", options.means),
         parse_numbers("--variances", options.variances),
         parse_numbers("--temperatures", options.temperatures),
+        parse_numbers("--output-temperatures", options.output_temperatures) or (),
     )
     scored = options.scoring.reference is not None
     count = options.count or (max(SCORED, options.pictures) if scored else options.pictures)
@@ -104,6 +107,8 @@ def run_sweep(run: Path, out: Path, options: SweepOptions) -> None:
         return
     if record.metrics:
         click.echo(format_table(record))
+        if record.warning is not None:
+            say(f"warning: {record.warning}")
     where = f", scored in {out / 'scores.png'}" if record.metrics else ""
     seeds = f" from {counted(options.repeats, 'seed')} each" if options.repeats > 1 else ""
     click.echo(
@@ -150,7 +155,7 @@ def run_neighbours(place: Path, dataset: str, out: Path, options: NeighboursOpti
         )
 
 
-def run_report(run: Path, out: Path | None, options: ReportOptions, device: str, precision: Precision) -> None:
+def run_report(run: Path, out: Path | None, options: ReportOptions, device: str, precision: AnyPrecision) -> None:
     target = out or run / "report.html"
     with _open_device(device, precision) as on:
         with Bar("sampling", count_samples(run, options), "samples") as bar:

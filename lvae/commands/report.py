@@ -8,11 +8,6 @@ import click
 from lvae.commands import options as shared
 from lvae.commands.evaluate import DEVICE, MODE, PRECISION
 
-FEATURES = click.option(
-    "--features",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Weights of the FID Inception network, or a TorchScript network.",
-)
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of noise and subsets.")
 
 
@@ -22,6 +17,7 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 @click.option("--means", metavar="W,W,...", help="Guidance of prior means, 0 being none [0,0.75,1.5,3].")
 @click.option("--variances", metavar="W,W,...", help="Guidance of prior variances [0,1.5,3].")
 @click.option("--temperatures", metavar="T,T,...", help="Without guidance [0.9,0.8,0.7].")
+@click.option("--output-temperatures", metavar="S,S,...", help="Shares of the output's std, without guidance [none].")
 @click.option("-n", "count", type=click.IntRange(1), help="Samples of a setting [1000 with --reference].")
 @click.option("--pictures", type=click.IntRange(1), default=8, show_default=True, help="Samples that are shown.")
 @click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Seeds: --seed and those after.")
@@ -34,7 +30,7 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 @click.option(
     "--num", type=click.IntRange(20), help="So many of the reference, a choice by --seed [10000 latents, all images]."
 )
-@FEATURES
+@shared.FEATURES
 @MODE
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
 @click.option("--low-resolution", metavar="SAMPLES", help="What an upsampler begins with.")
@@ -71,7 +67,7 @@ def sweep(run: Path, out: Path, **asked: Any) -> None:
 @click.option("--indices", metavar="0,5,7-20", help="Which of SAMPLES [the first].")
 @click.option("--split", default="train", show_default=True, help="Of DATASET.")
 @click.option("--limit", type=click.IntRange(3), help="Search only the first so many latents: a fair sample [all].")
-@FEATURES
+@shared.FEATURES
 @MODE
 @SEED
 @shared.LABELS

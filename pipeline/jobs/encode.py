@@ -69,9 +69,9 @@ def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
             )
         plan = prepare(folder, existing, request.source, request.options, display.say)
         if existing.damaged:
-            _set_aside(folder, plan, existing)
-        settings = _check_settings(folder, plan, request.view, existing)
-        finished_before = _finished_before(existing, plan)
+            set_aside(folder, plan, existing)
+        settings = check_settings(folder, plan, request.view, existing)
+        finished_before = find_finished(existing, plan)
         if finished_before is not None:
             result = _leave_as_it_is(folder, plan, finished_before, request, display)
         else:
@@ -83,7 +83,7 @@ def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
         return result
 
 
-def _finished_before(existing: Existing, plan: Plan) -> Manifest | None:
+def find_finished(existing: Existing, plan: Plan) -> Manifest | None:
     """The manifest of a dataset that was verified already, and lacks nothing that this plan wants."""
     manifest = existing.manifest
     if manifest is None or existing.damaged:
@@ -94,8 +94,8 @@ def _finished_before(existing: Existing, plan: Plan) -> Manifest | None:
 def _leave_as_it_is(folder: Folder, plan: Plan, manifest: Manifest, request: EncodeRequest, display: Display) -> Result:
     display.say(f"{request.dataset}: is finished and whole; there is nothing to do")
     if manifest.raw == "kept":
-        _check_rejected(folder, plan, manifest.counts.rejected, request.max_rejected, display.say)
-        _remove_leftovers(folder, plan)
+        check_rejected(folder, plan, manifest.counts.rejected, request.max_rejected, display.say)
+        remove_leftovers(folder, plan)
         swap(folder, manifest)
     return Result(manifest, 0, 0)
 
@@ -105,19 +105,19 @@ def _make(
 ) -> Result:
     parts = _encode_parts(folder, plan, request.feeding, engine, display)
     rejected = write_rejected(folder, receipts(folder, plan))
-    _check_rejected(folder, plan, rejected, request.max_rejected, display.say)
+    check_rejected(folder, plan, rejected, request.max_rejected, display.say)
     manifest, shards = write_view_of(folder, plan, settings, engine, display)
-    _remove_leftovers(folder, plan)
+    remove_leftovers(folder, plan)
     refuse_faults(folder, plan)
     return Result(manifest, parts, shards)
 
 
-def _remove_leftovers(folder: Folder, plan: Plan) -> None:
+def remove_leftovers(folder: Folder, plan: Plan) -> None:
     for name in [*orphans(folder), *beyond(folder, plan)]:
         folder.remove(name)
 
 
-def _set_aside(folder: Folder, plan: Plan, existing: Existing) -> None:
+def set_aside(folder: Folder, plan: Plan, existing: Existing) -> None:
     """Make room for what is made again: parts and shards at fault lose their receipts."""
     manifest, faults = existing.manifest, existing.faults
     if manifest is not None and plan.before_append(manifest.plan_sha256) is None:
@@ -133,7 +133,7 @@ def _set_aside(folder: Folder, plan: Plan, existing: Existing) -> None:
             folder.remove(f"shards/{manifest.view.name}")
 
 
-def _check_settings(folder: Folder, plan: Plan, options: ViewOptions, existing: Existing) -> ViewSettings:
+def check_settings(folder: Folder, plan: Plan, options: ViewOptions, existing: Existing) -> ViewSettings:
     """The view's settings, and room for it. A command that fails here leaves no plan that would bind the next one."""
     try:
         settings = settings_for(folder, plan, options, existing.manifest)
@@ -184,7 +184,7 @@ def parse_rejection_bound(text: str, images: int) -> float:
     return value * images / 100 if text.endswith("%") else value
 
 
-def _check_rejected(
+def check_rejected(
     folder: Folder, plan: Plan, rejected: int, max_rejected: str | None, say: Callable[[str], None]
 ) -> None:
     images = plan.listing.images
