@@ -10,6 +10,7 @@ from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.encode.catalogue import presets
+from lvae.encode.feeding.settings import PREFETCH
 from lvae.manifests.messages import counted
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
@@ -89,12 +90,25 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
 @click.option("--store", type=click.Choice(["mode", "sample", "moments"]), help="What to keep of a posterior [mode].")
 @click.option("--seed", type=int, help="Of the order in the shards, and of draws with --store sample [0].")
 @click.option("--batch", type=click.IntRange(1), help="Images in a forward pass [by the network's cost].")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or what there is.")
-@click.option("--devices", metavar="0,1", help="Several GPUs of this machine.")
+@click.option("--device", default="auto", show_default=True, help="auto: every GPU, or the CPU; cpu, cuda, cuda:1.")
+@click.option("--devices", metavar="0,1", help="These GPUs of this machine, a worker each.")
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "winograd", "bfloat16", "tf32"]),
-    help="Of the network [float32]. On a CPU winograd is faster, and rounds a little more (encode/README.md).",
+    type=click.Choice(["auto", "float32", "winograd", "tf32", "bfloat16"]),
+    help="Of the network [auto: tf32 on a GPU, else float32]. On a CPU winograd is faster, on a GPU bfloat16; "
+    "what they round is in encode/README.md.",
+)
+@click.option(
+    "--decode-workers",
+    type=click.IntRange(0),
+    help="Processes that open images for each worker [on a GPU the cores, shared out; none on a CPU].",
+)
+@click.option(
+    "--prefetch",
+    type=click.IntRange(1),
+    default=PREFETCH,
+    show_default=True,
+    help="Batches that those open ahead, at most: what they take of the memory.",
 )
 @click.option("--drop-raw", is_flag=True, help="Remove the raw latents once the shards are verified.")
 @click.option("--max-rejected", metavar="1%|N", help="Fail where more images than this cannot be used.")
@@ -135,7 +149,6 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     if "://" not in dataset:  # a store that is away is waited for by the job, which has the same guard
         guard_output(dataset, outputs.DATASET, [source])
     from lvae.encode.devices import check_precision
-    from lvae.encode.encoder import LARGEST_BATCH
     from lvae.manifests.records import plain
     from lvae.manifests.storage.open import folder_at
     from lvae.pipeline.jobs import encode as job
@@ -145,9 +158,8 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     options = _with_preset(options)
     engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
     devices = engines.devices_for(engine, options)
-    if not engine.in_process and devices[0].startswith("cuda"):
-        options["batch"] = options["batch"] or LARGEST_BATCH
-        options["device"] = "auto"  # of this machine, on which nothing is encoded
+    options |= {"device": devices[0], "precision": None if options["precision"] == "auto" else options["precision"]}
+    feeding = engines.feeding_for(engine, devices, options["decode_workers"], options["prefetch"])
     request, view = _encode_options(options), shared.view_options(options, limit=None)
     if devices != ("auto",):
         check_precision(options["precision"], devices[0])
@@ -155,7 +167,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
         _print_estimate(source, dataset, request, view, engines.workers_for(engine, devices), options)
         return
     engine = engines.ready(engine, devices, dataset, source, (source, dataset), options["shared_path"])
-    asked = job.EncodeRequest(source, dataset, request, view, devices, options["max_rejected"], options["drop_raw"])
+    asked = job.EncodeRequest(source, dataset, request, view, feeding, options["max_rejected"], options["drop_raw"])
     result = engines.wait_for_storage(engine.patience, lambda: job.encode(asked, engine, CONSOLE))
     if options["as_json"]:
         print_json({**plain(result.manifest), **read_account(folder_at(dataset))})

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from lvae.encode.feeding.settings import Feeding
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import Manifest, read_manifest, refuse_earlier_format
 from lvae.manifests.messages import counted
@@ -45,7 +46,7 @@ class EncodeRequest:
     dataset: str
     options: EncodeOptions
     view: ViewOptions
-    devices: tuple[str, ...]
+    feeding: Feeding
     max_rejected: str | None = None
     drop_raw: bool = False
 
@@ -102,7 +103,7 @@ def _leave_as_it_is(folder: Folder, plan: Plan, manifest: Manifest, request: Enc
 def _make(
     folder: Folder, plan: Plan, settings: ViewSettings, request: EncodeRequest, engine: Engine, display: Display
 ) -> Result:
-    parts = _encode_parts(folder, plan, request.devices, engine, display)
+    parts = _encode_parts(folder, plan, request.feeding, engine, display)
     rejected = write_rejected(folder, receipts(folder, plan))
     check_rejected(folder, plan, rejected, request.max_rejected, display.say)
     manifest, shards = write_view_of(folder, plan, settings, engine, display)
@@ -149,13 +150,13 @@ def check_settings(folder: Folder, plan: Plan, options: ViewOptions, existing: E
 # --- parts ---------------------------------------------------------------------------------------------------------
 
 
-def _encode_parts(folder: Folder, plan: Plan, devices: tuple[str, ...], engine: Engine, display: Display) -> int:
+def _encode_parts(folder: Folder, plan: Plan, feeding: Feeding, engine: Engine, display: Display) -> int:
     tasks = Tasks(
         numbers=range(plan.listing.parts),
         finished=lambda part: finished(folder, plan, part) is not None,
         name=lambda part: f"part {part}",
         describe=lambda part: _describe_part(plan, part),
-        work=lambda parts: PartsToEncode(folder.address, ranges_of(parts, engine.tasks), devices),
+        work=lambda parts: PartsToEncode(folder.address, ranges_of(parts, engine.tasks), feeding),
     )
     sizes = [plan.listing.place(part).rows for part in range(plan.listing.parts)]
     pending = Pending(folder, replace(tasks, finished=partial(settle, folder, plan))).update()
