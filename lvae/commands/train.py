@@ -125,6 +125,8 @@ def train(dataset: str, run: Path, **options: Any) -> None:
 
     if not train_run(dataset, run, TrainOptions(**options)):
         raise click.exceptions.Exit(shared.INTERRUPTED)
+    if not options["dry_run"]:
+        shared.suggest("sample", run, "SAMPLES", "-n", 64)
 
 
 @click.command(short_help="Curves of a run.")
