@@ -157,7 +157,7 @@ def as_page(study: Study, pictures: Mapping[str, Sequence[Thumbnail]], foot: str
         shown = [PictureRow(arm, tuple(row)) for arm, row in pictures.items()]
         table = PictureTable("Pictures from equal seeds", [ColumnGroup("", ("",) * longest)], shown)
         sections.append(Section("pictures", "Pictures", [table]))
-    said = [Facts("Settings", list(study.settings.items())), Paragraph(study.table.note)]
+    said: list[Block] = [Facts("Settings", list(study.settings.items())), Paragraph(study.table.note)]
     said += [Paragraph(study.chosen)] if study.chosen else []
     sections.append(Section("settings", "How it was made", said))
     lede = "The paper's comparison at the size of one machine, scored by a network's features on pictures set aside."

@@ -35,7 +35,7 @@ TABLE = click.Choice(["table1", "table2", "table3", "table4", "ablations"])
     "-n", "count", type=click.IntRange(20), default=1000, show_default=True, help="Pictures of an arm and seed."
 )
 @click.pass_context
-def study(context: click.Context, table: str, images: str, out: Path, **asked: Any) -> None:
+def study(context: click.Context, /, table: str, images: str, out: Path, **asked: Any) -> None:
     """Repeat a comparison of the paper on IMAGES, into OUT: OUT/table.md, table.json and page.html.
 
     \b

@@ -17,6 +17,7 @@ from lvae.encode.training.config import FitConfig
 from lvae.evaluate.features.feature_files import extract
 from lvae.evaluate.features.feature_network import open_network
 from lvae.evaluate.pictures.decode import DecodeSettings, decode, load_decoder
+from lvae.evaluate.pictures.streams import ImageStack
 from lvae.evaluate.report.page import Thumbnail
 from lvae.evaluate.samples.draw import SampleOptions, draw, prepare
 from lvae.evaluate.scores.image_scores import rivals_of
@@ -139,6 +140,7 @@ def _draw_gaussians(chain: Chain, seed: int) -> Path:
     network = open_network(Path(chain.plan.network), "adm")
     around = rivals_of(latents, load_decoder(latents), chain.plan.count, FIRST_SEED + seed, "cpu")
     stack = next(rival for rival in around if rival.name == "linear").sets[0]
+    assert isinstance(stack, ImageStack)
     out = chain.out / "arms" / f"gaussians-{seed}.npz"
     extract(out, stack, network)
     return out
