@@ -19,7 +19,7 @@ from lvae.pipeline.progress.console import CONSOLE, Bar, say
 def run_import(request: ImportRequest, workers: int | None, as_json: bool) -> None:
     engine = engines.choose((), workers, DEFAULT_SECONDS)
     engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
-    result = engines.wait_for_storage(engine, lambda: import_latents(request, engine, CONSOLE))
+    result = engines.wait_for_storage(engine.patience, lambda: import_latents(request, engine, CONSOLE))
     if as_json:
         print_json(plain(result.manifest))
     else:

@@ -5,12 +5,18 @@ from typing import Any
 
 import click
 
+from lvae.actions import engines
 from lvae.actions.output import print_json
 from lvae.commands import options as shared
+from lvae.commands import places
 from lvae.commands.encode import print_dataset
 from lvae.encode.catalogue import presets
 from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.messages import counted
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
+
+BEGUN = click.argument("dataset", type=places.BEGUN_DATASET)
 
 
 @click.command(short_help="Statistics made anew.", epilog=f"\b\nPresets\n{presets.table()}")
@@ -18,8 +24,9 @@ from lvae.manifests.messages import counted
 @click.option("--by-class", is_flag=True, help="Also for every class.")
 @click.option("--check", is_flag=True, help="Exit with 1 where the manifest says otherwise.")
 @click.option("--preset", metavar="NAME", help="Beside the constants of the paper for this dataset.")
+@shared.PATIENCE
 @shared.JSON
-def stats(dataset: str, by_class: bool, check: bool, preset: str | None, as_json: bool) -> None:
+def stats(dataset: str, by_class: bool, check: bool, preset: str | None, patience: float, as_json: bool) -> None:
     """Regenerate the statistics of DATASET from its latents, beside those of its manifest.
 
     From the raw latents where they are kept: exact. From the shards otherwise: within the rounding of their dtype.
@@ -27,7 +34,7 @@ def stats(dataset: str, by_class: bool, check: bool, preset: str | None, as_json
     from lvae.manifests.verify.recompute import regenerated
 
     constants = presets.paper_constants(preset) if preset is not None else None
-    found = regenerated(dataset)
+    found = engines.wait_for_store(dataset, patience, lambda: regenerated(dataset))
     comparison = found.beside(str(preset), *constants) if constants is not None else None
     if as_json:
         compared = {"preset": comparison.as_dict()} if comparison is not None else {}
@@ -45,8 +52,8 @@ def stats(dataset: str, by_class: bool, check: bool, preset: str | None, as_json
 
 
 @click.command(short_help="What a dataset or a run is.")
-@click.argument("inspected", metavar="DATASET_OR_RUN", type=click.Path(file_okay=False))
-@click.argument("measured", metavar="[DATASET]", required=False)
+@click.argument("inspected", metavar="DATASET_OR_RUN", type=places.DATASET_OR_RUN)
+@click.argument("measured", metavar="[DATASET]", required=False, type=places.DATASET)
 @click.option("--preview", type=click.Path(path_type=Path), metavar="FILE.png", help="Originals and reconstructions.")
 @click.option("--histogram", type=click.Path(path_type=Path), metavar="FILE.png", help="Channels and classes.")
 @click.option("--images", type=click.IntRange(1), default=1024, show_default=True, help="To measure a run over.")
@@ -64,6 +71,9 @@ def inspect(
 
     Of a RUN: its model, and with a DATASET after it the rate and the active units of every group and channel.
     """
+    for figure in (preview, histogram):
+        if figure is not None:
+            guard_output(figure, outputs.PNG, [inspected])
     if _is_run(inspected):
         from lvae.actions.manipulate import InspectOptions, run_inspect
 
@@ -97,11 +107,12 @@ def _is_run(path: str) -> bool:
 
 
 @click.command(short_help="Is everything as it was written?")
-@shared.DATASET
+@BEGUN
 @click.option("--deep", is_flag=True, help="Also checksums, statistics, order and NaN: reads every byte.")
+@shared.PATIENCE
 @shared.JSON
 @click.pass_context
-def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> None:
+def verify(context: click.Context, dataset: str, deep: bool, patience: float, as_json: bool) -> None:
     """Check DATASET against its manifest; name every fault and the command that mends it."""
     from lvae.manifests.manifest import unfinished_append
     from lvae.manifests.parts.plan import read_plan_if_whole
@@ -110,8 +121,8 @@ def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> N
     from lvae.manifests.verify.verify import mend_command
     from lvae.manifests.verify.verify import verify as find_faults
 
-    folder = folder_at(dataset)
-    faults = find_faults(folder, deep)
+    folder = engines.wait_for_store(dataset, patience, lambda: folder_at(dataset))
+    faults = engines.wait_for_store(dataset, patience, lambda: find_faults(folder, deep))
     mend, adding = mend_command(read_plan_if_whole(folder), folder, faults), unfinished_append(folder)
     if as_json:
         found = {"faults": [plain(fault) for fault in faults], "mend": mend if faults or adding else None}
@@ -127,15 +138,16 @@ def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> N
 
 
 @click.command(short_help="Remove what no longer belongs.")
-@shared.DATASET
+@BEGUN
 @click.option("--raw", is_flag=True, help="Also the raw latents: no other view can be made then.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go; works beside a running job.")
+@shared.PATIENCE
 @shared.JSON
-def clean(dataset: str, raw: bool, dry_run: bool, as_json: bool) -> None:
+def clean(dataset: str, raw: bool, dry_run: bool, patience: float, as_json: bool) -> None:
     """Remove from DATASET what no longer belongs to it: unfinished files, orphans, old views."""
     from lvae.manifests.publishing.cleaning import clean as remove
 
-    cleaned = remove(dataset, raw, dry_run)
+    cleaned = engines.wait_for_store(dataset, patience, lambda: remove(dataset, raw, dry_run))
     if as_json:
         print_json(cleaned.as_dict())
     else:
@@ -145,7 +157,7 @@ def clean(dataset: str, raw: bool, dry_run: bool, as_json: bool) -> None:
 
 
 @click.command(short_help="How far a job elsewhere is.")
-@shared.DATASET
+@BEGUN
 @click.option("--once", is_flag=True, help="Say it once and end.")
 @shared.JSON
 def watch(dataset: str, once: bool, as_json: bool) -> None:

