@@ -9,13 +9,13 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.train.data.batches import Batches, open_source
 from lvae.train.devices.device import Device
-from lvae.train.loop.session import Execution, Session, Start, Watching
+from lvae.train.loop.session import Best, Execution, Session, Start, Watching
 from lvae.train.loop.signals import StopSignals
 from lvae.train.loop.training_loop import run_updates
 from lvae.train.loop.update import Updater
 from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoints
-from lvae.train.runs.run import CHECKPOINTS, RunConfig, difference, load_weights, read_run_if_there, write_run
+from lvae.train.runs.run import BEST, CHECKPOINTS, RunConfig, difference, load_weights, read_run_if_there, write_run
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,16 @@ def fit(
                 updater(batches.next())
                 device.mark_step()
 
+            step = start.step
             try:
-                step = run_updates(
-                    start.step, training.updates, update, session.after, lambda: device.on_any_rank(stop.asked)
-                )
-                return Result(step, finished=step >= training.updates)
+                if not session.is_over:
+                    step = run_updates(
+                        step, training.updates, update, session.after, lambda: device.on_any_rank(stop.asked)
+                    )
             finally:
                 session.close()
+            device.barrier()  # nobody leaves before the last checkpoint is written
+            return Result(step, finished=step >= training.updates or session.is_over)
 
 
 def check_batch(batch: int, device: Device) -> None:
@@ -93,17 +96,26 @@ def _begin(
             raise LvaeError(run, "has checkpoints but no config.json", "Name another folder.")
         step = -1 if found is None else found.step
     step = device.from_main(step)
-    if device.is_main:
-        write_run(run, config.with_overrides_at(max(step, 0)))
     if step >= 0:
-        checkpoint = checkpoints.open(step)
+        checkpoint = checkpoints.open(step, groups=())  # whoever chose it has hashed it
         if "optimizer" not in checkpoint.groups:
             raise LvaeError(run, "was imported, without what an update needs", f"Begin a new run with --init {run}.")
         updater.restore({group: checkpoint.read(group) for group in checkpoint.groups})
         if any(override.name == "skip_threshold" for override in config.new_overrides()):
             updater.reset_threshold()
-        return Start(step, int(checkpoint.values["position"]), config.new_overrides())
+        _write_settings(run, config, step, device)
+        best = checkpoint.values.get(BEST)
+        return Start(
+            step, int(checkpoint.values["position"]), config.new_overrides(), None if best is None else Best(**best)
+        )
     if init is not None:
         load_weights(updater.model, init, "--init")
         updater.start_average()
+    _write_settings(run, config, 0, device)
     return Start(0, 0, config.new_overrides())
+
+
+def _write_settings(run: Path, config: RunConfig, step: int, device: Device) -> None:
+    """Once nothing is left that could refuse them."""
+    if device.is_main:
+        write_run(run, config.with_overrides_at(step))

@@ -25,7 +25,7 @@ from lvae.train.devices.device import Device
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.choices import Guidance
 from lvae.train.network.noise import draw_noise
-from lvae.train.runs.run import latest_checkpoint, load_weights, read_run
+from lvae.train.runs.run import find_checkpoint, load_weights, read_run
 
 COOLER = "Lower the guidance weights or the temperature."
 COUNT = 50_000  # what scores are usually computed from
@@ -46,6 +46,17 @@ class SampleOptions:
     weights: Literal["ema", "raw"] = "ema"
     low_resolution: str | None = None
     output_temperature: float = 0.0
+    step: str = "last"
+
+    def which(self) -> int | Literal["best", "last"]:
+        """Of which checkpoint."""
+        if self.step == "best":
+            return "best"
+        if self.step == "last":
+            return "last"
+        if self.step.isascii() and self.step.isdecimal():
+            return int(self.step)
+        raise LvaeError(f"--step {self.step:.60}", "must be a number, best or last")
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,8 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
     low = _low_resolution(options.low_resolution, model_config.low_resolution_factor, record.shape, options.count)
     count = options.count if options.count is not None else (len(low) if low is not None else COUNT)
     labels = labels_of(options.labels, count, model_config.classes, record.classes, options.seed)
-    checkpoint = latest_checkpoint(run)
     group = "ema" if options.weights == "ema" else "model"
+    checkpoint = find_checkpoint(run, options.which(), (group,))
     model = HierarchicalVAE(model_config)
     load_weights(model, checkpoint.read(group), str(checkpoint.path))
     plan = samples.SamplesPlan(

@@ -12,7 +12,6 @@ from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.machine import keep_freed_memory
-from lvae.manifests.manifest import refuse_dataset_or_run
 from lvae.manifests.messages import counted
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
@@ -61,6 +60,7 @@ class TrainOptions:
     keep_every: int
     log_every: int
     validate_every: int
+    patience: int
     preview_every: int
     preview: Literal["latents", "decoded", "none"]
     dry_run: bool
@@ -79,6 +79,7 @@ class TrainOptions:
             preview=self.preview_every,
             keep_for_ever=self.keep_every,
             placement=self.placement,
+            patience=self.patience,
         )
 
 
@@ -95,12 +96,10 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 def train(dataset: str, run: Path, options: TrainOptions) -> bool:
     """Whether the run is finished; otherwise a signal stopped it. Each rank calls this."""
     before = read_run_if_there(run)
-    init = latest_checkpoint(options.init) if options.init is not None and before is None else None
+    init = latest_checkpoint(options.init, ("ema",)) if options.init is not None and before is None else None
     hash_of_init = None if init is None else init.sha256["ema.safetensors"]
     overrides = _pairs("--override", options.overrides)
     config = resolve_config(Dataset.open(dataset), before, options.preset, options.given(), hash_of_init, overrides)
-    if before is None:
-        refuse_dataset_or_run(Folder(run), run)
     device = open_device(options.device, config.training.precision, options.compiled, options.threads)
     if not device.is_main:
         logging.disable(logging.ERROR)
@@ -173,13 +172,18 @@ def _train(
         say(f"{device}: {config.preset}, {run}; {_portions(config)}")
         for change in config.new_overrides():
             say(f"{change.name} was {change.before} and is {change.after} from now on")
-        copy_autoencoder(opened, run)
+
+        def begin(updates: int, done: int) -> None:
+            copy_autoencoder(opened, run)
+            bar.begin(updates, done)
+
         watching = Watching(
-            bar.begin, bar.at, lambda step, text: say(f"update {step}: {text}"), _preview(run, opened, options)
+            begin, bar.at, lambda step, text: say(f"update {step}: {text}"), _preview(run, opened, options)
         )
         result = fit(run, config, opened, device, options.execution(), watching, weights)
     if result.finished:
-        click.echo(f"{run}: {result.step} updates are done")
+        early = ", for validation did not improve any more" if result.step < config.training.updates else ""
+        click.echo(f"{run}: {result.step} updates are done{early}")
     else:
         say(f"stopped after update {result.step}; the same command goes on from here")
     return result.finished

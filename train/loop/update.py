@@ -117,6 +117,24 @@ class Updater:
             },
         }
 
+    def snapshot(self) -> dict[str, dict[str, Tensor]]:
+        """The same as copies on the CPU, which later updates leave alone. Waits for the device."""
+        copies: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def copy(tensor: Tensor) -> Tensor:
+            """Pieces of one flat tensor are copied together, and stay its pieces."""
+            whole = tensor if tensor._base is None else tensor._base
+            if id(whole) not in copies:
+                copies[id(whole)] = whole, whole.detach().to("cpu", copy=True)
+            found = copies[id(whole)][1]
+            if whole is tensor:
+                return found
+            return found.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+        return {
+            group: {name: copy(tensor) for name, tensor in tensors.items()} for group, tensors in self.groups().items()
+        }
+
     @torch.no_grad()
     def restore(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take over what `groups` once gave, saved on whatever device."""

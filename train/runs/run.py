@@ -1,6 +1,6 @@
 """A RUN: the folder that a model is trained into, and what is needed to take the model out of it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,6 +17,7 @@ from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
 
 CONFIG, CHECKPOINTS, PREVIEWS = "config.json", "checkpoints", "previews"
+BEST = "best"  # in a checkpoint's state: {"step", "validation_loss_nats", "worse"}, of the best one so far
 UPDATE_SIZE = {"batch", "accumulate"}  # whose product is what an update sees
 MAY_CHANGE = {"updates", "precision", "recompute_from"} | UPDATE_SIZE
 LATER_MODEL_SETTINGS: dict[str, Any] = {}
@@ -156,23 +157,45 @@ def write_run(folder: str | Path, config: RunConfig) -> None:
     Folder(folder).write(CONFIG, records.dumps(config))
 
 
-def latest_checkpoint(folder: str | Path) -> Checkpoint:
-    """The newest one that is whole; LvaeError where there is none."""
-    found = Checkpoints(Path(folder) / CHECKPOINTS).latest()
+def latest_checkpoint(folder: str | Path, groups: Collection[str] | None = None) -> Checkpoint:
+    """The newest one that is whole; LvaeError where there is none. groups: whose bytes are checked; all by default."""
+    found = Checkpoints(Path(folder) / CHECKPOINTS).latest(groups)
     if found is None:
         raise LvaeError(folder, "has no checkpoint yet", "Let 'lvae train' run until it saves one.")
     return found
 
 
-def load_model(folder: str | Path, weights: Literal["ema", "raw"] = "ema", step: int | None = None) -> HierarchicalVAE:
+def find_checkpoint(
+    folder: str | Path, which: int | Literal["best", "last"] = "last", groups: Collection[str] | None = None
+) -> Checkpoint:
+    """The checkpoint of a step, the newest one, or the one with the lowest validation loss."""
+    if which == "last":
+        return latest_checkpoint(folder, groups)
+    checkpoints = Checkpoints(Path(folder) / CHECKPOINTS)
+    steps = checkpoints.steps()
+    if which == "best":
+        best = latest_checkpoint(folder, ()).values.get(BEST)
+        if best is None:
+            advice = "Take --step last, or train with a split named val (lvae shard --split val=5%)."
+            raise LvaeError(folder, "was never validated, so no checkpoint is the best", advice)
+        which = int(best["step"])
+    if which not in steps:
+        there = ", ".join(map(str, steps)) or "none"
+        raise LvaeError(folder, f"has no checkpoint of step {which}", f"There are: {there}.")
+    return checkpoints.open(which, groups)
+
+
+def load_model(
+    folder: str | Path, weights: Literal["ema", "raw"] = "ema", step: int | Literal["best"] | None = None
+) -> HierarchicalVAE:
     """The trained model on the CPU, in eval mode: the average of its weights, or those of the last update.
 
     step: of another checkpoint than the newest.
     """
-    config = read_run(folder)
-    checkpoint = latest_checkpoint(folder) if step is None else Checkpoints(Path(folder) / CHECKPOINTS).open(step)
+    config, group = read_run(folder), "ema" if weights == "ema" else "model"
+    checkpoint = find_checkpoint(folder, "last" if step is None else step, (group,))
     model = HierarchicalVAE(config.model)
-    load_weights(model, checkpoint.read("ema" if weights == "ema" else "model"), str(checkpoint.path))
+    load_weights(model, checkpoint.read(group), str(checkpoint.path))
     return model.eval()
 
 
