@@ -12,7 +12,6 @@ from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.machine import keep_freed_memory
-from lvae.manifests.manifest import refuse_dataset_or_run
 from lvae.manifests.messages import counted
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
@@ -135,8 +134,6 @@ def train(dataset: str, run: Path, options: TrainOptions) -> bool:
     file = options.read_file()
     name = options.preset or (None if file is None else file.preset)
     config = resolve_config(Dataset.open(dataset), before, name, options.given(file), hash_of_init, overrides)
-    if before is None:
-        refuse_dataset_or_run(Folder(run), run)
     if options.deterministic:
         make_deterministic()
     device = open_device(options.device, config.training.precision, options.compiled, options.threads)
@@ -218,9 +215,13 @@ def _train(
         say(f"{device}: {config.preset}, {run}; {_portions(config)}")
         for change in config.new_overrides():
             say(f"{change.name} was {change.before} and is {change.after} from now on")
-        copy_autoencoder(opened, run)
+
+        def begin(updates: int, done: int) -> None:
+            copy_autoencoder(opened, run)
+            bar.begin(updates, done)
+
         watching = Watching(
-            bar.begin, bar.at, lambda step, text: say(f"update {step}: {text}"), _preview(run, opened, options)
+            begin, bar.at, lambda step, text: say(f"update {step}: {text}"), _preview(run, opened, options)
         )
         result = fit(run, config, opened, device, options.execution(), watching, weights)
     if result.finished:

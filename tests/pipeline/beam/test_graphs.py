@@ -6,6 +6,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.transforms.util import BatchElements, GroupIntoBatches
 
+from lvae.encode.feeding.settings import Feeding
 from lvae.pipeline.beam import graphs
 from lvae.pipeline.beam.graphs import encode, write_shards
 from lvae.pipeline.beam.transforms import EncodeParts, Job, WriteShard
@@ -15,7 +16,7 @@ JOB = Job("/a/dataset", "0" * 64, "attempt", "latent-vae", None)
 
 def test_our_graphs_are_chains() -> None:
     for make in (
-        lambda pipeline: encode(pipeline, [(0, 3), (3, 5)], EncodeParts(JOB, ("cpu",))),
+        lambda pipeline: encode(pipeline, [(0, 3), (3, 5)], EncodeParts(JOB, Feeding(("cpu",)))),
         lambda pipeline: write_shards(pipeline, [("train", 0)], WriteShard(JOB, "view")),
     ):
         pipeline = beam.Pipeline()
