@@ -26,6 +26,7 @@ from lvae.manifests.storage.folder import FileRecord, Folder
 
 RAW = "raw"
 PARTS_PER_FOLDER = 1024
+REJECTED = "rejected.jsonl"
 RECEIPTS = "raw/*/part-*.json"  # how the manifest names the receipts, which are hashed as one
 
 
@@ -71,8 +72,13 @@ def raw_name(part: int, sha256: str) -> str:
     return f"{_folder(part)}/part-{part:06d}.{sha256[:8]}.npy"
 
 
+def group_of(part: int) -> int:
+    """Parts of one folder are a group: what is folded together."""
+    return part // PARTS_PER_FOLDER
+
+
 def _folder(part: int) -> str:
-    return f"{RAW}/{part // PARTS_PER_FOLDER:06d}"
+    return f"{RAW}/{group_of(part):06d}"
 
 
 def write_part(
@@ -172,8 +178,10 @@ def dump_receipt(receipt: Receipt) -> bytes:
 def read_receipt(folder: Folder, part: int) -> Receipt | None:
     """The receipt of a part, None where there is none; LvaeError where it is damaged or another part's."""
     data = folder.read_if_there(receipt_name(part))
-    if data is None:
-        return None
+    return None if data is None else _parse_receipt(folder, part, data)
+
+
+def _parse_receipt(folder: Folder, part: int, data: bytes) -> Receipt:
     where = folder.place(receipt_name(part))
     receipt = records.parse_signed(Receipt, data, where)
     if receipt.part != part or receipt.raw.path != raw_name(part, receipt.raw.sha256):
@@ -214,25 +222,33 @@ def finished(folder: Folder, plan: Plan, part: int) -> Receipt | None:
 
     The bytes themselves are checked by `lvae verify --deep`.
     """
+    found = finished_with_record(folder, plan, part)
+    return None if found is None else found[0]
+
+
+def finished_with_record(folder: Folder, plan: Plan, part: int, raw: bool = True) -> tuple[Receipt, FileRecord] | None:
+    """The same, with the receipt's own size and hash. Without `raw`, raw files may have been dropped."""
+    data = folder.read_if_there(receipt_name(part))
+    if data is None:
+        return None
     try:
-        receipt = read_receipt(folder, part)
+        receipt = _parse_receipt(folder, part, data)
     except LvaeError:
         return None  # a damaged receipt is no receipt: the part is encoded again
-    if receipt is None or not fits(receipt, plan, part) or to_erase(receipt, plan):
+    if not fits(receipt, plan, part) or to_erase(receipt, plan):
         return None
-    return receipt if folder.size(receipt.raw.path) == receipt.raw.bytes else None
+    if raw and folder.size(receipt.raw.path) != receipt.raw.bytes:
+        return None
+    return receipt, FileRecord(receipt_name(part), len(data), hashlib.sha256(data).hexdigest())
 
 
-def settle(folder: Folder, plan: Plan, part: int) -> bool:
-    """Whether a part is finished. A receipt that does not say so gives way to the next attempt's.
+def has_receipt(folder: Folder, part: int) -> bool:
+    """Whether a part has a receipt, whatever that says: cheap, for whoever asks for a million parts.
 
-    For the holder of the lock, before a job.
+    Workers create receipts whole, and only those of their plan; one that says something else is found when its group
+    is folded.
     """
-    if finished(folder, plan, part) is not None:
-        return True
-    if folder.size(receipt_name(part)) is not None:
-        folder.remove(receipt_name(part))
-    return False
+    return folder.size(receipt_name(part)) is not None
 
 
 def receipts(folder: Folder, plan: Plan) -> Iterator[Receipt]:
@@ -270,6 +286,13 @@ def load_array(path: Path, mapped: bool) -> NDArray[Any]:
             return np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, OverflowError, EOFError) as error:
         raise LvaeError(path, f"cannot be read ({error})", "Run 'lvae encode' again to make it anew.") from error
+
+
+def orphans_of_group(folder: Folder, group: int, named: set[str]) -> Iterator[str]:
+    """The raw files in a group's folder that are not among those which its receipts name."""
+    for name in folder.names(f"{RAW}/{group:06d}"):
+        if "/part-" in name and name.endswith(".npy") and name not in named:
+            yield name
 
 
 def orphans(folder: Folder) -> Iterator[str]:

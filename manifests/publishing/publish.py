@@ -21,11 +21,12 @@ from lvae.manifests.manifest import (
 )
 from lvae.manifests.parts.erased_rows import ERASED
 from lvae.manifests.parts.plan import Plan, read_plan_file, read_plan_if_whole
-from lvae.manifests.parts.receipts import Receipt, beyond, orphans, receipts_record
+from lvae.manifests.parts.receipts import REJECTED, beyond, orphans
 from lvae.manifests.shards.index import files_index_name, index_name, write_index
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage.folder import TEMPORARY, FileRecord, Folder
-from lvae.manifests.views.order import Selected
+from lvae.manifests.views.combine import Selected
+from lvae.manifests.views.order_files import rejected_file
 from lvae.manifests.views.selection import Selection
 from lvae.manifests.views.view import (
     ShardReceipt,
@@ -37,22 +38,12 @@ from lvae.manifests.views.view import (
     view_id,
 )
 
-REJECTED = "rejected.jsonl"
 INLINE_FILES = 32  # of rows/ in the manifest itself
 
 
-def write_rejected(folder: Folder, parts: Iterable[Receipt]) -> int:
-    """Every image that could not be used, in row order; says how many. The file is there even when there is none."""
-    written = 0
-
-    def lines() -> Iterator[bytes]:
-        nonlocal written
-        for receipt in parts:
-            yield from map(records.line, receipt.rejected)
-            written += len(receipt.rejected)
-
-    folder.write(REJECTED, lines())
-    return written
+def write_rejected(folder: Folder, order: Folder, groups: int) -> None:
+    """Every image that could not be used, in row order, as the groups of an order tell it; there even where empty."""
+    folder.write(REJECTED, (order.read(rejected_file(group)) for group in range(groups)))
 
 
 def statistics_record(moments: ChannelMoments, latents: int) -> Statistics:
@@ -79,7 +70,7 @@ def describe(
     _check_total(folder, plan.listing.images - rejected, encoding.image.orientations, latents)
     splits = {split: _split(folder, view, split) for split in view.layouts}
     records_ = [
-        *_files(folder, plan, view, metadata),
+        *_files(folder, plan, selected, view, metadata),
         *write_large_fields(folder, view.name, selected.classes, settings.selection),
         *(split.index for split in splits.values()),
         *_erased_file(folder),
@@ -149,18 +140,19 @@ def _shards(folder: Folder, view: ViewPlan, split: str) -> Iterator[ShardReceipt
         yield receipt
 
 
-def _files(folder: Folder, plan: Plan, view: ViewPlan, metadata: Iterable[str]) -> Iterator[FileRecord]:
+def _files(
+    folder: Folder, plan: Plan, selected: Selected, view: ViewPlan, metadata: Iterable[str]
+) -> Iterator[FileRecord]:
     """Every file of the dataset beside the manifest, plan.json and what the shards' receipts name."""
     names = [REJECTED, view_file(view.name), *metadata]
     if plan.encoded().autoencoder.weights_file is not None:
         names.append(str(plan.encoded().autoencoder.weights_file))
-    rows = folder.each(folder.record, plan.listing.files)
-    if len(plan.listing.files) > INLINE_FILES:
-        yield write_index(folder, files_index_name(view.name), rows)
+    if len(selected.rows) > INLINE_FILES:
+        yield write_index(folder, files_index_name(view.name), selected.rows)
     else:
-        yield from rows
+        yield from selected.rows
     yield from folder.each(folder.record, names)
-    yield receipts_record(folder, plan.listing.parts)
+    yield selected.receipts
 
 
 def swap(folder: Folder, manifest: Manifest, keep_old: bool = False) -> None:

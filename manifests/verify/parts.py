@@ -12,6 +12,7 @@ from lvae.manifests.manifest import MANIFEST, Manifest, unfinished_append
 from lvae.manifests.parts.plan import Plan
 from lvae.manifests.parts.receipts import (
     RECEIPTS,
+    REJECTED,
     Receipt,
     fits,
     moments_of_raw,
@@ -22,7 +23,6 @@ from lvae.manifests.parts.receipts import (
     receipts_record,
     to_erase,
 )
-from lvae.manifests.publishing.publish import REJECTED
 from lvae.manifests.statistics import STD_TOLERANCE, ChannelMoments
 from lvae.manifests.storage.folder import CHUNK_BYTES, Folder
 from lvae.manifests.verify.shard_statistics import READ_ROWS

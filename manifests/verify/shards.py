@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -12,17 +11,17 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.manifest import MANIFEST, FileEntry, Manifest, view_settings
 from lvae.manifests.parts.plan import Plan
-from lvae.manifests.parts.receipts import RECEIPTS, Receipt, read_receipt
+from lvae.manifests.parts.receipts import RECEIPTS, REJECTED
 from lvae.manifests.parts.rows import ListingHash, RowReader
-from lvae.manifests.publishing.publish import INLINE_FILES, REJECTED, statistics_record
+from lvae.manifests.publishing.publish import INLINE_FILES, statistics_record
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.shards.index import Shard, files_index_name, read_files_index, read_index
 from lvae.manifests.shards.layout import SplitLayout, SplitReader
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.verify.shard_statistics import blocks, moments_from_shards, shard_tolerance
+from lvae.manifests.views.combine import Selected, select
 from lvae.manifests.views.gather import shard_content
-from lvae.manifests.views.order import Selected, select
 from lvae.manifests.views.view import (
     ShardReceipt,
     ViewPlan,
@@ -168,13 +167,8 @@ def content_faults(folder: Folder, manifest: Manifest, plan: Plan, progress: Cal
     settings = view_settings(manifest)
     kept = manifest.raw == "kept"
 
-    def receipts() -> Iterator[Receipt]:
-        for receipt in folder.each(partial(read_receipt, folder), range(plan.listing.parts)):
-            if receipt is not None:
-                yield receipt
-
     with TemporaryDirectory() as order:  # not in the dataset: it may be read-only, or another command's to write
-        selected = select(folder, plan, settings.selection, receipts, Folder(order), raw=kept)
+        selected = select(folder, plan, settings.selection, Folder(order), statistics=kept)
         yield from _names(folder, manifest, plan, settings, selected)
         if not kept:
             yield from _statistics_from_shards(folder, manifest)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.manifest import MANIFEST, FileEntry, Manifest, no_dataset, read_manifest, unfinished_append
 from lvae.manifests.parts.plan import PLAN, Plan, read_plan
-from lvae.manifests.parts.receipts import RECEIPTS
-from lvae.manifests.publishing.publish import REJECTED
+from lvae.manifests.parts.receipts import RECEIPTS, REJECTED
 from lvae.manifests.shards.index import files_index_name, read_files_index
 from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.verify.parts import part_faults, sha256_of_start

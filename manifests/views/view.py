@@ -18,7 +18,7 @@ from lvae.manifests.shards.layout import SplitLayout
 from lvae.manifests.statistics import Kind, Normalization
 from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.storage.names import Sha256, SplitName, ViewName
-from lvae.manifests.views.order import Selected
+from lvae.manifests.views.combine import Selected
 from lvae.manifests.views.selection import Selection
 
 

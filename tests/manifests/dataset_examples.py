@@ -30,13 +30,13 @@ from lvae.manifests.parts.receipts import (
     write_part,
 )
 from lvae.manifests.parts.rows import ImageRow, Listing, Segment, write_rows
-from lvae.manifests.publishing.publish import describe, swap, write_rejected
+from lvae.manifests.publishing.publish import describe, swap
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.shards.index import Shard, write_index
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.verify.verify import verify
+from lvae.manifests.views.combine import Selected, select
 from lvae.manifests.views.gather import write_shard
-from lvae.manifests.views.order import Selected, select
 from lvae.manifests.views.selection import Selection, resolve_selection
 from lvae.manifests.views.view import (
     ShardReceipt,
@@ -199,15 +199,18 @@ def encode(root: Path, contents: Contents | None = None, **changes: Any) -> Exam
     raw = [raw_of(contents, plan, part) for part in range(contents.parts)]
     for part, latents in enumerate(raw):
         rewrite_raw(folder, contents, plan, part, latents)
-    write_rejected(folder, receipts(folder, plan))
+    folder.write(
+        "rejected.jsonl", b"".join(records.line(one) for part in receipts(folder, plan) for one in part.rejected)
+    )
     return Example(root, contents, plan, ViewSettings(), rows_of(contents), raw)
 
 
 def planned(example: Example, settings: ViewSettings) -> tuple[Selected, ViewPlan]:
     """What `write_shard` needs: the order files are in place afterwards."""
     folder, plan = example.folder, example.plan
-    selected = select(folder, plan, settings.selection, lambda: receipts(folder, plan))
-    return selected, plan_view(plan, settings, selected, receipts_record(folder, plan.listing.parts).sha256)
+    selected = select(folder, plan, settings.selection)
+    assert selected.receipts == receipts_record(folder, plan.listing.parts)
+    return selected, plan_view(plan, settings, selected, selected.receipts.sha256)
 
 
 def settings_of(example: Example, **changes: Any) -> ViewSettings:
