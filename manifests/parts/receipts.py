@@ -178,10 +178,10 @@ def dump_receipt(receipt: Receipt) -> bytes:
 def read_receipt(folder: Folder, part: int) -> Receipt | None:
     """The receipt of a part, None where there is none; LvaeError where it is damaged or another part's."""
     data = folder.read_if_there(receipt_name(part))
-    return None if data is None else _parse_receipt(folder, part, data)
+    return None if data is None else parse_receipt(folder, part, data)
 
 
-def _parse_receipt(folder: Folder, part: int, data: bytes) -> Receipt:
+def parse_receipt(folder: Folder, part: int, data: bytes) -> Receipt:
     where = folder.place(receipt_name(part))
     receipt = records.parse_signed(Receipt, data, where)
     if receipt.part != part or receipt.raw.path != raw_name(part, receipt.raw.sha256):
@@ -232,7 +232,7 @@ def finished_with_record(folder: Folder, plan: Plan, part: int, raw: bool = True
     if data is None:
         return None
     try:
-        receipt = _parse_receipt(folder, part, data)
+        receipt = parse_receipt(folder, part, data)
     except LvaeError:
         return None  # a damaged receipt is no receipt: the part is encoded again
     if not fits(receipt, plan, part) or to_erase(receipt, plan):
@@ -288,10 +288,13 @@ def load_array(path: Path, mapped: bool) -> NDArray[Any]:
         raise LvaeError(path, f"cannot be read ({error})", "Run 'lvae encode' again to make it anew.") from error
 
 
-def orphans_of_group(folder: Folder, group: int, named: set[str]) -> Iterator[str]:
-    """The raw files in a group's folder that are not among those which its receipts name."""
+def orphans_of_group(folder: Folder, plan: Plan, group: int, named: set[str]) -> Iterator[str]:
+    """What lies in a group's folder and belongs to no part of the plan. named: the raw files of its receipts."""
     for name in folder.names(f"{RAW}/{group:06d}"):
-        if "/part-" in name and name.endswith(".npy") and name not in named:
+        part = _part_of(name) if "/part-" in name else 0
+        if "/part-" in name and (
+            part is None or part >= plan.listing.parts or (name.endswith(".npy") and name not in named)
+        ):
             yield name
 
 

@@ -85,14 +85,26 @@ class RawLatents:
         return raw
 
 
+def order_purpose(split: str) -> str:
+    """What the order of a split is drawn for, see `seeds.permute`."""
+    return f"order/{split}"
+
+
 def shard_content(
-    folder: Folder, plan: Plan, view: ViewPlan, split: str, number: int, order: Folder | None = None
+    folder: Folder,
+    plan: Plan,
+    view: ViewPlan,
+    split: str,
+    number: int,
+    order: Folder | None = None,
+    rows: NDArray[np.int64] | None = None,
 ) -> ShardContent:
-    """What a shard holds, gathered from the raw parts. `order`: where `select` put the order files."""
+    """What a shard holds, gathered from the raw parts. `order`: where its files are. `rows`: some of the shard's."""
     order = order or folder
     layout = view.layouts[split]
     first, count = layout.rows_of(number)
-    positions = permute(np.arange(first, first + count), layout.count, view.settings.seed, f"order/{split}")
+    here = np.arange(first, first + count) if rows is None else first + rows
+    positions = permute(here, layout.count, view.settings.seed, order_purpose(split))
     reader = Order(order, plan.encoded().image.orientations)
     chosen = reader.entries(split, positions)
     raw = RawLatents(folder, plan.encoded(), order)

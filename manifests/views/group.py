@@ -133,7 +133,7 @@ def fold_group(
             file.commit(group, name)
         lines.commit(rejected_file(group))
     order.write(parts_file(group), facts.tobytes())
-    receipt = GroupReceipt(
+    signed = GroupReceipt(
         format="latent-vae-group",
         version=1,
         fold_sha256=fold.sha256,
@@ -146,9 +146,9 @@ def fold_group(
         largest_label=largest_label,
         longest_key=longest_key,
         rows=tuple(folder.each(folder.record, _row_files(plan, group))),
-        orphans=tuple(orphans_of_group(folder, group, {receipt.raw.path for receipt, _ in there})),
+        orphans=tuple(orphans_of_group(folder, plan, group, {one.raw.path for one, _ in there})),
     )
-    return _sign(order, receipt)
+    return _sign(order, signed)
 
 
 def _look(folder: Folder, plan: Plan, raw: bool, part: int) -> tuple[Receipt, FileRecord] | None:

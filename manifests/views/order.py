@@ -23,7 +23,8 @@ class Order:
         self._order, self._orientations = order, orientations
         self._splits = read_fold(order).splits
         starts = np.frombuffer(order.read(STARTS), "<i8").reshape(1 + len(self._splits), -1)
-        self.latents, self._starts = starts[0], dict(zip(self._splits, starts[1:], strict=True))
+        self.latents: NDArray[np.int64] = starts[0]
+        self._starts: dict[str, NDArray[np.int64]] = dict(zip(self._splits, starts[1:], strict=True))
 
     def starts(self, split: str) -> NDArray[np.int64]:
         """The first position of every group in a split, and the end."""
