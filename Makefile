@@ -15,7 +15,7 @@ CLUSTER_TESTS := $(JOB_TESTS)/test_random_faults.py $(JOB_TESTS)/test_clusters.p
 
 .PHONY: demo test lint types pytest slow faults life fuzz .venv-cluster/wheel test-xla test-cluster faults-cluster bench clean
 
-demo: .venv/installed
+demo: .venv/installed-features
 	$(BIN)/lvae demo $(DEMO) --minutes $(DEMO_MINUTES)
 
 test: lint types pytest
@@ -24,6 +24,10 @@ test: lint types pytest
 	$(PYTHON) -m venv .venv
 	$(if $(TORCH_INDEX),$(PIP) -c constraints.txt --index-url $(TORCH_INDEX) torch)
 	$(PIP) -c constraints.txt -e .
+	touch $@
+
+.venv/installed-features: .venv/installed
+	$(PIP) -c constraints.txt -e '.[features]'
 	touch $@
 
 .venv/installed-test: .venv/installed

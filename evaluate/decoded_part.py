@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lvae.encode.networks.base import Autoencoder
+from lvae.evaluate.features import efficientnet
 from lvae.evaluate.features.compute import require_finite_features
 from lvae.evaluate.features.feature_files import ARRAYS, FeaturesRecord, write_features
 from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures, open_network
@@ -106,7 +107,8 @@ def open_part_decoder(folder: Folder, plan: DecodePlan, device: str) -> PartDeco
     weights = None if plan.weights is None else str(folder.local(plan.weights.path))
     network = None
     if plan.network is not None:
-        network = open_network(folder.local(plan.network.path), plan.mode or "adm", device)
+        mode = "adm" if plan.mode is None or plan.mode == efficientnet.MODE else plan.mode
+        network = open_network(folder.local(plan.network.path), mode, device)
         if network.sha256 != plan.network.sha256:
             raise LvaeError(f"{folder}/{plan.network.path}", "has been changed or damaged", f"Remove {folder}.")
     decoder = load_decoder(dataset, weights) if plan.of == "latents" else None

@@ -7,7 +7,7 @@ the shards; whether every byte is as it was written is the question of manifests
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike as NumpyArrayLike
@@ -15,6 +15,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import Manifest, Statistics, no_dataset, read_manifest
+from lvae.manifests.messages import counted
+from lvae.manifests.parts.keys import Keys
 from lvae.manifests.parts.plan import Encoding
 from lvae.manifests.parts.receipts import read_raw, read_receipt
 from lvae.manifests.shards.formats import codec
@@ -64,7 +66,7 @@ class Dataset:
             self._reader = codec(view.settings.format).open_split(self.folder, view.name, view.layouts[self.name])
         return self._reader
 
-    def split(self, name: str) -> "Dataset":
+    def split(self, name: str) -> Self:
         """Another split of the same dataset."""
         return type(self)(self.folder, self.manifest, name)
 
@@ -74,6 +76,59 @@ class Dataset:
 
     def __len__(self) -> int:
         return self.manifest.splits[self.name].count
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        shape, view = "x".join(map(str, manifest.view.shape)), manifest.view
+        what = f"images of {manifest.image.size} px" if manifest.origin == "images" else "samples"
+        classes = "no classes" if self.classes is None else counted(len(self.classes), "class", "classes")
+        split = self.name if len(self.splits) == 1 else f"{self.name} of {', '.join(self.splits)}"
+        return (
+            f"<Dataset {self.folder}, split {split}: {counted(len(self), 'latent')} of {shape} ({view.dtype}), "
+            f"{classes}; {what}, autoencoder {manifest.autoencoder.name}>"
+        )
+
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> tuple[NDArray[Any], int]: ...
+
+    @overload
+    def __getitem__(
+        self, index: slice | Sequence[int] | NDArray[np.integer[Any]]
+    ) -> tuple[NDArray[Any], NDArray[np.int32]]: ...
+
+    def __getitem__(
+        self, index: int | np.integer[Any] | slice | Sequence[int] | NDArray[np.integer[Any]]
+    ) -> tuple[NDArray[Any], int] | tuple[NDArray[Any], NDArray[np.int32]]:
+        """A number gives one latent (C, h, w) and its label, -1 where it has none; a slice or several numbers
+        latents (n, C, h, w) and labels (n,). In the stored dtype; negative numbers count from the end.
+
+        IndexError where there is no such position.
+        """
+        if isinstance(index, int | np.integer):
+            latents, labels = self.read(self._positions([int(index)]))
+            return latents[0], int(labels[0])
+        return self.read(self._positions(range(len(self))[index] if isinstance(index, slice) else index))
+
+    def _positions(self, numbers: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        found = np.asarray(numbers, np.int64)
+        if len(found) and not (found.min() >= -len(self) and found.max() < len(self)):
+            raise IndexError(f"there are {counted(len(self), 'latent')}, numbered from 0 to {len(self) - 1}")
+        return np.where(found < 0, found + len(self), found)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, C, h, w), that of `latents`."""
+        return (len(self), *self.manifest.view.shape)
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """(N,): the path within the SOURCE of the image that each latent was made from; of samples "sample 7".
+
+        Read when it is asked for; indexed by a number or a slice.
+        """
+        if self.manifest.origin == "samples":
+            return [f"sample {row}" for row in self.rows]
+        return Keys(self.folder, self.rows)
 
     @property
     def latents(self) -> ArrayLike:
@@ -102,6 +157,7 @@ class Dataset:
 
     @property
     def classes(self) -> tuple[str, ...] | None:
+        """Names in the order of the labels."""
         return self.manifest.classes
 
     @property

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.evaluate.features.compute import compute_features
-from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures
+from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures, named_network
 from lvae.evaluate.pictures.npz import StreamedArray, stream_array, write_streamed
 from lvae.evaluate.pictures.streams import ImageStack
 from lvae.manifests.errors import LvaeError
@@ -68,8 +68,7 @@ class StoredFeatures:
     @property
     def network(self) -> FeatureNetwork:
         """The network that they are of, in name: it computes nothing."""
-        own = self.record.mode == "own"
-        return FeatureNetwork("own" if own else "inception", self.record.weights_sha256, self.record.mode, None, "file")
+        return named_network(self.record.mode, self.record.weights_sha256)
 
 
 def write_features(

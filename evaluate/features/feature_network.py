@@ -1,4 +1,4 @@
-"""Networks that turn pictures into features: the FID Inception network, or one of a user's own as TorchScript."""
+"""Networks that turn pictures into features: the FID Inception network, EfficientNet-Lite0, or a user's TorchScript."""
 
 import warnings
 import zipfile
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lvae.evaluate.features import efficientnet
 from lvae.evaluate.inception import InceptionFID, Mode
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import file_sha256
@@ -36,12 +37,12 @@ class PictureFeatures:
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """name: what its figures are called by. mode: how pictures are prepared; "own" where the network does it.
+    """mode: how pictures are prepared; "own" where a user's network does it.
 
     network: None where the features were computed before, and the network is known by name only.
     """
 
-    name: Literal["inception", "own"]
+    name: Literal["inception", "efficientnet-lite0", "own"]
     sha256: str
     mode: str
     network: Any
@@ -54,6 +55,8 @@ class FeatureNetwork:
         if self.name == "inception":
             found = self.network(images, self.mode)
             return PictureFeatures(found.pooled, found.spatial, found.logits)
+        if self.name == "efficientnet-lite0":
+            return PictureFeatures(self.network(images), None, None)
         with torch.inference_mode():
             pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(self.device)
             try:
@@ -69,15 +72,28 @@ class FeatureNetwork:
         return PictureFeatures(out.float().cpu().numpy(), None, None)
 
 
-def open_network(path: Path, mode: Mode, device: str = "cpu") -> FeatureNetwork:
-    """The Inception network with these weights, or a TorchScript program: uint8 (N, 3, H, W) -> (N, d).
+def network_path(features: Path) -> Path:
+    """The file of a feature network that is given by name or by file. LvaeError where there is none."""
+    if features.is_file():
+        return features
+    if str(features) == efficientnet.NAME:
+        return efficientnet.weights_path()
+    raise LvaeError(features, f"no such file. --features is {efficientnet.NAME} or the file of a feature network")
+
+
+def open_network(features: Path, mode: Mode, device: str = "cpu") -> FeatureNetwork:
+    """EfficientNet-Lite0 by name or by its weights; the Inception network with the weights in a file; or a TorchScript
+    program: uint8 (N, 3, H, W) -> (N, d).
 
     A TorchScript file is a program, run by torch's own interpreter: it is as trustworthy as its author.
     """
-    if not path.is_file():
-        raise LvaeError(path, "no such file. --features is the file of a feature network")
+    path = network_path(features)
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    sha256 = file_sha256(path)
+    if sha256 == efficientnet.SHA256:
+        lite = efficientnet.EfficientNetLite0.load(path, device)
+        return FeatureNetwork("efficientnet-lite0", sha256, efficientnet.MODE, lite, device)
     names = _members(path)
     if any(name.endswith("/archive_format") or "/models/" in name for name in names):
         raise LvaeError(
@@ -92,8 +108,15 @@ def open_network(path: Path, mode: Mode, device: str = "cpu") -> FeatureNetwork:
                 program = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             raise LvaeError(path, f"not a whole TorchScript file ({str(error).splitlines()[0]:.120})") from None
-        return FeatureNetwork("own", file_sha256(path), "own", program, device)
-    return FeatureNetwork("inception", file_sha256(path), mode, InceptionFID.load(path).to(device), device)
+        return FeatureNetwork("own", sha256, "own", program, device)
+    return FeatureNetwork("inception", sha256, mode, InceptionFID.load(path).to(device), device)
+
+
+def named_network(mode: str, sha256: str) -> FeatureNetwork:
+    """What stored features are of: it computes nothing."""
+    if mode == efficientnet.MODE:
+        return FeatureNetwork("efficientnet-lite0", sha256, mode, None, "file")
+    return FeatureNetwork("own" if mode == "own" else "inception", sha256, mode, None, "file")
 
 
 def _members(path: Path) -> list[str]:

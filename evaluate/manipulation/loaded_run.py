@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor
 
 from lvae.encode.crops import crop
@@ -151,30 +152,41 @@ def read_images(loaded: LoadedRun, dataset: Dataset, positions: NDArray[np.int64
 
 def encode_files(loaded: LoadedRun, paths: Sequence[Path], label: int = UNLABELLED) -> list[InputImage]:
     """Image files, cropped and encoded as the run's dataset was."""
-    if loaded.network is None:
-        raise LvaeError(
-            loaded.run,
-            "the autoencoder's weights are not there, so images cannot be encoded",
-            "Give --decoder FILE.",
-        )
-    return [_encode_file(loaded, loaded.network, path, label) for path in paths]
+    image = loaded.config.dataset.image
+    found = []
+    for path in paths:
+        pixels = np.asarray(crop(open_file(path), image.size, image.crop))
+        found.append(InputImage(encode_pixels(loaded, pixels), label, path.name, pixels))
+    return found
 
 
-def _encode_file(loaded: LoadedRun, network: Autoencoder, path: Path, label: int) -> InputImage:
-    record = loaded.config.dataset
-    try:
-        pixels = np.asarray(crop(open_image(path.read_bytes()), record.image.size, record.image.crop))
-    except ImageRejected as rejection:
-        raise LvaeError(path, f"cannot be used ({rejection.reason})", "Give another image.") from None
-    except OSError as error:
-        raise LvaeError(path, f"cannot be read ({error.strerror or error})", "Give an image file.") from None
+def encode_pixels(loaded: LoadedRun, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """uint8 (H, W, 3), cropped to the run's size -> normalized latents float32 (d, R, R), as the model is fed them.
+
+    LvaeError where the autoencoder's weights are not there.
+    """
+    network = loaded.network
+    if network is None:
+        problem = "the autoencoder's weights are not there, so images cannot be encoded"
+        raise LvaeError(loaded.run, problem, "Give --decoder FILE.")
     if isinstance(network, PixelsAutoencoder):
         raw = PIXEL_VALUES.astype(np.float32)[network.reduce(pixels[None])]
     else:
         images = torch.from_numpy(pixels.copy()).to(loaded.device).permute(2, 0, 1)[None]
         with torch.inference_mode():
             raw = network.encode(images.to(torch.float32).contiguous() / 127.5 - 1).float().cpu().numpy()
-    return InputImage(loaded.clip(record.normalization.normalize(raw, "float32"))[0], label, path.name, pixels)
+    latents: NDArray[np.float32] = loaded.clip(loaded.config.dataset.normalization.normalize(raw, "float32"))[0]
+    return latents
+
+
+def open_file(path: Path) -> Image:
+    """An image file, upright RGB; LvaeError where it is none."""
+    try:
+        return open_image(path.read_bytes())
+    except ImageRejected as rejection:
+        raise LvaeError(path, f"cannot be used ({rejection.reason})", "Give another image.") from None
+    except OSError as error:
+        raise LvaeError(path, f"cannot be read ({error.strerror or error})", "Give an image file.") from None
 
 
 def _format_shape(shape: Sequence[int]) -> str:

@@ -33,7 +33,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import chosen, derive
 
 METRICS = ("fid", "sfid", "is", "kid", "pr")  # of the Inception network
-OWN_METRICS = ("frechet", "kernel", "pr")  # of a user's own
+OWN_METRICS = ("frechet", "kernel", "pr")  # of another network
 PAIRED_METRICS = ("psnr", "ssim", "rfid")
 DUPLICATES = 0.01  # share of equal pictures that is worth a warning
 Progress = Callable[[int], None]
@@ -51,8 +51,8 @@ class Measure:
 
     @property
     def own(self) -> bool:
-        """Whether the network is a user's own, whose figures bear names of their own."""
-        return self.network is not None and self.network.name == "own"
+        """Whether the network is not Inception: then figures bear names of their own."""
+        return self.network is not None and self.network.name != "inception"
 
     @property
     def wanted(self) -> tuple[str, ...]:

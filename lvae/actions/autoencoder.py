@@ -92,13 +92,19 @@ def print_fitted(fitted: "Fitted") -> None:
     click.echo(f"fingerprint {fitted.fingerprint}")
 
 
-def reconstruction_distance(weights: Path, pairs: "list[tuple[Any, Any]]") -> float:
-    """Fréchet Inception distance between pictures and their reconstructions."""
+def reconstruction_distance(features: Path, pairs: "list[tuple[Any, Any]]") -> tuple[str, float]:
+    """Fréchet distance between pictures and their reconstructions: "rfid", or its name for another network."""
     import numpy as np
 
-    from lvae.evaluate.inception import InceptionFID
+    from lvae.evaluate.features.feature_network import open_network
     from lvae.evaluate.metrics import frechet_distance_from_features
 
-    network = InceptionFID.load(weights)
-    sides = (np.concatenate([network(pair[side][None], mode="adm").pooled for pair in pairs]) for side in (0, 1))
-    return float(frechet_distance_from_features(*sides))
+    network = open_network(features, "adm")
+    is_inception = network.name == "inception"
+    batch = 1 if is_inception else 32
+    starts = range(0, len(pairs), batch)
+    sides = (
+        np.concatenate([network(np.stack([one[side] for one in pairs[at : at + batch]])).pooled for at in starts])
+        for side in (0, 1)
+    )
+    return "rfid" if is_inception else "network_frechet_distance", float(frechet_distance_from_features(*sides))

@@ -7,12 +7,14 @@ import click
 
 from lvae.actions import engines
 from lvae.actions.evaluate import DecodeOptions, FeatureOptions, format_of
-from lvae.evaluate.features.feature_network import open_network
+from lvae.evaluate.features import efficientnet
+from lvae.evaluate.features.feature_network import network_path, open_network
 from lvae.evaluate.pictures import decode as decoding
 from lvae.evaluate.pictures.streams import chosen_positions
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import is_dataset
+from lvae.manifests.parts.decoded_parts import FeatureMode
 from lvae.pipeline.jobs import decode as decode_job
 from lvae.pipeline.jobs.decode import DecodeRequest
 
@@ -82,15 +84,16 @@ def features_request(latents: str, asked: FeatureOptions) -> DecodeRequest:
     if choice.size is not None:
         raise LvaeError("--size", "pictures of a dataset have its size", "Leave it out.")
     there = len(_dataset(latents, choice.split))
-    name = open_network(asked.features, asked.mode).name
+    network = open_network(asked.features, asked.mode)
+    modes: dict[str, FeatureMode | None] = {"inception": asked.mode, "efficientnet-lite0": efficientnet.MODE}
     chosen = None if choice.num is None else chosen_positions(latents, there, choice.num, choice.seed)
     return DecodeRequest(
         "features",
         choice.split,
         of="originals" if asked.originals else "latents",
         positions=None if chosen is None else tuple(chosen.tolist()),
-        network=asked.features,
-        mode=asked.mode if name == "inception" else None,
+        network=network_path(asked.features),
+        mode=modes.get(network.name),
         statistics=asked.statistics,
     )
 

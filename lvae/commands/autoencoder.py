@@ -222,8 +222,8 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
 @click.option(
     "--features",
     type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Weights of the FID Inception: rFID too.",
+    metavar=shared.NETWORK,
+    help="A feature network: rFID by the FID Inception, or the Fréchet distance by another, too.",
 )
 @click.option("--grid", type=click.Path(dir_okay=False, path_type=Path), help="A PNG of pictures beside what is made.")
 @shared.JSON
@@ -252,13 +252,14 @@ def score(name_or_path: str, images: str, **options: Any) -> None:
         shown = pairs[:: -(-len(pairs) // GRID_PICTURES)]
         title = f"{result.name} at {result.size} px, SSIM {result.ssim:.3f} over {result.images} pictures"
         options["grid"].write_bytes(draw_pairs(shown, title))
-    rfid = None if options["features"] is None else reconstruction_distance(options["features"], pairs)
+    distance = None if options["features"] is None else reconstruction_distance(options["features"], pairs)
     if options["as_json"]:
-        print_json({**plain(result), "rfid": rfid})
+        print_json({**plain(result), "rfid": None} | (dict([distance]) if distance else {}))
     else:
         click.echo(result.table())
-        if rfid is not None:
-            click.echo(f"  rFID         {rfid:.3f} over {len(pairs)} pictures (mode adm)")
+        if distance is not None:
+            name, by = ("rFID", "mode adm") if distance[0] == "rfid" else ("Fréchet", f"by {options['features']}")
+            click.echo(f"  {name:<12} {distance[1]:.3f} over {len(pairs)} pictures ({by})")
 
 
 COMMANDS = (autoencoder,)

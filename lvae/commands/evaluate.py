@@ -156,11 +156,7 @@ PICTURES = shared.several(
     metavar="DATASET|IMAGES|NPZ",
     help="What it is compared with [a DATASET's own images, pair by pair].",
 )
-@click.option(
-    "--features",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Weights of the FID Inception network, or a TorchScript network: uint8 (N, 3, H, W) to (N, d).",
-)
+@shared.FEATURES
 @MODE
 @click.option(
     "--metrics",
@@ -176,7 +172,8 @@ PICTURES = shared.several(
 def score(as_json: bool, **asked: Any) -> None:
     """Score --samples against --reference.
 
-    With --features: FID, sFID, KID, inception score, precision and recall (network_... of a network of your own).
+    With --features: FID, sFID, KID, inception score, precision and recall; named network_..., and fewer, of any
+    network but Inception.
     Without: Fréchet and kernel distance, precision and recall between normalized latents, under names that nobody
     mistakes for FID; they need no download. A DATASET without --reference: PSNR and SSIM of its reconstructions.
     """
@@ -194,7 +191,8 @@ OF_IMAGES = shared.several(
         "--features",
         required=True,
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Weights of the FID Inception network, or a TorchScript network.",
+        metavar=shared.NETWORK,
+        help=shared.NETWORK_HELP,
     ),
     MODE,
     PICTURES,

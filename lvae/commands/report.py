@@ -8,11 +8,6 @@ import click
 from lvae.commands import options as shared
 from lvae.commands.evaluate import DEVICE, MODE, PRECISION
 
-FEATURES = click.option(
-    "--features",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Weights of the FID Inception network, or a TorchScript network.",
-)
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of noise and subsets.")
 
 
@@ -34,7 +29,7 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 @click.option(
     "--num", type=click.IntRange(20), help="So many of the reference, a choice by --seed [10000 latents, all images]."
 )
-@FEATURES
+@shared.FEATURES
 @MODE
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
 @click.option("--low-resolution", metavar="SAMPLES", help="What an upsampler begins with.")
@@ -71,7 +66,7 @@ def sweep(run: Path, out: Path, **asked: Any) -> None:
 @click.option("--indices", metavar="0,5,7-20", help="Which of SAMPLES [the first].")
 @click.option("--split", default="train", show_default=True, help="Of DATASET.")
 @click.option("--limit", type=click.IntRange(3), help="Search only the first so many latents: a fair sample [all].")
-@FEATURES
+@shared.FEATURES
 @MODE
 @SEED
 @shared.LABELS

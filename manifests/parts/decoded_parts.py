@@ -18,6 +18,7 @@ from lvae.manifests.storage.names import Sha256, SplitName
 PLAN = "pictures.json"
 PARTS = "parts"
 Kind = Literal["npz", "png", "features"]
+FeatureMode = Literal["adm", "clean", "pytorch-fid", "efficientnet-lite0-128"]  # how pictures are prepared
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class DecodePlan:
     precision: Literal["float32", "bfloat16"]
     weights: FileRecord | None
     network: FileRecord | None
-    mode: Literal["adm", "clean", "pytorch-fid"] | None
+    mode: FeatureMode | None
 
     @property
     def parts(self) -> int:

@@ -12,7 +12,8 @@ import apache_beam as beam
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.runners.common import DoFnSignature
 
-from lvae.pipeline.beam.transforms import EncodePart, MakePictures, WriteShard
+from lvae.pipeline.beam.transforms import EncodeParts, MakePictures, WriteShard
+from lvae.pipeline.beam.work import Range
 
 CHAINABLE = (beam.Create, beam.Reshuffle, beam.ParDo)
 
@@ -69,13 +70,13 @@ def _keeps_elements(fn: beam.DoFn) -> bool:
     return type(fn).finish_bundle is not beam.DoFn.finish_bundle or DoFnSignature(fn).is_stateful_dofn()
 
 
-def encode(pipeline: beam.Pipeline, parts: Sequence[int], work: EncodePart) -> beam.PCollection:
-    """Part numbers -> raw parts -> receipts."""
+def encode(pipeline: beam.Pipeline, parts: Sequence[Range], work: EncodeParts) -> beam.PCollection:
+    """Ranges of part numbers -> raw parts -> receipts. A range becomes parts in the worker alone."""
     return (
         pipeline
         | "Parts" >> beam.Create(parts, reshuffle=False)
         | "Spread parts" >> beam.Reshuffle()
-        | "Encode part" >> beam.ParDo(work)
+        | "Encode parts" >> beam.ParDo(work)
     )
 
 

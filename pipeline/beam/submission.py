@@ -52,14 +52,14 @@ def run(submission: Submission) -> None:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from lvae.pipeline.beam import graphs
-    from lvae.pipeline.beam.transforms import EncodePart, MakePictures, WriteShard
+    from lvae.pipeline.beam.transforms import EncodeParts, MakePictures, WriteShard
 
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     pipeline = beam.Pipeline(options=PipelineOptions(list(submission.options)))
     job = _describe_job(submission)
     work = submission.work
     if isinstance(work, PartsToEncode):
-        graphs.encode(pipeline, work.parts, EncodePart(job, work.devices))
+        graphs.encode(pipeline, work.parts, EncodeParts(job, work.devices))
     elif isinstance(work, PartsToDecode):
         graphs.decode(pipeline, work.parts, MakePictures(job, work.devices))
     else:

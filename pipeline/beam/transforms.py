@@ -21,7 +21,7 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.decoded_parts import DecodePlan, finished_decode, read_decode_plan
 from lvae.manifests.parts.plan import Plan, read_plan
-from lvae.manifests.parts.receipts import finished
+from lvae.manifests.parts.receipts import Receipt, finished
 from lvae.manifests.parts.timings import Timing, write_timing
 from lvae.manifests.storage.folder import FULL, Folder
 from lvae.manifests.storage.open import folder_at
@@ -29,6 +29,7 @@ from lvae.manifests.storage.retry import is_outage, retry
 from lvae.manifests.storage.scratch import shared_folder
 from lvae.manifests.views.gather import write_shard
 from lvae.manifests.views.view import read_view
+from lvae.pipeline.beam.work import Range
 from lvae.pipeline.beam.worker_check import refuse_other_package
 from lvae.pipeline.progress.reports import Reporter
 
@@ -63,8 +64,8 @@ class Job:
     submitter: int | None
 
 
-class EncodePart(beam.DoFn):  # type: ignore[misc]
-    """Part number -> receipt, as JSON. The network is loaded with the first part, once a process.
+class EncodeParts(beam.DoFn):  # type: ignore[misc]
+    """A range of part numbers -> receipts, as JSON. The network is loaded with the first part, once a process.
 
     A part that is finished already, which engines ask for now and then, is not encoded again.
     """
@@ -74,7 +75,14 @@ class EncodePart(beam.DoFn):  # type: ignore[misc]
         self.images = Metrics.counter(NAMESPACE, "images")
         self.rejected = Metrics.counter(NAMESPACE, "rejected")
 
-    def process(self, part: int) -> Iterator[bytes]:
+    def process(self, parts: Range) -> Iterator[bytes]:
+        for part in range(*parts):
+            receipt = self._encode(part)
+            self.images.inc(receipt.rows)
+            self.rejected.inc(len(receipt.rejected))
+            yield records.dumps(receipt)
+
+    def _encode(self, part: int) -> Receipt:
         from lvae.encode.part import encode_part
 
         with _run_task(self.job, f"part {part}") as (folder, reporter):
@@ -91,9 +99,7 @@ class EncodePart(beam.DoFn):  # type: ignore[misc]
                 receipt = encode_part(folder, plan, part, encoder, reader, reporter)
                 with suppress(OSError):  # advice only: the part is finished without it
                     write_timing(folder, Timing(part, receipt.rows, time.monotonic() - start, time.time()))
-        self.images.inc(receipt.rows)
-        self.rejected.inc(len(receipt.rejected))
-        yield records.dumps(receipt)
+        return receipt
 
 
 class WriteShard(beam.DoFn):  # type: ignore[misc]

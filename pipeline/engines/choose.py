@@ -12,6 +12,8 @@ from lvae.pipeline.engines.patience import DEFAULT_SECONDS
 
 IN_PROCESS = "FnApiRunner"
 
+# The in-process runner deals tasks out beforehand; engines elsewhere give a worker the next one when it is free.
+TASKS_A_WORKER, TASKS_ELSEWHERE = 16, 1024
 
 RUNNERS = {
     "fnapirunner": IN_PROCESS,
@@ -41,6 +43,11 @@ class Engine:
     workers: int
     environment: dict[str, str]
     patience: float = DEFAULT_SECONDS
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks a job should have at least, so that all workers have some and end at about the same time."""
+        return TASKS_A_WORKER * self.workers if self.in_process else TASKS_ELSEWHERE
 
     @property
     def in_process(self) -> bool:

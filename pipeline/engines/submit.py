@@ -109,8 +109,9 @@ def _submit(
     progress.forget(folder)
     workers = 1 if alone else min(engine.workers, len(batch))
     attempt = uuid.uuid4().hex
-    options = _complete_options(engine, workers, len(batch))
-    submission = Submission(tasks.work(batch), options, attempt, watched=engine.in_process)
+    work = tasks.work(batch)
+    options = _complete_options(engine, workers, work.elements)
+    submission = Submission(work, options, attempt, watched=engine.in_process)
     # Not on the dataset's disk: were that full, Beam would hang over a line of its log.
     with Scratch() as scratch, (scratch / "output").open("w+b") as output:
         spec = scratch / "submission.json"

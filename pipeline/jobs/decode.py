@@ -10,7 +10,16 @@ from typing import Literal
 from lvae.evaluate.decoded_part import assemble
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.decoded_parts import PARTS, PLAN, DecodePlan, Kind, begin, finished_decode, settle_decode
+from lvae.manifests.parts.decoded_parts import (
+    PARTS,
+    PLAN,
+    DecodePlan,
+    FeatureMode,
+    Kind,
+    begin,
+    finished_decode,
+    settle_decode,
+)
 from lvae.manifests.storage.folder import CHUNK_BYTES, FileRecord, Folder
 from lvae.manifests.storage.locks import LOCK, writing
 from lvae.manifests.storage.open import folder_at
@@ -39,7 +48,7 @@ class DecodeRequest:
     precision: Literal["float32", "bfloat16"] = "float32"
     weights: Path | None = None
     network: Path | None = None
-    mode: Literal["adm", "clean", "pytorch-fid"] | None = None
+    mode: FeatureMode | None = None
     statistics: bool = False
     part_size: int | None = None
 

@@ -15,7 +15,7 @@ from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.verify.verify import mend_command, verify
 from lvae.manifests.views.view import ViewSettings, shard_receipt_name
-from lvae.pipeline.beam.work import PartsToEncode
+from lvae.pipeline.beam.work import PartsToEncode, ranges_of
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.engines.submit import run
 from lvae.pipeline.engines.tasks import Pending, Tasks
@@ -155,7 +155,7 @@ def _encode_parts(folder: Folder, plan: Plan, devices: tuple[str, ...], engine: 
         finished=lambda part: finished(folder, plan, part) is not None,
         name=lambda part: f"part {part}",
         describe=lambda part: _describe_part(plan, part),
-        work=lambda parts: PartsToEncode(folder.address, tuple(parts), devices),
+        work=lambda parts: PartsToEncode(folder.address, ranges_of(parts, engine.tasks), devices),
     )
     sizes = [plan.listing.place(part).rows for part in range(plan.listing.parts)]
     pending = Pending(folder, replace(tasks, finished=partial(settle, folder, plan))).update()

@@ -34,7 +34,7 @@ from lvae.manifests.parts.decoded_parts import read_decode_plan
 from lvae.manifests.parts.plan import read_plan_if_whole
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.view import read_view
-from lvae.pipeline.beam.work import PartsToDecode, PartsToEncode, ShardsToWrite, Submission
+from lvae.pipeline.beam.work import PartsToDecode, PartsToEncode, ShardsToWrite, Submission, ranges_of
 from tests.conftest import SMALL_KL, lvae_process
 from tests.pipeline.cluster import Dask
 from tests.pipeline.faults import busy, children, contents, receipts, worker_processes
@@ -191,7 +191,7 @@ class Encoding:
         views = [path.parent.name for path in folder.local("").glob("shards/*/view.json")]
         layouts = read_view(folder, views[0]).layouts.items() if views else ()
         shards = tuple((split, number) for split, layout in layouts for number in range(layout.shards))
-        parts = tuple(range(plan.listing.parts))
+        parts = ranges_of(range(plan.listing.parts), 8)
         work = (
             ShardsToWrite(folder.address, views[0], shards)
             if shards

@@ -69,6 +69,13 @@ class RunConfig:
         return cls("latent-vae-run", 1, WRITTEN_BY, preset, model, training, DatasetRecord.of(dataset.manifest), init)
 
 
+def find_run(run: str | Path) -> Path:
+    """The folder of a run, by its path; every way in from Python goes through here. LvaeError where there is none."""
+    folder = Path(run)
+    read_run(folder)
+    return folder
+
+
 def read_run(folder: str | Path) -> RunConfig:
     """The settings of a run; LvaeError where there is none."""
     config = read_run_if_there(folder)

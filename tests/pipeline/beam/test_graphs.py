@@ -8,14 +8,14 @@ from apache_beam.transforms.util import BatchElements, GroupIntoBatches
 
 from lvae.pipeline.beam import graphs
 from lvae.pipeline.beam.graphs import encode, write_shards
-from lvae.pipeline.beam.transforms import EncodePart, Job, WriteShard
+from lvae.pipeline.beam.transforms import EncodeParts, Job, WriteShard
 
 JOB = Job("/a/dataset", "0" * 64, "attempt", "latent-vae", None)
 
 
 def test_our_graphs_are_chains() -> None:
     for make in (
-        lambda pipeline: encode(pipeline, [0, 1], EncodePart(JOB, ("cpu",))),
+        lambda pipeline: encode(pipeline, [(0, 3), (3, 5)], EncodeParts(JOB, ("cpu",))),
         lambda pipeline: write_shards(pipeline, [("train", 0)], WriteShard(JOB, "view")),
     ):
         pipeline = beam.Pipeline()

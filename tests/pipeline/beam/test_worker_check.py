@@ -18,7 +18,7 @@ from lvae.manifests.parts.plan import read_plan
 from lvae.manifests.parts.receipts import read_raw
 from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.beam import transforms
-from lvae.pipeline.beam.transforms import EncodePart, Job
+from lvae.pipeline.beam.transforms import EncodeParts, Job
 from lvae.pipeline.beam.worker_check import Question, answer, package, refuse_other_package
 from lvae.pipeline.progress.reports import read_reports
 from tests.conftest import SMALL_KL, lvae_process
@@ -46,7 +46,7 @@ def forget_part(dataset: Path, part: int) -> bytes:
 
 def test_a_part_that_is_finished_is_not_encoded_again(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transforms, "_load_encoder", None)  # would be needed
-    (receipt,) = EncodePart(job(dataset), ("cpu",)).process(1)
+    (receipt,) = EncodeParts(job(dataset), ("cpu",)).process((1, 2))
     assert receipt == records.dumps(records.loads(receipt, "receipt"))
     assert records.loads(receipt, "receipt")["part"] == 1
 
@@ -55,7 +55,9 @@ def test_a_worker_of_another_package_refuses(dataset: Path) -> None:
     assert re.fullmatch(r"latent-vae \S+, code [0-9a-f]{12}", package())
     refuse_other_package(package())
     with pytest.raises(LvaeError, match=r"runs latent-vae .* Install the same wheel") as error:
-        list(EncodePart(dataclasses.replace(job(dataset), package="latent-vae 0.0.1, code 0"), ("cpu",)).process(0))
+        list(
+            EncodeParts(dataclasses.replace(job(dataset), package="latent-vae 0.0.1, code 0"), ("cpu",)).process((0, 1))
+        )
     assert "\n" not in str(error.value)
     assert [(one.kind, str(one.error())) for one in read_reports(Folder(dataset), "attempt")] == [
         ("user", str(error.value))
@@ -65,9 +67,9 @@ def test_a_worker_of_another_package_refuses(dataset: Path) -> None:
 def test_a_worker_that_sees_another_plan_refuses(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that has worked on another dataset under this name before, or whose disk is not shared."""
     monkeypatch.setattr(transforms, "SHARING_DELAYS", (0.01,))
-    list(EncodePart(job(dataset), ("cpu",)).process(0))
+    list(EncodeParts(job(dataset), ("cpu",)).process((0, 1)))
     with pytest.raises(LvaeError, match="does not see the plan that was submitted"):
-        list(EncodePart(dataclasses.replace(job(dataset), plan_sha256="1" * 64), ("cpu",)).process(0))
+        list(EncodeParts(dataclasses.replace(job(dataset), plan_sha256="1" * 64), ("cpu",)).process((0, 1)))
 
 
 def test_other_weights_under_the_same_name_are_refused(dataset: Path) -> None:
@@ -81,7 +83,7 @@ def test_other_weights_under_the_same_name_are_refused(dataset: Path) -> None:
     try:
         weights.write_bytes(save_safetensors(load(SMALL_KL, "random:1")))
         with pytest.raises(LvaeError, match="holds other weights"):
-            list(EncodePart(job(dataset), ("cpu",)).process(0))
+            list(EncodeParts(job(dataset), ("cpu",)).process((0, 1)))
     finally:
         weights.write_bytes(right)
         (dataset / "raw/000000/part-000000.json").write_bytes(before)

@@ -110,15 +110,15 @@ def test_a_submission_to_an_engine_that_is_not_here_is_built(runner: str, capsys
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.portable_runner import PortableRunner
 
-    from lvae.pipeline.beam.transforms import EncodePart, Job
+    from lvae.pipeline.beam.transforms import EncodeParts, Job
 
     options = SUBMISSIONS[runner] + (() if runner == "dataflow" else POOL)
     engine = choose_engine([f"--runner={runner}", *options], 2, {}, print)
     assert capsys.readouterr().out == ""  # no option is unknown
     pipeline = beam.Pipeline(options=PipelineOptions([]))
-    encode(pipeline, range(5), EncodePart(Job("s3://b/latents", "0", "attempt", "latent-vae", None), ("cuda",)))
+    encode(pipeline, [(0, 5)], EncodeParts(Job("s3://b/latents", "0", "attempt", "latent-vae", None), ("cuda",)))
     sent = PortableRunner.get_proto_pipeline(pipeline, PipelineOptions(list(POOL)))
-    assert "Encode part" in {step.unique_name for step in sent.components.transforms.values()}
+    assert "Encode parts" in {step.unique_name for step in sent.components.transforms.values()}
     assert {one.urn for one in sent.components.environments.values()} == {"beam:env:external:v1"}
     assert not engine.in_process
 

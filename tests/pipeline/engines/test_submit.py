@@ -22,7 +22,7 @@ WAITING = "import time; time.sleep(120)"
 
 def watched(code: str, folder: Folder) -> str:
     """What is said of a submission to Dask, whose workers are not heard of."""
-    tasks = Tasks([0], lambda _: False, str, str, lambda _: PartsToEncode(str(folder), (0,), ()))
+    tasks = Tasks([0], lambda _: False, str, str, lambda _: PartsToEncode(str(folder), ((0, 1),), ()))
     engine = Engine(clusters.DASK, (), 1, {})
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     try:

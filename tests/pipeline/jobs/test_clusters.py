@@ -14,7 +14,7 @@ import pytest
 from lvae.encode.scenes.make import write_scenes
 from lvae.manifests import records
 from lvae.manifests.storage.folder import Folder
-from lvae.pipeline.beam.work import PartsToEncode, Submission
+from lvae.pipeline.beam.work import PartsToEncode, Submission, ranges_of
 from lvae.pipeline.planning.existing import Existing
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
 from lvae.pipeline.planning.scan import ScanOptions
@@ -133,7 +133,7 @@ def test_every_task_twice_at_the_same_time_does_no_harm(
     runner = {"--runner=dask": "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"}
     beam_options = tuple(runner.get(option, option) for option in chosen[1:] if option != "--runner=portable")
     beam_options += ("--runner=PortableRunner",) if engine == "portable" else ("--dask_partition_size=1",)
-    work = PartsToEncode(folder.address, tuple(range(plan.listing.parts)), ("cpu",))
+    work = PartsToEncode(folder.address, ranges_of(range(plan.listing.parts), 8), ("cpu",))
     backwards = replace(work, parts=work.parts[::-1])
     running = []
     for submission in (
