@@ -42,7 +42,7 @@ class ListingHash:
         for batch in rows.to_batches(HASHED_AT_ONCE * 16):
             columns = [pc.cast(batch.column(name), pa.large_string()) for name in SCHEMA.names]
             text = pc.binary_join_element_wise(*columns, pa.scalar("\0", pa.large_string()))
-            lines = pc.binary_join_element_wise(text, "", pa.scalar("\1", pa.large_string()))
+            lines = pc.binary_join_element_wise(text, *(pa.scalar(end, pa.large_string()) for end in ("", "\1")))
             for chunk in [lines] if isinstance(lines, pa.Array) else lines.chunks:
                 ends = np.frombuffer(chunk.buffers()[1], "<i8", len(chunk) + 1, chunk.offset * 8)
                 self._sha256.update(memoryview(chunk.buffers()[2])[ends[0] : ends[-1]])

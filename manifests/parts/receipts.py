@@ -77,8 +77,12 @@ def group_of(part: int) -> int:
     return part // PARTS_PER_FOLDER
 
 
+def part_folder(group: int) -> str:
+    return f"{RAW}/{group:06d}"
+
+
 def _folder(part: int) -> str:
-    return f"{RAW}/{group_of(part):06d}"
+    return part_folder(group_of(part))
 
 
 def write_part(
@@ -290,7 +294,7 @@ def load_array(path: Path, mapped: bool) -> NDArray[Any]:
 
 def orphans_of_group(folder: Folder, plan: Plan, group: int, named: set[str]) -> Iterator[str]:
     """What lies in a group's folder and belongs to no part of the plan. named: the raw files of its receipts."""
-    for name in folder.names(f"{RAW}/{group:06d}"):
+    for name in folder.names(part_folder(group)):
         part = _part_of(name) if "/part-" in name else 0
         if "/part-" in name and (
             part is None or part >= plan.listing.parts or (name.endswith(".npy") and name not in named)

@@ -182,5 +182,5 @@ class Codec(Protocol):
     def reader(self, folder: Folder, view: str, layout: SplitLayout) -> SplitReader:
         """The same without a look at all shards: what is wrong with one is told when it is read."""
 
-    def check(self, folder: Folder, view: str, layout: SplitLayout, shards: range) -> Iterator[str]:
-        """One sentence per fault in the structure of these shards. Checksums are verified from the manifest."""
+    def check(self, folder: Folder, view: str, layout: SplitLayout, shards: range | None = None) -> Iterator[str]:
+        """One sentence per fault in the structure of these shards, or all. Checksums are verified from the manifest."""

@@ -71,8 +71,8 @@ class WebDatasetCodec:
     def reader(self, folder: Folder, view: str, layout: SplitLayout) -> "TarReader":
         return TarReader(folder, view, layout)
 
-    def check(self, folder: Folder, view: str, layout: SplitLayout, shards: range) -> Iterator[str]:
-        yield from TarReader(folder, view, layout).faults(shards, every_header=True)
+    def check(self, folder: Folder, view: str, layout: SplitLayout, shards: range | None = None) -> Iterator[str]:
+        yield from TarReader(folder, view, layout).faults(shards or range(layout.shards), every_header=True)
 
 
 def _samples(layout: SplitLayout, first: int, content: ShardContent, start: int, stop: int) -> NDArray[np.uint8]:

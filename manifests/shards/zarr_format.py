@@ -82,13 +82,13 @@ class ZarrCodec:
     def reader(self, folder: Folder, view: str, layout: SplitLayout) -> "ZarrReader":
         return ZarrReader(folder, view, layout)
 
-    def check(self, folder: Folder, view: str, layout: SplitLayout, shards: range) -> Iterator[str]:
+    def check(self, folder: Folder, view: str, layout: SplitLayout, shards: range | None = None) -> Iterator[str]:
         try:
             reader = ZarrReader(folder, view, layout)
         except LvaeError as error:
             yield str(error)
             return
-        yield from reader.faults(shards, every_index=True)
+        yield from reader.faults(shards or range(layout.shards), every_index=True)
 
 
 class ZarrReader:

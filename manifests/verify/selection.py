@@ -40,7 +40,6 @@ def selection_faults(folder: Folder, manifest: Manifest, plan: Plan, selected: S
     settings = view_settings(manifest)
     yield from _names(folder, manifest, plan, settings, selected)
     if manifest.raw != "kept":
-        yield from _statistics_from_shards(folder, manifest)
         return
     yield from _manifest_numbers(manifest, settings, selected)
     view = plan_view(plan, settings, selected, manifest.files[RECEIPTS].sha256)
@@ -84,7 +83,7 @@ def _manifest_numbers(manifest: Manifest, settings: ViewSettings, selected: Sele
         yield Fault(MANIFEST, "normalization is not what the statistics give")
 
 
-def _statistics_from_shards(folder: Folder, manifest: Manifest) -> Iterator[Fault]:
+def statistics_from_shards(folder: Folder, manifest: Manifest) -> Iterator[Fault]:
     moments, _ = moments_from_shards(folder, manifest)
     tolerance = shard_tolerance(manifest)
     if (np.abs(moments.mean - manifest.statistics.mean) > tolerance).any():

@@ -78,7 +78,7 @@ def shard_faults(folder: Folder, manifest: Manifest, view: ViewPlan, progress: P
     for split, layout in view.layouts.items():
         progress(f"shards of {split}")
         yield from _listed_shards(folder, manifest, layout, deep=False)
-        for problem in codec(view.settings.format).check(folder, view.name, layout, range(layout.shards)):
+        for problem in codec(view.settings.format).check(folder, view.name, layout):
             yield Fault(f"shards/{view.name}", problem)
 
 

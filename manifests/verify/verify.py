@@ -20,7 +20,7 @@ from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.verify.checker import Checker, Here, Subject
 from lvae.manifests.verify.parts import check_parts, part_faults, sha256_of_start
 from lvae.manifests.verify.receipts import part_runs
-from lvae.manifests.verify.selection import listing_faults, selection_faults
+from lvae.manifests.verify.selection import listing_faults, selection_faults, statistics_from_shards
 from lvae.manifests.verify.shards import Progress, file_faults, looked_into, shard_faults, view_faults
 
 
@@ -107,6 +107,8 @@ def _look_deep(
         compared = whole if not faults and manifest.raw == "kept" else None
         looked = checker.shards(folder, manifest, view, compared)
         faults += looked_into(folder, manifest, view, looked, progress)
+    if whole is not None and not faults and manifest.raw != "kept":
+        faults += statistics_from_shards(folder, manifest)
     return faults
 
 

@@ -20,7 +20,7 @@ from lvae.manifests.parts.rows import UNLABELLED
 from lvae.manifests.statistics import ChannelMoments, MomentsRecord
 from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.storage.names import Sha256, SplitName
-from lvae.manifests.views.group import fold_group, latents_of, longest, rank_group, read_ranks
+from lvae.manifests.views.group import fold_group, latents_of, longest, rank_group, write_thresholds
 from lvae.manifests.views.order import OFFSETS, RAW_HASHES, STARTS
 from lvae.manifests.views.order_files import (
     ENTRY,
@@ -34,7 +34,7 @@ from lvae.manifests.views.order_files import (
     parts_file,
     read_group,
 )
-from lvae.manifests.views.selected_rows import Receipts, find_thresholds, needs_ranks, selected_parts
+from lvae.manifests.views.selected_rows import Receipts, needs_ranks, selected_parts
 from lvae.manifests.views.selection import Selection
 
 TOTALS = f"{ORDER}/totals.json"
@@ -149,12 +149,16 @@ def read_totals(order: Folder, fold: Fold) -> Totals | None:
     return found if found is not None and found.fold_sha256 == fold.sha256 else None
 
 
-def groups(order: Folder, plan: Plan, fold: Fold) -> Iterator[GroupReceipt]:
-    """The receipts of all groups; UnfinishedPartsError at the first group with parts that are not finished."""
-    for receipt in order.each(lambda group: read_group(order, fold, group), range(groups_of(plan))):
-        if receipt is None:
-            raise LvaeError(order, "the order of the view is not finished", "Run the same command again.")
-        yield receipt
+def require_groups(folder: Folder, plan: Plan, fold: Fold, order: Folder) -> Iterator[GroupReceipt]:
+    """The receipts of all groups. UnfinishedPartsError names all parts that are not finished."""
+    found = list(order.each(lambda group: read_group(order, fold, group), range(groups_of(plan))))
+    whole = [receipt for receipt in found if receipt is not None]
+    if len(whole) < len(found):
+        raise LvaeError(order, "the order of the view is not finished", "Run the same command again.")
+    unfinished = tuple(part for receipt in whole for part in receipt.unfinished)
+    if unfinished:
+        raise UnfinishedPartsError(folder, unfinished)
+    return iter(whole)
 
 
 def gather_selected(folder: Folder, plan: Plan, fold: Fold, order: Folder) -> Selected:
@@ -163,7 +167,7 @@ def gather_selected(folder: Folder, plan: Plan, fold: Fold, order: Folder) -> Se
     assert totals is not None
     largest_label, longest_key, rejected, latents = UNLABELLED, "", 0, 0
     met, rows, orphans = set[str](), list[FileRecord](), list[str]()
-    for group in groups(order, plan, fold):
+    for group in require_groups(folder, plan, fold, order):
         largest_label = max(largest_label, group.largest_label)
         longest_key = longest([longest_key, group.longest_key])
         rejected, latents = rejected + group.rejected, latents + group.latents
@@ -187,9 +191,8 @@ def gather_selected(folder: Folder, plan: Plan, fold: Fold, order: Folder) -> Se
     )
 
 
-def begin_fold(plan: Plan, selection: Selection, order: Folder, statistics: bool = True) -> Fold:
+def begin_fold(fold: Fold, order: Folder) -> Fold:
     """Make way for another order: whatever is there of one goes."""
-    fold = Fold(plan.whole_sha256, selection, statistics)
     order.remove(ORDER)
     order.write(FOLD, records.dumps(fold))
     return fold
@@ -203,15 +206,14 @@ def select(
     Without `statistics` raw latents are not asked for, as has to be where they are gone.
     """
     order = order or folder
-    fold = begin_fold(plan, selection, order, statistics)
+    fold = begin_fold(Fold(plan.whole_sha256, selection, statistics), order)
     count = groups_of(plan)
     for group in range(count if needs_ranks(selection) else 0):
         rank_group(folder, plan, fold, group, order)
-    thresholds = find_thresholds(selection, lambda: read_ranks(order, count))
+    thresholds = write_thresholds(plan, fold, order)
     for group in range(count):
-        found = fold_group(folder, plan, fold, thresholds, group, order)
-        if found.unfinished:
-            raise UnfinishedPartsError(folder, found.unfinished)
+        fold_group(folder, plan, fold, thresholds, group, order)
+    require_groups(folder, plan, fold, order)
     combine(plan, fold, order)
     selected = gather_selected(folder, plan, fold, order)
     check_counts(selected.counts, selection)

@@ -29,10 +29,12 @@ from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage.folder import FileRecord, Folder, Unfinished
 from lvae.manifests.views.order_files import (
     ENTRY,
+    THRESHOLDS,
     Fold,
     GroupReceipt,
     entries_file,
     group_receipt_name,
+    groups_of,
     key_ends_file,
     keys_file,
     part_facts,
@@ -41,7 +43,16 @@ from lvae.manifests.views.order_files import (
     ranks_file,
     rejected_file,
 )
-from lvae.manifests.views.selected_rows import Filter, PartRows, Ranks, Thresholds, hash_keys, keep_within, sides_of
+from lvae.manifests.views.selected_rows import (
+    Filter,
+    PartRows,
+    Ranks,
+    Thresholds,
+    find_thresholds,
+    hash_keys,
+    keep_within,
+    sides_of,
+)
 
 ESCAPED = {'"', "\\"}  # in JSON, of printable ASCII
 
@@ -64,6 +75,13 @@ def read_ranks(order: Folder, groups: int) -> Ranks:
     found = [np.frombuffer(order.read(ranks_file(group)), "<u8").reshape(2, -1) for group in range(groups)]
     both = np.concatenate(found, axis=1)
     return Ranks(both[0], both[1])
+
+
+def write_thresholds(plan: Plan, fold: Fold, order: Folder) -> Thresholds:
+    """Which hashes of keys are in: from the ranks of all groups, where the selection asks for them."""
+    found = find_thresholds(fold.selection, lambda: read_ranks(order, groups_of(plan)))
+    order.write(THRESHOLDS, records.dumps(found))
+    return found
 
 
 class _SplitFiles:

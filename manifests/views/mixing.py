@@ -1,9 +1,9 @@
 """The shuffle in two passes, for storage where every read is a request.
 
-The first pass reads a *window* of neighbouring parts as a whole, normalizes it, and writes its latents as one file, in
-blocks: one for each *bundle* of neighbouring shards. The second reads a bundle's blocks of all windows, and puts them in
-order in memory. Both are sized by memory: of N bytes there are N / 1 GiB windows, as many files, and the square of that
-requests in the second pass, instead of one a latent. Shards hold the same bytes as those that `gather.py` writes.
+The first pass reads a *window* of neighbouring parts as a whole, normalizes it, and writes its latents as one file,
+in blocks: one for each *bundle* of neighbouring shards. The second reads a bundle's blocks of all windows, and puts
+them in order in memory. Both are sized by memory: of N bytes there are N / 1 GiB windows, as many files, and the square
+of that requests in the second pass, instead of one a latent. Shards hold the bytes that `gather.py` would write.
 
 Everything lies under mixing/VIEW/, until the view is written. A window's receipt is created when its files are there; a
 window that is finished is not made again, as long as the view is this one.
@@ -81,8 +81,8 @@ def row_bytes(layout: SplitLayout) -> int:
     return layout.latent_bytes * (2 if layout.log_variances else 1)
 
 
-def plan_mixing(view: ViewPlan, order: Folder, memory: int = MEMORY_BYTES) -> Mixing:
-    offsets = np.fromfile(order.local(OFFSETS), "<i8")
+def plan_mixing(view: ViewPlan, order: Folder) -> Mixing:
+    memory, offsets = MEMORY_BYTES, np.fromfile(order.local(OFFSETS), "<i8")
     largest = max(map(row_bytes, view.layouts.values()))
     numbers = offsets[:-1] * largest // memory
     firsts = np.flatnonzero(np.diff(numbers, prepend=-1))
@@ -236,8 +236,9 @@ def write_mixed_shards(folder: Folder, plan: Plan, view: ViewPlan, mixing: Mixin
 
 
 def _slice(content: ShardContent, here: slice) -> ShardContent:
-    arrays = (content.latents, content.log_variances, content.labels, content.rows, content.mirrored)
-    return ShardContent(*(None if array is None else array[here] for array in arrays), content.keys[here])  # type: ignore[arg-type]
+    log_variances = None if content.log_variances is None else content.log_variances[here]
+    facts = content.labels[here], content.rows[here], content.mirrored[here]
+    return ShardContent(content.latents[here], log_variances, *facts, content.keys[here])
 
 
 def _bundle_content(folder: Folder, view: ViewPlan, mixing: Mixing, number: int, bundle: Bundle) -> ShardContent:

@@ -21,12 +21,12 @@ from lvae.manifests.verify.selection import segment_sha256
 from lvae.manifests.verify.shards import check_shards
 from lvae.manifests.views.combine import combine
 from lvae.manifests.views.gather import write_shard
-from lvae.manifests.views.group import fold_group, rank_group, read_ranks
-from lvae.manifests.views.index_pieces import index_pieces, write_index_piece
+from lvae.manifests.views.group import fold_group, rank_group, write_thresholds
+from lvae.manifests.views.index_pieces import piece_of, write_index_piece
 from lvae.manifests.views.mixing import mix_window, read_mixing, write_mixed_shards
-from lvae.manifests.views.order_files import THRESHOLDS, Fold, groups_of, read_fold
-from lvae.manifests.views.selected_rows import Thresholds, find_thresholds
-from lvae.manifests.views.view import ViewPlan, read_view
+from lvae.manifests.views.order_files import THRESHOLDS, Fold, read_fold
+from lvae.manifests.views.selected_rows import Thresholds
+from lvae.manifests.views.view import ViewPlan, read_view, shard_of
 
 
 @dataclass(frozen=True)
@@ -57,29 +57,13 @@ class Place:
             raise LvaeError(self.folder, "its manifest is missing", "Run the same command again.")
         return found
 
-    def shard(self, number: int) -> tuple[str, int]:
-        """Split and number of a shard; those of all splits are numbered one behind the other."""
-        for split, layout in self.view.layouts.items():
-            if number < layout.shards:
-                return split, number
-            number -= layout.shards
-        raise IndexError("there is no such shard")
-
-    def index_piece(self, number: int) -> tuple[str, int]:
-        for split, layout in self.view.layouts.items():
-            if number < index_pieces(layout):
-                return split, number
-            number -= index_pieces(layout)
-        raise IndexError("there is no such piece of an index")
-
 
 def _rank(place: Place, number: int) -> None:
     rank_group(place.folder, place.plan, place.fold, number, place.scratch)
 
 
 def _bound(place: Place, number: int) -> None:
-    found = find_thresholds(place.fold.selection, lambda: read_ranks(place.scratch, groups_of(place.plan)))
-    place.scratch.write(THRESHOLDS, records.dumps(found))
+    write_thresholds(place.plan, place.fold, place.scratch)
 
 
 def _fold(place: Place, number: int) -> None:
@@ -91,7 +75,7 @@ def _combine(place: Place, number: int) -> None:
 
 
 def _write_shard(place: Place, number: int) -> None:
-    write_shard(place.folder, place.plan, place.view, *place.shard(number))
+    write_shard(place.folder, place.plan, place.view, *shard_of(place.view, number))
 
 
 def _mix(place: Place, number: int) -> None:
@@ -103,7 +87,7 @@ def _write_mixed(place: Place, number: int) -> None:
 
 
 def _write_index(place: Place, number: int) -> None:
-    write_index_piece(place.folder, place.view, *place.index_piece(number))
+    write_index_piece(place.folder, place.view, *piece_of(place.view, number))
 
 
 def _check_parts(place: Place, number: int) -> None:
@@ -130,17 +114,26 @@ def _check_listing(place: Place, number: int) -> None:
     place.scratch.create(check_name("listing", number), found.encode())
 
 
-STEPS: dict[str, Callable[[Place, int], None]] = {
-    "rank": _rank,
-    "bound": _bound,
-    "fold": _fold,
-    "combine": _combine,
-    "mix": _mix,
-    "write mixed": _write_mixed,
-    "shard": _write_shard,
-    "index": _write_index,
-    "check parts": _check_parts,
-    "check listing": _check_listing,
-    "check shards": _check_shards,
-    "compare shards": _compare_shards,
+@dataclass(frozen=True)
+class Step:
+    """do: with a number. doing, unit: for a person, beside a bar."""
+
+    do: Callable[[Place, int], None]
+    doing: str
+    unit: str
+
+
+STEPS = {
+    "rank": Step(_rank, "ranking keys", "groups of parts"),
+    "bound": Step(_bound, "ranking keys", "selections"),
+    "fold": Step(_fold, "folding receipts", "groups of parts"),
+    "combine": Step(_combine, "folding receipts", "orders"),
+    "window": Step(_mix, "mixing", "windows"),
+    "bundle": Step(_write_mixed, "writing shards", "bundles"),
+    "shard": Step(_write_shard, "writing shards", "shards"),
+    "index": Step(_write_index, "listing shards", "pieces"),
+    "check parts": Step(_check_parts, "checking parts", "runs of parts"),
+    "check listing": Step(_check_listing, "checking rows", "segments"),
+    "check shards": Step(_check_shards, "checking shards", "runs of shards"),
+    "compare shards": Step(_compare_shards, "checking shards", "runs of shards"),
 }

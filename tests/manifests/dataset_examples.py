@@ -30,13 +30,14 @@ from lvae.manifests.parts.receipts import (
     write_part,
 )
 from lvae.manifests.parts.rows import ImageRow, Listing, Segment, write_rows
-from lvae.manifests.publishing.publish import describe, swap
+from lvae.manifests.publishing.publish import WrittenView, describe, swap
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.shards.index import Shard, write_index
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.verify.verify import verify
 from lvae.manifests.views.combine import Selected, select
 from lvae.manifests.views.gather import write_shard
+from lvae.manifests.views.index_pieces import join_index, write_index_piece
 from lvae.manifests.views.selection import Selection, resolve_selection
 from lvae.manifests.views.view import (
     ShardReceipt,
@@ -236,7 +237,10 @@ def shard(example: Example, keep_old: bool = False, **changes: Any) -> Example:
     ]
     for split, number in pending_shards(folder, view):
         write_shard(folder, plan, view, split, number)
-    swap(folder, describe(folder, plan, settings, selected, view, metadata), keep_old)
+    for split in view.layouts:
+        write_index_piece(folder, view, split, 0)
+    indices = {split: join_index(folder, view, split) for split in view.layouts}
+    swap(folder, describe(folder, plan, settings, selected, WrittenView(view, metadata, indices)), keep_old)
     folder.sweep()
     return replace(example, settings=settings)
 
