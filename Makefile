@@ -48,8 +48,10 @@ pytest: .venv/installed-test
 slow: .venv/installed-test
 	$(BIN)/python -m pytest -n $(JOBS) -m "slow and not cluster"
 
+# With stragglers, leases and outages by seed, on a disk and on an S3 server; LVAE_FAULT_SEEDS=200, for more.
 faults: .venv/installed-test
-	$(BIN)/python -m pytest -n $(JOBS) -m slow $(JOB_TESTS)/test_faults.py $(JOB_TESTS)/test_storage_faults.py
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow $(JOB_TESTS)/test_faults.py $(JOB_TESTS)/test_storage_faults.py \
+		$(JOB_TESTS)/test_store_faults.py
 
 life: .venv/installed-test  # of a dataset after its first day, and the stories of docs/datasets.md
 	$(BIN)/python -m pytest -n $(JOBS) -m slow $(JOB_TESTS)/test_life.py tests/test_docs_datasets.py

@@ -17,6 +17,7 @@ from lvae.manifests.errors import LvaeError
 T = TypeVar("T")
 PLAIN = (str, int, float, bool)  # what is kept as it comes
 SIGNATURE = "self_sha256"
+LATER = "later"
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON may spell what UTF-8 cannot say
 
 
@@ -42,6 +43,11 @@ class Form:
             raise FormError(where, f"must be {self.description}, not {value!r:.200}", "Do not use these files.")
 
 
+def later(default: Any) -> Any:
+    """The default of a field that came after files were written: it is left out of them where it has this value."""
+    return dataclasses.field(default=default, metadata={LATER: True})
+
+
 def dumps(value: object) -> bytes:
     """Canonical JSON of a dataclass or of plain values: sorted keys, UTF-8, one spelling, no NaN."""
     text = json.dumps(plain(value), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
@@ -65,7 +71,9 @@ def sha256_beside(data: bytes, name: str) -> str:
 def plain(value: object) -> Any:
     """Dataclasses and tuples as dictionaries and lists."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        unsaid = _later_fields(type(value))
+        found = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {name: plain(item) for name, item in found.items() if name not in unsaid or item != unsaid[name]}
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     if isinstance(value, dict):
@@ -217,9 +225,10 @@ def _convert_dataclass(cls: Any, value: Any, where: str) -> Any:
     types_of = _fields(cls)
     if unknown := sorted(value.keys() - types_of.keys()):
         raise LvaeError(where, f"unknown field {unknown[0]!r}")
-    if missing := [name for name in types_of if name not in value]:
+    if missing := [name for name in types_of if name not in value and name not in _later_fields(cls)]:
         raise LvaeError(where, f"field {missing[0]!r} is missing")
-    return cls(**{name: _convert(wanted, value[name], f"{where}.{name}") for name, wanted in types_of.items()})
+    said = {name: wanted for name, wanted in types_of.items() if name in value}
+    return cls(**{name: _convert(wanted, value[name], f"{where}.{name}") for name, wanted in said.items()})
 
 
 @lru_cache
@@ -227,6 +236,12 @@ def _fields(cls: Any) -> dict[str, Any]:
     """Name and type of every field; asking Python for them takes longer than a record of them."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+@lru_cache
+def _later_fields(cls: Any) -> dict[str, Any]:
+    """Defaults of the fields that a file may lack."""
+    return {field.name: field.default for field in dataclasses.fields(cls) if LATER in field.metadata}
 
 
 def require_whole(name: str, value: object, least: int, most: int) -> None:

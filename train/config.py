@@ -184,7 +184,8 @@ def attention_places(layers: int, attentions: int) -> frozenset[int]:
 class TrainConfig:
     """How a model is trained. Losses are nats per image, an update is one step of the optimizer.
 
-    updates: of the whole run. batch: the micro-batch over all devices; one update sees batch * accumulate latents.
+    updates: of the whole run. batch, accumulate: one update sees batch * accumulate latents, whatever they are computed
+        by and in which portions.
     learning_rate_schedule: "constant", or "cosine" down to learning_rate_minimum at decay_updates; both after
         warm_up_updates that begin with a rate of 0.
     moments: how Adam's two moments are kept between updates.
@@ -197,7 +198,8 @@ class TrainConfig:
     skip_threshold: an update whose gradient norm exceeds this many times channels * resolution^2 is skipped.
     label_drop: how often prior and shared blocks are not told the label.
     clip: latents are clipped to +-clip; null leaves them alone.
-    precision: of matrix products; parameters, losses and Gaussians are float32 always.
+    precision: of matrix products; parameters, losses and Gaussians are float32 always. "auto" is bfloat16 on GPUs and
+        TPUs, float32 on CPUs.
     recompute_from: activations of layers at this resolution and above are computed anew in the backward pass.
     """
 
@@ -226,7 +228,7 @@ class TrainConfig:
     skip_threshold: float = 300.0
     label_drop: float = 0.1
     clip: float | None = 4.0
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "auto"] = "auto"
     recompute_from: int | None = None
     seed: int = 0
 
@@ -255,7 +257,7 @@ class TrainConfig:
             ("learning_rate_schedule", ("constant", "cosine")),
             ("moments", ("float32", "bfloat16")),
             ("rate_schedule", ("shifted_exp", "constant_per")),
-            ("precision", ("float32", "tf32", "bfloat16")),
+            ("precision", ("float32", "tf32", "bfloat16", "auto")),
         ):
             if getattr(self, name) not in allowed:
                 raise LvaeError("", f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r:.60}")
@@ -271,6 +273,11 @@ class TrainConfig:
                 "rate_per_resolution belongs to rate_schedule constant_per, a number per resolution",
                 "Set both or none.",
             )
+
+    @property
+    def update_size(self) -> int:
+        """Latents that one update sees."""
+        return self.batch * self.accumulate
 
     @property
     def rate_arguments(self) -> dict[str, float] | tuple[float, ...]:

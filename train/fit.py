@@ -9,13 +9,13 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.train.data.batches import Batches, open_source
 from lvae.train.devices.device import Device
-from lvae.train.loop.session import Execution, Session, Watching
+from lvae.train.loop.session import Best, Execution, Session, Start, Watching
 from lvae.train.loop.signals import StopSignals
 from lvae.train.loop.training_loop import run_updates
 from lvae.train.loop.update import Updater
 from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoints
-from lvae.train.runs.run import CHECKPOINTS, RunConfig, difference, load_weights, read_run_if_there, write_run
+from lvae.train.runs.run import BEST, CHECKPOINTS, RunConfig, difference, load_weights, read_run_if_there, write_run
 
 
 @dataclass(frozen=True)
@@ -39,29 +39,31 @@ def fit(
 
     Every rank calls this. LvaeError where RUN holds a run of other settings, naming the difference.
     """
-    training = config.training
+    training = config.executed()
     check_batch(training.batch, device)
     updater = Updater(HierarchicalVAE(config.model, training.seed, training.recompute_from), training, device)
     checkpoints = Checkpoints(run / CHECKPOINTS, execution.keep_recent, execution.keep_for_ever)
     with StopSignals(device.stops_together) as stop:
         start = _begin(run, config, updater, checkpoints, device, init)
-        watching.begin(training.updates, start)
+        watching.begin(training.updates, start.step)
         source = open_source(dataset, device, training.seed, execution.placement)
-        first = start * training.batch * training.accumulate
-        with Batches(source, dataset, training, device, config.model.classes, first) as batches:
+        with Batches(source, dataset, training, device, config.model.classes, start.position) as batches:
             session = Session(run, start, updater, batches, checkpoints, execution, watching)
 
             def update(step: int) -> None:
                 updater(batches.next())
                 device.mark_step()
 
+            step = start.step
             try:
-                step = run_updates(
-                    start, training.updates, update, session.after, lambda: device.on_any_rank(stop.asked)
-                )
-                return Result(step, finished=step >= training.updates)
+                if not session.is_over:
+                    step = run_updates(
+                        step, training.updates, update, session.after, lambda: device.on_any_rank(stop.asked)
+                    )
             finally:
                 session.close()
+            device.barrier()  # nobody leaves before the last checkpoint is written
+            return Result(step, finished=step >= training.updates or session.is_over)
 
 
 def check_batch(batch: int, device: Device) -> None:
@@ -81,29 +83,33 @@ def _begin(
     checkpoints: Checkpoints,
     device: Device,
     init: dict[str, Tensor] | None,
-) -> int:
-    """The step to go on from, with everything restored."""
+) -> Start:
+    """Where to go on from, with everything restored."""
     before = read_run_if_there(run)
     if before is not None and (other := difference(before, config)):
-        raise LvaeError(
-            run, f"holds a run of other settings: {other}", "Name another folder, or give the old settings."
-        )
+        advice = "Give the old settings, name another folder, or change a setting with --override KEY=VALUE."
+        raise LvaeError(run, f"holds a run of other settings: {other}", advice)
     step = -1
     if device.is_main or device.world == 1:  # the processes of a pod are no ranks: each looks for itself
         found = checkpoints.latest()
         if found is not None and before is None:
             raise LvaeError(run, "has checkpoints but no config.json", "Name another folder.")
         step = -1 if found is None else found.step
-    if device.is_main:
-        write_run(run, config)
     step = device.from_main(step)
+    if device.is_main:
+        write_run(run, config.with_overrides_at(max(step, 0)))
     if step >= 0:
-        checkpoint = checkpoints.open(step)
+        checkpoint = checkpoints.open(step, groups=())  # whoever chose it has hashed it
         if "optimizer" not in checkpoint.groups:
             raise LvaeError(run, "was imported, without what an update needs", f"Begin a new run with --init {run}.")
         updater.restore({group: checkpoint.read(group) for group in checkpoint.groups})
-        return step
+        if any(override.name == "skip_threshold" for override in config.new_overrides()):
+            updater.reset_threshold()
+        best = checkpoint.values.get(BEST)
+        return Start(
+            step, int(checkpoint.values["position"]), config.new_overrides(), None if best is None else Best(**best)
+        )
     if init is not None:
         load_weights(updater.model, init, "--init")
         updater.start_average()
-    return 0
+    return Start(0, 0, config.new_overrides())

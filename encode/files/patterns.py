@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lvae.encode.files import locations
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.retry import raise_outage
 
 MAX_FILES = 1_000_000
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -74,6 +75,7 @@ def _behind_url(name: str, pattern: str) -> list[str]:
         matches = re.compile(re.escape(locations.plain(name, wanted)).replace(r"\*", ".*"), re.DOTALL).fullmatch
         return [locations.join(folder, entry) for entry in locations.names_in(f"{folder}/") if matches(entry)]
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(name, f"cannot be read ({locations.explain(error)})") from error
 
 

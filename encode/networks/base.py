@@ -20,9 +20,12 @@ class Autoencoder(nn.Module):
     architecture: the complete description as JSON would hold it; `build` takes it back.
     downsampling_factor: f; an image of H x W gives a latent of about H/f x W/f (exact where f divides the sides).
     latent_channels: C.
+    input_range: of the images that its latents were made of. Others' caches may hold latents of images in [0, 1].
 
     An image's latent does not depend on its batch: in eval mode on the CPU (see `one_by_one`) to the last bit.
     """
+
+    input_range: tuple[float, float] = (-1.0, 1.0)
 
     def __init__(self, spec: Spec, downsampling_factor: int, latent_channels: int):
         super().__init__()
@@ -85,6 +88,16 @@ class Autoencoder(nn.Module):
         faster on a CPU, but 300 MiB an image larger (kl-f8 at 256 pixels).
         """
         return torch.split(batch, 1) if batch.device.type == "cpu" and not self.training else (batch,)
+
+    def from_input_range(self, images: Tensor) -> Tensor:
+        """What was decoded from latents of images in `input_range`, in [-1, 1]."""
+        low, high = self.input_range
+        return images if (low, high) == (-1.0, 1.0) else (images - low) * (2 / (high - low)) - 1
+
+    def to_input_range(self, images: Tensor) -> Tensor:
+        """Images in [-1, 1] as they are to be encoded."""
+        low, high = self.input_range
+        return images if (low, high) == (-1.0, 1.0) else (images + 1) * ((high - low) / 2) + low
 
     def check_images(self, images: Tensor) -> None:
         """Refuse images that would leave no latent."""

@@ -19,6 +19,7 @@ from lvae.encode.sources.reading.walk import walk
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
+from lvae.manifests.storage.retry import raise_outage
 
 
 class FolderSource(Notes):
@@ -122,4 +123,5 @@ def _read_if_there(location: str) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error

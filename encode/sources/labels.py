@@ -24,6 +24,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import composed, counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 from lvae.manifests.records import decode_json
+from lvae.manifests.storage.retry import raise_outage
 
 KEY_COLUMNS = ("key", "file_name", "filename", "file", "path", "image", "name", "id")
 LABEL_COLUMNS = ("label", "class", "category", "target", "class_id", "class_name", "label_id")
@@ -46,6 +47,7 @@ def read_labels(path: str | Path) -> Labels:
     except UnicodeDecodeError as error:
         raise LvaeError(path, "not UTF-8 text") from error
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(path, f"cannot be read ({error.strerror})") from error
     match path.suffix.lower():
         case ".csv":

@@ -28,6 +28,7 @@ from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import composed, counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
+from lvae.manifests.storage.retry import raise_outage
 
 ENDINGS = (".csv", ".jsonl", ".txt")
 PATH_COLUMNS = (*KEY_COLUMNS, "url", "image_path", "filepath")
@@ -145,6 +146,7 @@ def _find_status(location: str) -> Status | None:
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
         return None
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(location, f"cannot be looked at ({locations.explain(error)})") from error
     return None if found.is_folder else found
 
@@ -173,6 +175,7 @@ def lines_of(location: str, labels: bool = True) -> Iterator[Line]:
     except UnicodeDecodeError as error:
         raise LvaeError(location, "not UTF-8 text") from error
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error
 
 

@@ -17,6 +17,7 @@ from lvae.encode.images import is_image
 from lvae.encode.sources.base import Notes
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
+from lvae.manifests.storage.retry import raise_outage
 
 DATA = "data.mdb"
 MAGIC = b"\xde\xc0\xef\xbe"
@@ -80,6 +81,7 @@ class LmdbSource(Notes):
                     naming.count_unlabelled(self.counts, UNLABELLED)
                     yield ImageRow(name, container, value.offset, value.length, name, UNLABELLED)
         except OSError as error:
+            raise_outage(error)
             raise LvaeError(self.location, f"cannot be read ({locations.explain(error)})") from error
         if not images:
             raise naming.no_images(self.location, self.counts)

@@ -29,6 +29,7 @@ from lvae.encode.sources.reading.sequential import Forwards
 from lvae.encode.sources.zip import DAMAGE, data_offset, open_archive
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
+from lvae.manifests.storage.retry import raise_outage
 
 IMAGES = ("arr_0", "images")
 LABELS = ("arr_1", "labels")
@@ -88,6 +89,7 @@ class NpzSource(Notes):
                 labels = _read_labels(file, self.location, pictures.images) if has_labels else None
                 others = _other_arrays(file, self.location, pictures.member) if has_labels and labels is None else []
         except OSError as error:
+            raise_outage(error)
             raise LvaeError(self.location, f"cannot be read ({locations.explain(error)})") from error
         if not pictures.images:
             raise naming.no_images(self.location, self.counts)

@@ -12,6 +12,7 @@ slash.
 
 import tarfile
 import zipfile
+from typing import IO, cast
 
 from lvae.encode.files import locations, naming
 from lvae.encode.files.addresses import PublicOnly
@@ -31,6 +32,7 @@ from lvae.encode.sources.synthetic import PREFIX, SyntheticReader, SyntheticSour
 from lvae.encode.sources.tar import TarSource
 from lvae.encode.sources.zip import ZipReader, ZipSource
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.retry import raise_outage
 
 __all__ = ["Labels", "Reader", "Source", "apply_labels", "open_reader", "open_source", "read_labels"]
 
@@ -56,6 +58,7 @@ def open_source(source: str) -> Source:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise LvaeError(source, "no such file or folder", f"A source is {KINDS}.") from error
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(source, f"cannot be looked at ({locations.explain(error)})") from error
     if found is None or found.is_folder:
         return _folder(f"{location.rstrip('/')}/" if locations.is_url(location) else location)
@@ -75,6 +78,7 @@ def _folder(location: str) -> Source:
     try:
         found = [name for name in locations.names_in(location) if not naming.is_hidden(name)]
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(location, f"the folder cannot be read ({locations.explain(error)})") from error
     if DATA in found:
         return LmdbSource(location)
@@ -155,9 +159,14 @@ def open_reader(kind: str, location: str, addresses: str | None = None) -> Reade
 
 def _is_zip_with_a_preface(location: str) -> bool:
     try:
-        with locations.open_file(location) as file:
-            return zipfile.is_zipfile(file)
+        with locations.Watched(locations.open_file(location)) as file:
+            found = zipfile.is_zipfile(cast("IO[bytes]", file))  # which is silent about a storage that fails
+            file.raise_fault()
+            return found
+    except ValueError:  # too short for one
+        return False
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error
 
 
@@ -167,9 +176,11 @@ def _refuse_all_but_tars(location: str) -> None:
     if locations.plain_path(location).lower().endswith(".tar"):
         return
     try:
-        with locations.open_file(location) as file:
-            is_tar = tarfile.is_tarfile(file)
+        with locations.Watched(locations.open_file(location)) as file:
+            is_tar = tarfile.is_tarfile(cast("IO[bytes]", file))
+            file.raise_fault()
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error
     except (ValueError, OverflowError, MemoryError, RecursionError):
         is_tar = False
@@ -181,4 +192,5 @@ def _first_bytes(location: str) -> bytes:
     try:
         return locations.first_bytes(location, MAGIC_AT + len(MAGIC))
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error

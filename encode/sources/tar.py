@@ -23,6 +23,7 @@ from lvae.encode.sources.reading.tar_members import Member, is_image_member, ope
 from lvae.encode.sources.side_files import SideFiles
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
+from lvae.manifests.storage.retry import raise_outage
 
 MAX_CLASSES_BYTES = 64 << 20
 CLASS_TAR = re.compile(r"n\d{8}\.tar")
@@ -154,6 +155,7 @@ def _read_classes(path: str) -> tuple[str, ...] | None:
     except UnicodeDecodeError as error:
         raise LvaeError(path, "not UTF-8 text") from error
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(path, f"cannot be read ({locations.explain(error)})") from error
     classes = tuple(line.strip() for line in lines)
     while classes and not classes[-1]:

@@ -24,7 +24,7 @@ from lvae.encode.sources.reading.zip_names import UNIX, member_name, name_of
 from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
-from lvae.manifests.storage.retry import retry
+from lvae.manifests.storage.retry import raise_outage, retry
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # APPNOTE.TXT, 4.3.7
 LOCAL_MAGIC = b"PK\x03\x04"
@@ -53,6 +53,7 @@ class ZipSource(Notes):
             with locations.Watched(locations.open_file(self._path)) as file, open_archive(file, self._path) as archive:
                 yield from self._rows(archive, locations.size_of(file))
         except OSError as error:
+            raise_outage(error)
             raise LvaeError(self._path, f"cannot be read ({locations.explain(error)})") from error
         except (*DAMAGE, MemoryError, UnicodeDecodeError) as error:
             raise LvaeError(self._path, f"not a whole zip ({error})") from error

@@ -20,6 +20,7 @@ from lvae.encode.weights.folder import Found, find_files, scale_facts
 from lvae.encode.weights.names import detect_layout, from_diffusers, join_taesd
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import printable
+from lvae.manifests.storage.retry import raise_outage
 from lvae.manifests.tensors.lazy_tensor import StoredTensor, Tree, read_all
 from lvae.manifests.tensors.open import open_tensors, open_tree
 
@@ -63,6 +64,7 @@ def read(location: str | Path, kind: str | None = None) -> Contents:
         tree = _join(found.files, trees) if found.pair else _merge(found.files, trees)
         return _find_contents(tree, sum(size for _, size in opened), found)
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(path, f"cannot be read ({error.strerror or error})") from None
 
 
@@ -73,6 +75,7 @@ def read_tensors(location: str | Path) -> dict[str, Tensor]:
         stored, size = open_tensors(path)
         return read_all(stored, size, str(path))
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(path, f"cannot be read ({error.strerror or error})") from None
 
 

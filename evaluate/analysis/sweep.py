@@ -29,14 +29,20 @@ MEANS, VARIANCES, TEMPERATURES = (0.0, 0.75, 1.5, 3.0), (0.0, 1.5, 3.0), (0.9, 0
 
 @dataclass(frozen=True)
 class Setting:
-    """One place of a sweep. mean, variance: weights of guidance, 0 being off. Temperatures are swept without it."""
+    """One place of a sweep. mean, variance: weights of guidance, 0 being off. Temperatures are swept without it.
+
+    output: the share of the predicted deviation that is added to the mean.
+    """
 
     mean: float
     variance: float
     temperature: float
+    output: float = records.later(0.0)
 
     @property
     def name(self) -> str:
+        if self.output:
+            return f"output-{self.output:g}"
         if self.temperature != 1:
             return f"temperature-{self.temperature:g}"
         return f"mean-{self.mean:g}-variance-{self.variance:g}" if self.mean or self.variance else "unguided"
@@ -138,8 +144,12 @@ def combine_settings(
     means: tuple[float, ...] | None,
     variances: tuple[float, ...] | None,
     temperatures: tuple[float, ...] | None,
+    outputs: tuple[float, ...] = (),
 ) -> tuple[Setting, ...]:
-    """No guidance first, then means x variances, then temperatures; each once. None: the usual ones."""
+    """No guidance first, then means x variances, then temperatures, of the draws and of the output; each once.
+
+    None: the usual ones.
+    """
     guidable = bool(config.classes and config.hierarchical_prior)
     if not guidable and (any(means or ()) or any(variances or ())):
         raise LvaeError(
@@ -147,8 +157,9 @@ def combine_settings(
             ("guidance needs a model with classes and a hierarchical prior, and this one has not both"),
             "Leave --means and --variances out; its temperature can be swept.",
         )
-    if min(temperatures or (0.0,)) < 0:
-        raise LvaeError("--temperatures", "must not be negative")
+    for option, numbers in (("--temperatures", temperatures), ("--output-temperatures", outputs)):
+        if min(numbers or (0.0,)) < 0:
+            raise LvaeError(option, "must not be negative")
     means = means if means is not None else MEANS if guidable else (0.0,)
     variances = variances if variances is not None else VARIANCES if guidable else (0.0,)
     found = [Setting(0.0, 0.0, 1.0)]
@@ -156,6 +167,7 @@ def combine_settings(
     found += [
         Setting(0.0, 0.0, temperature) for temperature in (TEMPERATURES if temperatures is None else temperatures)
     ]
+    found += [Setting(0.0, 0.0, 1.0, output) for output in outputs]
     return tuple(dict.fromkeys(found))
 
 
@@ -238,6 +250,7 @@ def _change_setting(
         guidance_mean=tuple(0.0 if resolution in spared else setting.mean for resolution in lowest_first),
         guidance_variance=(setting.variance,) * len(lowest_first),
         temperature=(setting.temperature,) * len(lowest_first),
+        output_temperature=setting.output,
     )
     options = sampling.options
     if options.labels != "random" or seed == options.seed:

@@ -43,6 +43,8 @@ def lower_is_better(metric: str) -> bool:
 
 
 def describe_setting(setting: Setting) -> str:
+    if setting.output:
+        return f"output temperature {setting.output:g}"
     if setting.temperature != 1:
         return f"temperature {setting.temperature:g}"
     if not (setting.mean or setting.variance):
@@ -66,9 +68,13 @@ def write_pictures(run: Path, out: Path, record: SweepRecord, count: int, progre
 def draw_pictures(record: SweepRecord, samples: Dataset, pictures: Sequence[NDArray[np.uint8]]) -> Image.Image:
     """A row a sample, a column a setting, guided beside unguided. samples: of the first setting."""
     settings, blocks = record.settings, list[Block]()
-    for (temperature, mean), ones in groupby(settings, lambda one: (one.temperature != 1, one.mean)):
+    for (output, temperature, mean), ones in groupby(
+        settings, lambda one: (one.output != 0, one.temperature != 1, one.mean)
+    ):
         some = list(ones)
-        if temperature:
+        if output:
+            blocks.append(Block("output", len(some), tuple(f"{one.output:g}" for one in some)))
+        elif temperature:
             blocks.append(Block("temperature", len(some), tuple(f"{one.temperature:g}" for one in some)))
         else:
             heads = tuple("none" if not (one.mean or one.variance) else f"var. {one.variance:g}" for one in some)
@@ -90,11 +96,12 @@ def draw_pictures(record: SweepRecord, samples: Dataset, pictures: Sequence[NDAr
 
 
 def chart_scores(record: SweepRecord) -> list[Chart]:
-    """For every score: over the weight of variances, one curve a weight of means; then over the temperature."""
+    """For every score: over the weight of variances, one curve a weight of means; then over either temperature."""
     charts = []
     seeds = len({result.seed for result in record.results})
-    guided = [one for one in record.settings if one.temperature == 1]
-    unguided = [one for one in record.settings if not (one.mean or one.variance)]
+    guided = [one for one in record.settings if one.temperature == 1 and not one.output]
+    unguided = [one for one in record.settings if not (one.mean or one.variance or one.output)]
+    outputs = [one for one in record.settings if one.output or one == Setting(0.0, 0.0, 1.0)]
     samples = counted(record.count, "sample")
     for metric in record.metrics:
         direction = "lower is closer" if lower_is_better(metric) else "higher is better"
@@ -106,9 +113,11 @@ def chart_scores(record: SweepRecord) -> list[Chart]:
             for mean in sorted({one.mean for one in guided})
         ]
         over_temperatures = [_series(record, metric, "", unguided, "temperature")] if len(unguided) > 1 else []
+        over_outputs = [_series(record, metric, "", outputs, "output")] if len(outputs) > 1 else []
         for x_label, series in (
             (f"weight of variances; {samples}, {counted(seeds, 'seed')}", over_variances),
             (f"temperature, no guidance; {samples}", over_temperatures),
+            (f"output temperature, no guidance; {samples}", over_outputs),
         ):
             scored = [one for one in series if one.points]
             if scored:

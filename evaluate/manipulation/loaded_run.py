@@ -55,6 +55,8 @@ class LoadedRun:
         config = read_run(run)
         model = load_model(run, "ema" if weights == "ema" else "raw").to(device)
         network = find_decoder(config.dataset.autoencoder, Folder(run), decoder)
+        if network is not None:
+            network.input_range = config.dataset.image.input_range
         return cls(run, config, model, None if network is None else network.to(device), device)
 
     @property
@@ -174,7 +176,8 @@ def encode_pixels(loaded: LoadedRun, pixels: NDArray[np.uint8]) -> NDArray[np.fl
     else:
         images = torch.from_numpy(pixels.copy()).to(loaded.device).permute(2, 0, 1)[None]
         with torch.inference_mode():
-            raw = network.encode(images.to(torch.float32).contiguous() / 127.5 - 1).float().cpu().numpy()
+            images = network.to_input_range(images.to(torch.float32).contiguous() / 127.5 - 1)
+            raw = network.encode(images).float().cpu().numpy()
     latents: NDArray[np.float32] = loaded.clip(loaded.config.dataset.normalization.normalize(raw, "float32"))[0]
     return latents
 

@@ -14,11 +14,12 @@ from lvae.evaluate.manipulation.operations import EncodedImage, Space, interpola
 from lvae.evaluate.notebook.decodable_dataset import as_batch
 from lvae.evaluate.notebook.picture_set import ImagesLike, PictureSet, open_images
 from lvae.evaluate.samples.options import guidance_weights, labels_of
+from lvae.evaluate.samples.output import draw_output
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import UNLABELLED
 from lvae.manifests.seeds import derive
-from lvae.train.network.choices import Weights
+from lvae.train.network.choices import Guidance, Weights
 from lvae.train.network.noise import draw_noise
 from lvae.train.runs.run import find_run, latest_checkpoint
 
@@ -96,6 +97,7 @@ class Run:
         labels: Labels | None = None,
         guidance: GuidanceLike | None = None,
         temperature: Weights = 1.0,
+        output_temperature: float = 0.0,
         seed: int = 0,
     ) -> PictureSet:
         """Draw pictures from the model; sample i is a function of `seed` and i, as with `lvae sample`.
@@ -103,8 +105,8 @@ class Run:
         count: 8, or as many as there are labels. labels: a class by number or name, or one for each sample; "cycle"
         (the default of models with classes) or "random". guidance: (weight of means, weight of variances), 0 being
         off, or "paper" (1.5 and 3, no means at 1x1); one number stands for both. temperature: multiplies the std of
-        draws. Each weight is a number, or one for each resolution, lowest first. LvaeError for what the model cannot
-        do.
+        draws. Each weight is a number, or one for each resolution, lowest first. output_temperature: how much of its
+        predicted std is added to the output's mean, as noise. LvaeError for what the model cannot do.
         """
         loaded = self.loaded
         config = loaded.model.config
@@ -118,9 +120,14 @@ class Run:
             seeds = [derive(seed, "sample", index) for index in range(start, start + len(some))]
             noise = [part.to(loaded.device) for part in draw_noise(config, seeds)]
             with torch.no_grad():
-                drawn = loaded.model.sample(
-                    len(some), some if config.classes else None, noise, temperature, means, variances
+                decoded = loaded.model.decode(
+                    [None] * len(noise),
+                    some if config.classes else None,
+                    noise,
+                    guidance=Guidance(means, variances, temperature),
                 )
+                indices = range(start, start + len(some))
+                drawn = draw_output(decoded, output_temperature, seed, indices)
             latents.append(drawn.float().cpu().numpy())
         return self._picture(np.concatenate(latents), wanted)
 

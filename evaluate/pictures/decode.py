@@ -43,6 +43,7 @@ def load_decoder(dataset: Dataset, weights: str | None = None, *elsewhere: Path)
     if found is None:
         what = "its weights" if record.weights_unknown else f"the weights ({str(record.weights_sha256)[:12]})"
         raise LvaeError(dataset.folder, f"{what} of {record.name} are not there", "Give --weights FILE.")
+    found.input_range = dataset.manifest.image.input_range
     return found
 
 
@@ -54,14 +55,15 @@ def find_decoder(
     Looked at: the file `weights`, the weights/ of the owner and of other folders, this package, the cache of fetched
     weights. LvaeError where the file, or what a folder has under this fingerprint, is another network.
     """
-    if record.weights_file is None:
+    if record.pixels:
         return load(record.architecture)
     if weights is None:
         name = record.weights_file
-        folder = next((folder for folder in (owner, *elsewhere) if folder.exists(name)), None)
+        places = (owner, *elsewhere) if name is not None else ()
+        folder = next((folder for folder in places if folder.exists(str(name))), None)
         if folder is None:
             return _find_published(record)
-        weights = str(folder.local(name))
+        weights = str(folder.local(str(name)))
     if record.weights_unknown:
         return load(record.architecture, weights) if record.architecture else load_file(weights)
     network = load(record.architecture, weights)
@@ -129,7 +131,8 @@ def _decode(decoder: Autoencoder, latents: NDArray[np.float32], settings: Decode
     raw = torch.from_numpy(np.array(latents)).to(settings.device)
     half = torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bfloat16")
     with torch.inference_mode(), half:
-        return torch.cat([decoder.decode(piece) for piece in decoder.one_by_one(raw)])
+        images = torch.cat([decoder.decode(piece) for piece in decoder.one_by_one(raw)])
+        return decoder.from_input_range(images)
 
 
 def positions_of(text: str | None, count: int, limit: int | None) -> NDArray[np.int64]:

@@ -29,6 +29,8 @@ class Originals:
         plan = read_plan(dataset.folder)
         if plan is None:
             raise LvaeError(dataset.folder, "has no plan.json, which says where its images lie")
+        if plan.is_imported:
+            raise LvaeError(dataset.folder, "was imported as latents; its images are not at hand", "Decode it instead.")
         self.plan: Plan = plan
         self._rows = RowReader(dataset.folder, plan.listing)
         self._readers: dict[int, Reader] = {}

@@ -66,7 +66,8 @@ def show_training(inputs: ReportInputs) -> Section:
             "training",
             f"{inputs.step:,} updates of {training.batch * training.accumulate} latents, "
             f"{seen / max(record.count, 1):,.1f} epochs; learning rate {training.learning_rate:g} "
-            f"({training.learning_rate_schedule}), EMA {training.ema:g}, σq {training.sigma_q:g}, {training.precision}",
+            f"({training.learning_rate_schedule}), EMA {training.ema:g}, σq {training.sigma_q:g}, "
+            f"{inputs.config.executed().precision}",
         ),
     ]
     settings = records.dumps({"model": model, "training": training}).decode()

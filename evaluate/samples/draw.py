@@ -11,18 +11,21 @@ import torch
 from numpy.typing import NDArray
 
 from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of, numbers
+from lvae.evaluate.samples.output import draw_output
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import WRITTEN_BY
 from lvae.manifests.publishing import samples
+from lvae.manifests.records import require_real
 from lvae.manifests.seeds import derive
 from lvae.manifests.statistics import Normalization, require_finite
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.selection import TRAIN
 from lvae.train.devices.device import Device
 from lvae.train.model import HierarchicalVAE
+from lvae.train.network.choices import Guidance
 from lvae.train.network.noise import draw_noise
-from lvae.train.runs.run import latest_checkpoint, load_weights, read_run
+from lvae.train.runs.run import find_checkpoint, load_weights, read_run
 
 COOLER = "Lower the guidance weights or the temperature."
 COUNT = 50_000  # what scores are usually computed from
@@ -42,6 +45,18 @@ class SampleOptions:
     temperature: str = "1"
     weights: Literal["ema", "raw"] = "ema"
     low_resolution: str | None = None
+    output_temperature: float = 0.0
+    step: str = "last"
+
+    def which(self) -> int | Literal["best", "last"]:
+        """Of which checkpoint."""
+        if self.step == "best":
+            return "best"
+        if self.step == "last":
+            return "last"
+        if self.step.isascii() and self.step.isdecimal():
+            return int(self.step)
+        raise LvaeError(f"--step {self.step:.60}", "must be a number, best or last")
 
 
 @dataclass(frozen=True)
@@ -66,11 +81,12 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
     temperature = numbers("--temperature", options.temperature, levels)
     if min(temperature) < 0:
         raise LvaeError(f"--temperature {options.temperature:.60}", "must not be negative")
+    require_real("--output-temperature", options.output_temperature, least=0.0)
     low = _low_resolution(options.low_resolution, model_config.low_resolution_factor, record.shape, options.count)
     count = options.count if options.count is not None else (len(low) if low is not None else COUNT)
     labels = labels_of(options.labels, count, model_config.classes, record.classes, options.seed)
-    checkpoint = latest_checkpoint(run)
     group = "ema" if options.weights == "ema" else "model"
+    checkpoint = find_checkpoint(run, options.which(), (group,))
     model = HierarchicalVAE(model_config)
     load_weights(model, checkpoint.read(group), str(checkpoint.path))
     plan = samples.SamplesPlan(
@@ -95,6 +111,7 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
         autoencoder=replace(record.autoencoder, store="mode"),
         classes=record.classes if model_config.classes else None,
         normalization=record.normalization,
+        output_temperature=options.output_temperature,
     )
     return Prepared(str(run), model.eval(), plan, labels, low)
 
@@ -184,9 +201,9 @@ def draw(
     if prepared.low_resolution is not None:
         low = device.put(torch.from_numpy(_in_units_of(plan.normalization, prepared.low_resolution, padded)))
     with device.autocast():
-        latents = model.sample(
-            len(padded), labels, noise, plan.temperature, plan.guidance_mean, plan.guidance_variance, low
-        )
+        guidance = Guidance(plan.guidance_mean, plan.guidance_variance, plan.temperature)
+        decoded = model.decode([None] * len(noise), labels, noise, guidance=guidance, low_resolution=low)
+        latents = draw_output(decoded, plan.output_temperature, plan.seed, padded)
     device.mark_step()
     found: NDArray[np.float32] = device.fetch(latents).float().numpy()[: len(indices)]
     require_finite(found, where or prepared.run, "numbers of sample", indices, COOLER)

@@ -50,7 +50,9 @@ def run(latents: str, out: Path, request: DecodeRequest, device: str, work: Work
     parts = work.parts or f"{out}.parts"
     engine = engines.ready(engine, devices, parts, latents, (latents, parts), work.shared_path)
     request = replace(request, part_size=work.part_size)
-    count = engines.wait_for_storage(engine, lambda: decode_job.make(latents, out, parts, request, engine, devices))
+    count = engines.wait_for_storage(
+        engine.patience, lambda: decode_job.make(latents, out, parts, request, engine, devices)
+    )
     what = "pictures" if request.kind != "features" else "statistics" if request.statistics else "features"
     click.echo(f"{out}: {count} pictures" if what == "pictures" else f"{out}: {what} of {count} pictures")
 

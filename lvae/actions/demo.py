@@ -1,5 +1,8 @@
 """`lvae demo`: one run through everything there is, small enough to watch. Each step is a command of its own."""
 
+import contextlib
+import io
+import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,12 +10,16 @@ from typing import NamedTuple
 
 import click
 
+from lvae.evaluate.features import efficientnet
+from lvae.evaluate.pictures.decode import write_whole
 from lvae.manifests.dataset import Dataset
 
 PICTURES, SIZE = 1000, 32
 UPDATES_A_MINUTE = 400  # for two fast cores; an EPYC without AVX-512 made five a second, and needs longer
 SEEDS = (0, 1, 2)
 SCORED = 5000  # samples of each seed; of 500, kernel distances are noise
+SEEN = 1000  # of each set, by the feature network; fewer in a shorter demo
+OUTPUT_TEMPERATURE = 0.3  # share of the predicted deviation: means alone are smooth
 NIGHT = 0.2  # by day alone a Gaussian a class is as near as real pictures are, and no model can be told from it
 
 
@@ -21,20 +28,45 @@ class Step(NamedTuple):
 
     what: str
     command: list[str]
+    json: Path | None = None  # where its standard output is kept; what is there already is not made again
 
 
 def run(lvae: click.Command, out: Path, images: Path | None, workers: int | None, minutes: float) -> None:
     """Draw (or take) pictures, encode, check, train, sample, score, report. Again: goes on where it was stopped."""
-    for what, command in _steps(out, images, workers, max(1, round(minutes * UPDATES_A_MINUTE))):
-        click.secho(f"\n{what}", bold=True)
-        click.secho(f"  $ {shlex.join(['lvae', *command])}", dim=True)
-        code = lvae.main(command, prog_name="lvae", standalone_mode=False)
-        if code:
-            raise click.exceptions.Exit(int(code))
+    for step in _steps(out, images, workers, minutes):
+        click.secho(f"\n{step.what}", bold=True)
+        to = [] if step.json is None else [">", str(step.json)]
+        click.secho(f"  $ {shlex.join(['lvae', *step.command])} {' '.join(to)}".rstrip(), dim=True)
+        if step.json is None:
+            _invoke(lvae, step.command)
+            continue
+        if not step.json.exists():
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                _invoke(lvae, step.command)
+            write_whole(step.json, printed.getvalue().encode())
+        _show_verdicts(json.loads(step.json.read_bytes()))
     click.secho(f"\nOpen {out / 'report.html'}", bold=True)
 
 
-def _steps(out: Path, images: Path | None, workers: int | None, updates: int) -> Iterator[Step]:
+def _invoke(lvae: click.Command, command: list[str]) -> None:
+    code = lvae.main(command, prog_name="lvae", standalone_mode=False)
+    if code:
+        raise click.exceptions.Exit(int(code))
+
+
+def _show_verdicts(scores: dict[str, object]) -> None:
+    """The samples' figures beside those of the class Gaussians."""
+    verdicts = scores["verdicts"]
+    assert isinstance(verdicts, dict)
+    for metric, verdict in verdicts.items():
+        if "_std" not in metric:
+            said = f"samples {scores[metric]:.4g}, class Gaussians {scores[f'linear_{metric}']:.4g}: {verdict}"
+            click.echo(f"  {metric.replace('_', ' ')}: {said}")
+
+
+def _steps(out: Path, images: Path | None, workers: int | None, minutes: float) -> Iterator[Step]:
+    updates = max(1, round(minutes * UPDATES_A_MINUTE))
     source, dataset, model = str(images or out / "scenes"), str(out / "latents"), str(out / "run")
     if images is None:
         world = ["--count", str(PICTURES), "--size", str(SIZE), "--night", str(NIGHT)]
@@ -63,10 +95,16 @@ def _steps(out: Path, images: Path | None, workers: int | None, updates: int) ->
     samples = [str(out / f"samples-{seed}") for seed in SEEDS]
     for seed, where in zip(SEEDS, samples, strict=True):
         drawn = ["sample", model, where, "-n", str(SCORED), "--seed", str(seed), "--device", "cpu"]
+        drawn += ["--output-temperature", f"{OUTPUT_TEMPERATURE:g}"]
         yield Step("Draw samples in one pass of the network", drawn)
     grid = ["decode", samples[0], str(out / "samples.png"), "--limit", "64"]
     yield Step("Decode some of them", grid)
     score = ["score", *(word for where in samples for word in ("--samples", where)), "--reference", dataset]
     yield Step("Score them beside what a Gaussian a class would draw", score)
     report = ["report", model, str(out / "report.html"), "--dataset", dataset, "-n", "128", "--repeats", "2"]
+    if efficientnet.is_installed():
+        seen, by_network = max(20, min(SEEN, round(SEEN * minutes / 5))), out / "scores-efficientnet-lite0.json"
+        asked = ["--features", efficientnet.NAME, "--around", dataset, "--num", str(seen), "--json"]
+        yield Step("Score their pictures by a network that knows photographs", [*score, *asked], by_network)
+        report += ["--scores", str(by_network)]
     yield Step("One page with all of it", report)

@@ -22,12 +22,17 @@ def choose(beam_options: tuple[str, ...], workers: int | None, patience: float) 
     return replace(choose_engine(beam_options, workers or 0, keep_memory(), say), patience=patience)
 
 
-def wait_for_storage(engine: "Engine", job: Callable[[], T]) -> T:
-    """Run a job that goes on where it was; where the storage fails, wait and run it again."""
+def wait_for_storage(patience: float, job: Callable[[], T]) -> T:
+    """Run a job that can be repeated; where the storage fails, wait and run it again, for up to so many seconds."""
     from lvae.pipeline.engines.patience import Patience
     from lvae.pipeline.progress.console import say
 
-    return Patience(engine.patience, say).call(job)
+    return Patience(patience, say).call(job)
+
+
+def wait_for_store(dataset: str, patience: float, job: Callable[[], T]) -> T:
+    """The same for a job that looks at a dataset: where it lies on this machine's disks, what fails is told at once."""
+    return wait_for_storage(patience, job) if "://" in dataset else job()
 
 
 def workers_for(engine: "Engine", devices: Sequence[str]) -> int:

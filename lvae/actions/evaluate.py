@@ -27,8 +27,7 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.machine import keep_freed_memory
 from lvae.pipeline.progress.console import Bar, say
-from lvae.train.devices.device import Precision
-from lvae.train.devices.open import open_device
+from lvae.train.devices.open import AnyPrecision, open_device
 
 BATCH = 16  # pictures decoded at a time
 
@@ -62,13 +61,13 @@ class FeatureOptions:
 
 
 def run_sample(
-    run: Path, out: Path, options: SampleOptions, device: str, precision: Precision, batch: int, as_json: bool
+    run: Path, out: Path, options: SampleOptions, device: str, precision: AnyPrecision, batch: int, as_json: bool
 ) -> None:
-    opened = open_device(device, precision)
+    opened = open_device(device, precision, purpose="sampling")
     if opened.kind == "cpu":
         keep_freed_memory()
     try:
-        prepared = prepare(run, options, precision)
+        prepared = prepare(run, options, opened.precision)
         plan = prepared.plan
         if opened.is_main:
             say(f"{plan.weights} weights of update {plan.step}; labels {plan.labels}; {guidance_in_words(plan)}")

@@ -26,8 +26,8 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.pipeline.progress.console import Bar, say
-from lvae.train.devices.device import Device, Precision
-from lvae.train.devices.open import open_device
+from lvae.train.devices.device import Device
+from lvae.train.devices.open import AnyPrecision, open_device
 from lvae.train.runs.run import read_run
 
 SCORED = 1000  # samples of a setting, where they are scored
@@ -42,12 +42,13 @@ class SweepOptions:
     means: str | None
     variances: str | None
     temperatures: str | None
+    output_temperatures: str | None
     count: int | None
     pictures: int
     repeats: int
     mean_at_1x1: bool
     device: str
-    precision: Precision
+    precision: AnyPrecision
     batch: int
     as_json: bool
 
@@ -65,13 +66,13 @@ class NeighboursOptions:
     features: Path | None
     mode: Mode
     device: str
-    precision: Precision
+    precision: AnyPrecision
     as_json: bool
 
 
 @contextmanager
-def _open_device(kind: str, precision: Precision) -> Iterator[Device]:
-    device = open_device(kind, precision)
+def _open_device(kind: str, precision: AnyPrecision) -> Iterator[Device]:
+    device = open_device(kind, precision, purpose="sampling")
     try:
         yield device
     finally:
@@ -84,6 +85,7 @@ def run_sweep(run: Path, out: Path, options: SweepOptions) -> None:
         parse_numbers("--means", options.means),
         parse_numbers("--variances", options.variances),
         parse_numbers("--temperatures", options.temperatures),
+        parse_numbers("--output-temperatures", options.output_temperatures) or (),
     )
     scored = options.scoring.reference is not None
     count = options.count or (max(SCORED, options.pictures) if scored else options.pictures)
@@ -150,7 +152,7 @@ def run_neighbours(place: Path, dataset: str, out: Path, options: NeighboursOpti
         )
 
 
-def run_report(run: Path, out: Path | None, options: ReportOptions, device: str, precision: Precision) -> None:
+def run_report(run: Path, out: Path | None, options: ReportOptions, device: str, precision: AnyPrecision) -> None:
     target = out or run / "report.html"
     with _open_device(device, precision) as on:
         with Bar("sampling", count_samples(run, options), "samples") as bar:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.machine import keep_freed_memory
 from lvae.manifests.manifest import refuse_dataset_or_run
+from lvae.manifests.messages import counted
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.pipeline.progress.console import Bar, say
@@ -24,9 +25,9 @@ from lvae.train.fit import check_batch, fit
 from lvae.train.loop.session import Execution, Watching
 from lvae.train.presets import PRESETS
 from lvae.train.runs.checkpoints import Checkpoint
-from lvae.train.runs.estimates import estimate
+from lvae.train.runs.estimates import Memory, choose_micro_batch, estimate, measure_memory, micro_batch_of
 from lvae.train.runs.resolve import resolve_config
-from lvae.train.runs.run import RunConfig, copy_autoencoder, latest_checkpoint, read_run_if_there
+from lvae.train.runs.run import ExecutionRecord, RunConfig, copy_autoencoder, latest_checkpoint, read_run_if_there
 
 SHORTHANDS = {
     "steps": "updates",
@@ -43,13 +44,15 @@ class TrainOptions:
 
     preset: str | None
     settings: tuple[str, ...]
+    overrides: tuple[str, ...]
     steps: int | None
     batch: int | None
     accumulate: int | None
+    micro_batch: int | None
     seed: int | None
     precision: str | None
     device: str
-    compiled: bool
+    compiled: bool | None
     threads: int | None
     placement: Placement
     cache: Path | None
@@ -58,18 +61,14 @@ class TrainOptions:
     keep_every: int
     log_every: int
     validate_every: int
+    patience: int
     preview_every: int
     preview: Literal["latents", "decoded", "none"]
     dry_run: bool
 
     def given(self) -> dict[str, str]:
         """What stands behind --set, and the options that are shorter ways to say the same."""
-        found = {}
-        for text in self.settings:
-            name, equals, value = text.partition("=")
-            if not equals:
-                raise LvaeError(f"--set {text}", "say --set KEY=VALUE")
-            found[name] = value
+        found = _pairs("--set", self.settings)
         said = {name: getattr(self, option) for option, name in SHORTHANDS.items()}
         return found | {name: str(value) for name, value in said.items() if value is not None}
 
@@ -81,33 +80,72 @@ class TrainOptions:
             preview=self.preview_every,
             keep_for_ever=self.keep_every,
             placement=self.placement,
+            patience=self.patience,
         )
+
+
+def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise LvaeError(f"{option} {text}", f"say {option} KEY=VALUE")
+        found[name] = value
+    return found
 
 
 def train(dataset: str, run: Path, options: TrainOptions) -> bool:
     """Whether the run is finished; otherwise a signal stopped it. Each rank calls this."""
     before = read_run_if_there(run)
-    init = latest_checkpoint(options.init) if options.init is not None and before is None else None
+    init = latest_checkpoint(options.init, ("ema",)) if options.init is not None and before is None else None
     hash_of_init = None if init is None else init.sha256["ema.safetensors"]
-    config = resolve_config(Dataset.open(dataset), before, options.preset, options.given(), hash_of_init)
+    overrides = _pairs("--override", options.overrides)
+    config = resolve_config(Dataset.open(dataset), before, options.preset, options.given(), hash_of_init, overrides)
     if before is None:
         refuse_dataset_or_run(Folder(run), run)
     device = open_device(options.device, config.training.precision, options.compiled, options.threads)
     if not device.is_main:
         logging.disable(logging.ERROR)
     try:
-        check_batch(config.training.batch, device)
+        check_batch(config.training.update_size, device)
+        config, memory = _choose_execution(config, options, device)
         if options.dry_run:
-            _show(config, device)
+            _show(config, device, memory)
             return True
         return _train(dataset, run, config, device, options, init)
     finally:
         device.close()
 
 
-def _show(config: RunConfig, device: Device) -> None:
+def _choose_execution(config: RunConfig, options: TrainOptions, device: Device) -> tuple[RunConfig, Memory]:
+    """The run with its micro-batch: the one asked for, the one it had on equal hardware, or what fits the device."""
+    devices = device.world * device.parts
+    training = replace(config.training, precision=device.precision)
+    each, before = training.update_size // devices, config.execution
+    memory = measure_memory(config.model, training)
+    if options.micro_batch is not None:
+        size = micro_batch_of(options.micro_batch, each)
+    elif _goes_on_alike(before, options, device, each):
+        assert before is not None
+        size = before.micro_batch
+    else:
+        by_hand = device.kind == "cpu" or options.accumulate is not None
+        most = max(1, training.batch // devices) if by_hand else each
+        size = choose_micro_batch(each, most, memory, device.free_bytes())
+    size = device.from_main(size)
+    return replace(config, execution=ExecutionRecord(device.kind, devices, device.precision, size)), memory
+
+
+def _goes_on_alike(before: ExecutionRecord | None, options: TrainOptions, device: Device, each: int) -> bool:
+    """Whether a run on CPUs keeps its micro-batch, so that it goes on bit for bit."""
+    if before is None or options.accumulate is not None or each % before.micro_batch:
+        return False
+    return (before.device, before.devices) == ("cpu", device.world) and device.kind == "cpu"
+
+
+def _show(config: RunConfig, device: Device, memory: Memory) -> None:
     if device.is_main:
-        found = estimate(config, device.world * device.parts)
+        found = estimate(config, device.world * device.parts, memory)
         settings = {name: records.plain(getattr(config, name)) for name in ("preset", "model", "training")}
         made = PRESETS.get(config.preset)
         paper = made and made.hardware and {"hardware": made.hardware, "hours": made.hours}
@@ -134,18 +172,27 @@ def _train(
         return fit(run, config, opened, device, options.execution(), silent, weights).finished
     check_shards(opened, say if sum(split.shards for split in opened.manifest.splits.values()) > 20 else lambda _: None)
     with writing(Folder(run)), Bar("training", config.training.updates, "updates") as bar:
-        say(f"{device}: {config.preset}, {run}")
+        say(f"{device}: {config.preset}, {run}; {_portions(config)}")
+        for change in config.new_overrides():
+            say(f"{change.name} was {change.before} and is {change.after} from now on")
         copy_autoencoder(opened, run)
         watching = Watching(
             bar.begin, bar.at, lambda step, text: say(f"update {step}: {text}"), _preview(run, opened, options)
         )
         result = fit(run, config, opened, device, options.execution(), watching, weights)
     if result.finished:
-        click.echo(f"{run}: {result.step} updates are done")
+        early = ", for validation did not improve any more" if result.step < config.training.updates else ""
+        click.echo(f"{run}: {result.step} updates are done{early}")
     else:
-        position = result.step * config.training.batch * config.training.accumulate
-        say(f"stopped after update {result.step}, at sample {position}; the same command goes on from here")
+        say(f"stopped after update {result.step}; the same command goes on from here")
     return result.finished
+
+
+def _portions(config: RunConfig) -> str:
+    training, execution = config.executed(), config.execution
+    assert execution is not None
+    portions = f"{counted(training.accumulate, 'micro-batch', 'micro-batches')} of {execution.micro_batch}"
+    return f"{training.update_size} latents an update, in {portions} a device"
 
 
 def _preview(run: Path, dataset: Dataset, options: TrainOptions) -> Any:

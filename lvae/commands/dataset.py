@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from lvae.actions import engines
 from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.commands.encode import print_dataset
@@ -18,8 +19,9 @@ from lvae.manifests.messages import counted
 @click.option("--by-class", is_flag=True, help="Also for every class.")
 @click.option("--check", is_flag=True, help="Exit with 1 where the manifest says otherwise.")
 @click.option("--preset", metavar="NAME", help="Beside the constants of the paper for this dataset.")
+@shared.PATIENCE
 @shared.JSON
-def stats(dataset: str, by_class: bool, check: bool, preset: str | None, as_json: bool) -> None:
+def stats(dataset: str, by_class: bool, check: bool, preset: str | None, patience: float, as_json: bool) -> None:
     """Regenerate the statistics of DATASET from its latents, beside those of its manifest.
 
     From the raw latents where they are kept: exact. From the shards otherwise: within the rounding of their dtype.
@@ -27,7 +29,7 @@ def stats(dataset: str, by_class: bool, check: bool, preset: str | None, as_json
     from lvae.manifests.verify.recompute import regenerated
 
     constants = presets.paper_constants(preset) if preset is not None else None
-    found = regenerated(dataset)
+    found = engines.wait_for_store(dataset, patience, lambda: regenerated(dataset))
     comparison = found.beside(str(preset), *constants) if constants is not None else None
     if as_json:
         compared = {"preset": comparison.as_dict()} if comparison is not None else {}
@@ -99,9 +101,10 @@ def _is_run(path: str) -> bool:
 @click.command(short_help="Is everything as it was written?")
 @shared.DATASET
 @click.option("--deep", is_flag=True, help="Also checksums, statistics, order and NaN: reads every byte.")
+@shared.PATIENCE
 @shared.JSON
 @click.pass_context
-def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> None:
+def verify(context: click.Context, dataset: str, deep: bool, patience: float, as_json: bool) -> None:
     """Check DATASET against its manifest; name every fault and the command that mends it."""
     from lvae.manifests.manifest import unfinished_append
     from lvae.manifests.parts.plan import read_plan_if_whole
@@ -110,8 +113,8 @@ def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> N
     from lvae.manifests.verify.verify import mend_command
     from lvae.manifests.verify.verify import verify as find_faults
 
-    folder = folder_at(dataset)
-    faults = find_faults(folder, deep)
+    folder = engines.wait_for_store(dataset, patience, lambda: folder_at(dataset))
+    faults = engines.wait_for_store(dataset, patience, lambda: find_faults(folder, deep))
     mend, adding = mend_command(read_plan_if_whole(folder), folder, faults), unfinished_append(folder)
     if as_json:
         found = {"faults": [plain(fault) for fault in faults], "mend": mend if faults or adding else None}
@@ -130,12 +133,13 @@ def verify(context: click.Context, dataset: str, deep: bool, as_json: bool) -> N
 @shared.DATASET
 @click.option("--raw", is_flag=True, help="Also the raw latents: no other view can be made then.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go; works beside a running job.")
+@shared.PATIENCE
 @shared.JSON
-def clean(dataset: str, raw: bool, dry_run: bool, as_json: bool) -> None:
+def clean(dataset: str, raw: bool, dry_run: bool, patience: float, as_json: bool) -> None:
     """Remove from DATASET what no longer belongs to it: unfinished files, orphans, old views."""
     from lvae.manifests.publishing.cleaning import clean as remove
 
-    cleaned = remove(dataset, raw, dry_run)
+    cleaned = engines.wait_for_store(dataset, patience, lambda: remove(dataset, raw, dry_run))
     if as_json:
         print_json(cleaned.as_dict())
     else:

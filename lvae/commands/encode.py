@@ -13,6 +13,9 @@ from lvae.manifests.messages import counted
 
 if TYPE_CHECKING:
     from lvae.manifests.manifest import Manifest
+    from lvae.manifests.parts.rows import Listing
+    from lvae.manifests.storage.folder import Folder
+    from lvae.pipeline.jobs.encode import Result
     from lvae.pipeline.planning.plan import EncodeOptions
 
 
@@ -20,8 +23,9 @@ if TYPE_CHECKING:
 @shared.SOURCE
 @shared.DATASET
 @shared.SCAN
+@shared.PATIENCE
 @shared.JSON
-def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
+def scan(source: str, dataset: str, patience: float, as_json: bool, **options: Any) -> None:
     """List the images of SOURCE into DATASET/rows.
 
     SOURCE is a folder (its first-level subfolders are classes), a .zip (likewise), tars (a file, a folder of them, a
@@ -38,10 +42,15 @@ def scan(source: str, dataset: str, as_json: bool, **options: Any) -> None:
     from lvae.pipeline.planning.scan import read_account, refuse_overlap
     from lvae.pipeline.progress.console import say
 
-    folder = folder_at(dataset)
-    refuse_overlap(folder, source)
-    with writing(folder):
-        listing = scan_only(folder, source, shared.scan_options(options), say).listing
+    asked = shared.scan_options(options)
+
+    def make_listing() -> "tuple[Folder, Listing]":
+        folder = folder_at(dataset)
+        refuse_overlap(folder, source)
+        with writing(folder):
+            return folder, scan_only(folder, source, asked, say).listing
+
+    folder, listing = engines.wait_for_storage(patience, make_listing)
     if as_json:
         counts = {"kind": listing.kind, "images": listing.images, "parts": listing.parts, "sha256": listing.sha256}
         print_json({**counts, "classes": listing.classes, **plain(listing), **read_account(folder)})
@@ -141,7 +150,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
         return
     engine = engines.ready(engine, devices, dataset, source, (source, dataset), options["shared_path"])
     asked = job.EncodeRequest(source, dataset, request, view, devices, options["max_rejected"], options["drop_raw"])
-    result = engines.wait_for_storage(engine, lambda: job.encode(asked, engine, CONSOLE))
+    result = engines.wait_for_storage(engine.patience, lambda: job.encode(asked, engine, CONSOLE))
     if options["as_json"]:
         print_json({**plain(result.manifest), **read_account(folder_at(dataset))})
     else:
@@ -175,12 +184,15 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
     engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
     view = shared.view_options(options, options["limit"])
     engines.examine(engine, dataset, None)
-    if out is None:
-        result = engines.wait_for_storage(engine, lambda: reshaping.shard(dataset, view, engine, keep_old, erase))
-    elif keep_old:
+    if out is not None and keep_old:
         raise click.UsageError("--keep-old is for another view of DATASET itself, not for --out.")
-    else:
-        result = engines.wait_for_storage(engine, lambda: reshaping.shard_elsewhere(dataset, out, view, engine, erase))
+
+    def write_view() -> "Result":
+        if out is None:
+            return reshaping.shard(dataset, view, engine, keep_old, erase)
+        return reshaping.shard_elsewhere(dataset, out, view, engine, erase)
+
+    result = engines.wait_for_storage(engine.patience, write_view)
     print_dataset(out or dataset, result.manifest, options["as_json"])
 
 
@@ -189,23 +201,25 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
 @shared.VIEW
 @click.option("--seed", type=int, help="Of the order in the shards [that of A].")
 @click.option("--skip-duplicates", is_flag=True, help="Where a key occurs twice, keep the image of the first dataset.")
-@click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core].")
+@shared.ENGINE
 @shared.JSON
-def merge(datasets: tuple[str, ...], skip_duplicates: bool, workers: int | None, **options: Any) -> None:
+def merge(datasets: tuple[str, ...], skip_duplicates: bool, **options: Any) -> None:
     """Join datasets of the same autoencoder, image settings and store into OUT, without encoding anything.
 
     Classes are united by name. Raw latents are linked where the file system can, else copied; the view is that of A
     where nothing else is said, and what any dataset leaves out by class or key stays out.
     """
-    from lvae.pipeline.engines.patience import DEFAULT_SECONDS
     from lvae.pipeline.jobs import reshard as reshaping
 
     *inputs, out = datasets
     if not inputs:
         raise click.UsageError("Name the datasets, and a new folder last.")
-    engine = engines.choose((), workers, DEFAULT_SECONDS)
+    engine = engines.choose((), options["workers"], options["patience"])
     engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
-    result = reshaping.merge(inputs, out, shared.view_options(options, None), engine, skip_duplicates)
+    view = shared.view_options(options, None)
+    result = engines.wait_for_storage(
+        engine.patience, lambda: reshaping.merge(inputs, out, view, engine, skip_duplicates)
+    )
     print_dataset(out, result.manifest, options["as_json"])
 
 

@@ -20,10 +20,10 @@ DEVICE = click.option(
 )
 PRECISION = click.option(
     "--precision",
-    type=click.Choice(["float32", "tf32", "bfloat16"]),
-    default="float32",
+    type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
+    default="auto",
     show_default=True,
-    help="Of matrix products.",
+    help="Of matrix products; auto: tf32 on GPUs, else float32.",
 )
 
 
@@ -39,6 +39,7 @@ MODE = click.option(
 @click.command(short_help="Draw latents from a model.")
 @click.argument("run", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("samples", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--step", default="last", show_default=True, metavar="N|best|last", help="Of which checkpoint.")
 @click.option("-n", "count", type=click.IntRange(1), help="How many [50000; with --low-resolution, as many as there].")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Sample i is a function of it and i."
@@ -47,6 +48,13 @@ MODE = click.option(
 @shared.GUIDANCE
 @click.option(
     "--temperature", default="1", show_default=True, help="Multiplies the std of draws; or one per resolution."
+)
+@click.option(
+    "--output-temperature",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Noise added to the output's mean, as a share of its predicted std; 0: the mean, as in the paper.",
 )
 @shared.MODEL_WEIGHTS
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")

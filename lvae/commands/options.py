@@ -106,16 +106,18 @@ VIEW = several(
     click.option("--missing-ok", is_flag=True, help="Pass over keys in --without-keys that no image has."),
 )
 
+PATIENCE = click.option(
+    "--patience",
+    type=Duration(),
+    default="2h",
+    show_default=True,
+    metavar="2h|30m|90s",
+    help="How long to wait for a storage or network that fails, before giving up.",
+)
+
 ENGINE = several(
     click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core, or one a GPU]."),
-    click.option(
-        "--patience",
-        type=Duration(),
-        default="2h",
-        show_default=True,
-        metavar="2h|30m|90s",
-        help="How long to wait for a storage or network that fails, before giving up.",
-    ),
+    PATIENCE,
 )
 
 

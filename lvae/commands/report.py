@@ -17,6 +17,7 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 @click.option("--means", metavar="W,W,...", help="Guidance of prior means, 0 being none [0,0.75,1.5,3].")
 @click.option("--variances", metavar="W,W,...", help="Guidance of prior variances [0,1.5,3].")
 @click.option("--temperatures", metavar="T,T,...", help="Without guidance [0.9,0.8,0.7].")
+@click.option("--output-temperatures", metavar="S,S,...", help="Shares of the output's std, without guidance [none].")
 @click.option("-n", "count", type=click.IntRange(1), help="Samples of a setting [1000 with --reference].")
 @click.option("--pictures", type=click.IntRange(1), default=8, show_default=True, help="Samples that are shown.")
 @click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Seeds: --seed and those after.")

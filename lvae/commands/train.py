@@ -14,10 +14,22 @@ from lvae.commands import options as shared
 @click.option("--preset", metavar="NAME", help="Model and training to begin with [tiny]. See below.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another setting; --dry-run lists them.")
 @click.option("--steps", type=click.IntRange(1), help="Updates of the whole run [the preset's].")
-@click.option("--batch", type=click.IntRange(1), help="Latents of a micro-batch, over all devices.")
-@click.option("--accumulate", type=click.IntRange(1), help="Micro-batches of one update.")
+@click.option("--batch", type=click.IntRange(1), help="Latents that an update sees, over all devices [the preset's].")
+@click.option("--micro-batch", type=click.IntRange(1), help="Latents that a device computes at a time [what fits it].")
+@click.option("--accumulate", type=click.IntRange(1), help="An update sees so many times --batch, in so many portions.")
+@click.option(
+    "--override",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting of the run that is there; RUN keeps a record.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of weights, order and noise [0].")
-@click.option("--precision", type=click.Choice(["float32", "tf32", "bfloat16"]), help="Of matrix products [float32].")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
+    help="Of matrix products [auto: bfloat16 on GPUs and TPUs, float32 on CPUs].",
+)
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "xla"]),
@@ -25,7 +37,12 @@ from lvae.commands import options as shared
     show_default=True,
     help="Several GPUs: torchrun. XLA takes all of a host's.",
 )
-@click.option("--compile", "compiled", is_flag=True, help="Compile the model first: minutes, then faster steps.")
+@click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=None,
+    help="Compile the model first: minutes, then faster steps [on GPUs].",
+)
 @click.option("--threads", type=click.IntRange(1), help="Of a CPU [PyTorch's choice].")
 @click.option(
     "--data",
@@ -52,7 +69,7 @@ from lvae.commands import options as shared
     type=click.IntRange(0),
     default=50_000,
     show_default=True,
-    help="Checkpoints at multiples of this are kept; of the others, the last three.",
+    help="Checkpoints at multiples of this are kept; of the others, the best and the last three.",
 )
 @click.option("--log-every", type=click.IntRange(1), default=100, show_default=True, help="Updates.")
 @click.option(
@@ -61,6 +78,13 @@ from lvae.commands import options as shared
     default=2500,
     show_default=True,
     help="Updates; needs a split named val. 0: never.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="End after so many validations in a row without a lower loss. 0: never.",
 )
 @click.option(
     "--preview-every",
@@ -81,7 +105,8 @@ def train(dataset: str, run: Path, **options: Any) -> None:
     """Train a deep VAE on the latents of DATASET, into RUN. The same command goes on where it was stopped.
 
     SIGTERM and Ctrl-C save first, then exit with 130. A run keeps its settings: options that are not given again are
-    taken from RUN; others than its own are refused. More --steps let a finished run go on.
+    taken from RUN; others than its own are refused, unless --override says so. How it is executed may change at any
+    time: device, number of devices, precision, micro-batch, compilation. More --steps let a finished run go on.
 
     \b
     Presets for any square latents:         tiny (two CPU cores), small (one GPU)

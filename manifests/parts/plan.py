@@ -36,13 +36,14 @@ class ImageSettings:
 
 
 UNKNOWN = "unknown"
+IMPORTED = "latents"  # what the kind of a segment begins with whose latents another tool made
 
 
 @dataclass(frozen=True)
 class AutoencoderRecord:
     """Which network gave the latents. `architecture` is enough to build it; the weights' hash is its fingerprint.
 
-    Of a model that was imported without its autoencoder the weights are "unknown", and perhaps the architecture, {}.
+    Of what was imported without its autoencoder the weights are "unknown", and perhaps the architecture, {}.
     """
 
     name: str
@@ -63,7 +64,8 @@ class AutoencoderRecord:
 
     @property
     def weights_file(self) -> str | None:
-        return None if self.weights_sha256 is None else f"weights/{self.weights_sha256}.safetensors"
+        """Where they lie; None for pixels, and where they are unknown."""
+        return None if self.weights_sha256 in (None, UNKNOWN) else f"weights/{self.weights_sha256}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,11 @@ class Plan:
     listing: Listing
     erased: ErasedRows
     encoding: Encoding | None
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether latents came from caches, and no image of those can be encoded here."""
+        return any(segment.kind.startswith(f"{IMPORTED} ") for segment in self.listing.segments)
 
     @property
     def sha256(self) -> str:

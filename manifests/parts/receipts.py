@@ -23,6 +23,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Encoding, Plan
 from lvae.manifests.statistics import ChannelMoments, MomentsRecord
 from lvae.manifests.storage.folder import FileRecord, Folder
+from lvae.manifests.storage.retry import raise_outage
 
 RAW = "raw"
 PARTS_PER_FOLDER = 1024
@@ -263,15 +264,6 @@ def receipts(folder: Folder, plan: Plan) -> Iterator[Receipt]:
         yield receipt
 
 
-def receipts_record(folder: Folder, parts: int) -> FileRecord:
-    """All receipts as one file: their bytes together, and the hash of their sorted hashes."""
-    hashes, total = [], 0
-    for record in folder.each(folder.record, map(receipt_name, range(parts))):
-        hashes.append(record.sha256)
-        total += record.bytes
-    return FileRecord(RECEIPTS, total, hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest())
-
-
 def read_raw(folder: Folder, receipt: Receipt, encoding: Encoding) -> NDArray[Any]:
     """The raw latents of a part as they lie on disk, mapped: (n, C, h, w)."""
     path = folder.local(receipt.raw.path)
@@ -289,6 +281,7 @@ def load_array(path: Path, mapped: bool) -> NDArray[Any]:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, OverflowError, EOFError) as error:
+        raise_outage(error)
         raise LvaeError(path, f"cannot be read ({error})", "Run 'lvae encode' again to make it anew.") from error
 
 

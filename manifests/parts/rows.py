@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.listing_hash import SCHEMA, ListingHash, in_batches
 from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.retry import raise_outage
 
 PARTS_PER_FILE = 1024
 UNLABELLED = -1
@@ -249,9 +250,9 @@ class RowReader:
                 raise pa.ArrowInvalid("another number of rows than were listed")
             return table
         except (OSError, ValueError, pa.ArrowException, IndexError, KeyError) as error:
-            name = self._folder.place(place.file)
-            reason = str(error).splitlines()[0]
-            raise DamagedRowsError(name, f"cannot be read ({reason})", "Run 'lvae encode' again.") from error
+            raise_outage(error)
+            problem = f"cannot be read ({str(error).splitlines()[0]})"
+            raise DamagedRowsError(self._folder.place(place.file), problem, "Run 'lvae encode' again.") from error
 
     def keys(self, part: int) -> pa.ChunkedArray:
         return self.listed(part, ["key"])["key"]

@@ -55,7 +55,8 @@ class SamplesPlan:
     """What samples are drawn from, and how. Batch, device and process count are not among it: they decide nothing.
 
     model_sha256: of the file of weights. guidance_mean, guidance_variance, temperature: one per resolution, lowest
-    first, 0 being no guidance. low_resolution: the id of the samples that an upsampler began with.
+    first, 0 being no guidance. low_resolution: the id of the samples that an upsampler began with. output_temperature:
+    the share of the predicted deviation that is added to the mean, as noise.
     """
 
     format: Literal["latent-vae-samples"]
@@ -79,6 +80,7 @@ class SamplesPlan:
     autoencoder: AutoencoderRecord
     classes: tuple[str, ...] | None
     normalization: Normalization
+    output_temperature: float = records.later(0.0)
 
     @property
     def view(self) -> ViewPlan:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import TEMPORARY, Folder, make_folder
+from lvae.manifests.storage.retry import is_outage
 
 if TYPE_CHECKING:
     from lvae.manifests.storage.object_store import RemoteFolder
@@ -27,9 +28,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
+AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)  # what a lock on a file server that is away fails with
 ATTEMPTS = 100  # at a lock file that others remove at the same moment
 BEAT_SECONDS = 5.0  # between two writes of a lease
 LEASE_SECONDS = 25.0  # without one, after which a lease is nobody's
+FREE = "free"  # instead of a holder
+
+_left_behind: dict[str, str] = {}  # holders of leases that this process could not give back, by folder
 
 
 @contextmanager
@@ -82,6 +87,8 @@ def _lock_file(folder: Folder, path: Path) -> int:
         except FileNotFoundError:
             continue  # its last holder removed the folder between our two calls
         except OSError as error:
+            if is_outage(error):
+                raise
             raise LvaeError(
                 folder, f"cannot be written to ({error.strerror})", "Name a folder that you may write to."
             ) from error
@@ -89,6 +96,8 @@ def _lock_file(folder: Folder, path: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(descriptor)
+            if error.errno in AWAY:
+                raise
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise LvaeError(path, f"this file system cannot lock files ({error.strerror})") from error
             raise LvaeError(
@@ -109,8 +118,10 @@ def _hold_lease(folder: "RemoteFolder") -> Iterator[None]:
     end = threading.Event()
     beating = threading.Thread(target=_beat, args=(lease, end), daemon=True)
     beating.start()
+    failed = True
     try:
         yield
+        failed = False
     except KeyboardInterrupt:
         if lease.lost:
             raise lease.taken_over() from None
@@ -119,13 +130,14 @@ def _hold_lease(folder: "RemoteFolder") -> Iterator[None]:
         end.set()
         beating.join()
         folder.guard = lambda: None
-        lease.give_back()
+        lease.give_back(failed)
 
 
 class Lease:
     """The right to write to a folder of a store, for a while. Its epoch grows by one with every holder.
 
-    All its writes are conditional on the lease being as it was last seen, so that of two who take it one does.
+    All its writes are conditional on the lease being as it was last seen, so that of two who take it one does. Whoever
+    gives it back leaves a mark with the epoch: so a holder that could not reach the store sees whether anybody had it.
     """
 
     def __init__(self, folder: "RemoteFolder"):
@@ -144,7 +156,7 @@ class Lease:
             if self._create():
                 raise LvaeError(self._folder, "this store lets two commands write at once", "Name a local path.")
         elif not self._read()[1].startswith(self._holder):
-            seen, text = self._watch(busy)
+            seen, text = self._see_free() or self._watch(busy)
             self._epoch, start = _epoch_of(text) + 1, _now()
             taken = self._folder.replace(LOCK, self._text(), seen) if seen else self._create()
             if not taken and not self._read()[1].startswith(self._holder):
@@ -156,23 +168,40 @@ class Lease:
         with self._renewing:
             if not self.lost:
                 self._beats, start = self._beats + 1, _now()
-                self._folder.replace(LOCK, self._text(), self._version)
+                if not self._folder.replace(LOCK, self._text(), self._version):
+                    self._create()  # where it has gone: who takes it leaves a mark, so nobody has
                 self._confirm(start)
             if self.lost:
                 raise self.taken_over()
 
     def check(self) -> None:
         """Before every write: whoever was stopped for longer than the lease lasts asks whether it is still theirs."""
-        if self.lost or _now() >= self._deadline:
+        while self.lost or _now() >= self._deadline:
             self.renew()
 
-    def give_back(self) -> None:
-        if not self.lost and _now() < self._deadline:
-            self._folder.remove(LOCK)
+    def give_back(self, failed: bool) -> None:
+        """Leave a mark, or nothing where a command that failed was the folder's first. Where the store is away, the
+        lease runs out by itself: what was done under it counts."""
+        if self.lost:
+            return
+        try:
+            if failed and not self._epoch and _now() < self._deadline:
+                self._folder.remove(LOCK)
+            else:
+                self._folder.replace(LOCK, f"{FREE} {self._beats} {self._epoch}\n".encode(), self._version)
+        except (OSError, LvaeError) as error:
+            _left_behind[self._folder.address] = self._holder
+            logger.warning("%s: the lease cannot be given back, and runs out by itself (%s)", self._folder, error)
 
     def taken_over(self) -> LvaeError:
         problem = "another lvae command has taken over while this one was stopped or could not reach the store"
         return LvaeError(self._folder, problem, "Nothing is lost; wait for the other one to end.")
+
+    def _see_free(self) -> tuple[str, str] | None:
+        """Version and text of a lease that was given back, or that this process left behind."""
+        version, text = self._read()
+        mine = _left_behind.get(self._folder.address, FREE)
+        return (version, text) if text.startswith((FREE, mine)) else None
 
     def _watch(self, busy: LvaeError) -> tuple[str, str]:
         """Version and text of a lease that has not changed for long; "" where it has gone."""

@@ -23,6 +23,15 @@ def is_outage(error: Exception) -> bool:
     return isinstance(error, OSError) and not isinstance(error, ANSWERS) and error.errno not in ANSWERING
 
 
+def raise_outage(error: Exception) -> None:
+    """Raise an error again where the storage failed, so that whoever is patient waits for it.
+
+    OSErrors without a number are libraries' own: they call a damaged file so.
+    """
+    if isinstance(error, OSError) and error.errno and is_outage(error):
+        raise error
+
+
 def retry(
     call: Callable[[], T],
     delays: Sequence[float] | None = None,

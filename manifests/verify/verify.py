@@ -25,11 +25,12 @@ from lvae.manifests.verify.shards import Progress, file_faults, looked_into, sha
 
 
 def mend_command(plan: Plan | None, folder: Folder, faults: Sequence[Fault] = ()) -> str:
-    """What to run against faults: the same encode command, whose settings the dataset remembers."""
+    """What to run against faults: the same encode or import command, whose settings the dataset remembers."""
     weights = " --weights FILE" if any(fault.where.startswith("weights/") for fault in faults) else ""
     source = shlex.quote(_source(plan, faults)) if plan else "SOURCE"
     again = "" if plan else ", with the options of the first run"
-    return f"lvae encode {source} {shlex.quote(str(folder))}{weights}{again}"
+    command = "latents import" if plan is not None and plan.is_imported else "encode"
+    return f"lvae {command} {source} {shlex.quote(str(folder))}{weights}{again}"
 
 
 def _source(plan: Plan, faults: Sequence[Fault]) -> str:

@@ -227,7 +227,7 @@ def regenerate(
     encoding = plan.encoded()
     empty = ChannelMoments.empty(encoding.autoencoder.latent_channels)
     total, by_label = empty, dict[int, ChannelMoments]()
-    for receipt, part in selected_parts(folder, plan, selection, receipts):
+    for receipt, part in selected_parts(folder, plan, selection, receipts)[1]:
         raw = read_raw(folder, receipt, encoding)
         labels = np.repeat(part.labels, encoding.image.orientations)
         latents = latents_of(part, encoding.image.orientations)

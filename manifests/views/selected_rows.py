@@ -127,8 +127,8 @@ Receipts = Callable[[], Iterable[Receipt]]  # of all parts, in order; called onc
 
 def selected_parts(
     folder: Folder, plan: Plan, selection: Selection, receipts: Receipts
-) -> Iterator[tuple[Receipt, PartRows]]:
-    """Every part with its selected images."""
+) -> tuple[Thresholds, Iterator[tuple[Receipt, PartRows]]]:
+    """The bounds of limit and splits, and every part with its selected images."""
     reader = RowReader(folder, plan.listing)
     chosen = Filter(plan, selection)
 
@@ -144,8 +144,7 @@ def selected_parts(
         return Ranks(np.concatenate(limits), np.concatenate(splits))
 
     thresholds = find_thresholds(selection, rank)
-    for receipt, part in parts():
-        yield receipt, keep_within(part, selection, thresholds)
+    return thresholds, ((receipt, keep_within(part, selection, thresholds)) for receipt, part in parts())
 
 
 def keep_within(part: PartRows, selection: Selection, thresholds: Thresholds) -> PartRows:

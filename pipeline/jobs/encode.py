@@ -7,21 +7,18 @@ from functools import partial
 from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.manifest import Manifest, read_manifest, refuse_earlier_format
 from lvae.manifests.parts.plan import PLAN, Plan, write_plan
-from lvae.manifests.parts.receipts import has_receipt, receipt_name
-from lvae.manifests.publishing.publish import drop_raw, swap, write_rejected
+from lvae.manifests.parts.receipts import beyond, has_receipt, orphans, receipt_name
+from lvae.manifests.publishing.publish import drop_raw, swap
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.open import folder_at
-from lvae.manifests.views.combine import UnfinishedPartsError
-from lvae.manifests.views.order_files import groups_of
 from lvae.manifests.views.view import ViewSettings, shard_receipt_name
 from lvae.pipeline.beam.work import PartsToEncode, ranges_of
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.engines.submit import run
 from lvae.pipeline.engines.tasks import Pending, Tasks
-from lvae.pipeline.jobs.check import find_faults, forget_checks, refuse_faults
-from lvae.pipeline.jobs.fold import fold_parts, forget_unfinished, remove_orphans
-from lvae.pipeline.jobs.shards import write_selected
+from lvae.pipeline.jobs.check import find_faults, forget_checks
+from lvae.pipeline.jobs.finish import finish_dataset
 from lvae.pipeline.jobs.spread import Spread
 from lvae.pipeline.planning.existing import Existing, load_existing
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
@@ -62,7 +59,8 @@ def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
     refuse_earlier_format(folder)
     with writing(folder):
         folder.sweep()
-        existing = load_existing(folder, partial(find_faults, folder, engine, display), display.say)
+        look = partial(find_faults, folder, engine, display)
+        existing = load_existing(folder, look, display.say)
         if request.options.scan.append and existing.dropped:
             raise LvaeError(
                 request.dataset,
@@ -71,9 +69,9 @@ def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
             )
         plan = prepare(folder, existing, request.source, request.options, display.say)
         if existing.damaged:
-            _set_aside(folder, plan, existing, partial(find_faults, folder, engine, display))
-        settings = _check_settings(folder, plan, request.view, existing)
-        finished_before = _finished_before(existing, plan)
+            set_aside(folder, plan, existing, look)
+        settings = check_settings(folder, plan, request.view, existing)
+        finished_before = find_finished(existing, plan)
         if finished_before is not None:
             result = _leave_as_it_is(folder, plan, finished_before, request, display)
         else:
@@ -85,7 +83,7 @@ def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
         return result
 
 
-def _finished_before(existing: Existing, plan: Plan) -> Manifest | None:
+def find_finished(existing: Existing, plan: Plan) -> Manifest | None:
     """The manifest of a dataset that was verified already, and lacks nothing that this plan wants."""
     manifest = existing.manifest
     if manifest is None or existing.damaged:
@@ -97,7 +95,8 @@ def _leave_as_it_is(folder: Folder, plan: Plan, manifest: Manifest, request: Enc
     display.say(f"{request.dataset}: is finished and whole; there is nothing to do")
     forget_checks(folder)
     if manifest.raw == "kept":
-        _check_rejected(folder, plan, manifest.counts.rejected, request.max_rejected, display.say)
+        check_rejected(folder, plan, manifest.counts.rejected, request.max_rejected, display.say)
+        remove_leftovers(folder, plan)
         swap(folder, manifest)
     return Result(manifest, 0, 0)
 
@@ -105,23 +104,21 @@ def _leave_as_it_is(folder: Folder, plan: Plan, manifest: Manifest, request: Enc
 def _make(
     folder: Folder, plan: Plan, settings: ViewSettings, request: EncodeRequest, engine: Engine, display: Display
 ) -> Result:
-    spread, parts = Spread(folder, folder, plan, engine, display), 0
-    while True:
-        parts += _encode_parts(folder, plan, request.devices, engine, display)
-        try:
-            selected = fold_parts(spread, settings.selection)
-            break
-        except UnfinishedPartsError as error:  # their receipts are damaged, or of another plan
-            forget_unfinished(spread, error)
-    write_rejected(folder, folder, groups_of(plan))
-    _check_rejected(folder, plan, selected.rejected, request.max_rejected, display.say)
-    manifest, shards = write_selected(spread, settings, selected)
-    remove_orphans(folder, plan, selected.orphans)
-    refuse_faults(folder, plan, engine, display)
+    manifest, parts, shards = finish_dataset(
+        Spread(folder, folder, plan, engine, display),
+        settings,
+        lambda: _encode_parts(folder, plan, request.devices, engine, display),
+        lambda rejected: check_rejected(folder, plan, rejected, request.max_rejected, display.say),
+    )
     return Result(manifest, parts, shards)
 
 
-def _set_aside(folder: Folder, plan: Plan, existing: Existing, look: Callable[[], list[Fault]]) -> None:
+def remove_leftovers(folder: Folder, plan: Plan) -> None:
+    for name in [*orphans(folder), *beyond(folder, plan)]:
+        folder.remove(name)
+
+
+def set_aside(folder: Folder, plan: Plan, existing: Existing, look: Callable[[], list[Fault]]) -> None:
     """Make room for what is made again: parts and shards at fault lose their receipts."""
     manifest, faults = existing.manifest, existing.faults
     if manifest is not None and plan.before_append(manifest.plan_sha256) is None:
@@ -137,7 +134,7 @@ def _set_aside(folder: Folder, plan: Plan, existing: Existing, look: Callable[[]
             folder.remove(f"shards/{manifest.view.name}")
 
 
-def _check_settings(folder: Folder, plan: Plan, options: ViewOptions, existing: Existing) -> ViewSettings:
+def check_settings(folder: Folder, plan: Plan, options: ViewOptions, existing: Existing) -> ViewSettings:
     """The view's settings, and room for it. A command that fails here leaves no plan that would bind the next one."""
     try:
         settings = settings_for(folder, plan, options, existing.manifest)
@@ -188,7 +185,7 @@ def parse_rejection_bound(text: str, images: int) -> float:
     return value * images / 100 if text.endswith("%") else value
 
 
-def _check_rejected(
+def check_rejected(
     folder: Folder, plan: Plan, rejected: int, max_rejected: str | None, say: Callable[[str], None]
 ) -> None:
     images = plan.listing.images

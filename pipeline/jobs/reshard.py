@@ -22,6 +22,7 @@ from lvae.manifests.views.view import ViewSettings
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.jobs.check import refuse_faults
 from lvae.pipeline.jobs.encode import Result
+from lvae.pipeline.jobs.finish import finish_dataset
 from lvae.pipeline.jobs.fold import fold_parts, remove_orphans
 from lvae.pipeline.jobs.shards import write_selected
 from lvae.pipeline.jobs.spread import Spread
@@ -161,11 +162,7 @@ def _take_parts(sources: Sequence[Folder], plans: Sequence[Plan], folder: Folder
 def _finish(folder: Folder, plan: Plan, settings: ViewSettings, engine: Engine) -> Result:
     check_space(folder, plan, settings)
     spread = Spread(folder, folder, plan, engine, CONSOLE)
-    selected = fold_parts(spread, settings.selection)
-    write_rejected(folder, folder, groups_of(plan))
-    result, made = write_selected(spread, settings, selected)
-    remove_orphans(folder, plan, selected.orphans)
-    refuse_faults(folder, plan, engine, CONSOLE)
+    result, _, made = finish_dataset(spread, settings, lambda: 0, lambda rejected: None)
     folder.sweep()
     return Result(result, 0, made)
 

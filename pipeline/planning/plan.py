@@ -179,6 +179,8 @@ def _continued_plan(folder: Folder, old: Plan, source: str, options: EncodeOptio
 
 def _look_again(folder: Folder, old: Plan, source: str, options: ScanOptions, say: Callable[[str], None]) -> Plan:
     """The images of a dataset found again, and with --append those that are new."""
+    if old.is_imported:
+        raise LvaeError(folder, "was imported as latents", "Go on with 'lvae latents import', or name another folder.")
     part_size = old.listing.segments[-1].part_size
     if options.append:
         return append(folder, old, source, options, options.part_size or part_size, say)

@@ -4,6 +4,7 @@ By default 95 images in parts of 20, each with its mirror: five parts, the last 
 images rejected elsewhere; three classes and some unlabelled images; 144 latents of four unlike channels.
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -20,20 +21,20 @@ from lvae.manifests.manifest import Manifest, dump_manifest, read_manifest
 from lvae.manifests.parts.erased_rows import ErasedRows
 from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings, Origin, Plan, write_plan
 from lvae.manifests.parts.receipts import (
+    RECEIPTS,
     Receipt,
     Rejection,
     raw_name,
     read_receipt,
     receipt_name,
     receipts,
-    receipts_record,
     write_part,
 )
 from lvae.manifests.parts.rows import ImageRow, Listing, Segment, write_rows
 from lvae.manifests.publishing.publish import WrittenView, describe, swap
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.shards.index import Shard, write_index
-from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.verify.verify import verify
 from lvae.manifests.views.combine import Selected, select
 from lvae.manifests.views.gather import write_shard
@@ -113,6 +114,15 @@ class Example:
 
     def open(self, split: str = "train") -> Dataset:
         return Dataset.open(self.root, split)
+
+
+def receipts_record(folder: Folder, parts: int) -> FileRecord:
+    """All receipts as one file: their bytes together, and the hash of their sorted hashes."""
+    hashes, total = [], 0
+    for record in folder.each(folder.record, map(receipt_name, range(parts))):
+        hashes.append(record.sha256)
+        total += record.bytes
+    return FileRecord(RECEIPTS, total, hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest())
 
 
 def rows_of(contents: Contents) -> list[ImageRow]:

@@ -202,3 +202,19 @@ def test_what_json_cannot_say_is_not_written(value: Any) -> None:
     for write in (records.dumps, records.line):
         with pytest.raises(ValueError, match="Out of range"):
             write({"value": value})
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A record that got a field after files of it were written."""
+
+    name: str
+    share: float = records.later(0.0)
+
+
+def test_a_later_field_is_left_out_where_it_has_its_first_value() -> None:
+    assert records.dumps(Grown("a")) == b'{\n "name": "a"\n}\n'
+    assert records.parse(Grown, b'{"name": "a"}', "here") == Grown("a")
+    assert records.parse(Grown, records.dumps(Grown("a", 0.5)), "here") == Grown("a", 0.5)
+    with pytest.raises(LvaeError, match="name"):
+        records.parse(Grown, b'{"share": 0.5}', "here")

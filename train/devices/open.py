@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from typing import Literal
 
 import torch
 
@@ -10,6 +11,9 @@ from lvae.manifests.machine import count_gpus, find_device, has_tpu
 from lvae.train.devices.cuda import CudaDevice
 from lvae.train.devices.device import Device, Precision, Ranks
 from lvae.train.devices.xla import XlaDevice
+
+Purpose = Literal["training", "sampling"]
+AnyPrecision = Precision | Literal["auto"]
 
 
 def ranks_of(environment: dict[str, str]) -> Ranks:
@@ -21,25 +25,40 @@ def ranks_of(environment: dict[str, str]) -> Ranks:
 
 
 def open_device(
-    kind: str = "auto", precision: Precision = "float32", compiled: bool = False, threads: int | None = None
+    kind: str = "auto",
+    precision: AnyPrecision = "float32",
+    compiled: bool | None = False,
+    threads: int | None = None,
+    purpose: Purpose = "training",
 ) -> "Device":
     """The device of this process, joined with the other ranks. LvaeError for one that is not there.
 
-    kind: "auto" is a GPU, then a TPU, then the CPU. compiled: whether `compile` compiles. threads: of a CPU's
-    operations; PyTorch's choice otherwise.
+    kind: "auto" is a GPU, then a TPU, then the CPU. precision: "auto" is what is usual for the purpose. compiled:
+    whether `compile` compiles; None: on GPUs. threads: of a CPU's operations; PyTorch's choice otherwise.
     """
     ranks = ranks_of(dict(os.environ))
     if kind == "xla" and importlib.util.find_spec("torch_xla") is None:
         raise LvaeError("--device xla", "torch_xla is not installed", "Install the extra: pip install latent-vae[tpu].")
     kind = find_device(kind, count_gpus(), ("xla", "cpu") if kind == "xla" or has_tpu() else ("cpu",))
+    if precision == "auto":
+        precision = automatic_precision(kind, purpose)
     if kind == "xla":
         if ranks.world > 1:
             raise LvaeError("--device xla", "one process drives all devices of a host", "Start it without torchrun.")
         return XlaDevice(precision)
     if kind.startswith("cuda"):
-        return CudaDevice(precision, compiled, ranks)
+        return CudaDevice(precision, compiled is not False, ranks)
     if precision == "tf32":
         raise LvaeError("--precision tf32", "only GPUs have it", "Choose float32 or bfloat16.")
     if threads is not None:
         torch.set_num_threads(threads)
-    return Device(precision, compiled, ranks)
+    return Device(precision, bool(compiled), ranks)
+
+
+def automatic_precision(kind: str, purpose: Purpose) -> Precision:
+    """bfloat16 for training where the hardware has it, TF32 for sampling on GPUs, float32 everywhere else."""
+    if kind.startswith("cuda"):
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            return "float32"
+        return "bfloat16" if purpose == "training" else "tf32"
+    return "bfloat16" if kind == "xla" and purpose == "training" and has_tpu() else "float32"

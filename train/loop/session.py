@@ -1,9 +1,10 @@
 """What happens between updates: writing down, looking, validating, saving, and noticing that a run is lost."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from lvae.train.data.batches import Batches, Placement, Source, clip_latents, op
 from lvae.train.loop.training_loop import is_due
 from lvae.train.loop.update import MEASURED, Updater
 from lvae.train.loop.validation import validate
+from lvae.train.runs.checkpoint_writer import CheckpointWriter
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import MetricsLog
+from lvae.train.runs.run import BEST, Override
 
 VALIDATION = "val"  # the split
 USELESS_UPDATES = 100  # one after another without a finite loss and gradient: the run is lost
@@ -34,7 +37,7 @@ class Execution:
     """How a run is executed; none of it changes what is learnt.
 
     placement: where latents are kept. The others: how often, in updates; 0: never (the end of a run is always written
-    down and saved).
+    down and saved). patience: validations in a row without a lower loss after which the run ends; 0: none do.
     """
 
     log: int = 100
@@ -44,6 +47,7 @@ class Execution:
     keep_for_ever: int = 50_000
     keep_recent: int = 3
     placement: Placement = "auto"
+    patience: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,32 @@ class Watching:
     preview: Callable[[int, NDArray[np.float32]], None] | None = None
 
 
+@dataclass(frozen=True)
+class Best:
+    """The update with the lowest validation loss, and how many validations since then were no better."""
+
+    step: int
+    validation_loss_nats: float
+    worse: int = 0
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run is taken up: after which update, at which sample, with what overridden, and the best one so far."""
+
+    step: int
+    position: int
+    overrides: tuple[Override, ...] = ()
+    best: Best | None = None
+
+
 class Session:
     """What happens between updates."""
 
     def __init__(
         self,
         run: Path,
-        step: int,
+        start: Start,
         updater: Updater,
         batches: Batches,
         checkpoints: Checkpoints,
@@ -75,53 +98,84 @@ class Session:
     ):
         self.updater, self.batches, self._device = updater, batches, updater.device
         self._run, self._checkpoints, self._execution, self._watching = run, checkpoints, execution, watching
+        self._writer = CheckpointWriter(checkpoints)
         self._source, self._dataset = batches.source, batches.dataset
         self._validation: tuple[Source, Dataset] | None = None
         dataset = batches.dataset
         if execution.validate and VALIDATION in dataset.splits and len(dataset.split(VALIDATION)):
             held_out = dataset.split(VALIDATION)
             self._validation = open_source(held_out, self._device, updater.config.seed, "disk"), held_out
-        self._log = MetricsLog(run, step) if self._device.is_main else None
-        self._logged, self._waited, self._time = step, batches.waited, time.perf_counter()
+        self._log = MetricsLog(run, start.step) if self._device.is_main else None
+        self._start, self._overrides, self._best = start, start.overrides, start.best
+        self._logged, self._waited, self._time = start.step, batches.waited, time.perf_counter()
         self._threshold = float(self._device.fetch(updater.counts["threshold"]))
 
-    def after(self, step: int, end: bool, stopping: bool) -> None:
-        """Whatever is due after an update."""
+    @property
+    def is_over(self) -> bool:
+        """Whether validation has not improved for as long as one was ready to wait."""
+        return bool(self._execution.patience and self._best and self._best.worse >= self._execution.patience)
+
+    def after(self, step: int, end: bool, stopping: bool) -> bool:
+        """Do whatever is due after an update; return whether the run ends here before its time."""
         self._watching.update(step)
+        self._writer.check()
         validates = self._validation is not None and (end or is_due(step, self._execution.validate))
         if end or validates or is_due(step, self._execution.log):
             self._write_down(step, validates)
+        end = end or self.is_over
         if self._watching.preview is not None and (end or is_due(step, self._execution.preview)):
             self._preview(step)
-        if end or stopping or is_due(step, self._execution.save):
+        improved = bool(self._execution.save) and self._best is not None and self._best.step == step
+        if end or stopping or improved or is_due(step, self._execution.save):
             self._save(step)
+        return self.is_over
 
     def _write_down(self, step: int, validates: bool) -> None:
         line = self._measure(step)
         if validates and self._validation is not None:
-            line |= validate(self.updater, *self._validation)._asdict()
+            found = validate(self.updater, *self._validation)
+            line |= found._asdict()
+            self._compare(step, found.validation_loss_nats)
         if self._log is not None:
             self._log.write(line)
         self._watching.line(step, summary(line))
         self._logged, self._waited, self._time = step, self.batches.waited, time.perf_counter()
 
+    def _compare(self, step: int, loss: float) -> None:
+        if math.isfinite(loss) and (self._best is None or loss < self._best.validation_loss_nats):
+            self._best = Best(step, loss)
+        elif self._best is not None:
+            self._best = replace(self._best, worse=self._best.worse + 1)
+
     def _measure(self, step: int) -> dict[str, Any]:
         """The means since the last line, and what needs to be said. Waits for the device."""
-        config, counts = self.updater.config, self.updater.read_counts()
+        counts = self.updater.read_counts()
         seconds = time.perf_counter() - self._time
-        images = (step - self._logged) * config.batch * config.accumulate
+        images = (step - self._logged) * self.updater.config.update_size
         sums = counts["sums"] / counts["summed"] if counts["summed"] else counts["sums"] * float("nan")
         self.updater.clear_sums()
         self._warn(counts)
         return {
             "step": step,
-            "images": step * config.batch * config.accumulate,
+            "images": self._position(step),
             **dict(zip(MEASURED, sums.tolist(), strict=False)),
             "rate_per_group_nats": sums[len(MEASURED) :].tolist(),
             "skipped_updates": int(counts["skipped"]),
             "images_per_second": images / seconds,
             "data_wait_share": (self.batches.waited - self._waited) / seconds,
+            **self._say_overrides(),
         }
+
+    def _position(self, step: int) -> int:
+        """Samples seen after an update."""
+        return self._start.position + (step - self._start.step) * self.updater.config.update_size
+
+    def _say_overrides(self) -> dict[str, Any]:
+        """What was changed for this command, in the first line after it."""
+        changes, self._overrides = self._overrides, ()
+        if not changes:
+            return {}
+        return {"overrides": {change.name: [change.before, change.after] for change in changes}}
 
     def _warn(self, counts: dict[str, Tensor]) -> None:
         threshold = float(counts["threshold"])
@@ -165,19 +219,24 @@ class Session:
             show(step, found)
 
     def _save(self, step: int) -> None:
-        """By the main rank; never with numbers that are none."""
+        """By the main rank, behind; never with numbers that are none."""
         if int(self._device.fetch(self.updater.counts["useless"])):
             logger.warning("step %d is not saved: its loss is not finite", step)
             return
         if self._device.is_main:
-            config = self.updater.config
-            values = {"step": step, "position": step * config.batch * config.accumulate}
-            self._checkpoints.save(step, self.updater.groups(), values)
-        self._device.barrier()
+            values: dict[str, Any] = {"step": step, "position": self._position(step)}
+            if self._best is not None:
+                values[BEST] = asdict(self._best)
+            keep = () if self._best is None else (self._best.step,)
+            self._writer.save(step, self.updater.snapshot(), values, keep)
 
     def close(self) -> None:
-        if self._log is not None:
-            self._log.close()
+        """Wait until everything is written; all ranks must call."""
+        try:
+            self._writer.wait()
+        finally:
+            if self._log is not None:
+                self._log.close()
 
 
 def summary(line: dict[str, Any]) -> str:

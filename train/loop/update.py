@@ -49,11 +49,9 @@ class Updater:
         self._noise_shapes = noise_shapes(shape)
         self._noise_sizes = [z * height * width for z, height, width in self._noise_shapes]
         self._losses = device.compile(self._losses_of)
-        threshold = config.skip_threshold * shape.channels * shape.resolution**2
-        self.counts = {
-            name: device.put_whole(value) for name, value in first_counts(threshold, len(self._noise_shapes)).items()
-        }
-
+        self._threshold = config.skip_threshold * shape.channels * shape.resolution**2
+        counts = first_counts(self._threshold, len(self._noise_shapes))
+        self.counts = {name: device.put_whole(value) for name, value in counts.items()}
         self._keep = 1
 
     def __call__(self, batches: Sequence[Batch]) -> None:
@@ -119,6 +117,24 @@ class Updater:
             },
         }
 
+    def snapshot(self) -> dict[str, dict[str, Tensor]]:
+        """The same as copies on the CPU, which later updates leave alone. Waits for the device."""
+        copies: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def copy(tensor: Tensor) -> Tensor:
+            """Pieces of one flat tensor are copied together, and stay its pieces."""
+            whole = tensor if tensor._base is None else tensor._base
+            if id(whole) not in copies:
+                copies[id(whole)] = whole, whole.detach().to("cpu", copy=True)
+            found = copies[id(whole)][1]
+            if whole is tensor:
+                return found
+            return found.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+        return {
+            group: {name: copy(tensor) for name, tensor in tensors.items()} for group, tensors in self.groups().items()
+        }
+
     @torch.no_grad()
     def restore(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take over what `groups` once gave, saved on whatever device."""
@@ -130,6 +146,10 @@ class Updater:
                 if key != "counts.keep":
                     tensor.copy_(found[key])
         self._keep = int(groups["optimizer"]["counts.keep"])
+
+    def reset_threshold(self) -> None:
+        """Skip updates by the configured threshold, whatever it had become."""
+        self.counts["threshold"].fill_(self._threshold)
 
     def start_average(self) -> None:
         """Begin the average anew with the weights as they are."""

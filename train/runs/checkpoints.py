@@ -22,7 +22,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -37,7 +37,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder, flush_folder
 from lvae.manifests.storage.names import FlatName, Sha256
 
-CHECKSUMS, STATE = "checksums.json", "state.json"
+CHECKSUMS, STATE, SUFFIX = "checksums.json", "state.json", ".safetensors"
 NAME = re.compile(r"step-(\d{8,})")
 GROUP = re.compile(r"[a-z][a-z0-9_]*")
 UNFINISHED = ".unfinished-"
@@ -77,7 +77,7 @@ class _Checksums:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One that has been checked: every byte is as it was written."""
+    """One that has been checked: every byte is as it was written, of the groups that were asked for."""
 
     path: Path
     step: int
@@ -86,11 +86,11 @@ class Checkpoint:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        return tuple(sorted(path.stem for path in self.path.glob("*.safetensors")))
+        return tuple(sorted(path.stem for path in self.path.glob(f"*{SUFFIX}")))
 
     def read(self, group: str) -> dict[str, Tensor]:
         """The tensors of one group by name, on the CPU."""
-        path = Folder(self.path).local(f"{group}.safetensors")
+        path = Folder(self.path).local(f"{group}{SUFFIX}")
         if group not in self.groups:
             raise LvaeError(self.path, f"holds {', '.join(self.groups) or 'no tensors'}, and no {group} weights")
         try:
@@ -118,15 +118,16 @@ class Checkpoints:
     def at(self, step: int) -> Path:
         return Folder(self.folder).local(f"step-{step:08d}")
 
-    def latest(self) -> Checkpoint | None:
+    def latest(self, groups: Collection[str] | None = None) -> Checkpoint | None:
         """The newest valid one. Each that is passed over because it is damaged is named in a warning.
 
-        LvaeError where there are some and all are damaged: a run is never begun anew over what is left of one.
+        groups: see `open`. LvaeError where there are some and all are damaged: a run is never begun anew over what is
+        left of one.
         """
         faults = []
         for step in reversed(self.steps()):
             try:
-                return self.open(step)
+                return self.open(step, groups)
             except LvaeError as error:
                 faults.append(str(error))
                 logger.warning("%s Taking the checkpoint before it.", error)
@@ -134,19 +135,29 @@ class Checkpoints:
             raise LvaeError(self.folder, f"no checkpoint is whole ({faults[0]}) Remove this folder to begin anew")
         return None
 
-    def open(self, step: int) -> Checkpoint:
-        """The checkpoint of a step, every byte checked; LvaeError saying what is wrong with it."""
+    def open(self, step: int, groups: Collection[str] | None = None) -> Checkpoint:
+        """The checkpoint of a step, every byte checked; LvaeError saying what is wrong with it.
+
+        groups: those that will be read, whose bytes are hashed; all by default. Of the others only the sizes are
+        looked at.
+        """
         path = self.at(step)
         checksums = _read_checksums(path)
         if checksums.step != step:
             raise LvaeError(path, f"is that of step {checksums.step} under another name")
         for name, file in checksums.files.items():
-            _check(path, name, file)
+            _check(path, name, file, name == STATE or groups is None or name.removesuffix(SUFFIX) in groups)
         values = records.loads(Folder(path).read(STATE), str(path / STATE))
         return Checkpoint(path, step, values, {name: file.sha256 for name, file in checksums.files.items()})
 
-    def save(self, step: int, groups: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, Any]) -> Path:
-        """Write a checkpoint whole, then remove those that need not be kept.
+    def save(
+        self,
+        step: int,
+        groups: Mapping[str, Mapping[str, Tensor]],
+        values: Mapping[str, Any],
+        keep: Collection[int] = (),
+    ) -> Path:
+        """Write a checkpoint whole, then remove those that need not be kept. keep: steps that stay besides.
 
         groups: names of lower-case letters, digits and underscores. values: what JSON can say, without NaN. Tensors
         may lie anywhere. LvaeError where the disk is full: all earlier checkpoints are then still there.
@@ -167,7 +178,7 @@ class Checkpoints:
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
-        self._retire(step)
+        self._retire(step, keep)
         return self.at(step)
 
     def _full(self, step: int, why: str) -> LvaeError:
@@ -183,13 +194,13 @@ class Checkpoints:
         unfinished.rename(target)
         flush_folder(self.folder)
 
-    def _retire(self, newest: int) -> None:
+    def _retire(self, newest: int, keep: Collection[int]) -> None:
         """Remove what is neither recent nor permanent. Later steps than the newest are left from before a damage."""
         for step in self.steps():
             if step > newest:
                 shutil.rmtree(self.at(step))
         for step in self.steps()[: -self._recent]:
-            if not (self._permanent_every and step % self._permanent_every == 0):
+            if step not in keep and not (self._permanent_every and step % self._permanent_every == 0):
                 shutil.rmtree(self.at(step))
         self._sweep()
 
@@ -206,7 +217,7 @@ def _write_files(
     for group, tensors in groups.items():
         if not GROUP.fullmatch(group):
             raise ValueError(f"{group!r} cannot name a group of tensors")
-        name = f"{group}.safetensors"
+        name = f"{group}{SUFFIX}"
         yield name, _write_tensors(folder / name, tensors)
     yield STATE, _write(folder / STATE, [records.dumps(dict(values))])
 
@@ -261,12 +272,12 @@ def _read_checksums(path: Path) -> _Checksums:
     return checksums
 
 
-def _check(path: Path, name: str, file: _File) -> None:
+def _check(path: Path, name: str, file: _File, whole: bool) -> None:
     folder = Folder(path)
     size = folder.size(name)
     if size is None:
         raise LvaeError(path / name, "is missing")
     if size != file.bytes:
         raise LvaeError(path / name, f"has {size} bytes instead of {file.bytes}")
-    if folder.sha256(name) != file.sha256:
+    if whole and folder.sha256(name) != file.sha256:
         raise LvaeError(path / name, "its bytes are not those that were written (checksum)")

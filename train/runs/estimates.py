@@ -5,11 +5,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lvae.manifests.errors import LvaeError
 from lvae.train.config import ModelConfig, TrainConfig
 from lvae.train.losses import loss
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.noise import noise_shapes
 from lvae.train.runs.run import RunConfig
+
+FREE_SHARE = 0.75  # of the memory that is free, for what the estimate knows; kernels want room of their own
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one device: weights with gradients, moments and averages; what the backward pass of one latent keeps."""
+
+    parameters: int
+    state_bytes: int
+    latent_bytes: int
 
 
 @dataclass(frozen=True)
@@ -19,6 +31,8 @@ class Estimate:
     parameters: int
     state_bytes: int
     activation_bytes: int
+    micro_batch: int
+    micro_batches: int
     updates_per_epoch: float
     epochs: float
 
@@ -26,6 +40,7 @@ class Estimate:
         gib = 1 << 30
         return [
             f"parameters          {self.parameters:,}",
+            f"micro-batch         {self.micro_batch} latents a device, {self.micro_batches} of them an update",
             f"memory, about       {(self.state_bytes + self.activation_bytes) / gib:.2f} GiB a device: "
             f"{self.state_bytes / gib:.2f} for weights, gradients, moments and average, "
             f"{self.activation_bytes / gib:.2f} for activations",
@@ -34,18 +49,44 @@ class Estimate:
         ]
 
 
-def estimate(config: RunConfig, devices: int) -> Estimate:
-    model, training = config.model, config.training
+def measure_memory(model: ModelConfig, training: TrainConfig) -> Memory:
+    """Reckoned on tensors without memory."""
     parameters = sum(p.numel() for p in _on_meta(model, training).parameters())
     moment = 2 if training.moments == "bfloat16" else 4
-    images = training.batch * training.accumulate
+    return Memory(parameters, parameters * (4 + 4 + 4 + 2 * moment), activation_bytes(model, training))
+
+
+def estimate(config: RunConfig, devices: int, memory: Memory | None = None) -> Estimate:
+    """memory: of the training as it is executed, where that is known already."""
+    training = config.executed()
+    memory = memory or measure_memory(config.model, training)
     return Estimate(
-        parameters,
-        parameters * (4 + 4 + 4 + 2 * moment),
-        activation_bytes(model, training) * training.batch // devices,
-        config.dataset.count / images,
-        training.updates * images / config.dataset.count,
+        memory.parameters,
+        memory.state_bytes,
+        memory.latent_bytes * training.batch // devices,
+        training.batch // devices,
+        training.accumulate,
+        config.dataset.count / training.update_size,
+        training.updates * training.update_size / config.dataset.count,
     )
+
+
+def choose_micro_batch(each: int, most: int, memory: Memory, free: int | None) -> int:
+    """Latents to compute at a time of the `each` that a device sees in an update: as many, to `most`, as fit.
+
+    free: bytes of the device; None where unknown.
+    """
+    room = most if free is None else int(FREE_SHARE * free - memory.state_bytes) // max(1, memory.latent_bytes)
+    return next(size for size in range(max(1, min(each, most, room)), 0, -1) if each % size == 0)
+
+
+def micro_batch_of(asked: int, each: int) -> int:
+    """What was asked for, which must divide the `each` that a device sees in an update."""
+    if each % asked == 0:
+        return asked
+    near = min((size for size in range(1, each + 1) if each % size == 0), key=lambda size: (abs(size - asked), -size))
+    problem = f"a device sees {each} latents in an update, and that is no multiple of it"
+    raise LvaeError(f"--micro-batch {asked}", problem, f"Take {near}, for example.")
 
 
 def activation_bytes(model: ModelConfig, training: TrainConfig) -> int:

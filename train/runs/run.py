@@ -1,7 +1,7 @@
 """A RUN: the folder that a model is trained into, and what is needed to take the model out of it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,6 +17,11 @@ from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
 
 CONFIG, CHECKPOINTS, PREVIEWS = "config.json", "checkpoints", "previews"
+BEST = "best"  # in a checkpoint's state: {"step", "validation_loss_nats", "worse"}, of the best one so far
+UPDATE_SIZE = {"batch", "accumulate"}  # whose product is what an update sees
+MAY_CHANGE = {"updates", "precision", "recompute_from"} | UPDATE_SIZE
+LATER_MODEL_SETTINGS: dict[str, Any] = {}
+LATER_SETTINGS: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,26 @@ class DatasetRecord:
 
 
 @dataclass(frozen=True)
+class ExecutionRecord:
+    """How a run was last executed. micro_batch: latents that one of `devices` computes at a time."""
+
+    device: Literal["cpu", "cuda", "xla"]
+    devices: int
+    precision: Literal["float32", "tf32", "bfloat16"]
+    micro_batch: int
+
+
+@dataclass(frozen=True)
+class Override:
+    """A setting that was changed in the middle of a run. step: after which update; None until that is known."""
+
+    step: int | None
+    name: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """RUN/config.json: what is trained, how, and on what. init: SHA-256 of the file of weights that it began with."""
 
@@ -60,6 +85,8 @@ class RunConfig:
     training: TrainConfig
     dataset: DatasetRecord
     init: str | None
+    execution: ExecutionRecord | None = None
+    overrides: tuple[Override, ...] = ()
 
     @classmethod
     def new(
@@ -67,6 +94,23 @@ class RunConfig:
     ) -> Self:
         check_together(model, training)
         return cls("latent-vae-run", 1, WRITTEN_BY, preset, model, training, DatasetRecord.of(dataset.manifest), init)
+
+    def new_overrides(self) -> tuple[Override, ...]:
+        """Those of the command at hand."""
+        return tuple(override for override in self.overrides if override.step is None)
+
+    def with_overrides_at(self, step: int) -> Self:
+        """The same, once it is known after which update they were made."""
+        dated = (replace(one, step=step) if one.step is None else one for one in self.overrides)
+        return replace(self, overrides=tuple(dated))
+
+    def executed(self) -> TrainConfig:
+        """The training as it is executed: micro-batches over all devices, and how many of them an update has."""
+        if self.execution is None:
+            return self.training
+        batch = self.execution.micro_batch * self.execution.devices
+        accumulate = self.training.update_size // batch
+        return replace(self.training, batch=batch, accumulate=accumulate, precision=self.execution.precision)
 
 
 def find_run(run: str | Path) -> Path:
@@ -96,30 +140,62 @@ def read_run_if_there(folder: str | Path) -> RunConfig | None:
         raise LvaeError(path, "does not describe a run")
     if content.get("version") != 1:
         raise LvaeError(path, f"has version {content.get('version')}, and this program reads 1", "Update latent-vae.")
+    _add_later_settings(content)
     return records.from_plain(RunConfig, content, str(path))
+
+
+def _add_later_settings(content: dict[str, Any]) -> None:
+    """Give runs that are older than a setting its default, which is what they were trained with."""
+    content.setdefault("execution", None)
+    content.setdefault("overrides", [])
+    for name, defaults in (("model", LATER_MODEL_SETTINGS), ("training", LATER_SETTINGS)):
+        if isinstance(content.get(name), dict):
+            content[name] = records.plain(defaults) | content[name]
 
 
 def write_run(folder: str | Path, config: RunConfig) -> None:
     Folder(folder).write(CONFIG, records.dumps(config))
 
 
-def latest_checkpoint(folder: str | Path) -> Checkpoint:
-    """The newest one that is whole; LvaeError where there is none."""
-    found = Checkpoints(Path(folder) / CHECKPOINTS).latest()
+def latest_checkpoint(folder: str | Path, groups: Collection[str] | None = None) -> Checkpoint:
+    """The newest one that is whole; LvaeError where there is none. groups: whose bytes are checked; all by default."""
+    found = Checkpoints(Path(folder) / CHECKPOINTS).latest(groups)
     if found is None:
         raise LvaeError(folder, "has no checkpoint yet", "Let 'lvae train' run until it saves one.")
     return found
 
 
-def load_model(folder: str | Path, weights: Literal["ema", "raw"] = "ema", step: int | None = None) -> HierarchicalVAE:
+def find_checkpoint(
+    folder: str | Path, which: int | Literal["best", "last"] = "last", groups: Collection[str] | None = None
+) -> Checkpoint:
+    """The checkpoint of a step, the newest one, or the one with the lowest validation loss."""
+    if which == "last":
+        return latest_checkpoint(folder, groups)
+    checkpoints = Checkpoints(Path(folder) / CHECKPOINTS)
+    steps = checkpoints.steps()
+    if which == "best":
+        best = latest_checkpoint(folder, ()).values.get(BEST)
+        if best is None:
+            advice = "Take --step last, or train with a split named val (lvae shard --split val=5%)."
+            raise LvaeError(folder, "was never validated, so no checkpoint is the best", advice)
+        which = int(best["step"])
+    if which not in steps:
+        there = ", ".join(map(str, steps)) or "none"
+        raise LvaeError(folder, f"has no checkpoint of step {which}", f"There are: {there}.")
+    return checkpoints.open(which, groups)
+
+
+def load_model(
+    folder: str | Path, weights: Literal["ema", "raw"] = "ema", step: int | Literal["best"] | None = None
+) -> HierarchicalVAE:
     """The trained model on the CPU, in eval mode: the average of its weights, or those of the last update.
 
     step: of another checkpoint than the newest.
     """
-    config = read_run(folder)
-    checkpoint = latest_checkpoint(folder) if step is None else Checkpoints(Path(folder) / CHECKPOINTS).open(step)
+    config, group = read_run(folder), "ema" if weights == "ema" else "model"
+    checkpoint = find_checkpoint(folder, "last" if step is None else step, (group,))
     model = HierarchicalVAE(config.model)
-    load_weights(model, checkpoint.read("ema" if weights == "ema" else "model"), str(checkpoint.path))
+    load_weights(model, checkpoint.read(group), str(checkpoint.path))
     return model.eval()
 
 
@@ -147,16 +223,20 @@ def copy_autoencoder(dataset: Dataset, run: Path) -> None:
 def difference(old: RunConfig, new: RunConfig) -> str | None:
     """The first setting in which two runs differ, in words; None where one continues the other.
 
-    The number of updates may change, so that a run can go on for longer; and what only describes.
+    What an update is may not change, unless an override says so. How it is executed may; so may the number of updates,
+    so that a run can go on for longer, and what only describes.
     """
     if old.dataset.id != new.dataset.id:
         return f"it was trained on dataset {old.dataset.id[:12]}, and this is {new.dataset.id[:12]}"
+    overridden = {override.name for override in new.new_overrides()}
     for name in ("model", "training"):
         then, now = getattr(old, name), getattr(new, name)
         for field in fields(then):
             before, after = getattr(then, field.name), getattr(now, field.name)
-            if before != after and field.name != "updates":
+            if before != after and field.name not in overridden | MAY_CHANGE:
                 return f"{field.name} was {_shown(before)} and is {_shown(after)} now"
+    if old.training.update_size != new.training.update_size and not overridden & UPDATE_SIZE:
+        return f"an update saw {old.training.update_size} latents and sees {new.training.update_size} now"
     return None
 
 

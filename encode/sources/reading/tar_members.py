@@ -14,6 +14,7 @@ from lvae.encode.files.naming import LeftOut
 from lvae.encode.images import is_image
 from lvae.encode.sources.reading.links import resolve_links, target_of_link
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.retry import raise_outage
 
 BLOCK = tarfile.BLOCKSIZE
 READ_AHEAD = 8 << 20  # of a tar behind a URL
@@ -57,6 +58,7 @@ def open_tar(path: str, name: str, seen: locations.Seen | None) -> IO[bytes]:
             seen.add(name, found.size, found.stamp)
         return locations.open_file(path, READ_AHEAD)
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(path, f"cannot be read ({locations.explain(error)})") from error
 
 
@@ -135,6 +137,7 @@ def read_headers(path: str, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     except DAMAGE as error:
         raise LvaeError(path, f"damaged or truncated at byte {offset} ({error})") from error
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(path, f"cannot be read at byte {offset} ({locations.explain(error)})") from error
 
 

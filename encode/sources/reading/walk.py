@@ -18,6 +18,7 @@ from lvae.encode.files.remote import Entry
 from lvae.encode.images import is_image
 from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.retry import raise_outage
 
 MAX_LINKED_FOLDERS = 100_000
 
@@ -87,6 +88,7 @@ class Walk:
         try:
             status = os.stat(path)  # noqa: PTH116  a Path for each of a million files is slow, and interns its name
         except OSError as error:
+            raise_outage(error)
             if not is_link:
                 raise LvaeError(path, f"cannot be looked at ({error.strerror})") from error
             self._left_out.add(prefix + name, naming.BROKEN_LINKS)  # or no permission on the way, or a link to itself
@@ -170,6 +172,7 @@ class RemoteWalk:
         try:
             return locations.entries(folder)
         except OSError as error:
+            raise_outage(error)
             raise LvaeError(folder, f"the folder cannot be read ({locations.explain(error)})") from error
 
 
@@ -191,6 +194,7 @@ class _Folder:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
+            raise_outage(error)
             raise LvaeError(path, f"the folder cannot be read ({error.strerror})") from error
 
     def __enter__(self) -> "_Folder":
@@ -199,6 +203,7 @@ class _Folder:
                 self.names = {entry.name: _kind_of(entry) for entry in entries}
         except OSError as error:
             os.close(self._descriptor)
+            raise_outage(error)
             raise LvaeError(self.path, f"the folder cannot be read ({error.strerror})") from error
         return self
 
@@ -209,6 +214,7 @@ class _Folder:
         try:
             return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except OSError as error:
+            raise_outage(error)
             raise LvaeError(f"{self.path}/{name}", f"cannot be looked at ({error.strerror})") from error
 
 
@@ -249,6 +255,7 @@ def _is_image_behind_url(location: str, name: str) -> bool:
     try:
         return is_image(locations.first_bytes(location, naming.MAGIC_BYTES))
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error
 
 
@@ -261,4 +268,5 @@ def _is_image_file(folder: str, name: str) -> bool:
         with open(path, "rb") as file:
             return is_image(file.read(naming.MAGIC_BYTES))
     except OSError as error:
+        raise_outage(error)
         raise LvaeError(path, f"cannot be read ({error.strerror})") from error

@@ -160,9 +160,9 @@ def test_means_are_not_guided_at_one_by_one_unless_asked_for(tmp_path: Path, dat
 
 def test_only_the_temperature_of_an_unconditional_model_is_swept(tmp_path: Path, data: Dataset) -> None:
     run = run_examples.run(tmp_path / "run", data, model_config(classes=0))
-    lvae("sweep", run, tmp_path / "out", *SMALL, "--temperatures", "0.5")
+    lvae("sweep", run, tmp_path / "out", *SMALL, "--temperatures", "0.5", "--output-temperatures", "0.3")
     record = read_sweep(tmp_path / "out")
-    assert record is not None and [one.name for one in record.settings] == ["unguided", "temperature-0.5"]
+    assert record is not None and [one.name for one in record.settings] == ["unguided", "temperature-0.5", "output-0.3"]
     done = lvae("sweep", run, tmp_path / "x", *SMALL, "--means", "1", check=1)
     assert "its temperature can be swept" in done.stderr
 
@@ -190,11 +190,12 @@ def test_a_folder_of_something_else_is_left_alone(run: Path, tmp_path: Path) -> 
 
 
 def test_every_setting_stands_once() -> None:
-    found = combine_settings(model_config(), (0.0, 1.0), (0.0, 1.0), (1.0, 0.5))
+    found = combine_settings(model_config(), (0.0, 1.0), (0.0, 1.0), (1.0, 0.5), (0.0, 0.3))
     assert found == (
         Setting(0.0, 0.0, 1.0),
         Setting(0.0, 1.0, 1.0),
         Setting(1.0, 0.0, 1.0),
         Setting(1.0, 1.0, 1.0),
         Setting(0.0, 0.0, 0.5),
+        Setting(0.0, 0.0, 1.0, 0.3),
     )

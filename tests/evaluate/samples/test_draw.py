@@ -111,6 +111,19 @@ def test_averaged_weights_and_temperature_count(run: Path, tmp_path: Path) -> No
     assert np.abs(plain - drawn(run, tmp_path / "c", "-n", "4", "--temperature", "0.2")).max() > 1e-3
 
 
+def test_a_share_of_the_predicted_deviation_is_added_to_the_mean(run: Path, tmp_path: Path) -> None:
+    mean = drawn(run, tmp_path / "mean", "-n", "9")
+    assert b"output_temperature" not in (tmp_path / "mean" / "samples.json").read_bytes()
+    half, whole = (
+        drawn(run, tmp_path / share, "-n", "9", "--batch", "4", "--output-temperature", share) for share in ("0.5", "1")
+    )
+    assert np.abs(half - mean).max() > 0
+    np.testing.assert_allclose(2 * (half - mean), whole - mean, atol=1e-5 * np.abs(whole).max())
+    assert abs(float((whole - mean)[:4].ravel() @ (whole - mean)[4:8].ravel())) < 0.2 * ((whole - mean) ** 2)[:4].sum()
+    lvae("sample", run, tmp_path / "mean", "-n", "9", "--device", "cpu", "--output-temperature", "0.5", check=1)
+    lvae("sample", run, tmp_path / "none", "-n", "9", "--output-temperature", "nan", check=1)
+
+
 def test_a_sample_that_is_not_finite_is_named(run: Path, tmp_path: Path) -> None:
     done = lvae("sample", run, tmp_path / "s", "-n", "5", "--temperature", "1e38", "--device", "cpu", check=1)
     assert f"lvae: {tmp_path / 's'}: the numbers of sample 0 are not finite" in done.stderr

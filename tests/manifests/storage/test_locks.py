@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -12,7 +14,7 @@ import fsspec
 import pytest
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.storage import locks
+from lvae.manifests.storage import locks, object_store
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import LOCK, writing
 from lvae.manifests.storage.object_store import RemoteFolder
@@ -146,6 +148,20 @@ def test_a_folder_that_goes_while_the_lock_is_taken_is_made_again(
         assert (tmp_path / "a" / LOCK).exists()
 
 
+@pytest.mark.parametrize("call", ["open", "flock"])
+def test_a_file_server_that_is_away_is_no_folder_that_may_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """An outage, which whoever holds patience waits for."""
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(os if call == "open" else fcntl, call, fail)
+    with pytest.raises(OSError, match=r"[Ss]tale"), writing(Folder(tmp_path)):
+        pass
+
+
 def test_a_folder_that_cannot_be_made_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with (
@@ -168,9 +184,9 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[RemoteFolder]:
 def test_a_lease_is_held_by_one_and_given_back(store: RemoteFolder) -> None:
     with writing(store), pytest.raises(LvaeError, match="another lvae command is writing here"), writing(store):
         pass
-    assert not store.exists(LOCK)
+    assert store.read(LOCK).startswith(b"free")
     with writing(store):
-        pass
+        assert store.read(LOCK).endswith(b" 1\n")  # the epoch
 
 
 def test_a_lease_whose_holder_has_died_runs_out(store: RemoteFolder) -> None:
@@ -211,7 +227,7 @@ def test_a_holder_that_was_stopped_while_another_command_came_and_went_writes_no
             again.swap("manifest.json", b"second")
         with pytest.raises(LvaeError, match="has taken over while this one was stopped"):
             store.swap("manifest.json", b"late")
-    assert store.read("manifest.json") == b"second" and not store.exists(LOCK)
+    assert store.read("manifest.json") == b"second" and store.read(LOCK).startswith(b"free")
 
 
 def test_a_manifest_that_another_command_has_swapped_is_not_written_over(
@@ -235,3 +251,37 @@ def test_a_holder_that_was_overtaken_ends(store: RemoteFolder) -> None:
         store.write(LOCK, b"somebody 0\n")
         time.sleep(5)
     assert store.read(LOCK) == b"somebody 0\n"  # not given back by who does not hold it
+
+
+def test_a_lease_that_has_gone_is_taken_again_and_a_first_command_that_fails_leaves_none(store: RemoteFolder) -> None:
+    """Who takes a lease leaves a mark when it gives it back, so nobody has had one that is not there."""
+    with pytest.raises(ZeroDivisionError), writing(store):
+        store.remove(LOCK)
+        time.sleep(3 * locks.BEAT_SECONDS)
+        store.write("manifest.json", b"mine")
+        raise ZeroDivisionError
+    assert not store.exists(LOCK) and store.read("manifest.json") == b"mine"
+
+
+def test_a_lease_that_runs_out_while_the_store_is_away_is_taken_again_by_its_own_process(
+    store: RemoteFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a job is run again after an outage: it neither waits for itself nor finds itself in its way."""
+    monkeypatch.setattr(object_store, "DELAYS", ())
+    monkeypatch.setattr(locks, "LEASE_SECONDS", 60.0)  # which would be waited for
+    away = False
+
+    def answer(*_: object, **__: object) -> None:
+        if away:
+            raise OSError(errno.EIO, "away")
+
+    files = type(store._files)
+    for name in ("cat_file", "info", "pipe_file", "put_file", "rm_file"):
+        call = getattr(files, name)
+        monkeypatch.setattr(files, name, lambda *a, call=call, **more: (answer(), call(*a, **more))[1])
+    with pytest.raises(OSError, match="away"), writing(store):
+        away = True
+        store.write("manifest.json", b"lost")
+    away = False
+    with writing(RemoteFolder("memory://bucket/leased")):
+        assert store.read(LOCK).endswith(b" 1\n")

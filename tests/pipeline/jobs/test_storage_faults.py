@@ -163,8 +163,7 @@ def test_an_outage_fails_the_job_in_one_line_and_the_same_command_finishes_it(
     last = failed.stderr.splitlines()[-1]
     assert last.startswith("lvae: ")
     assert "503" in last
-    if place == "a.tar":  # of others, the source is listed with more requests than are answered
-        assert "the storage failed" in failed.stderr
+    assert "the storage failed" in failed.stderr
     assert "the workers were lost" not in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not (tmp_path / "out/manifest.json").exists()
@@ -173,3 +172,14 @@ def test_an_outage_fails_the_job_in_one_line_and_the_same_command_finishes_it(
     storage.becomes("calm")
     lvae(*command(storage, place, tmp_path / "out"))
     assert contents(tmp_path / "out") == expected
+
+
+@pytest.mark.slow
+def test_scanning_waits_for_an_outage_too(storage: Storage, tmp_path: Path) -> None:
+    storage.becomes("outage")
+    job = start("scan", f"{storage.url}/tree/", tmp_path / "out")
+    assert job.stderr is not None
+    assert any("the storage failed" in line and "503" in line for line in job.stderr)
+    storage.becomes("calm")
+    said = job.communicate()[0]
+    assert job.returncode == 0 and f"{PICTURES} images" in said

@@ -1,0 +1,156 @@
+"""Which layout a cache has, by looking at it, and the cache opened."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from lvae.encode.files.locations import is_url
+from lvae.encode.files.naming import DATASET_JSON
+from lvae.encode.files.patterns import base_of, expand, is_pattern
+from lvae.manifests.errors import LvaeError
+from lvae.pipeline.exchange.caches.array_caches import RANKED, ArrayCache, LightningCache, find_piece
+from lvae.pipeline.exchange.caches.arrays import read_arrays
+from lvae.pipeline.exchange.caches.cache import Cache
+from lvae.pipeline.exchange.caches.file_caches import DitCache, Edm2Cache, MarCache
+from lvae.pipeline.exchange.caches.files import FolderFiles, ZipFiles
+from lvae.pipeline.exchange.caches.mds_cache import MdsCache, has_index
+from lvae.pipeline.exchange.caches.tar_cache import TarCache
+from lvae.pipeline.exchange.caches.zarr_arrays import is_zarr, read_zarr
+
+Layout = Literal["edm2", "lightningdit", "dit", "repa", "mar", "mds", "npy", "webdataset", "zarr"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+SINGLE = (".npy", ".npz", ".safetensors")
+REPA = "vae-sd"  # the folder in which REPA's trainer looks for latents
+ARRAYS = {"latents", "latents_flip", "moments", "moments_flip", "labels", "label", "y"}
+KNOWN = (
+    "edm2's or REPA's .npy files with dataset.json, LightningDiT's safetensors, fast-DiT's folders of features and "
+    "labels, MAR's .npz files, MDS shards, arrays in .npy, .npz, .safetensors or Zarr, tars of .npy files"
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """layout: None to look. array: which one, where a file holds several. channels: of a latent, where known."""
+
+    layout: Layout | None = None
+    array: str | None = None
+    channels: int | None = None
+
+
+def open_cache(location: str, choice: Choice = Choice()) -> Cache:
+    """LvaeError where nothing is there, or it is no cache of this layout, or of any that is known."""
+    if is_url(location):
+        raise LvaeError(location, "caches are read from a file system", "Copy it there first.")
+    pattern = is_pattern(location)
+    path = Path(os.path.abspath(location))  # noqa: PTH100  patterns keep their braces
+    if not pattern and not path.exists():
+        raise LvaeError(location, "no such file or folder", f"A cache is {KNOWN}.")
+    layout = choice.layout or _recognize(path, pattern)
+    if layout is None:
+        raise LvaeError(location, "looks like no cache of latents that is known", f"A cache is {KNOWN}; see --layout.")
+    try:
+        return _open(layout, path, pattern, choice)
+    except OSError as error:
+        raise LvaeError(location, f"cannot be read ({error.strerror or error})") from error
+
+
+def _recognize(path: Path, pattern: bool) -> Layout | None:
+    name = path.name.lower()
+    if pattern or path.is_file():
+        if name.endswith(".tar"):
+            return "webdataset"
+        if name.endswith(".zip"):
+            return "edm2"
+        return "npy" if name.endswith(SINGLE) else None
+    names = {entry.name for entry in os.scandir(path) if not entry.name.startswith(".")}
+    if is_zarr(path):
+        return "zarr"
+    if has_index(path):
+        return "mds"
+    if REPA in names or (path.name == REPA and DATASET_JSON in names):
+        return "repa"
+    if DATASET_JSON in names:
+        return "edm2"
+    if any(RANKED.fullmatch(one) for one in names):
+        return "lightningdit"
+    if _dit_folders(path):
+        return "dit"
+    if any(one.endswith(SINGLE) for one in names):
+        return "npy"
+    if any(one.endswith(".tar") for one in names):
+        return "webdataset"
+    first = next(_first_files(path), "")
+    return {".npz": "mar", ".npy": "edm2"}.get(Path(first).suffix)  # type: ignore[return-value]
+
+
+def _first_files(path: Path) -> Iterator[str]:
+    for _, _, names in os.walk(path):
+        yield from names
+
+
+def _dit_folders(path: Path) -> tuple[Path, Path] | None:
+    """fast-DiT's pair of folders: NAME_features and NAME_labels."""
+    below = [one for one in path.iterdir() if one.is_dir()]
+    for features in below:
+        labels = features.with_name(features.name.removesuffix("features") + "labels")
+        if features.name.endswith("features") and labels in below:
+            return features, labels
+    return None
+
+
+def _open(layout: Layout, path: Path, pattern: bool, choice: Choice) -> Cache:
+    match layout:
+        case "edm2" | "repa":
+            folder = path / REPA if (path / REPA).is_dir() else path
+            return Edm2Cache(layout, ZipFiles(str(path)) if path.is_file() else FolderFiles(str(folder)))
+        case "dit":
+            folders = _dit_folders(path) if path.is_dir() else None
+            if folders is None:
+                raise LvaeError(path, "has no pair of folders NAME_features and NAME_labels")
+            return DitCache(*folders)
+        case "mar":
+            return MarCache(FolderFiles(str(path)))
+        case "mds":
+            if not path.is_dir() or not has_index(path):
+                raise LvaeError(path, "has no index.json of MDS shards")
+            return MdsCache(str(path), choice.array, choice.channels)
+        case "webdataset":
+            return TarCache(str(path), _tars(path, pattern), choice.array)
+        case "zarr":
+            if not is_zarr(path):
+                raise LvaeError(path, "is no Zarr array or group")
+            piece = find_piece(path.name, list(read_zarr(path)), choice.array, str(path))
+            return ArrayCache("zarr", str(path), [piece])
+        case _:
+            return _open_arrays(layout, path, choice.array)
+
+
+def _tars(path: Path, pattern: bool) -> list[Path]:
+    if pattern:
+        base = Path(base_of(str(path)))
+        found = [base / name for name in expand(str(path))]
+    else:
+        found = sorted(path.glob("*.tar")) if path.is_dir() else [path]
+    if not found or any(tar.parent != found[0].parent for tar in found):
+        raise LvaeError(path, "holds no tars" if not found else "names tars in several folders")
+    return found
+
+
+def _open_arrays(layout: Layout, path: Path, array: str | None) -> Cache:
+    if path.is_file():
+        return ArrayCache("npy", str(path), [find_piece(path.name, read_arrays(path), array, str(path))])
+    files = sorted(one for one in path.iterdir() if one.name.endswith(SINGLE) and one.is_file())
+    stacks = [one for one in files if one.suffix == ".safetensors"]
+    if layout == "lightningdit" or stacks:
+        pieces = [find_piece(one.name, read_arrays(one), array, str(one)) for one in stacks]
+        if not pieces:
+            raise LvaeError(path, "holds no .safetensors files")
+        return LightningCache(str(path), pieces) if layout == "lightningdit" else ArrayCache("npy", str(path), pieces)
+    if not files:
+        raise LvaeError(path, "holds no arrays")
+    if {one.stem for one in files} & ARRAYS and all(one.suffix == ".npy" for one in files):
+        arrays = [found for one in files for found in read_arrays(one)]
+        return ArrayCache("npy", str(path), [find_piece("latents.npy", arrays, array, str(path))])
+    return ArrayCache("npy", str(path), [find_piece(one.name, read_arrays(one), array, str(one)) for one in files])

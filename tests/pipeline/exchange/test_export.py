@@ -1,0 +1,154 @@
+"""`lvae latents export`: what is written is what their loaders ask for, and comes back bit for bit."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.publishing.publish import drop_raw
+from lvae.pipeline.exchange.caches.open import open_cache
+from lvae.pipeline.exchange.export import ExportOptions, Layout, export
+from lvae.pipeline.exchange.part import convert
+from lvae.pipeline.exchange.settings import Conversion
+from lvae.pipeline.exchange.stored_zip import StoredZip
+from tests.conftest import lvae
+from tests.manifests.dataset_examples import Contents, Example, build
+
+LABELLED = {"classes": ("a", "b", "c"), "rejected": frozenset({3, *range(40, 60)})}
+
+
+def example(root: Path, **contents: object) -> Example:
+    """A dataset without unlabelled rows."""
+    return build(root, Contents(images=60, **LABELLED, **contents), only_classes=["a", "b", "c"])  # type: ignore[arg-type]
+
+
+def write(made: Example, out: Path, layout: Layout, **options: object) -> list[str]:
+    said: list[str] = []
+    export(made.open(), out, ExportOptions(layout, **options), said.append, lambda _: None)  # type: ignore[arg-type]
+    return said
+
+
+def read(place: Path, scale: float = 1) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """What our own import makes of a cache: (n, orientations, C', h, w) and labels, in the order of export."""
+    cache = open_cache(str(place))
+    rows = list(cache.rows())
+    if cache.layout == "dit":
+        rows.sort(key=lambda row: int(row.key.removesuffix(".npy")))
+    out = np.empty((len(rows), cache.orientations, *cache.shape), np.float32)
+    assert cache.read(rows, out) == {}
+    convert(out, cache.moments is not None, cache.moments == "deviation", Conversion(scale))
+    return out, np.array([row.label for row in rows], np.int32)
+
+
+def selected(made: Example) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """The dataset's own raw latents and labels of its training split, an image with its mirror, by row."""
+    dataset = made.open()
+    both = np.concatenate(made.raw).reshape(-1, made.contents.orientations, *made.raw[0].shape[1:])
+    numbers = {row: index for index, row in enumerate(dict.fromkeys(made.stored_rows))}
+    labels = dict(zip(dataset.rows.tolist(), dataset.labels.tolist(), strict=True))
+    rows = sorted(labels)
+    return both[[numbers[row] for row in rows]], np.array([labels[row] for row in rows], np.int32)
+
+
+@pytest.mark.parametrize("layout", ["edm2", "edm2.zip", "lightningdit", "dit", "npy", "safetensors"])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_what_was_exported_comes_back_bit_for_bit(tmp_path: Path, layout: str, mirrored: bool) -> None:
+    made, out = example(tmp_path / "dataset", mirrored=mirrored), tmp_path / f"out-{layout}"
+    kind: Layout = layout.removesuffix(".zip")  # type: ignore[assignment]
+    write(made, out, kind, **({"scale": 1.0} if layout == "dit" else {}))
+    found, labels = read(out)
+    wanted, numbers = selected(made)
+    if kind in ("edm2", "dit"):
+        wanted, numbers = wanted.reshape(-1, 1, *wanted.shape[2:]), np.repeat(numbers, made.contents.orientations)
+    elif kind == "lightningdit" and not mirrored:
+        wanted = np.repeat(wanted, 2, 1)
+    np.testing.assert_array_equal(found[:, :, : wanted.shape[2]], wanted)
+    np.testing.assert_array_equal(labels, numbers)
+
+
+@pytest.mark.parametrize(("layout", "moments"), [("npy", True), ("edm2", True), ("lightningdit", False)])
+def test_kept_posteriors(tmp_path: Path, layout: Layout, moments: bool) -> None:
+    made = example(tmp_path / "dataset", store="moments")
+    write(made, tmp_path / "out", layout)
+    found, _ = read(tmp_path / "out")
+    wanted = selected(made)[0]
+    if layout == "edm2":
+        wanted = wanted.reshape(-1, 1, *wanted.shape[2:])
+    np.testing.assert_array_equal(found[:, :, :4], wanted[:, :, :4])
+    if moments:  # a deviation in float32 has fewer values than its log-variance
+        np.testing.assert_allclose(found[:, :, 4:], wanted[:, :, 4:], atol=0 if layout == "npy" else 1e-6)
+
+
+def test_statistics_stand_where_lightningdit_looks_for_them(tmp_path: Path) -> None:
+    made = example(tmp_path / "dataset")
+    write(made, tmp_path / "out", "lightningdit", scale=0.5)
+    found = torch.load(tmp_path / "out" / "latents_stats.pt", weights_only=True)
+    wanted = selected(made)[0].astype(np.float64) * 0.5
+    assert found["mean"].shape == found["std"].shape == (1, 4, 1, 1)
+    np.testing.assert_allclose(found["mean"].flatten(), wanted.mean((0, 1, 3, 4)), rtol=1e-6)
+    np.testing.assert_allclose(found["std"].flatten(), wanted.std((0, 1, 3, 4)), rtol=1e-6)
+    (name,) = (tmp_path / "out").glob("*.safetensors")
+    with safe_open(name, framework="numpy") as file:
+        assert sorted(file.keys()) == ["labels", "latents", "latents_flip"]
+        np.testing.assert_array_equal(file.get_tensor("latents"), selected(made)[0][:, 0] * np.float32(0.5))
+
+
+def test_without_raw_parts_the_shards_are_denormalized(tmp_path: Path) -> None:
+    made = example(tmp_path / "dataset", store="moments")
+    drop_raw(made.folder)
+    said = write(made, tmp_path / "out", "npy")
+    assert any("raw parts are not there" in line for line in said)
+    found, wanted = read(tmp_path / "out")[0], selected(made)[0]
+    scale = np.array(made.manifest.normalization.scale)[:, None, None]
+    assert (np.abs(found[:, :, :4] - wanted[:, :, :4]) / scale).max() < 4e-3
+    assert np.abs(found[:, :, 4:] - wanted[:, :, 4:]).max() < 2e-2
+
+
+def test_splits_are_exported_by_themselves(tmp_path: Path) -> None:
+    made = build(tmp_path / "dataset", Contents(images=60, **LABELLED), split={"val": "30%"})  # type: ignore[arg-type]
+    counts = []
+    for split in ("train", "val"):
+        options = ExportOptions("npy", split)
+        record = export(made.open(split), tmp_path / split, options, lambda _: None, lambda _: None)
+        assert record is not None
+        counts.append(record.count)
+        assert len(read(tmp_path / split)[0]) == record.count
+    assert sum(counts) == 60 - len(LABELLED["rejected"])
+
+
+def test_the_same_export_again_does_nothing_and_another_is_refused(tmp_path: Path) -> None:
+    made, out = example(tmp_path / "dataset"), tmp_path / "out"
+    first = lvae("latents", "export", made.root, out, "--layout", "npy")
+    assert "rows and their flips in the layout of npy, float32" in first.stdout
+    before = (out / "latents.npy").stat().st_mtime_ns
+    assert "nothing to do" in lvae("latents", "export", made.root, out, "--layout", "npy").stderr
+    assert (out / "latents.npy").stat().st_mtime_ns == before
+    lvae("latents", "export", made.root, out, "--layout", "npy", "--dtype", "float16", check=1)
+    lvae("latents", "export", made.root, out, "--layout", "edm2", check=1)
+    assert "0.18215" in lvae("latents", "export", made.root, tmp_path / "dit", "--layout", "dit", check=1).stderr
+
+
+def test_a_layout_without_a_word_for_unlabelled_refuses_some(tmp_path: Path) -> None:
+    made = build(tmp_path / "dataset", Contents(images=30))
+    with pytest.raises(LvaeError, match="have no label"):
+        write(made, tmp_path / "out", "lightningdit")
+    none = build(tmp_path / "none", Contents(images=30, classes=None))
+    assert "no latent has a label: all are written as class 0" in write(none, tmp_path / "out", "lightningdit")
+    assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.slow
+def test_a_zip_is_whole_by_the_standard_library(tmp_path: Path) -> None:
+    with StoredZip(tmp_path / "a.zip") as archive:
+        for number in range(70_000):  # more than a zip without the 64-bit extension holds
+            archive.add(f"{number:06d}", str(number).encode())
+        archive.finish()
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive_:
+        assert len(archive_.namelist()) == 70_000
+        assert archive_.read("069999") == b"69999"
+        assert archive_.testzip() is None
