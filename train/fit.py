@@ -96,8 +96,6 @@ def _begin(
             raise LvaeError(run, "has checkpoints but no config.json", "Name another folder.")
         step = -1 if found is None else found.step
     step = device.from_main(step)
-    if device.is_main:
-        write_run(run, config.with_overrides_at(max(step, 0)))
     if step >= 0:
         checkpoint = checkpoints.open(step, groups=())  # whoever chose it has hashed it
         if "optimizer" not in checkpoint.groups:
@@ -105,6 +103,7 @@ def _begin(
         updater.restore({group: checkpoint.read(group) for group in checkpoint.groups})
         if any(override.name == "skip_threshold" for override in config.new_overrides()):
             updater.reset_threshold()
+        _write_settings(run, config, step, device)
         best = checkpoint.values.get(BEST)
         return Start(
             step, int(checkpoint.values["position"]), config.new_overrides(), None if best is None else Best(**best)
@@ -112,4 +111,11 @@ def _begin(
     if init is not None:
         load_weights(updater.model, init, "--init")
         updater.start_average()
+    _write_settings(run, config, 0, device)
     return Start(0, 0, config.new_overrides())
+
+
+def _write_settings(run: Path, config: RunConfig, step: int, device: Device) -> None:
+    """Once nothing is left that could refuse them."""
+    if device.is_main:
+        write_run(run, config.with_overrides_at(step))

@@ -12,7 +12,6 @@ from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.machine import keep_freed_memory
-from lvae.manifests.manifest import refuse_dataset_or_run
 from lvae.manifests.messages import counted
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
@@ -101,8 +100,6 @@ def train(dataset: str, run: Path, options: TrainOptions) -> bool:
     hash_of_init = None if init is None else init.sha256["ema.safetensors"]
     overrides = _pairs("--override", options.overrides)
     config = resolve_config(Dataset.open(dataset), before, options.preset, options.given(), hash_of_init, overrides)
-    if before is None:
-        refuse_dataset_or_run(Folder(run), run)
     device = open_device(options.device, config.training.precision, options.compiled, options.threads)
     if not device.is_main:
         logging.disable(logging.ERROR)
@@ -175,9 +172,13 @@ def _train(
         say(f"{device}: {config.preset}, {run}; {_portions(config)}")
         for change in config.new_overrides():
             say(f"{change.name} was {change.before} and is {change.after} from now on")
-        copy_autoencoder(opened, run)
+
+        def begin(updates: int, done: int) -> None:
+            copy_autoencoder(opened, run)
+            bar.begin(updates, done)
+
         watching = Watching(
-            bar.begin, bar.at, lambda step, text: say(f"update {step}: {text}"), _preview(run, opened, options)
+            begin, bar.at, lambda step, text: say(f"update {step}: {text}"), _preview(run, opened, options)
         )
         result = fit(run, config, opened, device, options.execution(), watching, weights)
     if result.finished:

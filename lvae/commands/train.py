@@ -6,11 +6,13 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
 
 
 @click.command(short_help="Latents to a model.")
 @shared.DATASET
-@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path))
 @click.option("--preset", metavar="NAME", help="Model and training to begin with [tiny]. See below.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another setting; --dry-run lists them.")
 @click.option("--steps", type=click.IntRange(1), help="Updates of the whole run [the preset's].")
@@ -117,6 +119,7 @@ def train(dataset: str, run: Path, **options: Any) -> None:
 
     --set classes=all makes a model conditional on all classes of DATASET.
     """
+    guard_output(run, outputs.RUN, [dataset, options["init"]])
     from lvae.actions.train import TrainOptions
     from lvae.actions.train import train as train_run
 
@@ -125,13 +128,14 @@ def train(dataset: str, run: Path, **options: Any) -> None:
 
 
 @click.command(short_help="Curves of a run.")
-@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@shared.RUN
+@click.argument("out", type=click.Path(path_type=Path), required=False)
 def plot(run: Path, out: Path | None) -> None:
     """Draw loss, rate per group, gradient norm, learning rate and throughput of RUN, to OUT [RUN/curves.png]."""
+    target = out or run / "curves.png"
+    guard_output(target, outputs.PNG, [run])
     from lvae.evaluate.figures.curves import write_curves
 
-    target = out or run / "curves.png"
     lines = write_curves(run, target)
     click.echo(f"{target}: {lines} lines of the log")
 

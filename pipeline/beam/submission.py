@@ -60,7 +60,7 @@ def run(submission: Submission) -> None:
     job = _describe_job(submission)
     work = submission.work
     if isinstance(work, PartsToEncode):
-        graphs.encode(pipeline, work.parts, EncodeParts(job, work.devices))
+        graphs.encode(pipeline, work.parts, EncodeParts(job, work.feeding))
     elif isinstance(work, PartsToDecode):
         graphs.decode(pipeline, work.parts, MakePictures(job, work.devices))
     else:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lvae.encode.feeding.settings import Feeding
+
 LONGEST_RANGE = 64  # parts of one task
 
 
@@ -24,11 +26,11 @@ def ranges_of(numbers: Sequence[int], pieces: int) -> tuple[Range, ...]:
 
 @dataclass(frozen=True)
 class PartsToEncode:
-    """dataset: its address, as workers find it. parts: ranges, one a task. devices: as the command line says them."""
+    """dataset: its address, as workers find it. parts: ranges, one a task."""
 
     dataset: str
     parts: tuple[Range, ...]
-    devices: tuple[str, ...]
+    feeding: Feeding
     kind: Literal["encode"] = "encode"
 
     @property

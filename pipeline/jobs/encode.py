@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from lvae.encode.feeding.settings import Feeding
 from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.manifest import Manifest, read_manifest, refuse_earlier_format
 from lvae.manifests.parts.plan import PLAN, Plan, write_plan
@@ -12,6 +13,7 @@ from lvae.manifests.publishing.publish import drop_raw, swap
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.open import folder_at
+from lvae.manifests.storage.places.guard import DATASET, guard_output
 from lvae.manifests.views.view import ViewSettings, shard_receipt_name
 from lvae.pipeline.beam.work import PartsToEncode, ranges_of
 from lvae.pipeline.engines.choose import Engine
@@ -22,7 +24,6 @@ from lvae.pipeline.jobs.finish import finish_dataset
 from lvae.pipeline.jobs.spread import Spread
 from lvae.pipeline.planning.existing import Existing, load_existing
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
-from lvae.pipeline.planning.scan import refuse_overlap
 from lvae.pipeline.planning.view import ViewOptions, check_space, settings_for
 from lvae.pipeline.progress import reports as progress
 from lvae.pipeline.progress.display import Display
@@ -45,7 +46,7 @@ class EncodeRequest:
     dataset: str
     options: EncodeOptions
     view: ViewOptions
-    devices: tuple[str, ...]
+    feeding: Feeding
     max_rejected: str | None = None
     drop_raw: bool = False
 
@@ -53,7 +54,7 @@ class EncodeRequest:
 def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
     """Images to a finished, verified dataset. The same call again goes on, mends what is damaged, or does nothing."""
     folder = folder_at(request.dataset)
-    refuse_overlap(folder, request.source)
+    guard_output(request.dataset, DATASET, [request.source])
     if request.max_rejected is not None:
         parse_rejection_bound(request.max_rejected, 0)  # a typing error is told now, not after the work
     refuse_earlier_format(folder)
@@ -107,7 +108,7 @@ def _make(
     manifest, parts, shards = finish_dataset(
         Spread(folder, folder, plan, engine, display),
         settings,
-        lambda: _encode_parts(folder, plan, request.devices, engine, display),
+        lambda: _encode_parts(folder, plan, request.feeding, engine, display),
         lambda rejected: check_rejected(folder, plan, rejected, request.max_rejected, display.say),
     )
     return Result(manifest, parts, shards)
@@ -151,13 +152,13 @@ def check_settings(folder: Folder, plan: Plan, options: ViewOptions, existing: E
 # --- parts ---------------------------------------------------------------------------------------------------------
 
 
-def _encode_parts(folder: Folder, plan: Plan, devices: tuple[str, ...], engine: Engine, display: Display) -> int:
+def _encode_parts(folder: Folder, plan: Plan, feeding: Feeding, engine: Engine, display: Display) -> int:
     tasks = Tasks(
         numbers=range(plan.listing.parts),
         finished=partial(has_receipt, folder),
         name=lambda part: f"part {part}",
         describe=lambda part: _describe_part(plan, part),
-        work=lambda parts: PartsToEncode(folder.address, ranges_of(parts, engine.tasks), devices),
+        work=lambda parts: PartsToEncode(folder.address, ranges_of(parts, engine.tasks), feeding),
     )
     sizes = [plan.listing.place(part).rows for part in range(plan.listing.parts)]
     pending = Pending(folder, tasks).update()

@@ -17,6 +17,7 @@ from lvae.manifests.publishing.publish import swap
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.open import folder_at
+from lvae.manifests.storage.places.guard import DATASET, guard_output
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.exchange.caches.cache import Cache
 from lvae.pipeline.exchange.caches.open import Choice, Layout, open_cache
@@ -38,7 +39,6 @@ from lvae.pipeline.jobs.finish import finish_dataset
 from lvae.pipeline.jobs.spread import Spread
 from lvae.pipeline.planning.existing import Existing, load_existing
 from lvae.pipeline.planning.plan import build_without_weights, store_weights
-from lvae.pipeline.planning.scan import refuse_overlap
 from lvae.pipeline.planning.view import ViewOptions
 from lvae.pipeline.progress.display import Display
 
@@ -61,7 +61,7 @@ class ImportRequest:
 def import_latents(request: ImportRequest, engine: Engine, display: Display) -> Result:
     """A cache to a finished, verified dataset. The same call again goes on, mends what is damaged, or does nothing."""
     folder = folder_at(request.dataset)
-    refuse_overlap(folder, request.cache)
+    guard_output(request.dataset, DATASET, [request.cache])
     if request.max_rejected is not None:
         parse_rejection_bound(request.max_rejected, 0)
     refuse_earlier_format(folder)

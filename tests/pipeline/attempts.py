@@ -190,7 +190,7 @@ class Steps:
 def ending(call: Callable[[], None]) -> End:
     try:
         call()
-    except (Exception, KeyboardInterrupt) as error:
+    except Exception as error:
         return End(type(error).__name__, str(error))
     return End("done")
 
