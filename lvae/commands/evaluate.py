@@ -43,6 +43,7 @@ MODE = click.option(
 @shared.RUN
 @click.argument("samples", type=click.Path(path_type=Path))
 @click.option("--step", default="last", show_default=True, metavar="N|best|last", help="Of which checkpoint.")
+@click.option("--ema", type=float, metavar="DECAY", help="Which average, of a run that keeps several [its main one].")
 @click.option("-n", "count", type=click.IntRange(1), help="How many [50000; with --low-resolution, as many as there].")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Sample i is a function of it and i."
