@@ -255,12 +255,15 @@ COMMANDS = (scan, encode, shard, merge)
 
 def print_dataset(dataset: str, manifest: "Manifest", as_json: bool) -> None:
     from lvae.actions.output import summary
+    from lvae.manifests.parts.plan import read_plan_if_whole
     from lvae.manifests.records import plain
+    from lvae.manifests.storage.open import folder_at
 
     if as_json:
         print_json(plain(manifest))
     else:
-        click.echo(summary(dataset, manifest))
+        plan = read_plan_if_whole(folder_at(dataset))
+        click.echo(summary(dataset, manifest, plan.erased.count if plan is not None else 0))
 
 
 def _with_preset(options: dict[str, Any]) -> dict[str, Any]:
