@@ -8,6 +8,7 @@ from lvae.encode.feeding.settings import Feeding
 from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.manifest import Manifest, read_manifest, refuse_earlier_format
 from lvae.manifests.messages import counted
+from lvae.manifests.parts.enlarged import tell_of_enlarged
 from lvae.manifests.parts.plan import PLAN, Plan, write_plan
 from lvae.manifests.parts.receipts import beyond, has_receipt, orphans, receipt_name
 from lvae.manifests.publishing.publish import drop_raw, swap
@@ -112,6 +113,7 @@ def _make(
         lambda: _encode_parts(folder, plan, request.feeding, engine, display),
         lambda rejected: check_rejected(folder, plan, rejected, request.max_rejected, display.say),
     )
+    tell_of_enlarged(folder, plan, display.say)
     return Result(manifest, parts, shards)
 
 

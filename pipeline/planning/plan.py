@@ -45,6 +45,7 @@ class EncodeOptions:
     autoencoder: str | None = None
     weights: str | None = None
     size: int | None = None
+    min_size: int | None = None
     crop: str | None = None
     mirror: bool | None = None
     store: Store | None = None
@@ -74,7 +75,7 @@ def new_encoding(options: EncodeOptions, network: Autoencoder, fingerprint: str 
         raise LvaeError(f"--batch {options.batch}", "must be at least 1")
     cost = 0 if fingerprint is None else multiply_adds(network, size)
     return Encoding(
-        image=ImageSettings(size, crop, CROPS[crop], bool(options.mirror), (-1.0, 1.0)),
+        image=ImageSettings(size, crop, CROPS[crop], bool(options.mirror), (-1.0, 1.0), options.min_size or 0),
         autoencoder=AutoencoderRecord(
             network.name, network.architecture, fingerprint, factor, network.latent_channels, store
         ),
@@ -117,6 +118,8 @@ def apply_to_encoding(options: EncodeOptions, old: Encoding) -> Encoding:
         image = replace(image, crop=options.crop, resample=CROPS.get(options.crop, options.crop))
     if options.size is not None:
         image = replace(image, size=options.size)
+    if options.min_size is not None:
+        image = replace(image, min_size=options.min_size)
     if options.mirror is not None:
         image = replace(image, mirrored=options.mirror)
     given: dict[str, Any] = {

@@ -12,7 +12,8 @@ from tests.evaluate import run_examples
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("alike")
     run_examples.run(root / "run", run_examples.dataset(root / "data"))
-    for name, more in (("a", ()), ("few", ("-n", "30")), ("guided", ("--guidance", "paper")), ("one", ("--labels", "1"))):
+    others = {"a": (), "few": ("-n", "30"), "guided": ("--guidance", "paper"), "one": ("--labels", "1")}
+    for name, more in others.items():
         lvae("sample", root / "run", root / name, "-n", "40", "--seed", str(len(name)), "--device", "cpu", *more)
     return root
 
