@@ -34,6 +34,9 @@ from lvae.commands import (
     report as reporting,
 )
 from lvae.commands import (
+    study as studies,
+)
+from lvae.commands import (
     train as training,
 )
 from lvae.manifests.errors import LvaeError, one_line
@@ -108,7 +111,19 @@ def main(debug: bool) -> None:
     """Deep VAEs in the latent space of an autoencoder: encode images once, train on the latents, sample."""
 
 
-GROUPS = (encoding, datasets, training, evaluating, reporting, manipulating, exchanging, latents, autoencoders, machine)
+GROUPS = (
+    encoding,
+    datasets,
+    training,
+    evaluating,
+    reporting,
+    studies,
+    manipulating,
+    exchanging,
+    latents,
+    autoencoders,
+    machine,
+)
 
 for command in (command for group in GROUPS for command in group.COMMANDS):
     main.add_command(command)
