@@ -76,6 +76,8 @@ def sample(run: Path, samples: Path, as_json: bool, **asked: Any) -> None:
     from lvae.actions.evaluate import SampleExecution, run_sample
     from lvae.evaluate.samples.draw import SampleOptions
 
+    run_sample(run, samples, SampleOptions(**asked), device, precision, batch, as_json)
+    shared.suggest("decode", samples, f"{samples}.png", "--limit", 64)
     execution = _take(asked, SampleExecution)
     run_sample(run, samples, SampleOptions(**asked), execution, as_json)
 
@@ -255,6 +257,7 @@ def _features(images: str, out: Path, **asked: Any) -> None:
         raise LvaeError("", "--originals is for workers", "Give --workers N, or name the images themselves.")
     else:
         run_features(images, out, options)
+    shared.suggest("score", "--samples", "SAMPLES", "--reference", out)
 
 
 def _decoded_output(out: Path, format_: str | None) -> FolderOutput | FileOutput:
