@@ -76,10 +76,9 @@ def sample(run: Path, samples: Path, as_json: bool, **asked: Any) -> None:
     from lvae.actions.evaluate import SampleExecution, run_sample
     from lvae.evaluate.samples.draw import SampleOptions
 
-    run_sample(run, samples, SampleOptions(**asked), device, precision, batch, as_json)
-    shared.suggest("decode", samples, f"{samples}.png", "--limit", 64)
     execution = _take(asked, SampleExecution)
     run_sample(run, samples, SampleOptions(**asked), execution, as_json)
+    shared.suggest("decode", samples, f"{samples}.png", "--limit", 64)
 
 
 PARTS = shared.several(
