@@ -119,7 +119,7 @@ def _is_run(path: str) -> bool:
 @shared.PATIENCE
 @shared.JSON
 @click.pass_context
-def verify(context: click.Context, dataset: str, as_json: bool, **options: Any) -> None:
+def verify(context: click.Context, /, dataset: str, as_json: bool, **options: Any) -> None:
     """Check DATASET against its manifest; name every fault and the command that mends it.
 
     With --workers, or Beam's options after --, many look deep at once. Nothing is written into the dataset, but where

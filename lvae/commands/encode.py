@@ -63,6 +63,7 @@ def scan(source: str, dataset: str, patience: float, as_json: bool, **options: A
         size = max(segment.part_size for segment in listing.segments)
         parts = counted(listing.parts, "part")
         click.echo(f"{dataset}: {counted(listing.images, 'image')} in {parts} of up to {size}")
+    shared.suggest("encode", source, dataset)
 
 
 def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -> None:
@@ -175,6 +176,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
         print_json({**plain(result.manifest), **read_account(folder_at(dataset))})
     else:
         print_dataset(dataset, result.manifest, as_json=False)
+    shared.suggest("train", dataset, "RUN")
 
 
 @click.command(cls=shared.EngineCommand, short_help="Another view of a dataset.")
@@ -217,6 +219,7 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
 
     result = engines.wait_for_storage(engine.patience, write_view)
     print_dataset(out or dataset, result.manifest, options["as_json"])
+    shared.suggest("train", out or dataset, "RUN")
 
 
 @click.command(short_help="Several datasets into one.")
@@ -247,6 +250,7 @@ def merge(datasets: tuple[str, ...], skip_duplicates: bool, **options: Any) -> N
         engine.patience, lambda: reshaping.merge(inputs, out, view, engine, skip_duplicates)
     )
     print_dataset(out, result.manifest, options["as_json"])
+    shared.suggest("train", out, "RUN")
 
 
 COMMANDS = (scan, encode, shard, merge)

@@ -43,6 +43,7 @@ MODE = click.option(
 @shared.RUN
 @click.argument("samples", type=click.Path(path_type=Path))
 @click.option("--step", default="last", show_default=True, metavar="N|best|last", help="Of which checkpoint.")
+@click.option("--ema", type=float, metavar="DECAY", help="Which average, of a run that keeps several [its main one].")
 @click.option("-n", "count", type=click.IntRange(1), help="How many [50000; with --low-resolution, as many as there].")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Sample i is a function of it and i."
@@ -75,6 +76,7 @@ def sample(run: Path, samples: Path, device: str, precision: Any, batch: int, as
     from lvae.evaluate.samples.draw import SampleOptions
 
     run_sample(run, samples, SampleOptions(**asked), device, precision, batch, as_json)
+    shared.suggest("decode", samples, f"{samples}.png", "--limit", 64)
 
 
 PARTS = shared.several(
@@ -252,6 +254,7 @@ def _features(images: str, out: Path, **asked: Any) -> None:
         raise LvaeError("", "--originals is for workers", "Give --workers N, or name the images themselves.")
     else:
         run_features(images, out, options)
+    shared.suggest("score", "--samples", "SAMPLES", "--reference", out)
 
 
 def _decoded_output(out: Path, format_: str | None) -> FolderOutput | FileOutput:

@@ -163,7 +163,7 @@ def test_options_that_make_no_sense_are_refused(
 
 
 def test_folders_that_are_no_run_or_hold_something_else_are_refused(run: Path, tmp_path: Path) -> None:
-    assert "is not a run" in lvae("sample", tmp_path, tmp_path / "s", check=1).stderr
+    assert "not a run" in lvae("sample", tmp_path, tmp_path / "s", check=1).stderr
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.txt").write_text("years of work")
     assert "something else" in lvae("sample", run, tmp_path / "full", "-n", "4", "--device", "cpu", check=1).stderr
