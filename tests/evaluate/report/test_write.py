@@ -26,6 +26,7 @@ SECTIONS = (
     "curves",
     "samples",
     "guidance",
+    "manipulations",
     "neighbours",
     "reconstructions",
     "scores",
@@ -218,7 +219,7 @@ def test_without_the_dataset_its_sections_say_how_to_get_them(data: Dataset, tmp
     done = lvae("report", run, "-n", "12", "--repeats", "1", "--device", "cpu")
     assert "--dataset DATASET adds" in done.stdout
     found = Parsed(run / "report.html")
-    for section in ("neighbours", "reconstructions", "scores"):
+    for section in ("manipulations", "neighbours", "reconstructions", "scores"):
         assert "--dataset DATASET" in found.text[section]
     assert "metrics.jsonl, holds nothing" in found.text["curves"]
     assert set(SECTIONS) == set(found.anchors)
