@@ -1,6 +1,5 @@
 """From a run to SAMPLES: a dataset of latents drawn from the model, each a function of (seed, its index)."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,7 +100,7 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
         count=count,
         seed=options.seed,
         labels=options.labels or ("cycle" if model_config.classes else "none"),
-        labels_sha256=hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest(),
+        labels_sha256=samples.hash_labels(labels),
         guidance_mean=means,
         guidance_variance=variances,
         temperature=temperature,
@@ -163,18 +162,24 @@ def sample_prepared(
     folder, plan = Folder(out), prepared.plan
     unfinished = 0
     if device.is_main:
-        unfinished = int(samples.begin(folder, plan))
+        unfinished = int(samples.begin(folder, plan, prepared.labels))
     if not device.from_main(unfinished):
         progress(plan.count)
         return plan
     device.place(prepared.model)
     layout, todo = plan.view.layouts[TRAIN], samples.pending(folder, plan)
+    earlier = samples.open_earlier(folder, plan)
+    known = 0 if earlier is None else len(earlier)
     device.barrier()
     progress(plan.count - sum(layout.rows_of(number)[1] for number in todo))
     for number in todo[device.rank :: device.world]:
         first, count = layout.rows_of(number)
         latents = np.empty((count, *plan.shape), np.float32)
-        for start in range(0, count, batch):
+        there = min(max(known - first, 0), count)
+        if earlier is not None and there:
+            latents[:there] = earlier.latents[first : first + there]
+            progress(there)
+        for start in range(there, count, batch):
             indices = range(first + start, first + min(start + batch, count))
             latents[start : start + len(indices)] = draw(prepared, indices, device, batch, str(out))
             progress(len(indices))
