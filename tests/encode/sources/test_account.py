@@ -206,3 +206,11 @@ def test_a_host_that_nobody_knows_and_a_pipe_are_told_at_once(tmp_path: Path, mo
     assert "cannot be looked at" in refused("http://nowhere.invalid/a.tar")
     os.mkfifo(tmp_path / "pipe")
     assert "neither a file nor a folder" in refused(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("name", ["../b.png", "cat/../../b.png"])
+def test_images_whose_names_lead_out_of_an_archive_are_told(tmp_path: Path, name: str) -> None:
+    members = {"a.png": png(0), name: png(1)}
+    for path in (zipped(tmp_path / "a.zip", members), tarred(tmp_path / "a.tar", members)):
+        assert list(labels_of(path)) == ["a.png"]
+        assert told(path)["left out"] == f"1 image whose names lead out of the archive: left out, {name} for one"
