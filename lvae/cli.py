@@ -24,6 +24,7 @@ from lvae.commands import (
     exchange as exchanging,
 )
 from lvae.commands import (
+    explore,
     latents,
     machine,
 )
@@ -108,7 +109,19 @@ def main(debug: bool) -> None:
     """Deep VAEs in the latent space of an autoencoder: encode images once, train on the latents, sample."""
 
 
-GROUPS = (encoding, datasets, training, evaluating, reporting, manipulating, exchanging, latents, autoencoders, machine)
+GROUPS = (
+    encoding,
+    datasets,
+    training,
+    evaluating,
+    reporting,
+    manipulating,
+    explore,
+    exchanging,
+    latents,
+    autoencoders,
+    machine,
+)
 
 for command in (command for group in GROUPS for command in group.COMMANDS):
     main.add_command(command)
