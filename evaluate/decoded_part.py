@@ -28,6 +28,7 @@ from lvae.evaluate.pictures.decode import (
     write_whole,
 )
 from lvae.evaluate.pictures.originals import Originals
+from lvae.evaluate.pictures.picture_folder import PictureFolder, begin_pictures, picture_name
 from lvae.evaluate.pictures.streams import BATCH
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -160,6 +161,8 @@ def assemble(
     if plan.kind == "npz":
         write_npz(_read_decoded(folder, plan), out, plan.count, size, dataset.classes is not None, progress)
     elif plan.kind == "png":
+        positions = range(plan.count) if plan.positions is None else plan.positions
+        begin_pictures(out, PictureFolder.of(dataset), positions)
         _unpack(folder, plan, out, progress)
     else:
         _join_features(folder, plan, out, _record(plan, dataset), statistics)
@@ -181,13 +184,12 @@ def _read_decoded(folder: Folder, plan: DecodePlan) -> Iterator[Decoded]:
 
 
 def _unpack(folder: Folder, plan: DecodePlan, out: Path, progress: Progress) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     for part, data in enumerate(read_decoded_parts(folder, plan, "pictures")):
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             for position, member in zip(_positions(plan, part), tar, strict=True):
                 file = tar.extractfile(member)
                 assert file is not None
-                write_whole(out / f"{position:06d}.png", file.read())
+                write_whole(out / picture_name(position), file.read())
         progress(len(plan.range_of(part)))
 
 

@@ -59,8 +59,8 @@ def frechet_distance_from_features(x: NDArray[Any], y: NDArray[Any]) -> float:
     if min(len(x), len(y)) > x.shape[1]:
         one, other = FeatureMoments.of_many(x), FeatureMoments.of_many(y)
         return frechet_distance(one.mean, one.covariance, other.mean, other.covariance)
-    (mean_x, factor_x), (mean_y, factor_y) = _center(x), _center(y)
-    trace = _nuclear_norm(factor_x, factor_y)
+    (mean_x, factor_x), (mean_y, factor_y) = center_rows(x), center_rows(y)
+    trace = nuclear_norm(factor_x, factor_y)
     return _distance(mean_x, mean_y, float((factor_x**2).sum()), float((factor_y**2).sum()), trace)
 
 
@@ -70,9 +70,9 @@ def frechet_distance_to_moments(x: NDArray[Any], mu: NDArray[Any], sigma: NDArra
     if len(x) > x.shape[1]:
         moments = FeatureMoments.of_many(x)
         return frechet_distance(moments.mean, moments.covariance, mu, sigma)
-    mean, factor = _center(x)
+    mean, factor = center_rows(x)
     (_, mu_), (_, sigma_) = _check((mean, sigma), (mu, sigma))
-    return _distance(mean, mu_, float((factor**2).sum()), float(np.trace(sigma_)), _nuclear_norm(factor, _root(sigma_)))
+    return _distance(mean, mu_, float((factor**2).sum()), float(np.trace(sigma_)), nuclear_norm(factor, _root(sigma_)))
 
 
 def _distance(mu1: Array, mu2: Array, trace1: float, trace2: float, root_trace: float) -> float:
@@ -94,9 +94,9 @@ def _root_trace(sigma1: Array, sigma2: Array) -> float:
         factor = scipy.linalg.cholesky(sigma1, lower=True)
         values = scipy.linalg.eigvalsh(factor.T @ sigma2 @ factor, driver="evd")
     except np.linalg.LinAlgError:  # not of full rank
-        return _nuclear_norm(_root(sigma1), _root(sigma2))
+        return nuclear_norm(_root(sigma1), _root(sigma2))
     if values[0] < len(values) * 1e-13 * values[-1]:
-        return _nuclear_norm(_root(sigma1), _root(sigma2))
+        return nuclear_norm(_root(sigma1), _root(sigma2))
     return float(np.sqrt(values).sum())
 
 
@@ -108,19 +108,19 @@ def _root(sigma: Array) -> Array:
     return root
 
 
-def _nuclear_norm(a: Array, b: Array) -> float:
+def nuclear_norm(a: Array, b: Array) -> float:
     """The sum of the singular values of a b^T, for a (n, d) and b (m, d)."""
     if len(a) == 0 or len(b) == 0:
         return 0.0
-    return float(scipy.linalg.svdvals(_short(a) @ _short(b).T).sum())
+    return float(scipy.linalg.svdvals(shorten_factor(a) @ shorten_factor(b).T).sum())
 
 
-def _short(factor: Array) -> Array:
+def shorten_factor(factor: Array) -> Array:
     """A factor of the same product with no more rows than columns."""
     return factor if len(factor) <= factor.shape[1] else np.asarray(np.linalg.qr(factor, mode="r"))
 
 
-def _center(x: Array) -> tuple[Array, Array]:
+def center_rows(x: Array) -> tuple[Array, Array]:
     """The mean, and rows whose products are the covariance: (d,), (n, d)."""
     mean = x.mean(axis=0)
     return mean, (x - mean) / np.sqrt(max(len(x) - 1, 1))

@@ -138,12 +138,6 @@ def no_dataset(folder: Folder, where: object, problem: str = "is not a dataset")
     return LvaeError(where, problem, "Make one with 'lvae encode SOURCE DATASET'.")
 
 
-def refuse_dataset_or_run(folder: Folder, where: object) -> None:
-    """LvaeError where what is written to a folder would lie among the files of a dataset or run."""
-    if folder.exists(MANIFEST) or folder.exists("plan.json") or _is_run(folder):
-        raise LvaeError(where, "holds a dataset or a run", "Name another folder.")
-
-
 def _is_run(folder: Folder) -> bool:
     return folder.exists("config.json") and folder.exists("metrics.jsonl")
 

@@ -1,6 +1,7 @@
 """Every draw is a function of (seed, purpose, index), and an order can be computed by index."""
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +30,43 @@ def permute(positions: NDArray[np.int64], count: int, seed: int, purpose: str) -
     Feistel network permutes the next power of four; values that fall outside of the range walk on along their
     cycle until they fall inside, which keeps it a permutation of the range.
     """
+    return _walk(positions, count, [np.uint64(derive(seed, purpose, round_)) for round_ in range(ROUNDS)], _forwards)
+
+
+def unpermute(places: NDArray[np.int64], count: int, seed: int, purpose: str) -> NDArray[np.int64]:
+    """The positions that `permute` sends to these places: int64 (n,) -> int64 (n,)."""
+    keys = [np.uint64(derive(seed, purpose, round_)) for round_ in reversed(range(ROUNDS))]
+    return _walk(places, count, keys, _backwards)
+
+
+Halves = tuple[NDArray[np.uint64], NDArray[np.uint64]]
+
+
+def _forwards(left: NDArray[np.uint64], right: NDArray[np.uint64], key: np.uint64, mask: np.uint64) -> Halves:
+    return right, left ^ (_mix(right ^ key) & mask)
+
+
+def _backwards(left: NDArray[np.uint64], right: NDArray[np.uint64], key: np.uint64, mask: np.uint64) -> Halves:
+    return right ^ (_mix(left ^ key) & mask), left
+
+
+def _walk(
+    positions: NDArray[np.int64],
+    count: int,
+    keys: list[np.uint64],
+    step: Callable[[NDArray[np.uint64], NDArray[np.uint64], np.uint64, np.uint64], Halves],
+) -> NDArray[np.int64]:
     if len(positions) and not (int(positions.min()) >= 0 and int(positions.max()) < count):
         raise IndexError(f"positions must lie in [0, {count})")
     half = max(1, ((max(count, 2) - 1).bit_length() + 1) // 2)
     shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
-    keys = [np.uint64(derive(seed, purpose, round_)) for round_ in range(ROUNDS)]
     walking = np.arange(len(positions))
     values = positions.astype(np.uint64)
     result = np.empty(len(positions), np.int64)
     while len(walking):
         left, right = values >> shift, values & mask
         for key in keys:
-            left, right = right, left ^ (_mix(right ^ key) & mask)
+            left, right = step(left, right, key, mask)
         values = (left << shift) | right
         inside = values < np.uint64(count)
         result[walking[inside]] = values[inside].astype(np.int64)

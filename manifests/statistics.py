@@ -133,6 +133,11 @@ class ChannelMoments:
         result: NDArray[np.float64] = np.sqrt(np.maximum(self.m2, 0) / max(self.count, 1))
         return result
 
+    @property
+    def arrays(self) -> NDArray[np.float64]:
+        """Mean, m2, minimum and maximum: (4, C)."""
+        return np.stack([self.mean, self.m2, self.minimum, self.maximum])
+
     def to_record(self) -> "MomentsRecord":
         return MomentsRecord(
             self.count,

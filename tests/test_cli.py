@@ -75,8 +75,8 @@ def test_bad_input_gets_one_line(scenes: Path, empty: Path, tmp_path: Path) -> N
     assert "lies in the source" in one_line("encode", scenes, scenes / "out", *PIXELS)
     other = empty / "pictures"
     (other / "cats").mkdir(parents=True)
-    assert "holds other folders than a dataset's (cats)" in one_line("encode", scenes, other, *PIXELS)
-    assert "holds other folders than a dataset's (cats)" in one_line("scan", scenes, other)
+    assert "is a folder of other files (cats/), not a place for a dataset" in one_line("encode", scenes, other, *PIXELS)
+    assert "not a place for a dataset" in one_line("scan", scenes, other)
     assert [path.name for path in other.iterdir()] == ["cats"]
     assert "has no posterior" in one_line("encode", scenes, out, *PIXELS, "--store", "sample")
     assert not (out / "manifest.json").exists()

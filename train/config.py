@@ -20,7 +20,7 @@ class ModelConfig:
     """An architecture. Every tuple has one entry per resolution, from the highest to the lowest.
 
     resolution, channels: of the latents, (channels, resolution, resolution).
-    width, encoder_width: the generator's and the encoder's; level i has width * multipliers[i].
+    width, encoder_width: the generator's and the encoder's; level i has width * multipliers[i]. multipliers: of both.
     ffn_ratios: hidden width of the feed-forward half of a residual block over its width; 0: blocks without that half.
     groups, encoder_blocks: stochastic groups and encoder blocks of a resolution.
     attentions, heads: attention layers wanted among these (see `attention_places`), and their heads.
@@ -186,21 +186,26 @@ class TrainConfig:
 
     updates: of the whole run. batch, accumulate: one update sees batch * accumulate latents, whatever they are computed
         by and in which portions.
-    learning_rate_schedule: "constant", or "cosine" down to learning_rate_minimum at decay_updates; both after
-        warm_up_updates that begin with a rate of 0.
-    moments: how Adam's two moments are kept between updates.
-    ema: decay of the average of the weights, per update.
+    learning_rate: the highest. learning_rate_schedule: "constant", or "cosine" down to learning_rate_minimum at
+        decay_updates; both after warm_up_updates that begin with a rate of 0. learning_rate_minimum: where "cosine"
+        ends. warm_up_updates: over which the rate grows from 0. decay_updates: over which "cosine" falls.
+    beta1, beta2, epsilon: Adam's. moments: how Adam's two moments are kept between updates.
+    ema: decay of the average of the weights, per update. more_emas: decays of further averages, kept beside it.
+    ema_warm_up: whether averages begin short, with decay (1 + u) / (10 + u) after u updates where that is less.
     sigma_q: std of the reconstruction target, in units of the normalized latents.
     rate_schedule: share of the rate that each group should carry: "shifted_exp" with rate_scale and rate_shift, or
-        "constant_per" with rate_per_resolution (from the highest resolution to the lowest).
+        "constant_per" with rate_per_resolution (from the highest resolution to the lowest). rate_scale, rate_shift: of
+        "shifted_exp". rate_per_resolution: of "constant_per".
     rate_lower, rate_upper, rate_floor: see `losses.kl_weights`; the schedule's shares sum to rate_lower percent.
     spectral_weight: of the sum of resolution * sigma.
+    gradient_clip: a gradient with a larger norm than this is scaled down to it; null: none is (the paper skips).
     skip_threshold: an update whose gradient norm exceeds this many times channels * resolution^2 is skipped.
     label_drop: how often prior and shared blocks are not told the label.
     clip: latents are clipped to +-clip; null leaves them alone.
     precision: of matrix products; parameters, losses and Gaussians are float32 always. "auto" is bfloat16 on GPUs and
         TPUs, float32 on CPUs.
     recompute_from: activations of layers at this resolution and above are computed anew in the backward pass.
+    seed: of weights, order and noise.
     """
 
     updates: int = 250_000
@@ -231,6 +236,9 @@ class TrainConfig:
     precision: Literal["float32", "tf32", "bfloat16", "auto"] = "auto"
     recompute_from: int | None = None
     seed: int = 0
+    more_emas: tuple[float, ...] = ()
+    ema_warm_up: bool = False
+    gradient_clip: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("updates", "batch", "accumulate", "decay_updates"):
@@ -245,8 +253,14 @@ class TrainConfig:
         for name in ("beta1", "beta2", "ema"):
             require_real(name, getattr(self, name), least=0.0, below=1.0)
         require_real("label_drop", self.label_drop, least=0.0, most=1.0)
-        if self.clip is not None:
-            require_real("clip", self.clip, above=0.0)
+        for name in ("clip", "gradient_clip"):
+            if getattr(self, name) is not None:
+                require_real(name, getattr(self, name), above=0.0)
+        object.__setattr__(self, "more_emas", tuple(self.more_emas))  # a list from Python
+        for decay in self.more_emas:
+            require_real("every entry of more_emas", decay, least=0.0, below=1.0)
+        if len({self.ema, *self.more_emas}) <= len(self.more_emas):
+            raise LvaeError("", "more_emas repeats a decay", "Name each once.")
         if self.recompute_from is not None:
             require_whole("recompute_from", self.recompute_from, 1, MAX_RESOLUTION)
         if self.learning_rate_minimum > self.learning_rate:
@@ -278,6 +292,12 @@ class TrainConfig:
     def update_size(self) -> int:
         """Latents that one update sees."""
         return self.batch * self.accumulate
+
+    @property
+    def averages(self) -> dict[str, float]:
+        """The averages of the weights, by the name of their group in a checkpoint, and their decays."""
+        more = {f"ema_{f'{decay:.12f}'.rstrip('0').replace('.', '')}": decay for decay in self.more_emas}
+        return {"ema": self.ema, **more}
 
     @property
     def rate_arguments(self) -> dict[str, float] | tuple[float, ...]:

@@ -9,6 +9,7 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.train.data.batches import Batches, open_source
 from lvae.train.devices.device import Device
+from lvae.train.loop.profiling import Profiler
 from lvae.train.loop.session import Best, Execution, Session, Start, Watching
 from lvae.train.loop.signals import StopSignals
 from lvae.train.loop.training_loop import run_updates
@@ -16,6 +17,9 @@ from lvae.train.loop.update import Updater
 from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.run import BEST, CHECKPOINTS, RunConfig, difference, load_weights, read_run_if_there, write_run
+
+PROFILE = "profile"
+ASKED_EVERY = 8  # updates, between the questions whether a rank was asked to stop
 
 
 @dataclass(frozen=True)
@@ -50,17 +54,27 @@ def fit(
         with Batches(source, dataset, training, device, config.model.classes, start.position) as batches:
             session = Session(run, start, updater, batches, checkpoints, execution, watching)
 
+            made = [0]
+            profiler = Profiler(run / PROFILE, execution.profile if device.is_main else 0, device)
+
             def update(step: int) -> None:
+                profiler.before(made[0])
                 updater(batches.next())
                 device.mark_step()
+                made[0] += 1
+                if (table := profiler.after(made[0])) is not None:
+                    watching.line(step + 1, f"where {execution.profile} updates went\n{table}")
+
+            def stopping() -> bool:
+                """Ranks ask one another now and then only."""
+                return (device.world == 1 or made[0] % ASKED_EVERY == 0) and device.on_any_rank(stop.asked)
 
             step = start.step
             try:
                 if not session.is_over:
-                    step = run_updates(
-                        step, training.updates, update, session.after, lambda: device.on_any_rank(stop.asked)
-                    )
+                    step = run_updates(step, training.updates, update, session.after, stopping)
             finally:
+                profiler.finish()
                 session.close()
             device.barrier()  # nobody leaves before the last checkpoint is written
             return Result(step, finished=step >= training.updates or session.is_over)
@@ -96,8 +110,6 @@ def _begin(
             raise LvaeError(run, "has checkpoints but no config.json", "Name another folder.")
         step = -1 if found is None else found.step
     step = device.from_main(step)
-    if device.is_main:
-        write_run(run, config.with_overrides_at(max(step, 0)))
     if step >= 0:
         checkpoint = checkpoints.open(step, groups=())  # whoever chose it has hashed it
         if "optimizer" not in checkpoint.groups:
@@ -105,6 +117,7 @@ def _begin(
         updater.restore({group: checkpoint.read(group) for group in checkpoint.groups})
         if any(override.name == "skip_threshold" for override in config.new_overrides()):
             updater.reset_threshold()
+        _write_settings(run, config, step, device)
         best = checkpoint.values.get(BEST)
         return Start(
             step, int(checkpoint.values["position"]), config.new_overrides(), None if best is None else Best(**best)
@@ -112,4 +125,11 @@ def _begin(
     if init is not None:
         load_weights(updater.model, init, "--init")
         updater.start_average()
+    _write_settings(run, config, 0, device)
     return Start(0, 0, config.new_overrides())
+
+
+def _write_settings(run: Path, config: RunConfig, step: int, device: Device) -> None:
+    """Once nothing is left that could refuse them."""
+    if device.is_main:
+        write_run(run, config.with_overrides_at(step))

@@ -20,6 +20,7 @@ from lvae.manifests.storage.retry import retry
 
 BUFFER_BYTES = 1 << 20
 SEEN_RANGE = 1 << 256
+IPV6_HOST = re.compile(r"://\[[0-9a-zA-Z:.%]*\]")
 SIGNED = re.compile(r"[?&](x-amz-signature|x-goog-signature|signature|sig|token|access_token)=", re.IGNORECASE)
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ def resolve(source: str) -> str:
     if not is_url(source):
         return str(Path(source).absolute())
     refuse_secrets(source)
-    if "::" in source.partition("://")[2] or "::" in source.partition("://")[0]:
+    if "::" in IPV6_HOST.sub("://", source):
         raise LvaeError(source, "is a chain of URLs", "Name the file itself, by one URL.")
     return source
 

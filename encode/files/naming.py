@@ -73,8 +73,14 @@ NOT_UTF8 = "names that are not UTF-8"
 LINKED_FOLDERS = "linked folders not looked into"
 BESIDE = "images beside what is read"
 LABELS_NOT_USED = "files that may hold labels"
-NAMED = (LINKED_FOLDERS, NOT_READ, PICTURES_NOT_READ, LABELS_NOT_USED)  # a person is told of them, with an example
-LOST = (BESIDE, NOT_UTF8, LOOPS, BROKEN_LINKS, LINKS, SPECIAL)  # the same where they are called images
+NAMED = (
+    LINKED_FOLDERS,
+    LOOPS,
+    NOT_READ,
+    PICTURES_NOT_READ,
+    LABELS_NOT_USED,
+)  # a person is told of them, with an example
+LOST = (BESIDE, NOT_UTF8, BROKEN_LINKS, LINKS, SPECIAL)  # the same where they are called images
 
 DATASET_JSON = "dataset.json"
 CLASSES_TXT = "classes.txt"

@@ -24,7 +24,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import composed, counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 from lvae.manifests.records import decode_json
-from lvae.manifests.storage.retry import raise_outage
+from lvae.manifests.storage.given_files import read_given_file
 
 KEY_COLUMNS = ("key", "file_name", "filename", "file", "path", "image", "name", "id")
 LABEL_COLUMNS = ("label", "class", "category", "target", "class_id", "class_name", "label_id")
@@ -43,12 +43,9 @@ def read_labels(path: str | Path) -> Labels:
     """Read a whole file. Raises LvaeError for what is not as above, in one line that names the place."""
     path = Path(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_given_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise LvaeError(path, "not UTF-8 text") from error
-    except OSError as error:
-        raise_outage(error)
-        raise LvaeError(path, f"cannot be read ({error.strerror})") from error
     match path.suffix.lower():
         case ".csv":
             entries = _read_csv(text, path)

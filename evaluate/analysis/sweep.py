@@ -4,7 +4,7 @@ OUT/sweep.json holds every setting, count and score, and is written anew after e
 'lvae sample' writes them. What is there is neither drawn nor scored again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -13,18 +13,16 @@ import numpy as np
 
 from lvae.evaluate.metrics import Spread
 from lvae.evaluate.samples.draw import Prepared, SampleOptions, prepare, sample_prepared
-from lvae.evaluate.scores.score_table import Figures
+from lvae.evaluate.scores.score_table import FEW, Figures, Line, explain_few, shown_metrics
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import WRITTEN_BY
 from lvae.manifests.parts.plan import first_difference
 from lvae.manifests.storage.folder import Folder
-from lvae.train.config import ModelConfig
 from lvae.train.devices.device import Device
 
 SWEEP = "sweep.json"
-MEANS, VARIANCES, TEMPERATURES = (0.0, 0.75, 1.5, 3.0), (0.0, 1.5, 3.0), (0.9, 0.8, 0.7)
 
 
 @dataclass(frozen=True)
@@ -77,12 +75,12 @@ class Against:
 
 
 class Scoring(Protocol):
-    """How samples are scored; nothing is read before it is needed. floor: empty where it is not known."""
+    """How samples are scored; nothing is read before it is needed. real: the level of real data, None if not known."""
 
     @property
     def against(self) -> Against: ...
     def score(self, samples: Dataset, seed: int) -> Figures: ...
-    def floor(self) -> Figures: ...
+    def real(self) -> Line | None: ...
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,10 @@ class Result:
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """OUT/sweep.json. floor: the scores of as many real latents against the others, the best that can be expected."""
+    """OUT/sweep.json. real: the level of real data, what as many real latents score against the others, draw by draw.
+
+    None where it is not known.
+    """
 
     format: Literal["latent-vae-sweep"]
     version: Literal[1]
@@ -113,7 +114,7 @@ class SweepRecord:
     mean_at_1x1: bool
     precision: str
     against: Against | None
-    floor: dict[str, float | None]
+    real: tuple[dict[str, float | None], ...] | None
     results: tuple[Result, ...]
 
     def of(self, setting: Setting) -> list[Result]:
@@ -121,12 +122,12 @@ class SweepRecord:
         return [result for result in self.results if result.setting == setting]
 
     def spread(self, setting: Setting, metric: str) -> Spread | None:
-        """Mean and sample standard deviation over seeds, 0 of a single one; None where it was not scored."""
-        scores = [result.scores[metric] for result in self.of(setting) if result.scores is not None]
-        values = [value for value in scores if value is not None]
-        if not values:
-            return None
-        return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0)
+        """Mean and sample standard deviation over seeds, NaN of a single one; None where it was not scored."""
+        return _spread_of([result.scores.get(metric) for result in self.of(setting) if result.scores is not None])
+
+    def real_spread(self, metric: str) -> Spread | None:
+        """The same of the level of real data."""
+        return _spread_of([figures.get(metric) for figures in self.real or ()])
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -134,54 +135,30 @@ class SweepRecord:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those that were computed, but the deviations of others."""
+        """Those that a person may compare, see `shown_metrics`."""
+        return shown_metrics(self._available, self._count < FEW)
+
+    @property
+    def warning(self) -> str | None:
+        """What is to be said of so few samples."""
+        return explain_few(self._available, [self._count]) if self._available else None
+
+    @property
+    def _available(self) -> dict[str, bool]:
         scored = [result.scores for result in self.results if result.scores is not None]
-        return tuple(name for name in (scored[0] if scored else ()) if "_std" not in name)
+        return {name: any(one.get(name) is not None for one in scored) for name in (scored[0] if scored else ())}
+
+    @property
+    def _count(self) -> int:
+        counts = (self.count, None if self.against is None else self.against.count)
+        return min(count for count in counts if count is not None)
 
 
-def combine_settings(
-    config: ModelConfig,
-    means: tuple[float, ...] | None,
-    variances: tuple[float, ...] | None,
-    temperatures: tuple[float, ...] | None,
-    outputs: tuple[float, ...] = (),
-) -> tuple[Setting, ...]:
-    """No guidance first, then means x variances, then temperatures, of the draws and of the output; each once.
-
-    None: the usual ones.
-    """
-    guidable = bool(config.classes and config.hierarchical_prior)
-    if not guidable and (any(means or ()) or any(variances or ())):
-        raise LvaeError(
-            "",
-            ("guidance needs a model with classes and a hierarchical prior, and this one has not both"),
-            "Leave --means and --variances out; its temperature can be swept.",
-        )
-    for option, numbers in (("--temperatures", temperatures), ("--output-temperatures", outputs)):
-        if min(numbers or (0.0,)) < 0:
-            raise LvaeError(option, "must not be negative")
-    means = means if means is not None else MEANS if guidable else (0.0,)
-    variances = variances if variances is not None else VARIANCES if guidable else (0.0,)
-    found = [Setting(0.0, 0.0, 1.0)]
-    found += [Setting(mean, variance, 1.0) for mean in means for variance in variances]
-    found += [
-        Setting(0.0, 0.0, temperature) for temperature in (TEMPERATURES if temperatures is None else temperatures)
-    ]
-    found += [Setting(0.0, 0.0, 1.0, output) for output in outputs]
-    return tuple(dict.fromkeys(found))
-
-
-def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    """Parse "0,1.5,3"; None where the option was not given."""
-    if text is None:
+def _spread_of(scores: Sequence[float | None]) -> Spread | None:
+    values = [value for value in scores if value is not None]
+    if not values:
         return None
-    try:
-        values = tuple(float(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise LvaeError(f"{option} {text:.60}", "write numbers like 0,1.5,3") from None
-    if not np.isfinite(values).all():
-        raise LvaeError(f"{option} {text:.60}", "every number must be finite")
-    return values
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"))
 
 
 @dataclass(frozen=True)
@@ -228,8 +205,13 @@ def samples_path(out: Path, setting: Setting, seed: int) -> Path:
 
 
 def read_sweep(out: Path) -> SweepRecord | None:
-    data = Folder(out).read_if_there(SWEEP)
-    return None if data is None else records.parse(SweepRecord, data, f"{out}/{SWEEP}")
+    data, where = Folder(out).read_if_there(SWEEP), f"{out}/{SWEEP}"
+    if data is None:
+        return None
+    content = records.loads(data, where)
+    if isinstance(content, dict) and content.pop("floor", None) is not None:
+        content["real"] = None  # earlier, of a single draw: made anew with the next scores
+    return records.from_plain(SweepRecord, content, where)
 
 
 def _list_pairs(request: SweepRequest, seed: int) -> Iterator[tuple[Setting, int]]:
@@ -277,17 +259,17 @@ def _load_or_begin(
         mean_at_1x1=request.mean_at_1x1,
         precision=device.precision,
         against=None if scoring is None else scoring.against,
-        floor={},
+        real=None,
         results=(),
     )
     before = read_sweep(folder.root)
     if before is None:
         if folder.root.exists() and any(not name.startswith("samples/") for name in folder.names()):
             raise LvaeError(folder, "holds something else than a sweep", "Name another folder.")
-        return new if scoring is None else replace(new, floor=dict(scoring.floor()))
+        return new if scoring is None else replace(new, real=_measure_real(scoring))
     added = before.against is None or new.against is None  # scores may come later, and need not be asked for again
     asked = replace(new, against=before.against) if added else new
-    difference = first_difference(replace(before, floor={}, results=()), asked)
+    difference = first_difference(replace(before, real=None, results=()), asked)
     if difference:
         name, old, now = difference
         raise LvaeError(
@@ -295,6 +277,11 @@ def _load_or_begin(
             f"holds a sweep of other settings: {name} was {old!r:.80} and is {now!r:.80} now",
             "Name another folder, or give the old settings.",
         )
-    if scoring is None or before.against is not None:
+    if scoring is None or before.real is not None:
         return before
-    return replace(before, against=new.against, floor=dict(scoring.floor()))
+    return replace(before, against=new.against, real=_measure_real(scoring))
+
+
+def _measure_real(scoring: Scoring) -> tuple[dict[str, float | None], ...] | None:
+    line = scoring.real()
+    return None if line is None else tuple(map(dict, line.sets))

@@ -13,8 +13,11 @@ from lvae.evaluate.figures.charts import Chart, Series, chart_points
 from lvae.evaluate.figures.drawing import Captioned, png
 from lvae.evaluate.figures.grids import Block, Row, draw_grid, name_class
 from lvae.evaluate.figures.render import render_png
+from lvae.evaluate.metrics import Spread
 from lvae.evaluate.pictures.decode import decode, load_decoder, write_whole
 from lvae.evaluate.samples import describe
+from lvae.evaluate.scores.real_level import REAL_IN_WORDS
+from lvae.evaluate.scores.score_table import CORRECTED, format_spread
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.messages import counted
 
@@ -35,7 +38,8 @@ TITLES = {
 
 
 def metric_title(metric: str) -> str:
-    return TITLES.get(metric, metric.replace("_", " "))
+    plain = metric.removesuffix(CORRECTED)
+    return TITLES.get(plain, plain.replace("_", " ")) + (", corrected" if plain != metric else "")
 
 
 def lower_is_better(metric: str) -> bool:
@@ -106,18 +110,19 @@ def chart_scores(record: SweepRecord) -> list[Chart]:
     for metric in record.metrics:
         direction = "lower is closer" if lower_is_better(metric) else "higher is better"
         title = f"{metric_title(metric)}, {direction}"
-        floor = record.floor.get(metric)
-        level = None if floor is None else ("real against real", floor)
+        real = record.real_spread(metric)
+        level = None if real is None else (REAL_IN_WORDS, real.mean)
         over_variances = [
             _series(record, metric, f"means {mean:g}", [one for one in guided if one.mean == mean], "variance")
             for mean in sorted({one.mean for one in guided})
         ]
-        over_temperatures = [_series(record, metric, "", unguided, "temperature")] if len(unguided) > 1 else []
-        over_outputs = [_series(record, metric, "", outputs, "output")] if len(outputs) > 1 else []
+        over_temperatures = [_series(record, metric, "no guidance", unguided, "temperature")]
+        over_outputs = [_series(record, metric, "no guidance", outputs, "output")]
+        drawn = f"{samples}, {counted(seeds, 'seed')}"
         for x_label, series in (
-            (f"weight of variances; {samples}, {counted(seeds, 'seed')}", over_variances),
-            (f"temperature, no guidance; {samples}", over_temperatures),
-            (f"output temperature, no guidance; {samples}", over_outputs),
+            (f"weight of variances; {drawn}", over_variances),
+            (f"temperature; {drawn}", over_temperatures if len(unguided) > 1 else []),
+            (f"output temperature; {drawn}", over_outputs if len(outputs) > 1 else []),
         ):
             scored = [one for one in series if one.points]
             if scored:
@@ -127,7 +132,8 @@ def chart_scores(record: SweepRecord) -> list[Chart]:
 
 def _series(record: SweepRecord, metric: str, name: str, settings: Sequence[Setting], along: str) -> Series:
     found = [(getattr(one, along), record.spread(one, metric)) for one in settings]
-    return Series(name, tuple(sorted((x, spread.mean, spread.std) for x, spread in found if spread is not None)))
+    points = ((x, spread.mean, float(np.nan_to_num(spread.std))) for x, spread in found if spread is not None)
+    return Series(name, tuple(sorted(points)))
 
 
 def format_table(record: SweepRecord) -> str:
@@ -139,17 +145,13 @@ def format_table(record: SweepRecord) -> str:
         [describe_setting(one), *(_format_cell(record.spread(one, metric)) for metric in metrics)]
         for one in record.settings
     ]
-    if record.floor and metrics:
-        floor = [record.floor.get(metric) for metric in metrics]
-        lines.append(["real against real", *("" if value is None else f"{value:.4g}" for value in floor)])
+    if record.real is not None:
+        lines.append([REAL_IN_WORDS, *(_format_cell(record.real_spread(metric)) for metric in metrics)])
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
 
 
-def _format_cell(spread: tuple[float, float] | None) -> str:
-    if spread is None:
-        return "not available"
-    mean, std = spread
-    return f"{mean:.4g} ± {std:.2g}" if std else f"{mean:.4g}"
+def _format_cell(spread: Spread | None) -> str:
+    return "not available" if spread is None else format_spread(*spread)

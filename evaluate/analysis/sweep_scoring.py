@@ -5,27 +5,31 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from lvae.evaluate.analysis.sweep import Against, Scoring
 from lvae.evaluate.features.feature_network import FeatureNetwork, open_network
 from lvae.evaluate.features.open import PictureChoice, open_path, open_pictures
 from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures.decode import load_decoder
 from lvae.evaluate.pictures.streams import decoded_stack
-from lvae.evaluate.scores.image_scores import Measure, ReferenceFeatures, compute_figures, features_of, reference_of
-from lvae.evaluate.scores.latent_scores import LatentReference, expect_same, latents_of
-from lvae.evaluate.scores.score_table import Figures
+from lvae.evaluate.scores.image_scores import (
+    Measure,
+    ReferenceFeatures,
+    compute_figures,
+    features_of,
+    level_of_real_features,
+    reference_of,
+)
+from lvae.evaluate.scores.latent_scores import LatentReference, expect_same, latents_of, level_of_real
+from lvae.evaluate.scores.score_table import Figures, Line
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.seeds import derive
 from lvae.manifests.storage.folder import file_sha256
 
 REFERENCES = 10_000  # latents of a reference that are looked at, unless another number is given
 
 
 class LatentScoring:
-    """Between normalized latents. count: of samples; as many real latents against the others give the floor."""
+    """Between normalized latents. count: of samples; as many real latents stand beside them."""
 
     def __init__(self, reference: Dataset, count: int, num: int | None = None, seed: int = 0):
         self._reference, self._count, self._seed = reference, count, seed
@@ -43,25 +47,26 @@ class LatentScoring:
         expect_same(samples, self._reference)
         return self._latents.figures(latents_of(samples, self._reference), seed=seed)
 
-    def floor(self) -> Figures:
-        y = self._latents.latents
-        order = np.random.default_rng(derive(self._seed, "floor", 0)).permutation(len(y))
-        cut = min(self._count, len(y) // 2)
-        return LatentReference(y[order[cut:]]).figures(y[order[:cut]], seed=self._seed)
+    def real(self) -> Line:
+        return level_of_real(self._latents.latents, self._count, self._seed)
 
 
 class FeatureScoring:
-    """By features of decoded samples. open_reference: reads the reference's, once, when the first score is wanted."""
+    """By features of decoded samples. open_reference: reads the reference's, once, when the first score is wanted.
+
+    samples: how many of each setting there are.
+    """
 
     def __init__(
         self,
         network: FeatureNetwork,
         open_reference: Callable[[], ReferenceFeatures],
-        name: str,
-        count: int | None,
+        against: Against,
+        samples: int,
+        seed: int,
     ):
-        self._network, self._open = network, open_reference
-        self.against = Against(network.mode, name, count, network.sha256)
+        self._network, self._open, self.against = network, open_reference, against
+        self._samples, self._seed = samples, seed
 
     @cached_property
     def _reference(self) -> ReferenceFeatures:
@@ -72,8 +77,11 @@ class FeatureScoring:
         found, _ = features_of(stack, self._network)
         return compute_figures(found, str(samples.folder), self._reference, Measure(self._network, seed=seed))
 
-    def floor(self) -> Figures:
-        return {}
+    def real(self) -> Line | None:
+        """None where the reference holds statistics alone."""
+        y = self._reference.features
+        measure = Measure(self._network, seed=self._seed)
+        return None if y is None else level_of_real_features(self.against.reference, y, self._samples, measure)
 
 
 @dataclass(frozen=True)
@@ -113,4 +121,5 @@ def choose_scoring(options: ScoringOptions, count: int, seed: int, device: str) 
     def open_reference() -> ReferenceFeatures:
         return reference_of(reference, given.statistics, stack, network, lambda _: None)[0]
 
-    return FeatureScoring(network, open_reference, name, None if stack is None else stack.count)
+    against = Against(network.mode, name, None if stack is None else stack.count, network.sha256)
+    return FeatureScoring(network, open_reference, against, count, seed)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from lvae.manifests.storage.places.marks import mark_png
+
 INK, FAINT, PAPER, RULE = (32, 34, 38), (110, 114, 120), (255, 255, 255), (214, 217, 221)
 COLOURS = ((38, 98, 168), (200, 84, 40), (56, 138, 84), (140, 80, 160), (190, 150, 30), (80, 150, 170))
 MARGIN = 16
@@ -90,4 +92,4 @@ def write_lines(
 def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "png")
-    return buffer.getvalue()
+    return mark_png(buffer.getvalue())

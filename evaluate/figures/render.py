@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 from lvae.evaluate.figures.charts import Chart, hex_of
 from lvae.evaluate.figures.drawing import COLOURS, FAINT, INK, PAPER, RULE
+from lvae.manifests.storage.places.marks import mark_png
 
 WIDTH, DPI = 5.8, 100  # inches of a chart, pixels of an inch
 ON_PAGE = 0.84  # size of a chart on a page: smaller, so that its letters can be read on a phone
@@ -88,7 +89,7 @@ def render_png(charts: Sequence[Chart], columns: int = 1, title: str = "", note:
         if notes:
             figure.supxlabel("\n".join(notes), x=0.01, horizontalalignment="left", fontsize=9, color=hex_of(FAINT))
         figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return mark_png(buffer.getvalue())
 
 
 def render_svg(chart: Chart) -> str:

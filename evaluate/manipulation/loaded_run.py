@@ -23,6 +23,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 from lvae.manifests.statistics import PIXEL_VALUES
 from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.given_files import read_given_file
 from lvae.train.data.batches import clip_latents
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.noise import draw_noise, noise_shapes
@@ -185,7 +186,7 @@ def encode_pixels(loaded: LoadedRun, pixels: NDArray[np.uint8]) -> NDArray[np.fl
 def open_file(path: Path) -> Image:
     """An image file, upright RGB; LvaeError where it is none."""
     try:
-        return open_image(path.read_bytes())
+        return open_image(read_given_file(path))
     except ImageRejected as rejection:
         raise LvaeError(path, f"cannot be used ({rejection.reason})", "Give another image.") from None
     except OSError as error:

@@ -16,6 +16,7 @@ from lvae.encode.networks.base import Autoencoder
 from lvae.encode.quality.fidelity import Rounding, to_pixels
 from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.pictures.npz import StreamedArray, stream_array, write_streamed
+from lvae.evaluate.pictures.picture_folder import picture_name
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import AutoencoderRecord
@@ -152,12 +153,11 @@ def positions_of(text: str | None, count: int, limit: int | None) -> NDArray[np.
 
 
 def write_folder(pictures: Iterator[Decoded], out: Path, progress: Callable[[int], None]) -> int:
-    """OUT/000000.png, numbered by position."""
-    out.mkdir(parents=True, exist_ok=True)
+    """OUT/000000.png, numbered by position, in a folder that is ready (`begin_pictures`)."""
     total = 0
     for some in pictures:
         for position, pixels in zip(some.positions, some.pixels, strict=True):
-            write_whole(out / f"{position:06d}.png", png(Image.fromarray(pixels)))
+            write_whole(out / picture_name(position), png(Image.fromarray(pixels)))
         total += len(some.positions)
         progress(len(some.positions))
     return total

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.manifests.parts.receipts import array_header
+from lvae.manifests.storage.places.marks import MARK
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ def write_streamed(out: Path, arrays: Mapping[str, StreamedArray]) -> None:
     unfinished = out.with_name(f".{out.name}.unfinished")
     try:
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            archive.comment = MARK
             for name, array in arrays.items():
                 clockless = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
                 with archive.open(clockless, "w", force_zip64=True) as member:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lvae.encode.feeding.opening import open_row
 from lvae.encode.networks.base import Autoencoder
-from lvae.encode.part import open_row
 from lvae.encode.quality.fidelity import Pixels, psnr
 from lvae.encode.sources.base import Reader
 from lvae.encode.sources.open import open_reader

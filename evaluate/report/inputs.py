@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,18 @@ from lvae.evaluate.analysis.sweep import (
     Setting,
     SweepRecord,
     SweepRequest,
-    combine_settings,
     samples_path,
     sweep,
 )
 from lvae.evaluate.analysis.sweep_figures import describe_setting
 from lvae.evaluate.analysis.sweep_scoring import LatentScoring
+from lvae.evaluate.analysis.sweep_settings import combine_settings
 from lvae.evaluate.figures.grids import name_class
 from lvae.evaluate.pictures.decode import decode, load_decoder
 from lvae.evaluate.report.cache import load_or_make
 from lvae.evaluate.report.page import Thumbnail
 from lvae.evaluate.samples.draw import Prepared, SampleOptions, prepare
+from lvae.evaluate.scores.latent_scores import latent_scores
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder
@@ -37,6 +39,7 @@ UNGUIDED = Setting(0.0, 0.0, 1.0)
 GUIDED = Setting(1.5, 3.0, 1.0)  # the paper's
 COLUMNS, FEW_CLASSES, IN_ORDER = 8, 12, 40  # of pictures: in a row; of classes with rows of their own; without such
 SWEEP_ROWS = 8
+SCORES = 2  # how they are computed: another number computes them anew
 LAYOUT = 2  # of pictures in the cache: another number makes them anew
 
 
@@ -96,6 +99,21 @@ class ReportInputs:
     def best(self) -> Setting:
         """The setting whose samples are looked at closely."""
         return best_setting(self.config)
+
+    @cached_property
+    def scores(self) -> dict[str, Any] | None:
+        """What 'lvae score --json' says of the samples of the best setting, all seeds; None without the dataset."""
+        data, against = self.dataset, self.record.against
+        if data is None or against is None:
+            return None
+        sets = [self.samples[self.best, seed] for seed in self.options.seeds]
+        key = {"samples": [one.manifest.id for one in sets], "dataset": data.manifest.id, "seed": self.options.seed}
+
+        def make() -> dict[str, Any]:
+            return latent_scores(sets, data, None, self.options.seed, reference_num=against.count).as_dict()
+
+        found: dict[str, Any] = load_or_make(self.cache, "scores", {**key, "layout": SCORES}, make)
+        return found
 
     @property
     def dataset_name(self) -> str:

@@ -8,9 +8,9 @@ import numpy as np
 
 from lvae.evaluate.analysis import neighbours as near
 from lvae.evaluate.analysis.neighbours import Queries
-from lvae.evaluate.analysis.sweep import Setting
 from lvae.evaluate.analysis.sweep_figures import describe_setting, lower_is_better, metric_title
 from lvae.evaluate.figures.grids import name_class
+from lvae.evaluate.metrics import Spread
 from lvae.evaluate.pictures.decode import decode
 from lvae.evaluate.pictures.inspect import read_plan_classes
 from lvae.evaluate.pictures.originals import reconstructions
@@ -31,7 +31,8 @@ from lvae.evaluate.report.page import (
     WithCaption,
 )
 from lvae.evaluate.report.run_sections import describe_seeds
-from lvae.evaluate.scores.latent_scores import latent_scores
+from lvae.evaluate.scores.real_level import REAL_IN_WORDS
+from lvae.evaluate.scores.score_table import format_number, format_spread, group_verdicts
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -136,34 +137,31 @@ def show_scores(inputs: ReportInputs) -> Section:
 
 
 def _show_latent_scores(inputs: ReportInputs, data: Dataset) -> WithCaption:
-    sets = [inputs.samples[inputs.best, seed] for seed in inputs.options.seeds]
-    key = {"samples": [one.manifest.id for one in sets], "dataset": data.manifest.id, "seed": inputs.options.seed}
-    full = load_or_make(
-        inputs.cache, "scores", key, lambda: latent_scores(sets, data, None, inputs.options.seed).as_dict()
-    )
-    metrics = inputs.record.metrics
+    full, metrics = inputs.scores, inputs.record.metrics
+    assert full is not None
     headings = [f"{metric_title(metric)}\u00a0{'↓' if lower_is_better(metric) else '↑'}" for metric in metrics]
     rows = [
-        (describe_setting(setting), [_format_spread(inputs, setting, metric) for metric in metrics], False)
+        (describe_setting(setting), [_format(inputs.record.spread(setting, metric)) for metric in metrics], False)
         for setting in dict.fromkeys((UNGUIDED, inputs.best, *inputs.record.settings))
     ]
-    floor = inputs.record.floor
-    rows.append(("real against real, as many", [_format_number(floor.get(metric)) for metric in metrics], True))
+    rows.append((REAL_IN_WORDS, [_format(inputs.record.real_spread(metric)) for metric in metrics], True))
     rivals = (
         ("linear", "linear baseline: a Gaussian a class"),
         ("bottom", "noise of the channels' mean and deviation"),
     )
     for prefix, words in rivals:
         values = [(full.get(f"{prefix}_{metric}"), full.get(f"{prefix}_{metric}_std")) for metric in metrics]
-        rows.append((words, [_format_number(mean) + (f" ± {std:.2g}" if std else "") for mean, std in values], True))
-    verdicts = "; ".join(f"{metric_title(metric)} {verdict}" for metric, verdict in full["verdicts"].items())
+        cells = ["not available" if mean is None else format_spread(mean, spread) for mean, spread in values]
+        rows.append((words, cells, True))
+    verdicts = "; ".join(group_verdicts({metric_title(name): text for name, text in full["verdicts"].items()}))
     against = inputs.record.against
+    few = f"{inputs.record.warning}. " if inputs.record.warning else ""
     caption = (
         f"Between normalized latents, not images: none of these is FID. {inputs.record.count} samples a "
         f"setting{describe_seeds(inputs)}, against {against.count if against else 0} training latents of "
-        f"{full['dimensions']} numbers. Precision and recall: k = 3. {_explain_bias(inputs, full['dimensions'])} "
-        f"Samples with {describe_setting(inputs.best)} against the linear baseline, an ordering only where the spreads "
-        f"part: {verdicts}."
+        f"{full['dimensions']} numbers. Precision and recall: k = 3. {few}'{REAL_IN_WORDS}': as many training latents "
+        f"against the others. Samples with {describe_setting(inputs.best)} against the linear baseline, an ordering "
+        f"only where the spreads part: {verdicts}."
     )
     places = [inputs.samples_path(inputs.best, seed) for seed in inputs.options.seeds]
     samples = " ".join(f"--samples {place}" for place in places)
@@ -171,25 +169,8 @@ def _show_latent_scores(inputs: ReportInputs, data: Dataset) -> WithCaption:
     return WithCaption(Numbers("Scores", headings, rows), caption, command)
 
 
-def _explain_bias(inputs: ReportInputs, dimensions: int) -> str:
-    """What to think of a Fréchet distance of so many samples."""
-    if inputs.record.count > 10 * dimensions:
-        return "Compare Fréchet distances at equal counts only: they are biased upwards."
-    return (
-        "Of so few samples the Fréchet distance is mostly bias, the larger the more varied they are, which is why real "
-        "latents may score worse than samples of little variety: read it beside recall."
-    )
-
-
-def _format_spread(inputs: ReportInputs, setting: Setting, metric: str) -> str:
-    spread = inputs.record.spread(setting, metric)
-    if spread is None:
-        return "not available"
-    return f"{spread.mean:.4g}" + (f" ± {spread.std:.2g}" if spread.std else "")
-
-
-def _format_number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "not available"
+def _format(spread: Spread | None) -> str:
+    return "not available" if spread is None else format_spread(*spread)
 
 
 def _show_scores_of(path: Path) -> list[Block]:
@@ -201,16 +182,16 @@ def _show_scores_of(path: Path) -> list[Block]:
     if not isinstance(found, dict):
         raise LvaeError(path, "not what 'lvae score --json' prints")
     warnings = found.pop("warnings", [])
-    rows = [(name.replace("_", " "), _format(value)) for name, value in found.items()]
+    rows = [(name.replace("_", " "), _format_value(value)) for name, value in found.items()]
     said = [Paragraph(str(warning), warning=True) for warning in warnings]
     return [Facts(f"Scores of {path.name}", rows), *said]
 
 
-def _format(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None:
         return "not available"
     if isinstance(value, dict):
-        return "; ".join(f"{name.replace('_', ' ')}: {_format(entry)}" for name, entry in value.items())
+        return "; ".join(f"{name.replace('_', ' ')}: {_format_value(entry)}" for name, entry in value.items())
     if isinstance(value, list):
-        return ", ".join(map(_format, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+        return ", ".join(map(_format_value, value))
+    return format_number(value) if isinstance(value, float) else str(value)

@@ -25,7 +25,7 @@ from lvae.train.devices.device import Device
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.choices import Guidance
 from lvae.train.network.noise import draw_noise
-from lvae.train.runs.run import find_checkpoint, load_weights, read_run
+from lvae.train.runs.run import average_group, find_checkpoint, load_weights, read_run
 
 COOLER = "Lower the guidance weights or the temperature."
 COUNT = 50_000  # what scores are usually computed from
@@ -47,6 +47,7 @@ class SampleOptions:
     low_resolution: str | None = None
     output_temperature: float = 0.0
     step: str = "last"
+    ema: float | None = None
 
     def which(self) -> int | Literal["best", "last"]:
         """Of which checkpoint."""
@@ -85,7 +86,7 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
     low = _low_resolution(options.low_resolution, model_config.low_resolution_factor, record.shape, options.count)
     count = options.count if options.count is not None else (len(low) if low is not None else COUNT)
     labels = labels_of(options.labels, count, model_config.classes, record.classes, options.seed)
-    group = "ema" if options.weights == "ema" else "model"
+    group = "model" if options.weights == "raw" else average_group(run, config.training, options.ema)
     checkpoint = find_checkpoint(run, options.which(), (group,))
     model = HierarchicalVAE(model_config)
     load_weights(model, checkpoint.read(group), str(checkpoint.path))

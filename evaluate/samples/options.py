@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
+from lvae.manifests.storage.given_files import read_given_file
 from lvae.train.config import ModelConfig
 from lvae.train.presets import paper_guidance
 
@@ -87,7 +88,7 @@ def _label(text: str, classes: int, names: tuple[str, ...] | None) -> int | None
 
 
 def _labels_in(path: Path, count: int, classes: int, names: tuple[str, ...] | None) -> NDArray[np.int32]:
-    lines = path.read_text().split("\n")
+    lines = read_given_file(path).decode(errors="replace").split("\n")
     lines = lines[:-1] if lines[-1] == "" else lines
     if len(lines) < count:
         raise LvaeError(path, f"{len(lines)} labels for {count} samples", f"Give -n {len(lines)} or more labels.")

@@ -1,8 +1,9 @@
-"""Pictures against pictures by a network's features, and reconstructions against their originals."""
+"""Pictures against pictures by a network's features."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.encode.networks.base import Autoencoder
-from lvae.encode.quality.fidelity import psnr, ssim
 from lvae.evaluate import metrics
-from lvae.evaluate.features.compute import compute_features, require_finite_features
+from lvae.evaluate.corrected_frechet import RowMoments, corrected_distance
+from lvae.evaluate.features.compute import compute_features
 from lvae.evaluate.features.feature_files import StoredFeatures
 from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures
 from lvae.evaluate.features.moments import FeatureMoments
 from lvae.evaluate.features.reference_files import Reference
-from lvae.evaluate.pictures.originals import pairs
 from lvae.evaluate.pictures.streams import ImageStack, decoded_stack, latents_stack
 from lvae.evaluate.scores.latent_scores import (
     READ_ROWS,
-    RIVAL_SETS,
     channel_noise,
     few_rows,
     gaussian_samples,
     latents_of,
 )
-from lvae.evaluate.scores.score_table import Figures, Line, Scores, several
+from lvae.evaluate.scores.real_level import RIVAL_SETS, Rows, real_line
+from lvae.evaluate.scores.score_table import CORRECTED, FEW, Figures, Line, Scores, several
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.seeds import chosen, derive
+from lvae.manifests.seeds import derive
 
 METRICS = ("fid", "sfid", "is", "kid", "pr")  # of the Inception network
 OWN_METRICS = ("frechet", "kernel", "pr")  # of another network
-PAIRED_METRICS = ("psnr", "ssim", "rfid")
+LEAST_REAL = 8  # pictures of a reference that real ones can be compared within
 DUPLICATES = 0.01  # share of equal pictures that is worth a warning
 Progress = Callable[[int], None]
 PictureSet = ImageStack | StoredFeatures
@@ -81,6 +81,11 @@ class ReferenceFeatures:
         if self.stored is not None:
             return self.stored.n
         return None if self.features is None else len(self.features.pooled)
+
+    @cached_property
+    def row_moments(self) -> RowMoments | None:
+        """Of the pooled features, for corrected distances; of a file of statistics none can be had."""
+        return None if self.stored is not None or self.features is None else RowMoments.of(self.features.pooled)
 
 
 def features_of(
@@ -136,6 +141,10 @@ def _figures(x: PictureFeatures, reference: ReferenceFeatures, measure: Measure)
         key = "network_frechet_distance" if own else "fid"
         mu, sigma = _moments(reference)
         found[key] = metrics.frechet_distance_to_moments(x.pooled, mu, sigma) if stored else _frechet(x, y, "pooled")
+        if min(len(x.pooled), reference.count or FEW) < FEW:
+            y_moments = reference.row_moments
+            corrected = None if y_moments is None else corrected_distance(RowMoments.of(x.pooled), y_moments)
+            found[f"{key}{CORRECTED}"] = corrected
         if measure.extrapolate:
             found[f"{key}_infinite"] = metrics.frechet_at_counts(x.pooled, mu, sigma, seed=seed).infinite
     if "sfid" in wanted:
@@ -182,7 +191,7 @@ def image_scores(
 ) -> Scores:
     """FID and its kin of sets of other seeds. notes: warnings about the reference.
 
-    Where the reference is pictures, a floor stands beside: one half of them against the other.
+    Where the reference is pictures, the level of real ones stands beside.
     """
     network = measure.network
     assert network is not None
@@ -196,8 +205,9 @@ def image_scores(
                 warnings.append(f"{rival.name}: in the order of their classes; shuffled for the inception score")
             sets.append(compute_figures(x, stack.where, reference, measure))
         lines.append(several(rival.name, rival.what, sets))
-    if reference.features is not None and len(reference.features.pooled) >= 8:
-        lines.append(_floor(reference.where, reference.features, replace(measure, extrapolate=False)))
+    if reference.features is not None and len(reference.features.pooled) >= LEAST_REAL:
+        count = min(stack.count for stack in samples)
+        lines.append(level_of_real_features(reference.where, reference.features, count, measure))
     counts = [stack.count for stack in samples] + ([] if reference.count is None else [reference.count])
     settings: dict[str, Any] = {
         "samples": samples[0].count,
@@ -210,16 +220,17 @@ def image_scores(
         "device": network.device,
         "seed": measure.seed,
     }
-    return Scores(tuple(lines), settings, (*warnings, *few_rows(*counts)))
+    return Scores(tuple(lines), settings, (*warnings, *few_rows(lines[0], *counts)))
 
 
-def _floor(where: str, y: PictureFeatures, measure: Measure) -> Line:
-    sets = []
-    for number in range(RIVAL_SETS):
-        order = np.random.default_rng(derive(measure.seed, "halves", number)).permutation(len(y.pooled))
-        one, other = (y.rows(half) for half in np.array_split(order, 2))
-        sets.append(compute_figures(one, where, ReferenceFeatures(where, other, None), measure))
-    return several("floor", "one half of the reference against the other", sets)
+def level_of_real_features(where: str, y: PictureFeatures, count: int, measure: Measure) -> Line:
+    """The level of real pictures: as many of these as there are samples, against the others."""
+    alone = replace(measure, extrapolate=False)
+
+    def figures(few: Rows, others: Rows, _: int) -> Figures:
+        return compute_figures(y.rows(few), where, ReferenceFeatures(where, y.rows(others), None), alone)
+
+    return real_line(len(y.pooled), count, measure.seed, figures)
 
 
 def rivals_of(dataset: Dataset, decoder: Autoencoder, count: int, seed: int, device: str) -> list[Rival]:
@@ -243,46 +254,6 @@ def rivals_of(dataset: Dataset, decoder: Autoencoder, count: int, seed: int, dev
         Rival("linear", "decoded draws of a Gaussian of full covariance fitted to the latents of each class", gaussian),
         Rival("bottom", "decoded noise with the mean and deviation of each channel", noise),
     ]
-
-
-def reconstruction_scores(
-    dataset: Dataset,
-    decoder: Autoencoder,
-    measure: Measure,
-    num: int | None,
-    device: str = "cpu",
-    progress: Progress = lambda _: None,
-) -> Scores:
-    """Reconstructions against the very images that were encoded, pair by pair: psnr_db, ssim and, by features, rfid."""
-    positions = chosen(len(dataset), num, str(dataset.folder), measure.seed)
-    keys = [f"row {row}" for row in sorted(dataset.rows[positions])]  # as the pairs come
-    network, wanted = measure.network, measure.metrics or PAIRED_METRICS[: 3 if measure.network else 2]
-    errors, likeness = list[float](), list[float]()
-    features: tuple[list[PictureFeatures], list[PictureFeatures]] = ([], [])
-    for originals, decoded in pairs(dataset, decoder, positions, device):
-        for one, other in zip(originals, decoded, strict=True):
-            errors.append(psnr(one, other))
-            likeness.append(ssim(one, other))
-        if network is not None and "rfid" in wanted:
-            for images, found in ((originals, features[0]), (decoded, features[1])):
-                found.append(network(images))
-                require_finite_features(found[-1], dataset.folder, keys[len(errors) - len(images) : len(errors)])
-        progress(len(originals))
-    figures: dict[str, float | None] = {}
-    if "psnr" in wanted:
-        figures["psnr_db"] = float(np.mean(errors)) if np.isfinite(errors).all() else None
-    if "ssim" in wanted:
-        figures["ssim"] = float(np.mean(likeness))
-    if "rfid" in wanted and network is not None:
-        x, y = (np.concatenate([one.pooled for one in part]) for part in features)
-        key = "network_frechet_distance" if measure.own else "rfid"
-        figures[key] = metrics.frechet_distance_from_features(x, y)
-    settings: dict[str, Any] = {"pairs": len(errors), "samples_are": "reconstructions", "seed": measure.seed}
-    if network is not None:
-        settings |= {"mode": network.mode, "weights_sha256": network.sha256, "device": network.device}
-    few = few_rows(len(errors)) if "rfid" in wanted else ()
-    line = several("reconstructions", "against the images that were encoded", [figures])
-    return Scores((replace(line, name="samples"),), settings, few)
 
 
 def parse_metrics(text: str | None, known: Sequence[str], why: str) -> tuple[str, ...] | None:

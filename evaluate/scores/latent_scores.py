@@ -1,23 +1,24 @@
 """Samples against a dataset in latent space, by no network at all: named so that nobody takes the figures for FID."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lvae.evaluate import metrics
+from lvae.evaluate.corrected_frechet import RowMoments, corrected_distance
 from lvae.evaluate.pictures.decode import VERIFY
-from lvae.evaluate.scores.score_table import Figures, Scores, several
+from lvae.evaluate.scores.real_level import RIVAL_SETS, real_line
+from lvae.evaluate.scores.score_table import CORRECTED, FEW, Figures, Line, Scores, explain_few, several
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import chosen, derive
 from lvae.manifests.statistics import require_finite
 
-FEW = 10_000  # rows below which a Fréchet distance is mostly its bias
 KERNEL_ROWS = 10_000  # of a set, at most, that the kernel distance is computed from
 LEAST = 10
 READ_ROWS = 1024
-RIVAL_SETS = 3  # draws of each baseline
 METRICS = ("frechet", "kernel", "pr")
 
 Latents = NDArray[np.float32]
@@ -29,35 +30,34 @@ def latent_scores(
     num: int | None = None,
     seed: int = 0,
     wanted: Sequence[str] = METRICS,
+    reference_num: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Scores:
     """Distances between the latents themselves, flattened, in units of the reference's normalization.
 
-    samples: sets of other seeds, for the spread. Around them: a floor (one half of the reference against the other), a
+    samples: sets of other seeds, for the spread. Around them: the level of real data, a
     linear baseline (a Gaussian of full covariance, fitted to the reference class by class) and a bottom (noise of every
-    channel's mean and standard deviation), three draws each. num: so many of each set, a seeded choice.
+    channel's mean and standard deviation), three draws each. num: so many of each set, a seeded choice; reference_num:
+    another number of the reference.
     """
     for one in samples:
         expect_same(one, reference)
-    y = latents_of(reference, reference, num, seed)
-    labels = reference.labels[chosen(len(reference), num, str(reference.folder), seed)]
+    rows = reference_num or num
+    y = latents_of(reference, reference, rows, seed)
+    labels = reference.labels[chosen(len(reference), rows, str(reference.folder), seed)]
     against, shape = LatentReference(y), reference.manifest.view.shape
     count = min(len(one) if num is None else num for one in samples)
 
-    def figures(latents: Latents, other: LatentReference = against, set_seed: int = 0) -> Figures:
-        found = other.figures(latents, wanted, derive(seed, "kernel rows", set_seed))
+    def figures(latents: Latents, set_seed: int = 0) -> Figures:
+        found = against.figures(latents, wanted, derive(seed, "kernel rows", set_seed))
         progress(1)
         return found
-
-    def halves(number: int) -> Figures:
-        order = np.random.default_rng(derive(seed, "halves", number)).permutation(len(y))
-        return figures(y[order[: len(y) // 2]], LatentReference(y[order[len(y) // 2 :]]), number)
 
     seeds = range(RIVAL_SETS)
     draws = [derive(seed, "rival", number) for number in seeds]
     lines = (
         several("samples", "drawn from the model", [figures(latents_of(one, reference, num, seed)) for one in samples]),
-        several("floor", "one half of the reference against the other", [halves(number) for number in seeds]),
+        level_of_real(y, count, seed, wanted, progress),
         several(
             "linear",
             "a Gaussian of full covariance fitted to each class; its Fréchet distance is small by construction",
@@ -78,7 +78,20 @@ def latent_scores(
         "reference_id": reference.manifest.id,
         "seed": seed,
     }
-    return Scores(lines, settings, few_rows(count, len(y)))
+    return Scores(lines, settings, few_rows(lines[0], count, len(y)))
+
+
+def level_of_real(
+    y: Latents, count: int, seed: int, wanted: Sequence[str] = METRICS, progress: Callable[[int], None] = lambda _: None
+) -> Line:
+    """The level of real data: as many of these latents (n, d) as there are samples, against the others."""
+
+    def figures(few: NDArray[np.int64], others: NDArray[np.int64], number: int) -> Figures:
+        found = LatentReference(y[others]).figures(y[few], wanted, derive(seed, "kernel rows", number))
+        progress(1)
+        return found
+
+    return real_line(len(y), count, seed, figures)
 
 
 class LatentReference:
@@ -88,14 +101,22 @@ class LatentReference:
         self.latents = latents
         self._neighbourhoods: metrics.Neighbourhoods | None = None
 
+    @cached_property
+    def _moments(self) -> RowMoments:
+        return RowMoments.of(self.latents)
+
     def figures(self, latents: Latents, wanted: Sequence[str] = METRICS, seed: int = 0) -> Figures:
         """Of latents (m, d) against these: latent_frechet_distance, latent_kernel_distance, latent_precision, _recall.
 
-        The kernel distance is the unbiased squared MMD over all rows, at most 10,000 of each set: may be negative.
+        Of fewer than 10,000 rows also latent_frechet_distance_corrected. The kernel distance is the unbiased squared
+        MMD over all rows, at most 10,000 of each set: may be negative.
         """
         found: dict[str, float | None] = {}
         if "frechet" in wanted:
             found["latent_frechet_distance"] = metrics.frechet_distance_from_features(latents, self.latents)
+            if min(len(latents), len(self.latents)) < FEW:
+                corrected = corrected_distance(RowMoments.of(latents), self._moments)
+                found[f"latent_frechet_distance{CORRECTED}"] = corrected
         if "kernel" in wanted:
             random = np.random.default_rng(seed)
             rows = (_some(random, latents), _some(random, self.latents))
@@ -143,11 +164,10 @@ def expect_same(samples: Dataset, reference: Dataset) -> None:
         )
 
 
-def few_rows(*counts: int) -> tuple[str, ...]:
-    """The warning that belongs to so few."""
-    if min(counts) >= FEW:
-        return ()
-    return (f"{min(counts)} rows: Fréchet distances of so few are biased upwards; compare them at equal counts only.",)
+def few_rows(line: Line, *counts: int) -> tuple[str, ...]:
+    """The warning that belongs to samples of so few."""
+    said = explain_few({metric: line.mean(metric) is not None for metric in line.metrics}, counts)
+    return () if said is None else (said,)
 
 
 def refuse_repeats(sets: Sequence[Dataset]) -> None:

@@ -12,16 +12,16 @@ from lvae.evaluate.scores import latent_scores
 from lvae.evaluate.scores.image_scores import (
     METRICS,
     OWN_METRICS,
-    PAIRED_METRICS,
     Measure,
     Progress,
     check_sizes,
     image_scores,
     parse_metrics,
-    reconstruction_scores,
     reference_of,
     rivals_of,
 )
+from lvae.evaluate.scores.real_level import RIVAL_SETS
+from lvae.evaluate.scores.reconstruction_scores import PAIRED_METRICS, reconstruction_scores
 from lvae.evaluate.scores.score_table import Scores
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -99,9 +99,9 @@ def _score_latents(samples: list[ScoredPath], reference: ScoredPath, options: Sc
     latent_scores.refuse_repeats(sets)
 
     def run(progress: Progress) -> Scores:
-        return latent_scores.latent_scores(sets, other, choice.num, choice.seed, names, progress)
+        return latent_scores.latent_scores(sets, other, choice.num, choice.seed, names, progress=progress)
 
-    return ScoreJob("scoring", len(sets) + 3 * latent_scores.RIVAL_SETS, "sets", run)
+    return ScoreJob("scoring", len(sets) + 3 * RIVAL_SETS, "sets", run)
 
 
 def _score_pictures(

@@ -9,6 +9,16 @@ import numpy as np
 Figures = Mapping[str, float | None]  # by the metric's name; None where what is at hand does not tell it
 
 APART = 2.0  # standard deviations on both sides that leave no overlap
+FEW = 10_000  # rows below which a Fréchet distance is mostly its bias
+CORRECTED = "_corrected"  # what the corrected twin of a Fréchet distance is called by
+SHOWN_AS = {"real": "real against real"}  # names of lines, for people
+FRECHET = ("latent_frechet_distance", "network_frechet_distance", "fid", "sfid")
+SINGLE_SET = "not told apart: the spread of a single set is unknown"
+OVERLAP = "not told apart: the spreads overlap"
+CURES = {
+    SINGLE_SET: "give --samples several times, with samples of other seeds",
+    OVERLAP: "give more samples, or more sets of them",
+}
 HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "psnr_db", "ssim")
 
 
@@ -60,22 +70,31 @@ class Scores:
         baseline = next((line for line in self.lines if line.name == "linear"), None)
         if baseline is None:
             return {}
-        return {metric: compare(self.lines[0], baseline, metric) for metric in self.lines[0].metrics}
+        return {metric: compare(self.lines[0], baseline, metric) for metric in self.shown}
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The metrics that a person may compare, see `shown_metrics`."""
+        few = [self.settings.get(name) for name in ("samples", "reference")]
+        available = {metric: self.lines[0].mean(metric) is not None for metric in self.lines[0].metrics}
+        return shown_metrics(available, any(isinstance(count, int) and count < FEW for count in few))
 
     def table(self) -> str:
         """For people."""
-        metrics = self.lines[0].metrics
-        heads = ["", *(metric.replace("_", " ") for metric in metrics)]
-        rows = [[line.name, *(_show(line, metric) for metric in metrics)] for line in self.lines]
+        metrics = self.shown
+        heads = ["", *map(label_metric, metrics)]
+        rows = [
+            [SHOWN_AS.get(line.name, line.name), *(_show(line, metric) for metric in metrics)] for line in self.lines
+        ]
         widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
         text = [
             "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
             for row in (heads, *rows)
         ]
-        text += [""] + [f"{line.name}: {line.what}" for line in self.lines]
+        text += [""] + [f"{SHOWN_AS.get(line.name, line.name)}: {line.what}" for line in self.lines]
         if verdicts := self.verdicts():
             text += ["", "samples against the linear baseline:"]
-            text += [f"  {metric.replace('_', ' ')}: {verdict}" for metric, verdict in verdicts.items()]
+            text += [f"  {line}" for line in group_verdicts(verdicts)]
         text += [""] + [f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in self.settings.items()]
         return "\n".join(text)
 
@@ -87,10 +106,49 @@ def compare(one: Line, other: Line, metric: str) -> str:
         return "not available"
     spreads = one.spread(metric), other.spread(metric)
     if spreads[0] is None or spreads[1] is None:
-        return "not told apart: the spread of a single set is unknown"
+        return SINGLE_SET
     if abs(first - second) <= APART * (spreads[0] + spreads[1]):
-        return "not told apart: the spreads overlap"
+        return OVERLAP
     return "better" if (first > second) == metric.endswith(HIGHER_IS_BETTER) else "worse"
+
+
+def label_metric(metric: str) -> str:
+    """ "latent_frechet_distance_corrected" -> "latent Fréchet distance, corrected"."""
+    return metric.replace(CORRECTED, ", corrected").replace("_", " ").replace("frechet", "Fréchet")
+
+
+def shown_metrics(available: Mapping[str, bool], few: bool) -> tuple[str, ...]:
+    """The metrics that a person may compare, of those that were computed, by whether the samples have a value.
+
+    few: of few samples a Fréchet distance would rank dull pictures ahead of real ones. Its corrected twin stands in its
+    place, and where even that cannot be had, none.
+    """
+    hidden = {name for name in FRECHET if few} | {f"{name}{CORRECTED}" for name in FRECHET if not few}
+    names = (name for name, there in available.items() if there or not name.endswith(CORRECTED))
+    return tuple(name for name in names if name not in hidden and "_std_over_" not in name)
+
+
+def explain_few(available: Mapping[str, bool], counts: Sequence[int]) -> str | None:
+    """The warning that belongs to Fréchet distances of so few rows."""
+    distances = [name for name in FRECHET if name in available]
+    if min(counts) >= FEW or not distances:
+        return None
+    where = f"{min(counts):,} rows"
+    if any(available.get(f"{name}{CORRECTED}") for name in distances):
+        return f"{where}: Fréchet distances of so few are mostly bias; they are shown corrected for it"
+    return f"{where}: too few for a Fréchet distance, which would rank dull samples ahead of real ones; not shown"
+
+
+def group_verdicts(verdicts: Mapping[str, str]) -> list[str]:
+    """A line a verdict: the metrics it is passed on, and what would tell them apart where they are not."""
+    groups: dict[str, list[str]] = {}
+    for metric, verdict in verdicts.items():
+        groups.setdefault(verdict, []).append(label_metric(metric))
+    lines = []
+    for verdict, names in groups.items():
+        cure = f" ({CURES[verdict]})" if verdict in CURES else ""
+        lines.append(f"{', '.join(names)}: {verdict}{cure}")
+    return lines
 
 
 def several(name: str, what: str, sets: Sequence[Figures]) -> Line:
@@ -98,11 +156,30 @@ def several(name: str, what: str, sets: Sequence[Figures]) -> Line:
     return Line(name, what + count, tuple(sets))
 
 
+def format_number(value: float) -> str:
+    """Three significant digits: 0.00786, 1.00, 245, 1,234."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 999.5:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}".removesuffix(".")
+
+
+def format_spread(mean: float, spread: float | None) -> str:
+    """The mean and its standard deviation: two digits of it, and 0 where it is far below what is shown of the mean.
+
+    spread: None or NaN of a single set.
+    """
+    if spread is None or np.isnan(spread):
+        return format_number(mean)
+    if spread <= 1e-4 * abs(mean):
+        return f"{format_number(mean)} ± 0"
+    return f"{format_number(mean)} ± {f'{spread:,.0f}' if spread >= 99.5 else f'{spread:.2g}'}"
+
+
 def _show(line: Line, metric: str) -> str:
-    mean, spread = line.mean(metric), line.spread(metric)
-    if mean is None:
-        return "not available"
-    return f"{mean:.6g}" + ("" if spread is None else f" ± {spread:.2g}")
+    mean = line.mean(metric)
+    return "not available" if mean is None else format_spread(mean, line.spread(metric))
 
 
 def _plain(value: Any) -> str:

@@ -10,6 +10,7 @@ from lvae.actions.evaluate import DecodeOptions, FeatureOptions, format_of
 from lvae.evaluate.features import efficientnet
 from lvae.evaluate.features.feature_network import network_path, open_network
 from lvae.evaluate.pictures import decode as decoding
+from lvae.evaluate.pictures.picture_folder import PictureFolder, check_pictures
 from lvae.evaluate.pictures.streams import chosen_positions
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -66,7 +67,10 @@ def decoding_request(latents: str, out: Path, asked: DecodeOptions) -> DecodeReq
         raise LvaeError("--batch", "workers take 32 pictures at a time", "Leave it out; --part-size is theirs to set.")
     if kind == "grid":
         raise LvaeError(out, "a grid is not made by several workers", "Leave --workers and Beam's options out.")
-    there = len(_dataset(latents, asked.split))
+    opened = _dataset(latents, asked.split)
+    there = len(opened)
+    if kind == "png":
+        check_pictures(out, PictureFolder.of(opened))
     chosen = None
     if asked.indices is not None or asked.limit is not None:
         chosen = tuple(decoding.positions_of(asked.indices, there, asked.limit).tolist())

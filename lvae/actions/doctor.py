@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lvae.encode.feeding.cores import cores
 from lvae.pipeline.engines.choose import RUNNERS
-from lvae.pipeline.engines.cores import cores
 
 PACKAGES = ("torch", "apache-beam", "zarr", "webdataset", "numpy", "pillow", "pyarrow", "safetensors", "scipy")
 OPTIONAL = {

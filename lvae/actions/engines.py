@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lvae.manifests.errors import LvaeError
 
 if TYPE_CHECKING:
+    from lvae.encode.feeding.settings import Feeding
     from lvae.pipeline.engines.choose import Engine
 
 T = TypeVar("T")
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 def choose(beam_options: tuple[str, ...], workers: int | None, patience: float) -> "Engine":
     """workers: 0 in the engine where None is said. patience: seconds to wait for a storage that fails."""
-    from lvae.encode.encoder import keep_memory
+    from lvae.encode.feeding.encoder import keep_memory
     from lvae.pipeline.engines.choose import choose_engine
     from lvae.pipeline.progress.console import say
 
@@ -37,7 +38,7 @@ def wait_for_store(dataset: str, patience: float, job: Callable[[], T]) -> T:
 
 def workers_for(engine: "Engine", devices: Sequence[str]) -> int:
     """As many as were asked for, or one a core, or one a GPU."""
-    from lvae.pipeline.engines.cores import cores
+    from lvae.encode.feeding.cores import cores
 
     return engine.workers or (cores() if tuple(devices) == ("cpu",) else len(devices))
 
@@ -77,9 +78,22 @@ def examine(engine: "Engine", dataset: str, source: str | None) -> None:
 def devices_for(engine: "Engine", options: dict[str, Any]) -> tuple[str, ...]:
     """Of this machine; for workers elsewhere as they are to understand them, and whether they are there is for those
     to say."""
-    from lvae.encode.devices import choose_device, choose_devices
+    from lvae.encode.devices import choose_device, choose_devices, devices_here
 
     numbers, device = options.get("devices"), options["device"]
     if not engine.in_process:
         return (device,) if numbers is None else tuple(f"cuda:{number.strip()}" for number in numbers.split(","))
-    return (choose_device(device),) if numbers is None else choose_devices(numbers)
+    if numbers is not None:
+        return choose_devices(numbers)
+    return devices_here() if device == "auto" else (choose_device(device),)
+
+
+def feeding_for(engine: "Engine", devices: tuple[str, ...], decoders: int | None, prefetch: int) -> "Feeding":
+    """How workers are fed. Those on this machine share its cores; those elsewhere know theirs themselves."""
+    from lvae.encode.devices import is_accelerator
+    from lvae.encode.feeding.cores import cores
+    from lvae.encode.feeding.settings import Feeding
+
+    if decoders is None and engine.in_process and is_accelerator(devices[0]):
+        decoders = max(1, cores() // workers_for(engine, devices))
+    return Feeding(devices, decoders, prefetch)

@@ -1,6 +1,5 @@
 """What `lvae sample`, `decode`, `reference` and `score` do: open, call the library, say what came out."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures import decode as decoding
 from lvae.evaluate.pictures.gallery import gallery
+from lvae.evaluate.pictures.picture_folder import PictureFolder, begin_pictures, check_pictures
 from lvae.evaluate.samples.draw import SampleOptions, guidance_in_words, prepare, sample_prepared
 from lvae.evaluate.scores.image_scores import features_of
 from lvae.evaluate.scores.open import ScoreOptions, open_score
@@ -88,6 +88,8 @@ def run_decode(latents: str, out: Path, asked: DecodeOptions) -> None:
     kind = format_of(out, asked.format)
     if kind != "grid" and (asked.beside or asked.columns):
         raise LvaeError("", f"--beside and --columns are for a grid, and {out} is none", "Name it OUT.png.")
+    if kind == "png":
+        check_pictures(out, PictureFolder.of(dataset))
     positions = decoding.positions_of(asked.indices, len(dataset), asked.limit)
     if not len(positions):
         raise LvaeError(latents, "holds no latents, so there is nothing to decode")
@@ -104,19 +106,15 @@ def run_decode(latents: str, out: Path, asked: DecodeOptions) -> None:
         elif kind == "grid":
             decoding.write_whole(out, png(gallery(dataset, pictures, asked.beside, asked.columns, bar.advance)))
         else:
+            begin_pictures(out, PictureFolder.of(dataset), positions.tolist())
             decoding.write_folder(pictures, out, bar.advance)
     what = "samples" if dataset.manifest.origin == "samples" else "reconstructions"
     click.echo(f"{out}: {len(positions)} {what}, levels {'rounded' if asked.rounding == 'nearest' else 'truncated'}")
 
 
 def format_of(out: Path, format_: str | None) -> Any:
-    """LvaeError for a folder of pictures in which something else lies: numbered files of others would be replaced."""
-    kind = format_ or {".npz": "npz", ".png": "grid"}.get(out.suffix.lower(), "png")
-    names = (path.name for path in out.iterdir()) if kind == "png" and out.is_dir() else ()
-    strange = next((name for name in names if re.fullmatch(r"\d{6,}\.png|\..*", name) is None), None)
-    if strange is not None:
-        raise LvaeError(out, f"holds something else than decoded pictures ({strange!r:.80})", "Name another folder.")
-    return kind
+    """What OUT is by --format, or by its name."""
+    return format_ or {".npz": "npz", ".png": "grid"}.get(out.suffix.lower(), "png")
 
 
 def run_features(images: str, out: Path, asked: FeatureOptions) -> None:

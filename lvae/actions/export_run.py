@@ -4,6 +4,7 @@ In our layout: OUT/model.safetensors, OUT/model.json and the autoencoder's OUT/w
 published torch layout: OUT.pt, a bare state dict with `vae.` and `dae.`, and OUT.json, which says what it cannot say.
 """
 
+import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from lvae.encode.weights.read import read_tensors, save_state
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import WRITTEN_BY, refuse_dataset_or_run
+from lvae.manifests.manifest import WRITTEN_BY
 from lvae.manifests.storage.folder import TEMPORARY, Folder, file_sha256
 from lvae.pipeline.progress.console import say
 from lvae.train.model import HierarchicalVAE
@@ -58,8 +59,6 @@ def run_export(run: Path, out: Path, layout: Layout | None, weights: Literal["em
     layout = layout or ("published" if out.suffix == ".pt" else "lvae")
     if layout == "published" and out.suffix != ".pt":
         raise LvaeError(out, "must end in .pt in the published layout")
-    if layout == "lvae":
-        refuse_dataset_or_run(Folder(out), out)
     config, checkpoint = read_run(run), latest_checkpoint(run)
     model = HierarchicalVAE(config.model)
     load_weights(model, checkpoint.read("ema" if weights == "ema" else "model"), str(checkpoint.path))
@@ -67,9 +66,6 @@ def run_export(run: Path, out: Path, layout: Layout | None, weights: Literal["em
     stage = Folder(run).local(name) if name is not None and Folder(run).exists(name) else None
     files = _make_ours(model, stage, name) if layout == "lvae" else _make_published(out, model, stage)
     root, main = (Folder(out), MODEL) if layout == "lvae" else (Folder(out.parent), out.name)
-    for key, data in files.items():
-        _refuse_other(root, key, data)
-    written = {key: root.write(key, data) for key, data in files.items()}
     record = ExportRecord(
         format="latent-vae-export",
         version=1,
@@ -78,11 +74,15 @@ def run_export(run: Path, out: Path, layout: Layout | None, weights: Literal["em
         weights=weights,
         step=checkpoint.step,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        sha256=written[main].sha256,
+        sha256=hashlib.sha256(files[main]).hexdigest(),
         run=config,
     )
     described = RECORD if layout == "lvae" else f"{out.stem}.json"
-    root.write(described, records.dumps(record))
+    files[described] = records.dumps(record)
+    for key, data in files.items():
+        _refuse_other(root, key, data)
+    for key, data in files.items():
+        root.write(key, data)
     if (root.root / TEMPORARY).is_dir() and not any((root.root / TEMPORARY).iterdir()):
         (root.root / TEMPORARY).rmdir()
     if layout == "published" and _differs(config):

@@ -24,6 +24,7 @@ from lvae.manifests.manifest import WRITTEN_BY, Statistics
 from lvae.manifests.parts.plan import UNKNOWN, AutoencoderRecord, ImageSettings
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import TEMPORARY, Folder, file_sha256
+from lvae.manifests.storage.given_files import read_given_file
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.config import ModelConfig, TrainConfig
 from lvae.train.presets import NAMES, PRESETS, Preset, model_preset
@@ -130,10 +131,7 @@ def _open_published(path: Path, options: ImportOptions) -> Imported:
 def _config(options: ImportOptions) -> ModelConfig | None:
     """The architecture that a user names; None to find it by the shapes."""
     if options.config is not None:
-        try:
-            text = options.config.read_bytes()
-        except OSError as error:
-            raise LvaeError(options.config, f"cannot be read ({error.strerror or error})") from None
+        text = read_given_file(options.config)
         content = records.loads(text, str(options.config))
         inner = content.get("model", content) if isinstance(content, dict) else content
         return records.from_plain(ModelConfig, inner, str(options.config))

@@ -41,6 +41,7 @@ from lvae.evaluate.samples.options import Convention, guidance_weights, labels_o
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import is_dataset
+from lvae.manifests.storage.places.marks import mark_npz
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.network.choices import UNGUIDED, Guidance
 from lvae.train.runs.checkpoints import Checkpoints
@@ -312,5 +313,5 @@ def _write(figure: Figure, out: Path, arrays: Path | None, what: str) -> None:
     if arrays is not None:
         buffer = io.BytesIO()
         np.savez(buffer, **figure.arrays)  # type: ignore[arg-type]
-        write_whole(arrays, buffer.getvalue())
+        write_whole(arrays, mark_npz(buffer.getvalue()))
     click.echo(f"{out}: {what}" + (f"; {arrays}: the arrays" if arrays is not None else ""))

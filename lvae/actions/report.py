@@ -11,9 +11,10 @@ from lvae.actions.output import print_json
 from lvae.encode.devices import choose_device
 from lvae.evaluate.analysis import neighbours as near
 from lvae.evaluate.analysis.neighbours import Queries, Search, is_run
-from lvae.evaluate.analysis.sweep import SWEEP, Sampling, SweepRequest, combine_settings, parse_numbers, sweep
+from lvae.evaluate.analysis.sweep import SWEEP, Sampling, SweepRequest, sweep
 from lvae.evaluate.analysis.sweep_figures import format_table, write_pictures
 from lvae.evaluate.analysis.sweep_scoring import ScoringOptions, choose_scoring
+from lvae.evaluate.analysis.sweep_settings import combine_settings, parse_numbers
 from lvae.evaluate.features.feature_network import open_network
 from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.inception import Mode
@@ -106,6 +107,8 @@ def run_sweep(run: Path, out: Path, options: SweepOptions) -> None:
         return
     if record.metrics:
         click.echo(format_table(record))
+        if record.warning is not None:
+            say(f"warning: {record.warning}")
     where = f", scored in {out / 'scores.png'}" if record.metrics else ""
     seeds = f" from {counted(options.repeats, 'seed')} each" if options.repeats > 1 else ""
     click.echo(

@@ -12,7 +12,6 @@ from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.machine import keep_freed_memory
-from lvae.manifests.manifest import refuse_dataset_or_run
 from lvae.manifests.messages import counted
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
@@ -20,14 +19,23 @@ from lvae.pipeline.progress.console import Bar, say
 from lvae.train.data.batches import Placement
 from lvae.train.data.checks import check_fits, check_shards, local_copy
 from lvae.train.devices.device import Device
-from lvae.train.devices.open import open_device
+from lvae.train.devices.open import make_deterministic, open_device
 from lvae.train.fit import check_batch, fit
 from lvae.train.loop.session import Execution, Watching
 from lvae.train.presets import PRESETS
 from lvae.train.runs.checkpoints import Checkpoint
+from lvae.train.runs.config_file import ConfigFile, read_config_file, write_config_file
 from lvae.train.runs.estimates import Memory, choose_micro_batch, estimate, measure_memory, micro_batch_of
+from lvae.train.runs.fine_tuning import weights_that_fit
 from lvae.train.runs.resolve import resolve_config
-from lvae.train.runs.run import ExecutionRecord, RunConfig, copy_autoencoder, latest_checkpoint, read_run_if_there
+from lvae.train.runs.run import (
+    ExecutionRecord,
+    RunConfig,
+    copy_autoencoder,
+    latest_checkpoint,
+    read_run,
+    read_run_if_there,
+)
 
 SHORTHANDS = {
     "steps": "updates",
@@ -40,9 +48,13 @@ SHORTHANDS = {
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a user asks for; None where nothing was said. settings: KEY=VALUE."""
+    """What a user asks for; None where nothing was said. settings: KEY=VALUE.
+
+    meanings: of the options that a file of settings has, by their names in it: their names here, and their help.
+    """
 
     preset: str | None
+    config: Path | None
     settings: tuple[str, ...]
     overrides: tuple[str, ...]
     steps: int | None
@@ -53,6 +65,7 @@ class TrainOptions:
     precision: str | None
     device: str
     compiled: bool | None
+    deterministic: bool
     threads: int | None
     placement: Placement
     cache: Path | None
@@ -64,13 +77,30 @@ class TrainOptions:
     patience: int
     preview_every: int
     preview: Literal["latents", "decoded", "none"]
+    profile: int
     dry_run: bool
+    meanings: dict[str, tuple[str, str]]
 
-    def given(self) -> dict[str, str]:
-        """What stands behind --set, and the options that are shorter ways to say the same."""
+    def given(self, file: ConfigFile | None) -> dict[str, str]:
+        """What stands in a file, behind --set, and in options that are shorter ways to say the same: later ones win."""
         found = _pairs("--set", self.settings)
         said = {name: getattr(self, option) for option, name in SHORTHANDS.items()}
-        return found | {name: str(value) for name, value in said.items() if value is not None}
+        found |= {name: str(value) for name, value in said.items() if value is not None}
+        below = {} if file is None else dict(file.settings)
+        if "batch" in found:  # which alone names what an update sees
+            below.pop("accumulate", None)
+        return below | found
+
+    def by_name(self) -> dict[str, Any]:
+        """The options that a file of settings has."""
+        found = {name: getattr(self, field) for name, (field, _) in self.meanings.items()}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in found.items()}
+
+    def read_file(self) -> ConfigFile | None:
+        """LvaeError where it is not there, but for a dry run, which writes it."""
+        if self.config is None or (self.dry_run and not self.config.exists()):
+            return None
+        return read_config_file(self.config)
 
     def execution(self) -> Execution:
         return Execution(
@@ -81,6 +111,7 @@ class TrainOptions:
             keep_for_ever=self.keep_every,
             placement=self.placement,
             patience=self.patience,
+            profile=self.profile,
         )
 
 
@@ -100,9 +131,11 @@ def train(dataset: str, run: Path, options: TrainOptions) -> bool:
     init = latest_checkpoint(options.init, ("ema",)) if options.init is not None and before is None else None
     hash_of_init = None if init is None else init.sha256["ema.safetensors"]
     overrides = _pairs("--override", options.overrides)
-    config = resolve_config(Dataset.open(dataset), before, options.preset, options.given(), hash_of_init, overrides)
-    if before is None:
-        refuse_dataset_or_run(Folder(run), run)
+    file = options.read_file()
+    name = options.preset or (None if file is None else file.preset)
+    config = resolve_config(Dataset.open(dataset), before, name, options.given(file), hash_of_init, overrides)
+    if options.deterministic:
+        make_deterministic()
     device = open_device(options.device, config.training.precision, options.compiled, options.threads)
     if not device.is_main:
         logging.disable(logging.ERROR)
@@ -111,6 +144,10 @@ def train(dataset: str, run: Path, options: TrainOptions) -> bool:
         config, memory = _choose_execution(config, options, device)
         if options.dry_run:
             _show(config, device, memory)
+            if options.config is not None and device.is_main and not options.config.exists():
+                meanings = {name: meaning for name, (_, meaning) in options.meanings.items()}
+                write_config_file(options.config, config, options.by_name(), meanings)
+                say(f"{options.config}: written, with every setting; give it to --config")
             return True
         return _train(dataset, run, config, device, options, init)
     finally:
@@ -166,7 +203,10 @@ def _train(
     device.barrier()
     opened = Dataset.open(local_copy(dataset, options.cache))
     check_fits(opened, config.model)
-    weights = None if init is None else init.read("ema")
+    weights = None
+    if init is not None and options.init is not None:
+        other = read_run(options.init).model
+        weights = weights_that_fit(config.model, other, init.read("ema"), config.training.seed)
     if not device.is_main:
         silent = Watching(preview=None if options.preview == "none" else lambda step, latents: None)
         return fit(run, config, opened, device, options.execution(), silent, weights).finished
@@ -175,9 +215,13 @@ def _train(
         say(f"{device}: {config.preset}, {run}; {_portions(config)}")
         for change in config.new_overrides():
             say(f"{change.name} was {change.before} and is {change.after} from now on")
-        copy_autoencoder(opened, run)
+
+        def begin(updates: int, done: int) -> None:
+            copy_autoencoder(opened, run)
+            bar.begin(updates, done)
+
         watching = Watching(
-            bar.begin, bar.at, lambda step, text: say(f"update {step}: {text}"), _preview(run, opened, options)
+            begin, bar.at, lambda step, text: say(f"update {step}: {text}"), _preview(run, opened, options)
         )
         result = fit(run, config, opened, device, options.execution(), watching, weights)
     if result.finished:

@@ -1,7 +1,7 @@
 """Autoencoders: list, fetch, fit, score, convert."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 
@@ -15,9 +15,9 @@ from lvae.actions.autoencoder import (
 )
 from lvae.actions.output import print_json
 from lvae.commands import options as shared
-
-if TYPE_CHECKING:
-    pass
+from lvae.commands import places
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
 
 
 @click.group()
@@ -27,7 +27,7 @@ def autoencoder() -> None:
 
 @autoencoder.command(short_help="Train an autoencoder on images.")
 @shared.SOURCE
-@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--autoencoder",
     "architecture",
@@ -91,6 +91,7 @@ def fit(source: str, out: Path, **options: Any) -> None:
                                                       "latent_channels": 4}' --contrast-weight 1
     lvae encode photos latents --weights stage/autoencoder.safetensors
     """
+    guard_output(out, outputs.AUTOENCODER_RUN, [source, options["init"]])
     from lvae.encode.training.fit import FitOptions, Watcher
     from lvae.encode.training.fit import fit as fit_autoencoder
     from lvae.manifests.records import plain
@@ -152,6 +153,7 @@ def convert(
           as ENCODER,DECODER
     OUT   a file in CompVis' layout, or with --layout diffusers a folder with config.json
     """
+    guard_output(out, outputs.DIFFUSERS if layout == "diffusers" else outputs.SAFETENSORS, [file])
     from lvae.encode.catalogue.architectures import parse_spec
     from lvae.encode.catalogue.recognize import summarize
     from lvae.encode.zoo.convert import convert as convert_weights
@@ -211,7 +213,7 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
 
 @autoencoder.command(short_help="How well one does on pictures.")
 @click.argument("name_or_path")
-@click.argument("images")
+@click.argument("images", type=places.SOURCE)
 @click.option("--weights", metavar="FILE|random:SEED", help="For a name whose weights are not here.")
 @click.option("--size", type=click.IntRange(8), default=128, show_default=True, help="Side of the crop in pixels.")
 @click.option("--crop", default="adm", show_default=True, help="As of 'lvae encode'.")
@@ -225,7 +227,7 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
     metavar=shared.NETWORK,
     help="A feature network: rFID by the FID Inception, or the Fréchet distance by another, too.",
 )
-@click.option("--grid", type=click.Path(dir_okay=False, path_type=Path), help="A PNG of pictures beside what is made.")
+@click.option("--grid", type=click.Path(path_type=Path), help="A PNG of pictures beside what is made.")
 @shared.JSON
 def score(name_or_path: str, images: str, **options: Any) -> None:
     """Score an autoencoder on the images of a source: a name, a run of 'fit', or a file or folder of weights.
@@ -234,6 +236,8 @@ def score(name_or_path: str, images: str, **options: Any) -> None:
     the same size. Detail kept is the power above a quarter of a cycle a pixel relative to the originals. Each latent
     channel's mean, std, excess kurtosis and what the PSNR falls to without it.
     """
+    if options["grid"] is not None:
+        guard_output(options["grid"], outputs.PNG, [images])
     from lvae.encode.quality.score import open_autoencoder
     from lvae.encode.quality.score import score as score_autoencoder
     from lvae.encode.sources.subset import choose

@@ -8,10 +8,15 @@ import click
 from lvae.actions import engines
 from lvae.actions.output import print_json
 from lvae.commands import options as shared
+from lvae.commands import places
 from lvae.commands.encode import print_dataset
 from lvae.encode.catalogue import presets
 from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.messages import counted
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
+
+BEGUN = click.argument("dataset", type=places.BEGUN_DATASET)
 
 
 @click.command(short_help="Statistics made anew.", epilog=f"\b\nPresets\n{presets.table()}")
@@ -47,8 +52,8 @@ def stats(dataset: str, by_class: bool, check: bool, preset: str | None, patienc
 
 
 @click.command(short_help="What a dataset or a run is.")
-@click.argument("inspected", metavar="DATASET_OR_RUN", type=click.Path(file_okay=False))
-@click.argument("measured", metavar="[DATASET]", required=False)
+@click.argument("inspected", metavar="DATASET_OR_RUN", type=places.DATASET_OR_RUN)
+@click.argument("measured", metavar="[DATASET]", required=False, type=places.DATASET)
 @click.option("--preview", type=click.Path(path_type=Path), metavar="FILE.png", help="Originals and reconstructions.")
 @click.option("--histogram", type=click.Path(path_type=Path), metavar="FILE.png", help="Channels and classes.")
 @click.option("--images", type=click.IntRange(1), default=1024, show_default=True, help="To measure a run over.")
@@ -66,6 +71,9 @@ def inspect(
 
     Of a RUN: its model, and with a DATASET after it the rate and the active units of every group and channel.
     """
+    for figure in (preview, histogram):
+        if figure is not None:
+            guard_output(figure, outputs.PNG, [inspected])
     if _is_run(inspected):
         from lvae.actions.manipulate import InspectOptions, run_inspect
 
@@ -99,7 +107,7 @@ def _is_run(path: str) -> bool:
 
 
 @click.command(short_help="Is everything as it was written?")
-@shared.DATASET
+@BEGUN
 @click.option("--deep", is_flag=True, help="Also checksums, statistics, order and NaN: reads every byte.")
 @shared.PATIENCE
 @shared.JSON
@@ -130,7 +138,7 @@ def verify(context: click.Context, dataset: str, deep: bool, patience: float, as
 
 
 @click.command(short_help="Remove what no longer belongs.")
-@shared.DATASET
+@BEGUN
 @click.option("--raw", is_flag=True, help="Also the raw latents: no other view can be made then.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go; works beside a running job.")
 @shared.PATIENCE
@@ -149,7 +157,7 @@ def clean(dataset: str, raw: bool, dry_run: bool, patience: float, as_json: bool
 
 
 @click.command(short_help="How far a job elsewhere is.")
-@shared.DATASET
+@BEGUN
 @click.option("--once", is_flag=True, help="Say it once and end.")
 @shared.JSON
 def watch(dataset: str, once: bool, as_json: bool) -> None:

@@ -8,8 +8,13 @@ import click
 from lvae.actions import engines
 from lvae.actions.output import print_json
 from lvae.commands import options as shared
+from lvae.commands import places
 from lvae.encode.catalogue import presets
+from lvae.encode.feeding.settings import PREFETCH
 from lvae.manifests.messages import counted
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
+from lvae.manifests.storage.places.inputs import check_input
 
 if TYPE_CHECKING:
     from lvae.manifests.manifest import Manifest
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="List the images of a source.")
 @shared.SOURCE
-@shared.DATASET
+@shared.NEW_DATASET
 @shared.SCAN
 @shared.PATIENCE
 @shared.JSON
@@ -39,14 +44,14 @@ def scan(source: str, dataset: str, patience: float, as_json: bool, **options: A
     from lvae.manifests.storage.locks import writing
     from lvae.manifests.storage.open import folder_at
     from lvae.pipeline.planning.plan import scan_only
-    from lvae.pipeline.planning.scan import read_account, refuse_overlap
+    from lvae.pipeline.planning.scan import read_account
     from lvae.pipeline.progress.console import say
 
     asked = shared.scan_options(options)
 
     def make_listing() -> "tuple[Folder, Listing]":
+        guard_output(dataset, outputs.DATASET, [source])
         folder = folder_at(dataset)
-        refuse_overlap(folder, source)
         with writing(folder):
             return folder, scan_only(folder, source, asked, say).listing
 
@@ -75,7 +80,7 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
     epilog=f"\b\nPresets\n{presets.table()}",
 )
 @shared.SOURCE
-@shared.DATASET
+@shared.NEW_DATASET
 @click.option("--preset", metavar="NAME", help="Settings of the paper, for all that is not given; see below.")
 @click.option("--autoencoder", metavar="NAME|JSON", help="One of those below, or a JSON description [default].")
 @click.option("--weights", metavar="FILE|random:SEED", help="A file of weights of any kind, or a folder.")
@@ -85,12 +90,25 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
 @click.option("--store", type=click.Choice(["mode", "sample", "moments"]), help="What to keep of a posterior [mode].")
 @click.option("--seed", type=int, help="Of the order in the shards, and of draws with --store sample [0].")
 @click.option("--batch", type=click.IntRange(1), help="Images in a forward pass [by the network's cost].")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, or what there is.")
-@click.option("--devices", metavar="0,1", help="Several GPUs of this machine.")
+@click.option("--device", default="auto", show_default=True, help="auto: every GPU, or the CPU; cpu, cuda, cuda:1.")
+@click.option("--devices", metavar="0,1", help="These GPUs of this machine, a worker each.")
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "winograd", "bfloat16", "tf32"]),
-    help="Of the network [float32]. On a CPU winograd is faster, and rounds a little more (encode/README.md).",
+    type=click.Choice(["auto", "float32", "winograd", "tf32", "bfloat16"]),
+    help="Of the network [auto: tf32 on a GPU, else float32]. On a CPU winograd is faster, on a GPU bfloat16; "
+    "what they round is in encode/README.md.",
+)
+@click.option(
+    "--decode-workers",
+    type=click.IntRange(0),
+    help="Processes that open images for each worker [on a GPU the cores, shared out; none on a CPU].",
+)
+@click.option(
+    "--prefetch",
+    type=click.IntRange(1),
+    default=PREFETCH,
+    show_default=True,
+    help="Batches that those open ahead, at most: what they take of the memory.",
 )
 @click.option("--drop-raw", is_flag=True, help="Remove the raw latents once the shards are verified.")
 @click.option("--max-rejected", metavar="1%|N", help="Fail where more images than this cannot be used.")
@@ -128,8 +146,9 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     SOURCE        a folder, zip, tars, lmdb, Parquet, npz, a list, URLs ('lvae scan --help')
     BEAM_OPTIONS  after --: any option of Apache Beam, such as --runner=FlinkRunner
     """
+    if "://" not in dataset:  # a store that is away is waited for by the job, which has the same guard
+        guard_output(dataset, outputs.DATASET, [source])
     from lvae.encode.devices import check_precision
-    from lvae.encode.encoder import LARGEST_BATCH
     from lvae.manifests.records import plain
     from lvae.manifests.storage.open import folder_at
     from lvae.pipeline.jobs import encode as job
@@ -139,9 +158,8 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     options = _with_preset(options)
     engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
     devices = engines.devices_for(engine, options)
-    if not engine.in_process and devices[0].startswith("cuda"):
-        options["batch"] = options["batch"] or LARGEST_BATCH
-        options["device"] = "auto"  # of this machine, on which nothing is encoded
+    options |= {"device": devices[0], "precision": None if options["precision"] == "auto" else options["precision"]}
+    feeding = engines.feeding_for(engine, devices, options["decode_workers"], options["prefetch"])
     request, view = _encode_options(options), shared.view_options(options, limit=None)
     if devices != ("auto",):
         check_precision(options["precision"], devices[0])
@@ -149,7 +167,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
         _print_estimate(source, dataset, request, view, engines.workers_for(engine, devices), options)
         return
     engine = engines.ready(engine, devices, dataset, source, (source, dataset), options["shared_path"])
-    asked = job.EncodeRequest(source, dataset, request, view, devices, options["max_rejected"], options["drop_raw"])
+    asked = job.EncodeRequest(source, dataset, request, view, feeding, options["max_rejected"], options["drop_raw"])
     result = engines.wait_for_storage(engine.patience, lambda: job.encode(asked, engine, CONSOLE))
     if options["as_json"]:
         print_json({**plain(result.manifest), **read_account(folder_at(dataset))})
@@ -178,6 +196,8 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
     their keys, in rows/ and as rejected, and nothing of the images themselves remains. Datasets made by --out or
     'lvae merge' before are their own and keep them. A key that no image has is an error, and changes nothing.
     """
+    if out is not None:
+        guard_output(out, outputs.DATASET, [dataset])
     from lvae.pipeline.jobs import reshard as reshaping
 
     engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
@@ -209,11 +229,14 @@ def merge(datasets: tuple[str, ...], skip_duplicates: bool, **options: Any) -> N
     Classes are united by name. Raw latents are linked where the file system can, else copied; the view is that of A
     where nothing else is said, and what any dataset leaves out by class or key stays out.
     """
-    from lvae.pipeline.jobs import reshard as reshaping
-
     *inputs, out = datasets
     if not inputs:
         raise click.UsageError("Name the datasets, and a new folder last.")
+    for dataset in inputs:
+        check_input(dataset, places.DATASET.wanted)
+    guard_output(out, outputs.DATASET, inputs)
+    from lvae.pipeline.jobs import reshard as reshaping
+
     engine = engines.choose((), options["workers"], options["patience"])
     engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
     view = shared.view_options(options, None)

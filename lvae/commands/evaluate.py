@@ -7,7 +7,10 @@ from typing import Any, TypeVar
 import click
 
 from lvae.commands import options as shared
+from lvae.commands import places
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import FileOutput, FolderOutput, guard_output
 
 Record = TypeVar("Record", bound=Any)
 
@@ -37,9 +40,10 @@ MODE = click.option(
 
 
 @click.command(short_help="Draw latents from a model.")
-@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("samples", type=click.Path(file_okay=False, path_type=Path))
+@shared.RUN
+@click.argument("samples", type=click.Path(path_type=Path))
 @click.option("--step", default="last", show_default=True, metavar="N|best|last", help="Of which checkpoint.")
+@click.option("--ema", type=float, metavar="DECAY", help="Which average, of a run that keeps several [its main one].")
 @click.option("-n", "count", type=click.IntRange(1), help="How many [50000; with --low-resolution, as many as there].")
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Sample i is a function of it and i."
@@ -67,6 +71,7 @@ def sample(run: Path, samples: Path, device: str, precision: Any, batch: int, as
 
     The same command goes on where it was interrupted. Without guidance the unconditional path is never computed.
     """
+    guard_output(samples, outputs.SAMPLES, [run, asked["low_resolution"]])
     from lvae.actions.evaluate import run_sample
     from lvae.evaluate.samples.draw import SampleOptions
 
@@ -81,7 +86,7 @@ PARTS = shared.several(
 
 
 @click.command(cls=shared.EngineCommand, short_help="Latents to pictures.")
-@click.argument("latents", metavar="SAMPLES_OR_DATASET")
+@click.argument("latents", metavar="SAMPLES_OR_DATASET", type=places.SAMPLES_OR_DATASET)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--weights", metavar="FILE", help="Of the autoencoder [those that LATENTS carries].")
 @click.option("--format", type=click.Choice(["png", "npz", "grid"]), help="[by the name of OUT: .npz, .png, a folder]")
@@ -122,6 +127,8 @@ def decode(latents: str, out: Path, **asked: Any) -> None:
     With --workers or Beam's options after --, workers decode part by part, here or on a cluster, and the same command
     goes on where it was stopped.
     """
+    guard_output(out, _decoded_output(out, asked["format"]), [latents, asked["weights"], *asked["beside"]])
+    _guard_parts(out, asked, latents)
     from lvae.actions import decode as jobs
     from lvae.actions.evaluate import DecodeOptions, run_decode
 
@@ -193,8 +200,8 @@ def score(as_json: bool, **asked: Any) -> None:
 
 
 OF_IMAGES = shared.several(
-    click.argument("images", metavar="IMAGES"),
-    click.argument("out", type=click.Path(dir_okay=False, path_type=Path)),
+    click.argument("images", metavar="IMAGES", type=places.LATENTS_OR_IMAGES),
+    click.argument("out", metavar="OUT.npz", type=click.Path(path_type=Path)),
     click.option(
         "--features",
         required=True,
@@ -232,12 +239,12 @@ def features(images: str, out: Path, **asked: Any) -> None:
 
 
 def _features(images: str, out: Path, **asked: Any) -> None:
+    guard_output(out, outputs.NPZ, [images, asked["features"]])
+    _guard_parts(out, asked, images)
     from lvae.actions import decode as jobs
     from lvae.actions.evaluate import FeatureOptions, run_features
     from lvae.evaluate.features.open import PictureChoice
 
-    if out.suffix != ".npz":
-        raise LvaeError(out, "is to be an .npz file", f"Name it {out.name}.npz.")
     work = _take(asked, jobs.WorkerOptions)
     options = FeatureOptions(choice=_take(asked, PictureChoice), **asked)
     if work.is_asked_for:
@@ -246,6 +253,20 @@ def _features(images: str, out: Path, **asked: Any) -> None:
         raise LvaeError("", "--originals is for workers", "Give --workers N, or name the images themselves.")
     else:
         run_features(images, out, options)
+
+
+def _decoded_output(out: Path, format_: str | None) -> FolderOutput | FileOutput:
+    """What OUT is by --format, or by its name."""
+    by_name = {".npz": "npz", ".png": "grid"}.get(out.suffix.lower(), "png")
+    if (format_ or by_name) == "png":
+        return outputs.PICTURES
+    return outputs.NPZ if (format_ or by_name) == "npz" else outputs.PNG
+
+
+def _guard_parts(out: Path, asked: dict[str, Any], source: str) -> None:
+    """The folder in which workers leave their parts."""
+    if asked["workers"] is not None or asked["beam_options"]:
+        guard_output(asked["parts"] or f"{out}.parts", outputs.PARTS, [source])
 
 
 def _take(asked: dict[str, Any], record: type[Record]) -> Record:

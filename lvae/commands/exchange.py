@@ -5,10 +5,14 @@ from typing import Any
 
 import click
 
+from lvae.commands import options as shared
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
+
 
 @click.command("import", short_help="A published checkpoint as a run.")
 @click.argument("published", type=click.Path(path_type=Path))
-@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path))
 @click.option("--preset", metavar="NAME", help="Whose architecture, shift and scale it has [found by the shapes].")
 @click.option(
     "--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json", help="The architecture."
@@ -30,13 +34,14 @@ def import_(published: Path, run: Path, check: bool, against: str | None, device
     (msgpack) and pickles of their states. Nothing in a file is ever run. Averaged weights (EMA) are preferred, and it
     is said which were taken. The layouts are known from the published code; the files themselves were not at hand.
     """
+    guard_output(run, outputs.RUN, [published, asked["config"], asked["weights"], against])
     from lvae.actions.import_run import ImportOptions, run_import
 
     run_import(published, run, ImportOptions(**asked), check, against, device)
 
 
 @click.command(short_help="A run's model as files for others.")
-@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@shared.RUN
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--layout",
@@ -48,6 +53,8 @@ def import_(published: Path, run: Path, check: bool, against: str | None, device
 )
 def export(run: Path, out: Path, layout: Any, weights: Any) -> None:
     """Write the model of RUN to OUT, with its autoencoder. 'lvae import' reads both layouts back, bit for bit."""
+    by_name = "published" if out.suffix == ".pt" else "lvae"
+    guard_output(out, outputs.TORCH if (layout or by_name) == "published" else outputs.EXPORT, [run])
     from lvae.actions.export_run import run_export
 
     run_export(run, out, layout, weights)

@@ -6,6 +6,8 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
 
 LAYOUTS = ["auto", "edm2", "lightningdit", "dit", "repa", "mar", "mds", "npy", "webdataset", "zarr"]
 
@@ -19,7 +21,7 @@ def latents() -> None:
 
 @latents.command("import", short_help="A cache of another tool as a dataset.")
 @click.argument("cache")
-@shared.DATASET
+@shared.NEW_DATASET
 @click.option("--layout", type=click.Choice(LAYOUTS), default="auto", show_default=True, help="Whose files they are.")
 @click.option("--autoencoder", metavar="NAME|JSON|unknown", help="Which autoencoder made them.")
 @click.option("--weights", metavar="FILE|unknown", help="Its weights, kept in DATASET; or decode with --weights later.")
@@ -52,6 +54,8 @@ def import_(cache: str, dataset: str, **options: Any) -> None:
     place; rows that a distributed sampler repeated are found and left out. The same command again goes on where it
     was stopped, mends what is damaged, or does nothing. See docs/exchange.md.
     """
+    if "://" not in dataset:
+        guard_output(dataset, outputs.DATASET, [cache])
     from lvae.actions.latents import run_import
     from lvae.pipeline.exchange.caches.open import Choice
     from lvae.pipeline.exchange.listing import ListingOptions
@@ -96,6 +100,7 @@ def export(dataset: str, out: Path, as_json: bool, **options: Any) -> None:
     Raw latents are written as the autoencoder gave them (from the shards where the raw parts were dropped), mirrored
     latents as flips. OUT appears when it is whole; export.json in it says what it is. See docs/exchange.md.
     """
+    guard_output(out, outputs.ZIP if out.suffix == ".zip" else outputs.CACHE, [dataset])
     from lvae.actions.latents import run_export
     from lvae.pipeline.exchange.export import ExportOptions
 

@@ -7,16 +7,23 @@ import click
 from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.manifests.messages import counted
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
 
 
 @click.command(short_help="Draw the small world.")
-@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
 @click.option("--count", type=click.IntRange(1), default=2000, show_default=True, help="Pictures.")
 @click.option("--size", type=click.IntRange(8, 1024), default=64, show_default=True, help="Side in pixels.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Picture i is a function of (seed, i).")
 @click.option("--night", type=click.FloatRange(0, 1), default=0, show_default=True, help="Share of dark pictures.")
 def scenes(out: Path, count: int, size: int, seed: int, night: float) -> None:
     """Draw the small world: labelled little pictures in class folders, to try everything without a download."""
+    from lvae.encode.scenes.drawing import CLASSES
+
+    classes = "|".join(CLASSES)
+    world = outputs.FolderOutput("scenes", frozenset(), rf"({classes})/(\d{{7}}\.(png|unfinished))?")
+    guard_output(out, world)
     from lvae.encode.scenes.make import write_scenes
     from lvae.pipeline.progress.console import Bar
 
@@ -26,7 +33,7 @@ def scenes(out: Path, count: int, size: int, seed: int, night: float) -> None:
 
 
 @click.command(short_help="Everything in one go, on a small scale.")
-@click.argument("out", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"))
+@click.argument("out", type=click.Path(path_type=Path), default=Path("demo"))
 @click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Real images instead of drawn ones.")
 @click.option(
     "--minutes",
@@ -42,6 +49,7 @@ def demo(context: click.Context, out: Path, images: Path | None, minutes: float,
 
     Each step shows the command that it is. The same command goes on where it was stopped.
     """
+    guard_output(out, outputs.DEMO, [images])
     from lvae.actions.demo import run
 
     run(context.find_root().command, out, images, workers, minutes)

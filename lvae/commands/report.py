@@ -6,14 +6,17 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.commands import places
 from lvae.commands.evaluate import DEVICE, MODE, PRECISION
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
 
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of noise and subsets.")
 
 
 @click.command(short_help="Guidance and temperature, swept.")
-@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
+@shared.RUN
+@click.argument("out", type=click.Path(path_type=Path))
 @click.option("--means", metavar="W,W,...", help="Guidance of prior means, 0 being none [0,0.75,1.5,3].")
 @click.option("--variances", metavar="W,W,...", help="Guidance of prior variances [0,1.5,3].")
 @click.option("--temperatures", metavar="T,T,...", help="Without guidance [0.9,0.8,0.7].")
@@ -49,6 +52,7 @@ def sweep(run: Path, out: Path, **asked: Any) -> None:
     With --reference DATASET scores are computed in latent space; with --features as well, FID and its relatives. The
     same command goes on where it was stopped, and more weights add to what is there.
     """
+    guard_output(out, outputs.SWEEP, [run, asked["low_resolution"], asked["reference"]])
     from lvae.actions.report import SweepOptions, run_sweep
     from lvae.evaluate.analysis.sweep_scoring import ScoringOptions
     from lvae.evaluate.samples.draw import SampleOptions
@@ -59,9 +63,9 @@ def sweep(run: Path, out: Path, **asked: Any) -> None:
 
 
 @click.command(short_help="Training images nearest to samples.")
-@click.argument("place", metavar="RUN_OR_SAMPLES", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("place", metavar="RUN_OR_SAMPLES", type=places.RUN_OR_SAMPLES)
 @shared.DATASET
-@click.argument("out", metavar="OUT.png", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("out", metavar="OUT.png", type=click.Path(path_type=Path))
 @click.option("-n", "count", type=click.IntRange(1), default=8, show_default=True, help="Samples.")
 @click.option("-k", type=click.IntRange(1, 50), default=6, show_default=True, help="Neighbours of each.")
 @click.option("--indices", metavar="0,5,7-20", help="Which of SAMPLES [the first].")
@@ -86,6 +90,7 @@ def neighbours(place: Path, dataset: str, out: Path, **asked: Any) -> None:
     below a picture is its distance; how far a training image is from the nearest other one stands above. Pictures
     come from the images' source; where that is gone they are reconstructions, and marked so.
     """
+    guard_output(out, outputs.PNG, [place, dataset])
     from lvae.actions.report import NeighboursOptions, run_neighbours
     from lvae.evaluate.samples.draw import SampleOptions
 
@@ -95,8 +100,8 @@ def neighbours(place: Path, dataset: str, out: Path, **asked: Any) -> None:
 
 
 @click.command(short_help="One page on a run.")
-@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("out", metavar="[OUT.html]", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@shared.RUN
+@click.argument("out", metavar="[OUT.html]", type=click.Path(path_type=Path), required=False)
 @click.option("--dataset", metavar="DATASET", help="What RUN was trained on: adds neighbours, originals and scores.")
 @click.option(
     "-n", "count", type=click.IntRange(10), default=256, show_default=True, help="Samples of a setting and seed."
@@ -121,6 +126,7 @@ def report(run: Path, out: Path | None, device: str, precision: Any, **asked: An
     scores, speed and checksums, each picture with the command that makes it. What takes long is kept in RUN/report/,
     so that the next report of the same checkpoint is quick.
     """
+    guard_output(out or run / "report.html", outputs.HTML, [run, asked["dataset"]])
     from lvae.actions.report import run_report
     from lvae.evaluate.report.inputs import ReportOptions
 

@@ -6,13 +6,54 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
+
+CONFIGURABLE = (  # the options that a file of settings may have, too
+    *("device", "compile", "deterministic", "threads", "micro_batch", "data", "cache", "save_every", "keep_every"),
+    *("log_every", "validate_every", "patience", "preview_every", "preview"),
+)
+
+
+def _options_by_name(command: click.Command) -> dict[str, click.Option]:
+    """The options of a file of settings, by their names in it."""
+    found = {}
+    for option in command.params:
+        if isinstance(option, click.Option):
+            name = option.opts[0].removeprefix("--").replace("-", "_")
+            if name in CONFIGURABLE:
+                found[name] = option
+    return found
+
+
+def _take_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Options that the command line does not give are taken from the file."""
+    if path is not None and path.exists():
+        from lvae.train.runs.config_file import read_config_file
+
+        known, defaults = _options_by_name(context.command), {}
+        for name, value in read_config_file(path).options.items():
+            if name not in known:
+                raise LvaeError(path, f"has an option {name!r:.60}", f"There are {', '.join(sorted(known))}.")
+            defaults[str(known[name].name)] = value
+        context.default_map = defaults
+    return path
 
 
 @click.command(short_help="Latents to a model.")
 @shared.DATASET
-@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path))
 @click.option("--preset", metavar="NAME", help="Model and training to begin with [tiny]. See below.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another setting; --dry-run lists them.")
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    is_eager=True,
+    callback=_take_config,
+    help="Settings and options from this YAML file; others here win. --dry-run writes it where there is none.",
+)
 @click.option("--steps", type=click.IntRange(1), help="Updates of the whole run [the preset's].")
 @click.option("--batch", type=click.IntRange(1), help="Latents that an update sees, over all devices [the preset's].")
 @click.option("--micro-batch", type=click.IntRange(1), help="Latents that a device computes at a time [what fits it].")
@@ -43,6 +84,7 @@ from lvae.commands import options as shared
     default=None,
     help="Compile the model first: minutes, then faster steps [on GPUs].",
 )
+@click.option("--deterministic", is_flag=True, help="The same bits every time on a GPU, too; slower.")
 @click.option("--threads", type=click.IntRange(1), help="Of a CPU [PyTorch's choice].")
 @click.option(
     "--data",
@@ -61,7 +103,7 @@ from lvae.commands import options as shared
     "--init",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="RUN",
-    help="Begin with the averaged weights of another run.",
+    help="Begin with the averaged weights of another run: with what fits of them.",
 )
 @click.option("--save-every", type=click.IntRange(0), default=2500, show_default=True, help="Updates; 0: at the end.")
 @click.option(
@@ -100,6 +142,13 @@ from lvae.commands import options as shared
     show_default=True,
     help="Samples in false colours, or through the dataset's autoencoder.",
 )
+@click.option(
+    "--profile",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Trace N updates: RUN/profile/trace.json, and a table of where a step goes.",
+)
 @click.option("--dry-run", is_flag=True, help="Show settings, parameters, memory and epochs; train nothing.")
 def train(dataset: str, run: Path, **options: Any) -> None:
     """Train a deep VAE on the latents of DATASET, into RUN. The same command goes on where it was stopped.
@@ -117,21 +166,25 @@ def train(dataset: str, run: Path, **options: Any) -> None:
 
     --set classes=all makes a model conditional on all classes of DATASET.
     """
+    guard_output(run, outputs.RUN, [dataset, options["init"]])
     from lvae.actions.train import TrainOptions
     from lvae.actions.train import train as train_run
 
+    own = _options_by_name(click.get_current_context().command)
+    options["meanings"] = {name: (str(option.name), str(option.help)) for name, option in own.items()}
     if not train_run(dataset, run, TrainOptions(**options)):
         raise click.exceptions.Exit(shared.INTERRUPTED)
 
 
 @click.command(short_help="Curves of a run.")
-@click.argument("run", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@shared.RUN
+@click.argument("out", type=click.Path(path_type=Path), required=False)
 def plot(run: Path, out: Path | None) -> None:
     """Draw loss, rate per group, gradient norm, learning rate and throughput of RUN, to OUT [RUN/curves.png]."""
+    target = out or run / "curves.png"
+    guard_output(target, outputs.PNG, [run])
     from lvae.evaluate.figures.curves import write_curves
 
-    target = out or run / "curves.png"
     lines = write_curves(run, target)
     click.echo(f"{target}: {lines} lines of the log")
 

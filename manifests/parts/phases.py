@@ -6,6 +6,9 @@ Phase = Literal["loading", "reading", "computing", "writing"]
 
 
 class Progress(Protocol):
+    def begin(self, part: int) -> None:
+        """What follows is about this part."""
+
     def working(self, done: int) -> None:
         """So many items are done."""
 
@@ -15,6 +18,9 @@ class Progress(Protocol):
 
 class NoProgress:
     """For those who do not ask."""
+
+    def begin(self, part: int) -> None:
+        pass
 
     def working(self, done: int) -> None:
         pass

@@ -27,6 +27,7 @@ from lvae.manifests.storage.retry import raise_outage
 
 RAW = "raw"
 PARTS_PER_FOLDER = 1024
+REJECTED = "rejected.jsonl"
 RECEIPTS = "raw/*/part-*.json"  # how the manifest names the receipts, which are hashed as one
 
 
@@ -72,8 +73,17 @@ def raw_name(part: int, sha256: str) -> str:
     return f"{_folder(part)}/part-{part:06d}.{sha256[:8]}.npy"
 
 
+def group_of(part: int) -> int:
+    """Parts of one folder are a group: what is folded together."""
+    return part // PARTS_PER_FOLDER
+
+
+def part_folder(group: int) -> str:
+    return f"{RAW}/{group:06d}"
+
+
 def _folder(part: int) -> str:
-    return f"{RAW}/{part // PARTS_PER_FOLDER:06d}"
+    return part_folder(group_of(part))
 
 
 def write_part(
@@ -173,8 +183,10 @@ def dump_receipt(receipt: Receipt) -> bytes:
 def read_receipt(folder: Folder, part: int) -> Receipt | None:
     """The receipt of a part, None where there is none; LvaeError where it is damaged or another part's."""
     data = folder.read_if_there(receipt_name(part))
-    if data is None:
-        return None
+    return None if data is None else parse_receipt(folder, part, data)
+
+
+def parse_receipt(folder: Folder, part: int, data: bytes) -> Receipt:
     where = folder.place(receipt_name(part))
     receipt = records.parse_signed(Receipt, data, where)
     if receipt.part != part or receipt.raw.path != raw_name(part, receipt.raw.sha256):
@@ -215,25 +227,33 @@ def finished(folder: Folder, plan: Plan, part: int) -> Receipt | None:
 
     The bytes themselves are checked by `lvae verify --deep`.
     """
+    found = finished_with_record(folder, plan, part)
+    return None if found is None else found[0]
+
+
+def finished_with_record(folder: Folder, plan: Plan, part: int, raw: bool = True) -> tuple[Receipt, FileRecord] | None:
+    """The same, with the receipt's own size and hash. Without `raw`, raw files may have been dropped."""
+    data = folder.read_if_there(receipt_name(part))
+    if data is None:
+        return None
     try:
-        receipt = read_receipt(folder, part)
+        receipt = parse_receipt(folder, part, data)
     except LvaeError:
         return None  # a damaged receipt is no receipt: the part is encoded again
-    if receipt is None or not fits(receipt, plan, part) or to_erase(receipt, plan):
+    if not fits(receipt, plan, part) or to_erase(receipt, plan):
         return None
-    return receipt if folder.size(receipt.raw.path) == receipt.raw.bytes else None
+    if raw and folder.size(receipt.raw.path) != receipt.raw.bytes:
+        return None
+    return receipt, FileRecord(receipt_name(part), len(data), hashlib.sha256(data).hexdigest())
 
 
-def settle(folder: Folder, plan: Plan, part: int) -> bool:
-    """Whether a part is finished. A receipt that does not say so gives way to the next attempt's.
+def has_receipt(folder: Folder, part: int) -> bool:
+    """Whether a part has a receipt, whatever that says: cheap, for whoever asks for a million parts.
 
-    For the holder of the lock, before a job.
+    Workers create receipts whole, and only those of their plan; one that says something else is found when its group
+    is folded.
     """
-    if finished(folder, plan, part) is not None:
-        return True
-    if folder.size(receipt_name(part)) is not None:
-        folder.remove(receipt_name(part))
-    return False
+    return folder.size(receipt_name(part)) is not None
 
 
 def receipts(folder: Folder, plan: Plan) -> Iterator[Receipt]:
@@ -242,15 +262,6 @@ def receipts(folder: Folder, plan: Plan) -> Iterator[Receipt]:
         if receipt is None:
             raise LvaeError(folder, f"part {part} is not finished or damaged", "Run 'lvae encode' again to go on.")
         yield receipt
-
-
-def receipts_record(folder: Folder, parts: int) -> FileRecord:
-    """All receipts as one file: their bytes together, and the hash of their sorted hashes."""
-    hashes, total = [], 0
-    for record in folder.each(folder.record, map(receipt_name, range(parts))):
-        hashes.append(record.sha256)
-        total += record.bytes
-    return FileRecord(RECEIPTS, total, hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest())
 
 
 def read_raw(folder: Folder, receipt: Receipt, encoding: Encoding) -> NDArray[Any]:
@@ -272,6 +283,16 @@ def load_array(path: Path, mapped: bool) -> NDArray[Any]:
     except (OSError, ValueError, OverflowError, EOFError) as error:
         raise_outage(error)
         raise LvaeError(path, f"cannot be read ({error})", "Run 'lvae encode' again to make it anew.") from error
+
+
+def orphans_of_group(folder: Folder, plan: Plan, group: int, named: set[str]) -> Iterator[str]:
+    """What lies in a group's folder and belongs to no part of the plan. named: the raw files of its receipts."""
+    for name in folder.names(part_folder(group)):
+        part = _part_of(name) if "/part-" in name else 0
+        if "/part-" in name and (
+            part is None or part >= plan.listing.parts or (name.endswith(".npy") and name not in named)
+        ):
+            yield name
 
 
 def orphans(folder: Folder) -> Iterator[str]:

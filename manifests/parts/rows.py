@@ -14,23 +14,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.listing_hash import SCHEMA, ListingHash, in_batches
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.retry import raise_outage
 
 PARTS_PER_FILE = 1024
-HASHED_AT_ONCE = 1024  # rows
 UNLABELLED = -1
-
-SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("container", pa.string()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("member", pa.string()),
-        ("label", pa.int32()),
-    ]
-)
 
 
 class DamagedRowsError(LvaeError):
@@ -208,7 +197,7 @@ def write_rows(folder: Folder, rows: Iterable[ImageRow], part_size: int, first_f
     """
     digest = ListingHash()
     images, file = 0, first_file
-    batches = _batches(rows, part_size)
+    batches = in_batches(rows, part_size)
     pending = next(batches, None)
     while pending is not None:
         with folder.writer() as unfinished:
@@ -223,35 +212,6 @@ def write_rows(folder: Folder, rows: Iterable[ImageRow], part_size: int, first_f
             unfinished.commit(rows_file(file))
         file += 1
     return images, digest.hexdigest()
-
-
-class ListingHash:
-    """The hash of a listing's rows, whatever their batches."""
-
-    def __init__(self) -> None:
-        self._sha256 = hashlib.sha256()
-
-    def update(self, rows: Iterable[ImageRow]) -> None:
-        for batch in _batches(rows, HASHED_AT_ONCE):
-            text = "".join(
-                f"{key}\0{container}\0{offset}\0{length}\0{member}\0{label}\1"
-                for key, container, offset, length, member, label in batch
-            )
-            self._sha256.update(text.encode("utf-8", "surrogateescape"))
-
-    def hexdigest(self) -> str:
-        return self._sha256.hexdigest()
-
-
-def _batches(rows: Iterable[ImageRow], size: int) -> Iterator[list[ImageRow]]:
-    batch: list[ImageRow] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _table(rows: list[ImageRow]) -> pa.Table:

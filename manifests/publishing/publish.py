@@ -1,7 +1,7 @@
 """From finished parts and shards to a dataset: the manifest, swapped in last."""
 
 from collections.abc import Iterable, Iterator
-from functools import partial
+from dataclasses import dataclass
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
@@ -21,38 +21,27 @@ from lvae.manifests.manifest import (
 )
 from lvae.manifests.parts.erased_rows import ERASED
 from lvae.manifests.parts.plan import Plan, read_plan_file, read_plan_if_whole
-from lvae.manifests.parts.receipts import Receipt, beyond, orphans, receipts_record
-from lvae.manifests.shards.index import files_index_name, index_name, write_index
+from lvae.manifests.parts.receipts import REJECTED, beyond, orphans
+from lvae.manifests.shards.index import files_index_name, write_index
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage.folder import TEMPORARY, FileRecord, Folder
-from lvae.manifests.views.order import Selected
+from lvae.manifests.views.combine import Selected
+from lvae.manifests.views.order_files import rejected_file
 from lvae.manifests.views.selection import Selection
 from lvae.manifests.views.view import (
-    ShardReceipt,
     ViewPlan,
     ViewSettings,
-    finished_shard,
-    shard_entry,
     view_file,
     view_id,
 )
 
-REJECTED = "rejected.jsonl"
+BESIDE = ("checks", "mixing")  # what a job that was stopped leaves for the next one
 INLINE_FILES = 32  # of rows/ in the manifest itself
 
 
-def write_rejected(folder: Folder, parts: Iterable[Receipt]) -> int:
-    """Every image that could not be used, in row order; says how many. The file is there even when there is none."""
-    written = 0
-
-    def lines() -> Iterator[bytes]:
-        nonlocal written
-        for receipt in parts:
-            yield from map(records.line, receipt.rejected)
-            written += len(receipt.rejected)
-
-    folder.write(REJECTED, lines())
-    return written
+def write_rejected(folder: Folder, order: Folder, groups: int) -> None:
+    """Every image that could not be used, in row order, as the groups of an order tell it; there even where empty."""
+    folder.write(REJECTED, (order.read(rejected_file(group)) for group in range(groups)))
 
 
 def statistics_record(moments: ChannelMoments, latents: int) -> Statistics:
@@ -68,18 +57,25 @@ def statistics_record(moments: ChannelMoments, latents: int) -> Statistics:
     )
 
 
-def describe(
-    folder: Folder, plan: Plan, settings: ViewSettings, selected: Selected, view: ViewPlan, metadata: Iterable[str]
-) -> Manifest:
-    """The manifest of a dataset whose parts and shards are all there.
+@dataclass(frozen=True)
+class WrittenView:
+    """A view whose shards are all there. metadata: names of its files beside them. indices: the lists of them."""
 
-    metadata: names of the view's files beside its shards.
-    """
+    plan: ViewPlan
+    metadata: list[str]
+    indices: dict[str, FileRecord]
+
+
+def describe(folder: Folder, plan: Plan, settings: ViewSettings, selected: Selected, written: WrittenView) -> Manifest:
+    """The manifest of a dataset whose parts and shards are all there."""
+    view = written.plan
     encoding, rejected, latents = plan.encoded(), selected.rejected, selected.latents
     _check_total(folder, plan.listing.images - rejected, encoding.image.orientations, latents)
-    splits = {split: _split(folder, view, split) for split in view.layouts}
+    splits = {
+        split: Split(layout.count, layout.shards, written.indices[split]) for split, layout in view.layouts.items()
+    }
     records_ = [
-        *_files(folder, plan, view, metadata),
+        *_files(folder, plan, selected, view, written.metadata),
         *write_large_fields(folder, view.name, selected.classes, settings.selection),
         *(split.index for split in splits.values()),
         *_erased_file(folder),
@@ -120,13 +116,6 @@ def _check_total(folder: Folder, used: int, orientations: int, latents: int) -> 
         )
 
 
-def _split(folder: Folder, view: ViewPlan, split: str) -> Split:
-    """Write the index of a split whose shards are all there."""
-    layout = view.layouts[split]
-    shards = (shard_entry(view.name, receipt) for receipt in _shards(folder, view, split))
-    return Split(layout.count, layout.shards, write_index(folder, index_name(view.name, split), shards))
-
-
 def write_large_fields(
     folder: Folder, view: str, classes: tuple[str, ...] | None, selection: Selection
 ) -> Iterator[FileRecord]:
@@ -141,26 +130,19 @@ def _erased_file(folder: Folder) -> list[FileRecord]:
     return [] if plan is None or plan.erased is None else [plan.erased]
 
 
-def _shards(folder: Folder, view: ViewPlan, split: str) -> Iterator[ShardReceipt]:
-    found = folder.each(partial(finished_shard, folder, view, split), range(view.layouts[split].shards))
-    for number, receipt in enumerate(found):
-        if receipt is None:
-            raise LvaeError(folder, f"shard {number} of {split} is not finished", "Run 'lvae encode' again to go on.")
-        yield receipt
-
-
-def _files(folder: Folder, plan: Plan, view: ViewPlan, metadata: Iterable[str]) -> Iterator[FileRecord]:
+def _files(
+    folder: Folder, plan: Plan, selected: Selected, view: ViewPlan, metadata: Iterable[str]
+) -> Iterator[FileRecord]:
     """Every file of the dataset beside the manifest, plan.json and what the shards' receipts name."""
     names = [REJECTED, view_file(view.name), *metadata]
     if plan.encoded().autoencoder.weights_file is not None:
         names.append(str(plan.encoded().autoencoder.weights_file))
-    rows = folder.each(folder.record, plan.listing.files)
-    if len(plan.listing.files) > INLINE_FILES:
-        yield write_index(folder, files_index_name(view.name), rows)
+    if len(selected.rows) > INLINE_FILES:
+        yield write_index(folder, files_index_name(view.name), selected.rows)
     else:
-        yield from rows
+        yield from selected.rows
     yield from folder.each(folder.record, names)
-    yield receipts_record(folder, plan.listing.parts)
+    yield selected.receipts
 
 
 def swap(folder: Folder, manifest: Manifest, keep_old: bool = False) -> None:
@@ -204,6 +186,8 @@ def leftovers(folder: Folder, manifest: Manifest) -> list[str]:
     names = {*folder.names(TEMPORARY), *orphans(folder)}
     for view in unused_views(folder, manifest):
         names |= set(folder.names(f"shards/{view}"))
+    for beside in BESIDE:
+        names |= set(folder.names(beside))
     plan = read_plan_if_whole(folder)
     if plan is not None and plan.before_append(manifest.plan_sha256) is not None:
         weights = plan.encoded().autoencoder.weights_file

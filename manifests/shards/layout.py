@@ -179,5 +179,8 @@ class Codec(Protocol):
     def open_split(self, folder: Folder, view: str, layout: SplitLayout) -> SplitReader:
         """LvaeError where a shard is missing or cut short."""
 
-    def check(self, folder: Folder, view: str, layout: SplitLayout) -> Iterator[str]:
-        """One sentence per fault in the structure. Checksums are verified from the manifest."""
+    def reader(self, folder: Folder, view: str, layout: SplitLayout) -> SplitReader:
+        """The same without a look at all shards: what is wrong with one is told when it is read."""
+
+    def check(self, folder: Folder, view: str, layout: SplitLayout, shards: range | None = None) -> Iterator[str]:
+        """One sentence per fault in the structure of these shards, or all. Checksums are verified from the manifest."""

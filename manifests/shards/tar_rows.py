@@ -10,6 +10,7 @@ import numpy as np
 
 from lvae.manifests.shards.layout import SplitLayout
 from lvae.manifests.shards.mapped_array import Rows
+from lvae.manifests.shards.tar_headers import BoundedHeader
 from lvae.manifests.shards.tar_template import frame_of, json_text, label_text
 
 
@@ -45,7 +46,7 @@ def _strided(layout: SplitLayout, shard: memoryview, count: int) -> TarRows:
 def _loose(layout: SplitLayout, path: Path, shard: memoryview, count: int) -> TarRows:
     """The rows of a tar whose members have any order and size; latents are left where they lie."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}  # key -> suffix -> offset and size
-    with tarfile.open(path, mode="r:") as tar:
+    with tarfile.open(path, mode="r:", tarinfo=BoundedHeader) as tar:
         for member in tar:
             if member.isreg() and not member.issparse():
                 key, _, suffix = member.name.rpartition("/")[2].partition(".")

@@ -64,12 +64,15 @@ class WebDatasetCodec:
 
     def open_split(self, folder: Folder, view: str, layout: SplitLayout) -> "TarReader":
         reader = TarReader(folder, view, layout)
-        for fault in reader.faults():
+        for fault in reader.faults(range(layout.shards)):
             raise LvaeError("", fault)
         return reader
 
-    def check(self, folder: Folder, view: str, layout: SplitLayout) -> Iterator[str]:
-        yield from TarReader(folder, view, layout).faults(every_header=True)
+    def reader(self, folder: Folder, view: str, layout: SplitLayout) -> "TarReader":
+        return TarReader(folder, view, layout)
+
+    def check(self, folder: Folder, view: str, layout: SplitLayout, shards: range | None = None) -> Iterator[str]:
+        yield from TarReader(folder, view, layout).faults(shards or range(layout.shards), every_header=True)
 
 
 def _samples(layout: SplitLayout, first: int, content: ShardContent, start: int, stop: int) -> NDArray[np.uint8]:
@@ -153,10 +156,10 @@ class TarReader:
                 array.close()
         self._tars.clear()
 
-    def faults(self, every_header: bool = False) -> Iterator[str]:
+    def faults(self, shards: range, every_header: bool = False) -> Iterator[str]:
         """Tars that are missing or of a wrong size; with `every_header`, also headers that are not as written."""
         folder, view, layout = self._place
-        for number in range(layout.shards):
+        for number in shards:
             path = file_name(view, layout, number)
             size = folder.size(path)
             if size is None:

@@ -75,17 +75,20 @@ class ZarrCodec:
 
     def open_split(self, folder: Folder, view: str, layout: SplitLayout) -> "ZarrReader":
         reader = ZarrReader(folder, view, layout)
-        for fault in reader.faults():
+        for fault in reader.faults(range(layout.shards)):
             raise LvaeError("", fault)
         return reader
 
-    def check(self, folder: Folder, view: str, layout: SplitLayout) -> Iterator[str]:
+    def reader(self, folder: Folder, view: str, layout: SplitLayout) -> "ZarrReader":
+        return ZarrReader(folder, view, layout)
+
+    def check(self, folder: Folder, view: str, layout: SplitLayout, shards: range | None = None) -> Iterator[str]:
         try:
             reader = ZarrReader(folder, view, layout)
         except LvaeError as error:
             yield str(error)
             return
-        yield from reader.faults(every_index=True)
+        yield from reader.faults(shards or range(layout.shards), every_index=True)
 
 
 class ZarrReader:
@@ -130,19 +133,23 @@ class ZarrReader:
         for array in self._arrays.values():
             array.close()
 
-    def faults(self, every_index: bool = False) -> Iterator[str]:
-        """Files that are missing or of a wrong size; with `every_index`, also whatever is not as we write it."""
+    def faults(self, shards: range, every_index: bool = False) -> Iterator[str]:
+        """Files that are missing or of a wrong size; with `every_index`, also whatever is not as we write it.
+
+        Of what another program has written, all shards are looked at with the first.
+        """
         folder, view, layout = self._place
         group = f"{_root(view, layout)}/zarr.json"
         if not folder.exists(group):
             yield f"{folder}/{group}: this file is missing. {REPAIR}"
         for name, stock in self._stock.items():
             if stock is not None:
-                yield from self._missing_chunks(name, stock)
+                if 0 in shards:
+                    yield from self._missing_chunks(name, stock)
                 if every_index:
                     yield f"{folder}/{_root(view, layout)}/{name}: another program has written it. {REPAIR}"
                 continue
-            for number in range(layout.shards):
+            for number in shards:
                 size = folder.size(file_name(view, layout, name, number))
                 if every_index or size != file_bytes(layout, name, number):
                     yield from self._opening_faults(name, number, every_index)

@@ -261,6 +261,9 @@ class Folder:
         self.remove(TEMPORARY)
         remove_abandoned()
 
+    def check_lease(self) -> None:
+        """LvaeError where another command has taken over. A lock of the operating system cannot be lost."""
+
     def free_bytes(self) -> int:
         """Free space where this folder lies or will lie."""
         path = self.root.absolute()

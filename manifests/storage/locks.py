@@ -9,7 +9,6 @@ import errno
 import fcntl
 import logging
 import os
-import signal
 import threading
 import time
 import uuid
@@ -114,7 +113,7 @@ def _lock_file(folder: Folder, path: Path) -> int:
 def _hold_lease(folder: "RemoteFolder") -> Iterator[None]:
     lease = Lease(folder)
     lease.take()
-    folder.guard = lease.check
+    folder.guard, folder.refuse_if_lost = lease.check, lease.refuse_if_lost
     end = threading.Event()
     beating = threading.Thread(target=_beat, args=(lease, end), daemon=True)
     beating.start()
@@ -122,14 +121,10 @@ def _hold_lease(folder: "RemoteFolder") -> Iterator[None]:
     try:
         yield
         failed = False
-    except KeyboardInterrupt:
-        if lease.lost:
-            raise lease.taken_over() from None
-        raise
     finally:
         end.set()
         beating.join()
-        folder.guard = lambda: None
+        folder.guard = folder.refuse_if_lost = lambda: None
         lease.give_back(failed)
 
 
@@ -171,8 +166,13 @@ class Lease:
                 if not self._folder.replace(LOCK, self._text(), self._version):
                     self._create()  # where it has gone: who takes it leaves a mark, so nobody has
                 self._confirm(start)
-            if self.lost:
-                raise self.taken_over()
+            self.refuse_if_lost()
+
+    def refuse_if_lost(self) -> None:
+        """What is known so far, without asking the store."""
+        if self.lost:
+            problem = "another lvae command has taken over while this one was stopped or could not reach the store"
+            raise LvaeError(self._folder, problem, "Nothing is lost; wait for the other one to end.")
 
     def check(self) -> None:
         """Before every write: whoever was stopped for longer than the lease lasts asks whether it is still theirs."""
@@ -192,10 +192,6 @@ class Lease:
         except (OSError, LvaeError) as error:
             _left_behind[self._folder.address] = self._holder
             logger.warning("%s: the lease cannot be given back, and runs out by itself (%s)", self._folder, error)
-
-    def taken_over(self) -> LvaeError:
-        problem = "another lvae command has taken over while this one was stopped or could not reach the store"
-        return LvaeError(self._folder, problem, "Nothing is lost; wait for the other one to end.")
 
     def _see_free(self) -> tuple[str, str] | None:
         """Version and text of a lease that was given back, or that this process left behind."""
@@ -220,8 +216,7 @@ class Lease:
         self._version, text = self._read()
         self.lost = not text.startswith(self._holder)
         self._deadline = start + LEASE_SECONDS - BEAT_SECONDS
-        if self.lost:
-            raise self.taken_over()
+        self.refuse_if_lost()
 
     def _read(self) -> tuple[str, str]:
         """Version and text, which belong together; both "" where there is no lease."""
@@ -244,10 +239,7 @@ def _beat(lease: Lease, end: threading.Event) -> None:
             lease.renew()
         except (OSError, LvaeError) as error:
             if lease.lost:
-                logger.error("%s This one ends.", error)
-                ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as a shell's background commands do
-                os.kill(os.getpid(), signal.SIGTERM if ignored else signal.SIGINT)
-                return
+                return  # whoever writes next is told
             logger.warning("the lease could not be renewed (%s)", error)
 
 

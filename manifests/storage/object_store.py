@@ -43,12 +43,14 @@ class RemoteFolder(Folder):
     """A folder at a URL. Threads may share one.
 
     guard: called before every write, by whoever holds the lease; it raises where somebody else does.
+    refuse_if_lost: the same by what is known so far, for whoever waits for hours without writing.
     """
 
     remote = True
 
     def __init__(self, url: str):
         self.guard: Callable[[], None] = lambda: None
+        self.refuse_if_lost: Callable[[], None] = lambda: None
         self._protocol = conditional.protocol_of(url)
         if self._protocol not in conditional.PROTOCOLS:
             stores = ", ".join(f"{name}://" for name in conditional.PROTOCOLS)
@@ -260,6 +262,9 @@ class RemoteFolder(Folder):
         record = source.record(name)
         self.put(source.local(name), new_name)
         return FileRecord(new_name, record.bytes, record.sha256)
+
+    def check_lease(self) -> None:
+        self.refuse_if_lost()
 
     def free_bytes(self) -> int:
         return ENDLESS

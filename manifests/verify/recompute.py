@@ -14,7 +14,7 @@ from lvae.manifests.parts.receipts import receipts
 from lvae.manifests.statistics import ChannelMoments, scalar_moments
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.verify.shard_statistics import moments_from_shards, shard_tolerance
-from lvae.manifests.views.order import regenerate
+from lvae.manifests.views.combine import regenerate
 
 EXACT = 1e-9  # of a standard deviation: far above float64's rounding over any number of latents, far below any mistake
 

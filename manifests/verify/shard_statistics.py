@@ -1,6 +1,6 @@
 """Statistics of the raw latents, from the shards alone: exact up to the rounding of what is stored."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,16 +64,3 @@ def shard_tolerance(manifest: Manifest) -> NDArray[np.float64]:
     if manifest.autoencoder.store == "moments":
         rounding += half_unit * (30 + 2 * np.abs(np.log(scale))) * std
     return np.asarray(1.01 * rounding + exact)
-
-
-def blocks(dataset: Dataset) -> Iterator[NDArray[Any]]:
-    """All latents of a split in order, and their log-variances.
-
-    Maps are let go now and then: what was read need not stay in memory.
-    """
-    for start in range(0, len(dataset), READ_ROWS):
-        yield np.asarray(dataset.latents[start : start + READ_ROWS])
-        if dataset.log_variances is not None:
-            yield np.asarray(dataset.log_variances[start : start + READ_ROWS])
-        if start % (READ_ROWS * 8) == 0:
-            dataset.reader.close()

@@ -1,77 +1,197 @@
 """Are the shards what the manifest says, and what the raw parts give?"""
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
-from tempfile import TemporaryDirectory
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lvae.manifests import records
-from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.manifest import MANIFEST, FileEntry, Manifest, view_settings
-from lvae.manifests.parts.plan import Plan
-from lvae.manifests.parts.receipts import RECEIPTS, Receipt, read_receipt
-from lvae.manifests.parts.rows import ListingHash, RowReader
-from lvae.manifests.publishing.publish import INLINE_FILES, REJECTED, statistics_record
 from lvae.manifests.shards.formats import codec
-from lvae.manifests.shards.index import Shard, files_index_name, read_files_index, read_index
-from lvae.manifests.shards.layout import SplitLayout, SplitReader
-from lvae.manifests.statistics import Normalization
+from lvae.manifests.shards.index import Shard, read_index
+from lvae.manifests.shards.layout import ShardContent, SplitLayout, SplitReader
 from lvae.manifests.storage.folder import FileRecord, Folder
-from lvae.manifests.verify.shard_statistics import blocks, moments_from_shards, shard_tolerance
-from lvae.manifests.views.gather import shard_content
-from lvae.manifests.views.order import Selected, select
+from lvae.manifests.verify.parts import sha256_of_next
+from lvae.manifests.verify.receipts import CheckedShards, shard_runs, shards_of_run, shards_subject
+from lvae.manifests.verify.shard_statistics import READ_ROWS
 from lvae.manifests.views.view import (
     ShardReceipt,
     ViewPlan,
-    ViewSettings,
-    plan_view,
     read_view,
     shard_entry,
     shard_receipt_name,
     view_file,
-    view_id,
 )
 
+Progress = Callable[[str], None]
 
-def shard_faults(folder: Folder, manifest: Manifest, deep: bool, progress: Callable[[str], None]) -> Iterator[Fault]:
+
+@dataclass(frozen=True)
+class Sought:
+    """What a shard has to hold. rows: of the shard, ascending; None for all of them."""
+
+    content: ShardContent
+    rows: NDArray[np.int64] | None = None
+
+
+Gather = Callable[[str, int], Sought]  # of a split and the number of a shard
+
+
+def view_faults(folder: Folder, manifest: Manifest, deep: bool) -> tuple[ViewPlan | None, list[Fault]]:
+    """How the shards lie, and what is wrong with what says so; None where it is not to be trusted."""
+    name = view_file(manifest.view.name)
     try:
         view = read_view(folder, manifest.view.name)
     except LvaeError as error:
-        yield Fault(f"shards/{manifest.view.name}/view.json", error.problem)
-        return
-    entry_name = view_file(manifest.view.name)
-    entry = manifest.files.get(entry_name)
-    if entry is not None and folder.sha256(entry_name) != entry.sha256:
-        if not deep:  # the deep look has named it
-            yield Fault(
-                f"shards/{manifest.view.name}/view.json", "its bytes are not those that were written (checksum)"
-            )
-        return  # what it says of the shards is not to be trusted
+        return None, [Fault(name, error.problem)]
+    entry = manifest.files.get(name)
+    if entry is not None and folder.sha256(name) != entry.sha256:
+        told = Fault(name, "its bytes are not those that were written (checksum)")
+        return None, [] if deep else [told]  # the deep look has named it
     if (view.name, view.settings) != (manifest.view.name, view_settings(manifest)):
-        yield Fault(MANIFEST, "view is not what the view says")
-        return
+        return None, [Fault(MANIFEST, "view is not what the view says")]
     if set(view.layouts) != set(manifest.splits):
-        yield Fault(MANIFEST, "its splits are not those of the view")
-        return
+        return None, [Fault(MANIFEST, "its splits are not those of the view")]
+    faults = list[Fault]()
     for split, layout in view.layouts.items():
-        progress(f"shards of {split}")
         claimed = manifest.splits[split]
         if layout.count != claimed.count:
-            yield Fault(MANIFEST, f"splits.{split}.count is not what the view says")
+            faults.append(Fault(MANIFEST, f"splits.{split}.count is not what the view says"))
         if layout.shards != claimed.shards:
-            yield Fault(MANIFEST, f"splits.{split}.shards is {claimed.shards}, and the view says {layout.shards}")
+            problem = f"splits.{split}.shards is {claimed.shards}, and the view says {layout.shards}"
+            faults.append(Fault(MANIFEST, problem))
         if manifest.files.get(claimed.index.path) != FileEntry(claimed.index.bytes, claimed.index.sha256):
-            yield Fault(MANIFEST, f"files does not name {claimed.index.path} as splits.{split} does")
-        yield from _listed_shards(folder, manifest, layout, deep)
+            faults.append(Fault(MANIFEST, f"files does not name {claimed.index.path} as splits.{split} does"))
+    if view.normalization != manifest.normalization:
+        faults.append(Fault(MANIFEST, "normalization is not what the view was written with"))
+    return view, faults
+
+
+def shard_faults(folder: Folder, manifest: Manifest, view: ViewPlan, progress: Progress) -> Iterator[Fault]:
+    """Files, counts and sizes, without a look at what is in them."""
+    for split, layout in view.layouts.items():
+        progress(f"shards of {split}")
+        yield from _listed_shards(folder, manifest, layout, deep=False)
         for problem in codec(view.settings.format).check(folder, view.name, layout):
             yield Fault(f"shards/{view.name}", problem)
-    if view.normalization != manifest.normalization:
-        yield Fault(MANIFEST, "normalization is not what the view was written with")
-    if deep:
-        yield from _labels_and_numbers(folder, manifest, view)
+
+
+def check_shards(folder: Folder, manifest: Manifest, view: ViewPlan, run: int, gather: Gather | None) -> CheckedShards:
+    """Look into a run of shards. gather: gives what a shard has to hold; None where that is not to be asked."""
+    split, numbers = (place := shards_of_run(view.layouts, run)).split, place.shards
+    layout, format_ = view.layouts[split], codec(view.settings.format)
+    where, faults, lines = f"shards/{view.name}", list[Fault](), list[bytes]()
+    for number in numbers:
+        told, problem = _told_by_receipt(folder, manifest, layout, number)
+        if told is None:
+            name = shard_receipt_name(view.name, split, number)
+            faults.append(Fault(name, problem, split=split, shard=number))
+            continue
+        lines.append(records.line(told))
+        for record in told.files:
+            faults += [replace(fault, split=split, shard=number) for fault in file_faults(folder, record, True)]
+    faults += [Fault(where, problem) for problem in format_.check(folder, view.name, layout, numbers)]
+    try:
+        reader = format_.reader(folder, view.name, layout)
+        for number in numbers:
+            faults += _inside(manifest, view, reader, split, number)
+            reader.close()
+        for number in numbers if gather is not None and not faults else ():
+            assert gather is not None
+            if not _holds(reader, layout, number, gather(split, number)):
+                name = shard_receipt_name(view.name, split, number)
+                problem = "it does not hold what the raw parts give, in order"
+                faults.append(Fault(name, problem, split=split, shard=number))
+            reader.close()
+    except LvaeError as error:
+        faults.append(Fault(where, error.problem))
+    data = b"".join(lines)
+    return CheckedShards(
+        format="latent-vae-checked-shards",
+        version=1,
+        subject=shards_subject(view, run, gather is not None),
+        faults=tuple(dict.fromkeys(faults)),
+        lines_bytes=len(data),
+        lines_sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _inside(manifest: Manifest, view: ViewPlan, reader: SplitReader, split: str, number: int) -> Iterator[Fault]:
+    """Numbers that are not finite, and labels that stand for no class."""
+    first, count = view.layouts[split].rows_of(number)
+    classes, where = manifest.classes, f"shards/{view.name}"
+    arrays = [reader.latents, *([reader.log_variances] if reader.log_variances is not None else [])]
+    if manifest.view.dtype != "uint8" and not all(
+        np.isfinite(np.asarray(array[start : min(start + READ_ROWS, first + count)])).all()
+        for array in arrays
+        for start in range(first, first + count, READ_ROWS)
+    ):
+        yield Fault(where, f"{split}: latents that are not finite")
+    labels = reader.facts(number).labels
+    if classes is not None and len(labels) and not (labels.min() >= -1 and labels.max() < len(classes)):
+        yield Fault(where, f"{split}: labels outside of the {len(classes)} classes")
+
+
+def _holds(reader: SplitReader, layout: SplitLayout, number: int, right: Sought) -> bool:
+    """Whether a shard holds these latents at these of its rows."""
+    first, count = layout.rows_of(number)
+    facts, content = reader.facts(number), right.content
+    here = slice(None) if right.rows is None else right.rows
+    found = [(reader.latents, content.latents), (reader.log_variances, content.log_variances)]
+    return (
+        np.array_equal(facts.labels[here], content.labels)
+        and np.array_equal(facts.rows[here], content.rows)
+        and np.array_equal(facts.mirrored[here], content.mirrored)
+        and all(
+            (array is None) == (expected is None)
+            and (
+                array is None
+                or expected is None
+                or np.array_equal(np.asarray(array[first : first + count])[here], expected)
+            )
+            for array, expected in found
+        )
+    )
+
+
+def looked_into(
+    folder: Folder, manifest: Manifest, view: ViewPlan, checked: Iterable[CheckedShards], progress: Progress
+) -> Iterator[Fault]:
+    """What is wrong with the shards, from what was found in every run of them, in order.
+
+    An index whose lines are not those of the receipts is looked through line by line.
+    """
+    met, found = set[Fault](), iter(checked)
+    runs = shard_runs(view.layouts)
+    for split, of_split in groupby(range(runs), lambda run: shards_of_run(view.layouts, run).split):
+        layout, index = view.layouts[split], manifest.splits[split].index
+        agrees, faults = folder.size(index.path) == index.bytes, list[Fault]()
+        with _open_index(folder, index) as lines:
+            for run in of_split:
+                numbers, here = shards_of_run(view.layouts, run).shards, next(found)
+                progress(f"shard {numbers.stop} of {layout.shards} of {split}")
+                faults += here.faults
+                agrees = agrees and lines is not None and sha256_of_next(lines, here.lines_bytes) == here.lines_sha256
+            agrees = agrees and lines is not None and not lines.read(1)
+        if not agrees or folder.sha256(index.path) != index.sha256:
+            faults += _listed_shards(folder, manifest, layout, deep=True)
+        yield from (fault for fault in dict.fromkeys(faults) if fault not in met)
+        met.update(faults)
+
+
+@contextmanager
+def _open_index(folder: Folder, index: FileRecord) -> Iterator[IO[bytes] | None]:
+    if folder.size(index.path) is None:
+        yield None
+        return
+    with folder.local(index.path).open("rb") as file:
+        yield file
 
 
 def _listed_shards(folder: Folder, manifest: Manifest, layout: SplitLayout, deep: bool) -> Iterator[Fault]:
@@ -130,128 +250,3 @@ def file_faults(folder: Folder, record: FileRecord, deep: bool) -> Iterator[Faul
         yield Fault(record.path, f"has {size} bytes instead of {record.bytes}")
     elif deep and folder.sha256(record.path) != record.sha256:
         yield Fault(record.path, "its bytes are not those that were written (checksum)")
-
-
-def _labels_and_numbers(folder: Folder, manifest: Manifest, view: ViewPlan) -> Iterator[Fault]:
-    classes = len(manifest.classes) if manifest.classes is not None else None
-    where = f"shards/{manifest.view.name}"
-    for split, layout in view.layouts.items():
-        dataset = Dataset(folder, manifest, split)
-        try:
-            if manifest.view.dtype != "uint8" and not all(np.isfinite(block).all() for block in blocks(dataset)):
-                yield Fault(where, f"{split}: latents that are not finite")
-            shards = range(layout.shards)
-            if classes is not None and not all(_labels_within(dataset.reader, number, classes) for number in shards):
-                yield Fault(where, f"{split}: labels outside of the {classes} classes")
-        except LvaeError as error:
-            yield Fault(where, error.problem)
-        dataset.close()
-
-
-def _labels_within(reader: SplitReader, shard: int, classes: int) -> bool:
-    labels = reader.facts(shard).labels
-    reader.close()
-    return not len(labels) or bool(labels.min() >= -1 and labels.max() < classes)
-
-
-def content_faults(folder: Folder, manifest: Manifest, plan: Plan, progress: Callable[[str], None]) -> Iterator[Fault]:
-    """With everything in place: the listing, the selection, the statistics and every shard, from the raw parts."""
-    progress("listing")
-    for number, segment in enumerate(plan.listing.segments):
-        listing = ListingHash()
-        listing.update(RowReader(folder, plan.listing).segment(number))
-        if listing.hexdigest() != segment.sha256:
-            yield Fault(
-                plan.listing.segment_files(number)[0], "does not hold the listing that the dataset was made from"
-            )
-            return
-    settings = view_settings(manifest)
-    kept = manifest.raw == "kept"
-
-    def receipts() -> Iterator[Receipt]:
-        for receipt in folder.each(partial(read_receipt, folder), range(plan.listing.parts)):
-            if receipt is not None:
-                yield receipt
-
-    with TemporaryDirectory() as order:  # not in the dataset: it may be read-only, or another command's to write
-        selected = select(folder, plan, settings.selection, receipts, Folder(order), raw=kept)
-        yield from _names(folder, manifest, plan, settings, selected)
-        if not kept:
-            yield from _statistics_from_shards(folder, manifest)
-            return
-        yield from _manifest_numbers(manifest, settings, selected)
-        view = plan_view(plan, settings, selected, manifest.files[RECEIPTS].sha256)
-        if view != read_view(folder, manifest.view.name):
-            yield Fault(f"shards/{manifest.view.name}/view.json", "is not what the settings and the raw parts give")
-            return
-        yield from _shard_contents(folder, manifest, plan, view, Folder(order), progress)
-
-
-def _names(
-    folder: Folder, manifest: Manifest, plan: Plan, settings: ViewSettings, selected: Selected
-) -> Iterator[Fault]:
-    """What follows from the plan and the selection without a look at the latents."""
-    if manifest.classes != selected.classes:
-        yield Fault(MANIFEST, "classes are not those of the source")
-    if manifest.id != view_id(plan, settings, selected, manifest.normalization):
-        yield Fault(MANIFEST, "id is not that of its rows and settings")
-    if manifest.view.name != settings.name(plan):
-        yield Fault(MANIFEST, "view.name is not that of its settings")
-    if selected.counts != {name: split.count for name, split in manifest.splits.items()}:
-        yield Fault(MANIFEST, "splits are not what the selection gives")
-    needed = [REJECTED, view_file(manifest.view.name)]
-    many = len(plan.listing.files) > INLINE_FILES
-    needed += [files_index_name(manifest.view.name)] if many else plan.listing.files
-    needed += [name for name in [manifest.autoencoder.weights_file] if name is not None]
-    for name in needed:
-        if name not in manifest.files:
-            yield Fault(MANIFEST, f"files does not name {name}")
-    if many and needed[2] in manifest.files:
-        entry = manifest.files[needed[2]]
-        listed = read_files_index(folder, FileRecord(needed[2], entry.bytes, entry.sha256))
-        if [record.path for record in listed] != plan.listing.files:
-            yield Fault(needed[2], "does not list the files of rows/")
-
-
-def _manifest_numbers(manifest: Manifest, settings: ViewSettings, selected: Selected) -> Iterator[Fault]:
-    right = statistics_record(selected.moments, sum(selected.counts.values()))
-    for name in ("over", "count", "mean", "std", "min", "max", "computed_from"):
-        if getattr(manifest.statistics, name) != getattr(right, name):
-            yield Fault(MANIFEST, f"statistics.{name} is not that of the raw parts")
-    computed = None if settings.normalization == "given" else Normalization.of(settings.normalization, selected.moments)
-    if computed is not None and manifest.normalization != computed:
-        yield Fault(MANIFEST, "normalization is not what the statistics give")
-
-
-def _shard_contents(
-    folder: Folder, manifest: Manifest, plan: Plan, view: ViewPlan, order: Folder, progress: Callable[[str], None]
-) -> Iterator[Fault]:
-    for split, layout in view.layouts.items():
-        reader = Dataset(folder, manifest, split).reader
-        for number in range(layout.shards):
-            progress(f"shard {number + 1} of {layout.shards} of {split}")
-            first, count = layout.rows_of(number)
-            right = shard_content(folder, plan, view, split, number, order)
-            here = slice(first, first + count)
-            facts = reader.facts(number)
-            same = (
-                np.array_equal(np.asarray(reader.latents[here]), right.latents)
-                and np.array_equal(facts.labels, right.labels)
-                and np.array_equal(facts.rows, right.rows)
-                and np.array_equal(facts.mirrored, right.mirrored)
-            )
-            if same and right.log_variances is not None and reader.log_variances is not None:
-                same = np.array_equal(np.asarray(reader.log_variances[here]), right.log_variances)
-            reader.close()
-            if not same:
-                name = shard_receipt_name(view.name, split, number)
-                yield Fault(name, "it does not hold what the raw parts give, in order", split=split, shard=number)
-
-
-def _statistics_from_shards(folder: Folder, manifest: Manifest) -> Iterator[Fault]:
-    moments, _ = moments_from_shards(folder, manifest)
-    tolerance = shard_tolerance(manifest)
-    if (np.abs(moments.mean - manifest.statistics.mean) > tolerance).any():
-        yield Fault(MANIFEST, "statistics.mean is not that of the shards")
-    if (np.abs(moments.std - manifest.statistics.std) > tolerance).any():
-        yield Fault(MANIFEST, "statistics.std is not that of the shards")

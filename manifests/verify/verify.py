@@ -1,17 +1,27 @@
 """Is a dataset what its manifest says? Every fault is named, with what mends it."""
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from lvae.manifests.errors import Fault, LvaeError
-from lvae.manifests.manifest import MANIFEST, FileEntry, Manifest, no_dataset, read_manifest, unfinished_append
+from lvae.manifests.manifest import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    no_dataset,
+    read_manifest,
+    unfinished_append,
+    view_settings,
+)
 from lvae.manifests.parts.plan import PLAN, Plan, read_plan
-from lvae.manifests.parts.receipts import RECEIPTS
-from lvae.manifests.publishing.publish import REJECTED
+from lvae.manifests.parts.receipts import RECEIPTS, REJECTED
 from lvae.manifests.shards.index import files_index_name, read_files_index
 from lvae.manifests.storage.folder import FileRecord, Folder
-from lvae.manifests.verify.parts import part_faults, sha256_of_start
-from lvae.manifests.verify.shards import content_faults, file_faults, shard_faults
+from lvae.manifests.verify.checker import Checker, Here, Subject
+from lvae.manifests.verify.parts import check_parts, part_faults, sha256_of_start
+from lvae.manifests.verify.receipts import part_runs
+from lvae.manifests.verify.selection import listing_faults, selection_faults, statistics_from_shards
+from lvae.manifests.verify.shards import Progress, file_faults, looked_into, shard_faults, view_faults
 
 
 def mend_command(plan: Plan | None, folder: Folder, faults: Sequence[Fault] = ()) -> str:
@@ -29,10 +39,13 @@ def _source(plan: Plan, faults: Sequence[Fault]) -> str:
     return plan.origins[-1 if part is None else plan.listing.place(part).segment].source
 
 
-def verify(folder: Folder, deep: bool, progress: Callable[[str], None] = lambda _: None) -> list[Fault]:
+def verify(
+    folder: Folder, deep: bool, progress: Progress = lambda _: None, checker: Checker | None = None
+) -> list[Fault]:
     """All faults of a dataset: files, counts and sizes; with `deep` also checksums, statistics, order and NaN.
 
-    `progress` is told what is being looked at. LvaeError where the folder holds no dataset at all.
+    `progress` is told what is being looked at. checker: who looks deep, this process where none is given. LvaeError
+    where the folder holds no dataset at all.
     """
     faults: list[Fault] = []
     try:
@@ -57,12 +70,55 @@ def verify(folder: Folder, deep: bool, progress: Callable[[str], None] = lambda 
         faults.append(Fault(PLAN, "belongs to another dataset than the manifest"))
     progress("files")
     faults += _files(folder, manifest, deep)
-    if plan is not None and plan.encoding is not None:
-        faults += _counts(manifest, plan)
-        faults += part_faults(folder, manifest, plan, deep, progress)
-    faults += shard_faults(folder, manifest, deep, progress)
-    if deep and plan is not None and not faults:
-        faults += content_faults(folder, manifest, plan, progress)
+    encoded = plan if plan is not None and plan.encoding is not None else None
+    if encoded is not None:
+        faults += _counts(manifest, encoded)
+    if not deep:
+        if encoded is not None:
+            looks = (check_parts(folder, encoded, run, manifest.raw == "kept", False) for run in _runs(encoded))
+            faults += part_faults(folder, manifest, encoded, looks, progress)
+        view, wrong = view_faults(folder, manifest, deep)
+        return faults + wrong + (list(shard_faults(folder, manifest, view, progress)) if view is not None else [])
+    with Here() as here:
+        return faults + _look_deep(folder, manifest, encoded, faults, checker or here, progress)
+
+
+def _runs(plan: Plan) -> range:
+    return range(part_runs(plan))
+
+
+def _look_deep(
+    folder: Folder,
+    manifest: Manifest,
+    plan: Plan | None,
+    before: list[Fault],
+    checker: Checker,
+    progress: Progress,
+) -> list[Fault]:
+    """The faults of parts and shards. What they hold is compared only where all else is right."""
+    faults = list[Fault]()
+    if plan is not None:
+        faults += part_faults(folder, manifest, plan, checker.parts(Subject(folder, manifest, plan)), progress)
+    view, wrong = view_faults(folder, manifest, deep=True)
+    faults += wrong
+    whole = plan if not before and not faults and view is not None else None
+    if whole is not None:
+        faults += _from_rows(Subject(folder, manifest, whole), checker, progress)
+    if view is not None:
+        compared = whole if not faults and manifest.raw == "kept" else None
+        looked = checker.shards(folder, manifest, view, compared)
+        faults += looked_into(folder, manifest, view, looked, progress)
+    if whole is not None and not faults and manifest.raw != "kept":
+        faults += statistics_from_shards(folder, manifest)
+    return faults
+
+
+def _from_rows(subject: Subject, checker: Checker, progress: Progress) -> list[Fault]:
+    progress("listing")
+    faults = list(listing_faults(subject.plan, checker.segments(subject)))
+    if not faults:
+        selected = checker.select(subject, view_settings(subject.manifest).selection)
+        faults += selection_faults(subject.folder, subject.manifest, subject.plan, selected)
     return faults
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,10 @@ from lvae.manifests.parts.receipts import array_header, load_array, raw_name
 from lvae.manifests.seeds import permute
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.shards.layout import ShardContent
-from lvae.manifests.shards.mapped_array import map_file
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import Folder
-from lvae.manifests.views.order import ENTRY, OFFSETS, RAW_HASHES, entries_file, key_ends_file, keys_file
+from lvae.manifests.views.order import OFFSETS, RAW_HASHES, Order
 from lvae.manifests.views.view import ShardReceipt, ViewPlan, create_shard_receipt
-
-WINDOW_ENTRIES = 1 << 19  # of the order, mapped at a time: 11 MB
-
 
 NORMALIZE_ROWS = 256  # latents whose float64 copy is held at a time
 
@@ -90,45 +85,33 @@ class RawLatents:
         return raw
 
 
+def order_purpose(split: str) -> str:
+    """What the order of a split is drawn for, see `seeds.permute`."""
+    return f"order/{split}"
+
+
 def shard_content(
-    folder: Folder, plan: Plan, view: ViewPlan, split: str, number: int, order: Folder | None = None
+    folder: Folder,
+    plan: Plan,
+    view: ViewPlan,
+    split: str,
+    number: int,
+    order: Folder | None = None,
+    rows: NDArray[np.int64] | None = None,
 ) -> ShardContent:
-    """What a shard holds, gathered from the raw parts. `order`: where `select` put the order files."""
+    """What a shard holds, gathered from the raw parts. `order`: where its files are. `rows`: some of the shard's."""
     order = order or folder
     layout = view.layouts[split]
     first, count = layout.rows_of(number)
-    positions = permute(np.arange(first, first + count), layout.count, view.settings.seed, f"order/{split}")
-    chosen = _entries(order.local(entries_file(split)), positions)
+    here = np.arange(first, first + count) if rows is None else first + rows
+    positions = permute(here, layout.count, view.settings.seed, order_purpose(split))
+    reader = Order(order, plan.encoded().image.orientations)
+    chosen = reader.entries(split, positions)
     raw = RawLatents(folder, plan.encoded(), order)
     latents, log_variances = raw.normalized(chosen["raw"], view.normalization, layout.dtype)
-    images = positions // plan.encoded().image.orientations
-    keys = _keys(order, split, images) if layout.json_width else []
+    keys = reader.keys(split, positions) if layout.json_width else []
     labels, rows, mirrored = (np.ascontiguousarray(chosen[name]) for name in ("label", "row", "mirrored"))
     return ShardContent(latents, log_variances, labels, rows, mirrored, keys)
-
-
-def _entries(path: Path, positions: NDArray[np.int64]) -> NDArray[np.void]:
-    """The entries at these positions, in this order. The file is mapped a window at a time."""
-    chosen = np.empty(len(positions), ENTRY)
-    order = np.argsort(positions)
-    ascending = positions[order]
-    start = 0
-    while start < len(order):
-        first = ascending[start] // WINDOW_ENTRIES * WINDOW_ENTRIES
-        stop = int(np.searchsorted(ascending, first + WINDOW_ENTRIES))
-        size = min(WINDOW_ENTRIES, path.stat().st_size // ENTRY.itemsize - first)
-        window = np.memmap(path, ENTRY, "r", first * ENTRY.itemsize, (size,))
-        chosen[order[start:stop]] = window[ascending[start:stop] - first]
-        start = stop
-    return chosen
-
-
-def _keys(order: Folder, split: str, images: NDArray[np.int64]) -> list[str]:
-    """The keys of these images, numbered as `select` found them."""
-    text = map_file(order.local(keys_file(split)))
-    ends = np.memmap(order.local(key_ends_file(split)), "<i8", "r")
-    starts = np.where(images > 0, ends[np.maximum(images - 1, 0)], 0).tolist()
-    return [bytes(text[start:end]).decode() for start, end in zip(starts, ends[images].tolist(), strict=True)]
 
 
 def write_shard(folder: Folder, plan: Plan, view: ViewPlan, split: str, number: int) -> ShardReceipt:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import composed, counted
+from lvae.manifests.storage.given_files import read_given_file
 
 ESCAPE = re.compile(r"\\(?:([nrt\\])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))")
 LETTERS = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
@@ -33,10 +34,7 @@ class NamedKeys:
 
 def read_key_lines(path: Path) -> list[str]:
     """The lines of a file of keys. Bytes that are not UTF-8 are written as \\xe9, as keys of such names are."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig", "backslashreplace")
-    except OSError as error:
-        raise LvaeError(f"--without-keys {path}", f"cannot be read ({error.strerror})") from error
+    text = read_given_file(path, f"--without-keys {path}").decode("utf-8-sig", "backslashreplace")
     return [line for line in text.split("\n") if line.strip("\r")]  # and at nothing else that a key may hold
 
 

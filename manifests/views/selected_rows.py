@@ -7,6 +7,7 @@ asked for.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,10 @@ from lvae.manifests.parts.plan import Plan
 from lvae.manifests.parts.receipts import Receipt
 from lvae.manifests.parts.rows import UNLABELLED, RowReader
 from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.names import SplitName
 from lvae.manifests.views.selection import Selection, key_hash
+
+EVERYTHING = 2**64 - 1  # no hash of a key is above it
 
 
 @dataclass(frozen=True)
@@ -70,26 +74,32 @@ class Filter:
 class Thresholds:
     """Of the key hashes: at most `limit` is in; the first split whose bound is not passed takes an image."""
 
-    limit: np.uint64
-    splits: tuple[tuple[str, np.uint64], ...]
+    limit: int
+    splits: tuple[tuple[SplitName, int], ...]
 
 
-def _find_thresholds(selection: Selection, parts: Iterable[PartRows]) -> Thresholds:
-    """`parts` is walked only where a number of images asks for it."""
-    everything = np.uint64(2**64 - 1)
+class Ranks(NamedTuple):
+    """Key hashes of all images that pass the filters: (n,) uint64 each."""
+
+    limit: NDArray[np.uint64]
+    split: NDArray[np.uint64]
+
+
+def needs_ranks(selection: Selection) -> bool:
+    """Whether a selection names a number of images, not a share."""
+    return selection.limit is not None or any(not share.endswith("%") for share in (selection.split or {}).values())
+
+
+def find_thresholds(selection: Selection, rank: Callable[[], Ranks]) -> Thresholds:
+    """`rank` is called only where a number of images asks for it."""
     shares = sorted((selection.split or {}).items())  # a manifest keeps no other order
-    by_count = bool(shares) and not shares[0][1].endswith("%")
-    if selection.limit is None and not by_count:
-        return Thresholds(everything, _bound_shares(shares))
-    limits, splits = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
-    for part in parts:
-        limits.append(_hashes(part.keys, "limit"))
-        splits.append(_hashes(part.keys, "split"))
-    of_limit, of_split = np.concatenate(limits), np.concatenate(splits)
-    limit = everything
+    if not needs_ranks(selection):
+        return Thresholds(EVERYTHING, _bound_shares(shares))
+    of_limit, of_split = rank()
+    limit = EVERYTHING
     if selection.limit is not None and selection.limit < len(of_limit):
-        limit = np.partition(of_limit, selection.limit - 1)[selection.limit - 1]
-    if not by_count:
+        limit = int(np.partition(of_limit, selection.limit - 1)[selection.limit - 1])
+    if not shares or shares[0][1].endswith("%"):
         return Thresholds(limit, _bound_shares(shares))
     ranked = np.sort(of_split[of_limit <= limit])
     bounds, taken = [], 0
@@ -97,18 +107,18 @@ def _find_thresholds(selection: Selection, parts: Iterable[PartRows]) -> Thresho
         taken += int(share)
         if taken >= len(ranked):
             raise LvaeError("--split", f"{name}={share} leaves nothing to train on; {len(ranked)} images are selected")
-        bounds.append((name, ranked[taken - 1]))
+        bounds.append((name, int(ranked[taken - 1])))
     return Thresholds(limit, tuple(bounds))
 
 
-def _bound_shares(shares: list[tuple[str, str]]) -> tuple[tuple[str, np.uint64], ...]:
+def _bound_shares(shares: list[tuple[str, str]]) -> tuple[tuple[str, int], ...]:
     """Shares of the hash space itself, so that an image never changes sides when others arrive."""
     bounds, taken = [], 0.0
     for name, share in shares:
         taken += float(share.removesuffix("%")) / 100
         if taken >= 1:
             raise LvaeError("--split", "the shares leave nothing to train on")
-        bounds.append((name, np.uint64(int(taken * 2**64))))
+        bounds.append((name, int(taken * 2**64)))
     return tuple(bounds)
 
 
@@ -117,8 +127,8 @@ Receipts = Callable[[], Iterable[Receipt]]  # of all parts, in order; called onc
 
 def selected_parts(
     folder: Folder, plan: Plan, selection: Selection, receipts: Receipts
-) -> tuple[Filter, Thresholds, Iterator[tuple[Receipt, PartRows]]]:
-    """Every part with its selected images."""
+) -> tuple[Thresholds, Iterator[tuple[Receipt, PartRows]]]:
+    """The bounds of limit and splits, and every part with its selected images."""
     reader = RowReader(folder, plan.listing)
     chosen = Filter(plan, selection)
 
@@ -126,16 +136,22 @@ def selected_parts(
         for receipt in receipts():
             yield receipt, chosen.apply(*reader.keys_and_labels(receipt.part), receipt)
 
-    thresholds = _find_thresholds(selection, (part for _, part in parts()))
+    def rank() -> Ranks:
+        limits, splits = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+        for _, part in parts():
+            limits.append(hash_keys(part.keys, "limit"))
+            splits.append(hash_keys(part.keys, "split"))
+        return Ranks(np.concatenate(limits), np.concatenate(splits))
 
-    def within_limit() -> Iterator[tuple[Receipt, PartRows]]:
-        for receipt, part in parts():
-            if selection.limit is None:
-                yield receipt, part
-            else:
-                yield receipt, _keep_only(part, _hashes(part.keys, "limit") <= thresholds.limit)
+    thresholds = find_thresholds(selection, rank)
+    return thresholds, ((receipt, keep_within(part, selection, thresholds)) for receipt, part in parts())
 
-    return chosen, thresholds, within_limit()
+
+def keep_within(part: PartRows, selection: Selection, thresholds: Thresholds) -> PartRows:
+    """What the selection's limit leaves of a part."""
+    if selection.limit is None:
+        return part
+    return _keep_only(part, hash_keys(part.keys, "limit") <= np.uint64(thresholds.limit))
 
 
 def left_out(folder: Folder, plan: Plan, selection: Selection, receipts: Receipts) -> Iterator[int]:
@@ -153,15 +169,15 @@ def _keep_only(part: PartRows, mask: NDArray[np.bool_]) -> PartRows:
     return PartRows(part.images[mask], part.rows[mask], part.labels[mask], keys, part.stored)
 
 
-def sides_of(keys: list[str], splits: tuple[tuple[str, np.uint64], ...]) -> NDArray[np.int64]:
+def sides_of(keys: list[str], splits: tuple[tuple[str, int], ...]) -> NDArray[np.int64]:
     """The number of the split an image stands in; the last one is training."""
     if not splits:
         return np.zeros(len(keys), np.int64)
     bounds = np.array([bound for _, bound in splits], np.uint64)
-    return np.searchsorted(bounds, _hashes(keys, "split"), side="left")
+    return np.searchsorted(bounds, hash_keys(keys, "split"), side="left")
 
 
-def _hashes(keys: Iterable[str], purpose: str) -> NDArray[np.uint64]:
+def hash_keys(keys: Iterable[str], purpose: str) -> NDArray[np.uint64]:
     """64 bits a key, independent between purposes."""
     digests = b"".join(hashlib.sha256(f"{purpose}/{key}".encode()).digest()[:8] for key in keys)
     return np.frombuffer(digests, "<u8")

@@ -18,7 +18,7 @@ from lvae.manifests.shards.layout import SplitLayout
 from lvae.manifests.statistics import Kind, Normalization
 from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.storage.names import Sha256, SplitName, ViewName
-from lvae.manifests.views.order import Selected
+from lvae.manifests.views.combine import Selected
 from lvae.manifests.views.selection import Selection
 
 
@@ -181,15 +181,29 @@ def create_shard_receipt(folder: Folder, view: ViewPlan, receipt: ShardReceipt) 
     return first
 
 
+def has_shard_receipt(folder: Folder, view: ViewPlan, split: str, number: int) -> bool:
+    """Whether a shard has a receipt, whatever that says: what does not count is removed before a job."""
+    return folder.size(shard_receipt_name(view.name, split, number)) is not None
+
+
+def shard_of(view: ViewPlan, number: int) -> tuple[str, int]:
+    """Split and number of a shard; those of all splits are numbered one behind the other."""
+    for split, layout in view.layouts.items():
+        if number < layout.shards:
+            return split, number
+        number -= layout.shards
+    raise IndexError("there is no such shard")
+
+
 def remove_unfinished_shards(folder: Folder, view: ViewPlan) -> None:
     """Make way for the shards that are still to be written. For the holder of the lock, before a job."""
+    there = set(folder.names(f"shards/{view.name}"))
     shards = [(split, number) for split, layout in view.layouts.items() for number in range(layout.shards)]
-    found = folder.each(lambda shard: finished_shard(folder, view, *shard), shards)
-    unfinished = set[str]()
-    for (split, number), receipt in zip(shards, found, strict=True):
-        if receipt is None:
-            unfinished.add(shard_receipt_name(view.name, split, number))
-            unfinished.update(codec(view.settings.format).shard_files(view.name, view.layouts[split], number))
-    for name in folder.names(f"shards/{view.name}") if unfinished else ():
-        if name in unfinished:
-            folder.remove(name)
+    signed = [shard for shard in shards if shard_receipt_name(view.name, *shard) in there]
+    found = folder.each(lambda shard: finished_shard(folder, view, *shard), signed)
+    finished = {shard for shard, receipt in zip(signed, found, strict=True) if receipt is not None}
+    for split, number in shards if there else ():
+        if (split, number) not in finished:
+            own = codec(view.settings.format).shard_files(view.name, view.layouts[split], number)
+            for name in there.intersection([shard_receipt_name(view.name, split, number), *own]):
+                folder.remove(name)

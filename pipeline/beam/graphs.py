@@ -12,7 +12,8 @@ import apache_beam as beam
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.runners.common import DoFnSignature
 
-from lvae.pipeline.beam.transforms import EncodeParts, MakePictures, WriteShard
+from lvae.pipeline.beam.step_transform import DoStep
+from lvae.pipeline.beam.transforms import EncodeParts, MakePictures
 from lvae.pipeline.beam.work import Range
 
 CHAINABLE = (beam.Create, beam.Reshuffle, beam.ParDo)
@@ -80,21 +81,21 @@ def encode(pipeline: beam.Pipeline, parts: Sequence[Range], work: EncodeParts) -
     )
 
 
-def write_shards(pipeline: beam.Pipeline, numbers: Sequence[tuple[str, int]], work: WriteShard) -> beam.PCollection:
-    """Shard numbers -> shards -> receipts."""
-    return (
-        pipeline
-        | "Shards" >> beam.Create(numbers, reshuffle=False)
-        | "Spread shards" >> beam.Reshuffle()
-        | "Write shard" >> beam.ParDo(work)
-    )
-
-
-def decode(pipeline: beam.Pipeline, parts: Sequence[int], work: MakePictures) -> beam.PCollection:
-    """Part numbers -> pictures or features -> receipts."""
+def decode(pipeline: beam.Pipeline, parts: Sequence[Range], work: MakePictures) -> beam.PCollection:
+    """Ranges of part numbers -> pictures or features -> receipts."""
     return (
         pipeline
         | "Parts" >> beam.Create(parts, reshuffle=False)
         | "Spread parts" >> beam.Reshuffle()
         | "Make pictures" >> beam.ParDo(work)
+    )
+
+
+def do_step(pipeline: beam.Pipeline, numbers: Sequence[Range], work: DoStep) -> beam.PCollection:
+    """Ranges of numbers -> a step done with each: groups folded, shards written, parts and shards checked."""
+    return (
+        pipeline
+        | "Numbers" >> beam.Create(numbers, reshuffle=False)
+        | "Spread numbers" >> beam.Reshuffle()
+        | "Do step" >> beam.ParDo(work)
     )

@@ -52,18 +52,19 @@ def run(submission: Submission) -> None:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from lvae.pipeline.beam import graphs
-    from lvae.pipeline.beam.transforms import EncodeParts, MakePictures, WriteShard
+    from lvae.pipeline.beam.step_transform import DoStep
+    from lvae.pipeline.beam.transforms import EncodeParts, MakePictures
 
     logging.getLogger("apache_beam").setLevel(logging.WARNING)
     pipeline = beam.Pipeline(options=PipelineOptions(list(submission.options)))
     job = _describe_job(submission)
     work = submission.work
     if isinstance(work, PartsToEncode):
-        graphs.encode(pipeline, work.parts, EncodeParts(job, work.devices))
+        graphs.encode(pipeline, work.parts, EncodeParts(job, work.feeding))
     elif isinstance(work, PartsToDecode):
         graphs.decode(pipeline, work.parts, MakePictures(job, work.devices))
     else:
-        graphs.write_shards(pipeline, work.shards, WriteShard(job, work.view))
+        graphs.do_step(pipeline, work.numbers, DoStep(job, work))
     graphs.check(pipeline)
     result = pipeline.run()
     try:

@@ -3,13 +3,12 @@
 Elements are part numbers and shard numbers; what comes out is a receipt, a few hundred bytes as JSON.
 """
 
-import fcntl
 import os
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
@@ -17,25 +16,25 @@ from typing import TYPE_CHECKING, TypeVar
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from lvae.encode.devices import STAND_IN, device_of, find_devices
+from lvae.encode.feeding.cores import cores
+from lvae.encode.feeding.settings import Feeding
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.decoded_parts import DecodePlan, finished_decode, read_decode_plan
+from lvae.manifests.parts.decoded_parts import DecodePlan, DecodeReceipt, finished_decode, read_decode_plan
 from lvae.manifests.parts.plan import Plan, read_plan
 from lvae.manifests.parts.receipts import Receipt, finished
 from lvae.manifests.parts.timings import Timing, write_timing
 from lvae.manifests.storage.folder import FULL, Folder
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.storage.retry import is_outage, retry
-from lvae.manifests.storage.scratch import shared_folder
-from lvae.manifests.views.gather import write_shard
-from lvae.manifests.views.view import read_view
 from lvae.pipeline.beam.work import Range
-from lvae.pipeline.beam.worker_check import refuse_other_package
-from lvae.pipeline.progress.reports import Reporter
+from lvae.pipeline.beam.worker_check import find_worker_number, refuse_other_package
+from lvae.pipeline.progress.reports import Reporter, name_of_part
 
 if TYPE_CHECKING:
-    from lvae.encode.encoder import Encoder
-    from lvae.encode.sources.base import Reader
+    from lvae.encode.feeding.openers import Opener
+    from lvae.encode.part import BatchEncoder
     from lvae.evaluate.decoded_part import PartDecoder
 
 T = TypeVar("T", Plan, DecodePlan)
@@ -46,6 +45,7 @@ FREE_SOME = "Free some, then run the same command again to go on."
 SHARING_DELAYS = (0.5, 2.0, 8.0)  # seconds before each further look at a plan that shared storage may show late
 
 _loading = threading.Lock()  # workers may have several threads: one network for all
+_streaming = threading.Lock()  # and on an accelerator one stream at a time
 
 
 @dataclass(frozen=True)
@@ -70,57 +70,42 @@ class EncodeParts(beam.DoFn):  # type: ignore[misc]
     A part that is finished already, which engines ask for now and then, is not encoded again.
     """
 
-    def __init__(self, job: Job, devices: tuple[str, ...]):
-        self.job, self.devices = job, devices
+    def __init__(self, job: Job, feeding: Feeding):
+        self.job, self.feeding = job, feeding
         self.images = Metrics.counter(NAMESPACE, "images")
         self.rejected = Metrics.counter(NAMESPACE, "rejected")
 
     def process(self, parts: Range) -> Iterator[bytes]:
-        for part in range(*parts):
-            receipt = self._encode(part)
-            self.images.inc(receipt.rows)
-            self.rejected.inc(len(receipt.rejected))
-            yield records.dumps(receipt)
+        from lvae.encode.part import encode_parts
 
-    def _encode(self, part: int) -> Receipt:
-        from lvae.encode.part import encode_part
-
-        with _run_task(self.job, f"part {part}") as (folder, reporter):
-            plan = _load_plan(self.job.dataset, self.job.plan_sha256)
-            receipt = finished(folder, plan, part)
-            if receipt is None:
-                with _loading:
-                    encoder = _load_encoder(self.job.dataset, self.job.plan_sha256, self.devices)
-                    segment = plan.listing.place(part).segment
-                    origin = plan.origins[segment]
-                    kind = plan.listing.segments[segment].kind
-                    reader = _open_reader(kind, origin.source, origin.addresses, self.job.plan_sha256)
-                start = time.monotonic()
-                receipt = encode_part(folder, plan, part, encoder, reader, reporter)
-                with suppress(OSError):  # advice only: the part is finished without it
-                    write_timing(folder, Timing(part, receipt.rows, time.monotonic() - start, time.time()))
-        return receipt
+        with run_task(self.job, name_of_part(parts[0])) as (folder, reporter):
+            plan = load_plan(self.job.dataset, self.job.plan_sha256)
+            left = {part for part in range(*parts) if finished(folder, plan, part) is None}
+            if not left:
+                yield from (records.dumps(finished(folder, plan, part)) for part in range(*parts))
+                return
+            with _loading:
+                encoder, opener = _load_encoder(self.job.dataset, self.job.plan_sha256, self.feeding)
+            start = time.monotonic()
+            with _streaming if encoder.accelerated else nullcontext():
+                for receipt in encode_parts(folder, plan, range(*parts), encoder, opener, reporter):
+                    if receipt.part in left:
+                        start = _note_time(folder, receipt, start)
+                    self.images.inc(receipt.rows)
+                    self.rejected.inc(len(receipt.rejected))
+                    yield records.dumps(receipt)
 
 
-class WriteShard(beam.DoFn):  # type: ignore[misc]
-    """(split, number) -> receipt, as JSON."""
-
-    def __init__(self, job: Job, view: str):
-        self.job, self.view = job, view
-        self.latents = Metrics.counter(NAMESPACE, "latents")
-
-    def process(self, shard: tuple[str, int]) -> Iterator[bytes]:
-        split, number = shard
-        with _run_task(self.job, f"shard {split} {number}") as (folder, reporter):
-            reporter.enter("writing")
-            plan = _load_plan(self.job.dataset, self.job.plan_sha256)
-            receipt = write_shard(folder, plan, read_view(folder, self.view), split, number)
-        self.latents.inc(receipt.count)
-        yield records.dumps(receipt)
+def _note_time(folder: Folder, receipt: Receipt, start: float) -> float:
+    """Write down how long a part took since `start`; what the next one takes counts from now."""
+    now = time.monotonic()
+    with suppress(OSError):  # advice only: the part is finished without it
+        write_timing(folder, Timing(receipt.part, receipt.rows, now - start, time.time()))
+    return now
 
 
 class MakePictures(beam.DoFn):  # type: ignore[misc]
-    """Part number -> receipt, as JSON. Networks are loaded with the first part, once a process.
+    """A range of part numbers -> receipts, as JSON. Networks are loaded with the first part, once a process.
 
     The job's dataset is the folder of the parts, which says what they are made of.
     """
@@ -129,8 +114,12 @@ class MakePictures(beam.DoFn):  # type: ignore[misc]
         self.job, self.devices = job, devices
         self.pictures = Metrics.counter(NAMESPACE, "pictures")
 
-    def process(self, part: int) -> Iterator[bytes]:
-        with _run_task(self.job, f"part {part}") as (folder, reporter):
+    def process(self, parts: Range) -> Iterator[bytes]:
+        for part in range(*parts):
+            yield records.dumps(self._make(part))
+
+    def _make(self, part: int) -> DecodeReceipt:
+        with run_task(self.job, name_of_part(part)) as (folder, reporter):
             plan = _load_decode_plan(self.job.dataset, self.job.plan_sha256)
             receipt = finished_decode(folder, plan, part)
             if receipt is None:
@@ -138,11 +127,11 @@ class MakePictures(beam.DoFn):  # type: ignore[misc]
                     maker = _load_part_decoder(self.job.dataset, self.job.plan_sha256, self.devices)
                 receipt = maker.make(part, reporter)
         self.pictures.inc(receipt.count)
-        yield records.dumps(receipt)
+        return receipt
 
 
 @contextmanager
-def _run_task(job: Job, name: str) -> Iterator[tuple[Folder, Reporter]]:
+def run_task(job: Job, name: str) -> Iterator[tuple[Folder, Reporter]]:
     """The job's folder, with the submitting command told what becomes of a task."""
     _die_with(job.submitter)
     with _loading:
@@ -183,7 +172,7 @@ def _open_folder(dataset: str, attempt: str) -> Folder:
 
 
 @lru_cache(maxsize=1)
-def _load_plan(dataset: str, sha256: str) -> Plan:
+def load_plan(dataset: str, sha256: str) -> Plan:
     return _read_submitted(read_plan, dataset, sha256)
 
 
@@ -209,12 +198,30 @@ def _read_submitted(read: Callable[[Folder], T | None], dataset: str, sha256: st
 
 
 @lru_cache(maxsize=1)
-def _load_encoder(dataset: str, plan_sha256: str, devices: tuple[str, ...]) -> "Encoder":
-    from lvae.encode.autoencoder import load
-    from lvae.encode.encoder import Encoder, weights_in
+def _load_encoder(dataset: str, plan_sha256: str, feeding: Feeding) -> "tuple[BatchEncoder, Opener]":
+    """What computes, and what opens images for it: one each for all tasks of a process."""
+    from lvae.encode.feeding.openers import choose_opener
+    from lvae.encode.feeding.opening import Images
 
-    folder = folder_at(dataset)
-    encoding = _load_plan(dataset, plan_sha256).encoded()
+    plan = load_plan(dataset, plan_sha256)
+    devices = find_devices(feeding.devices)
+    device = device_of(devices, find_worker_number())
+    encoder = _open_encoder(dataset, plan, device, plan.listing.images // len(devices))
+    decoders = feeding.decoders
+    if decoders is None:
+        decoders = max(1, cores() // len(devices)) if encoder.accelerated else 0
+    return encoder, choose_opener(Images.of(plan), decoders, feeding.prefetch * encoder.batch)
+
+
+def _open_encoder(dataset: str, plan: Plan, device: str, share: int) -> "BatchEncoder":
+    """share: of the images, about, that this worker will have."""
+    from lvae.encode.autoencoder import load
+    from lvae.encode.feeding.encoder import COMPILED_IMAGES, Encoder, weights_in
+    from lvae.encode.feeding.stand_in import StandIn
+
+    folder, encoding = folder_at(dataset), plan.encoded()
+    if device.startswith(STAND_IN):
+        return StandIn(encoding, device)
     network = load(encoding.autoencoder.architecture, weights_in(folder, encoding))
     wanted = encoding.autoencoder.weights_sha256
     if wanted is not None and network.fingerprint != wanted:
@@ -223,44 +230,15 @@ def _load_encoder(dataset: str, plan_sha256: str, devices: tuple[str, ...]) -> "
             f"holds other weights on {os.uname().nodename} than the plan names",
             "Put the dataset on storage that all workers share.",
         )
-    return Encoder(encoding, network, _claim_device(devices))
+    return Encoder(encoding, network, device, compiled=share >= COMPILED_IMAGES)
 
 
 @lru_cache(maxsize=1)
 def _load_part_decoder(folder: str, plan_sha256: str, devices: tuple[str, ...]) -> "PartDecoder":
     from lvae.evaluate.decoded_part import open_part_decoder
 
-    return open_part_decoder(folder_at(folder), _load_decode_plan(folder, plan_sha256), _claim_device(devices))
-
-
-@lru_cache(maxsize=1)
-def _open_reader(kind: str, location: str, addresses: str, plan_sha256: str) -> "Reader":
-    from lvae.encode.sources.open import open_reader
-
-    return open_reader(kind, location, addresses)
-
-
-@lru_cache(maxsize=1)
-def _claim_device(devices: tuple[str, ...]) -> str:
-    """A device of this process's own: the first that no other process on this machine holds; shared where all are held.
-
-    "auto" is whatever this machine has, which need not be what the command's has.
-    """
-    from lvae.encode.devices import choose_device, devices_here
-
-    found = devices_here() if devices == ("auto",) else tuple(map(choose_device, devices))
-    if len(found) == 1:
-        return found[0]
-    for device in found:
-        path = shared_folder() / f"lvae-{os.getuid()}-{device.replace(':', '-')}.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-        else:
-            return device  # the lock is held, and the descriptor open, until this process ends
-    return found[os.getpid() % len(found)]
+    device = device_of(find_devices(devices), find_worker_number())
+    return open_part_decoder(folder_at(folder), _load_decode_plan(folder, plan_sha256), device)
 
 
 @lru_cache(maxsize=1)

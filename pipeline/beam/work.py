@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lvae.encode.feeding.settings import Feeding
+
 LONGEST_RANGE = 64  # parts of one task
 
 
@@ -24,11 +26,11 @@ def ranges_of(numbers: Sequence[int], pieces: int) -> tuple[Range, ...]:
 
 @dataclass(frozen=True)
 class PartsToEncode:
-    """dataset: its address, as workers find it. parts: ranges, one a task. devices: as the command line says them."""
+    """dataset: its address, as workers find it. parts: ranges, one a task."""
 
     dataset: str
     parts: tuple[Range, ...]
-    devices: tuple[str, ...]
+    feeding: Feeding
     kind: Literal["encode"] = "encode"
 
     @property
@@ -39,10 +41,10 @@ class PartsToEncode:
 
 @dataclass(frozen=True)
 class PartsToDecode:
-    """dataset: the folder of the parts, which says what they are made of."""
+    """dataset: the folder of the parts, which says what they are made of. parts: ranges, one a task."""
 
     dataset: str
-    parts: tuple[int, ...]
+    parts: tuple[Range, ...]
     devices: tuple[str, ...]
     kind: Literal["decode"] = "decode"
 
@@ -52,20 +54,27 @@ class PartsToDecode:
 
 
 @dataclass(frozen=True)
-class ShardsToWrite:
-    """shards: split and number of each, of a view that has been planned."""
+class StepsToDo:
+    """One of the steps of pipeline/beam/steps.py with many numbers.
+
+    scratch: the address of the folder in which it leaves what it leaves. view: the name of the one that it is about, or
+    "". plan: the hash of the dataset's plan, as far as it counts. numbers: ranges, one a task.
+    """
 
     dataset: str
+    scratch: str
+    step: str
     view: str
-    shards: tuple[tuple[str, int], ...]
-    kind: Literal["shards"] = "shards"
+    plan: str
+    numbers: tuple[Range, ...]
+    kind: Literal["steps"] = "steps"
 
     @property
     def elements(self) -> int:
-        return len(self.shards)
+        return len(self.numbers)
 
 
-Work = PartsToEncode | PartsToDecode | ShardsToWrite
+Work = PartsToEncode | PartsToDecode | StepsToDo
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,12 @@ before the job; in all others each worker asks itself with its first task.
 
 import hashlib
 import importlib.metadata
+import os
 import platform
+import re
 import socket
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -42,6 +46,22 @@ def refuse_other_package(expected: str) -> None:
             f"the worker on {socket.gethostname()} runs {package()}, and this command {expected}",
             "Install the same wheel everywhere, then start the workers anew.",
         )
+
+
+def find_worker_number() -> int:
+    """Which of its engine's workers on this machine this process is, as far as the engine says; otherwise 0.
+
+    Beam numbers its workers in WORKER_ID. Dask's have names, which end in a number where several were started under
+    one name; those that were given GPUs of their own, as dask-cuda does, take the first that they see.
+    """
+    name = os.environ.get("WORKER_ID", "")
+    if "distributed.worker" in sys.modules and not name and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        from distributed import get_worker
+
+        with suppress(ValueError):  # not in a task of Dask's
+            name = str(get_worker().name)
+    found = re.search(r"(?:^|[-_])(\d{1,9})$", name)
+    return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True)

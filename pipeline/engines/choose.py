@@ -4,7 +4,7 @@ import importlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from lvae.manifests.errors import LvaeError
 from lvae.pipeline.engines import clusters
@@ -35,7 +35,8 @@ RUNNERS = {
 class Engine:
     """How a job is run: the runner by its full name, its options, and how many worker processes on this machine.
 
-    environment: of those, beside the command's. patience: seconds to wait for a storage that fails.
+    environment: of those, beside the command's. patience: seconds to wait for a storage that fails. shuffle: in how
+    many passes shards are written; "auto" means two on an object store.
     """
 
     runner: str
@@ -43,6 +44,7 @@ class Engine:
     workers: int
     environment: dict[str, str]
     patience: float = DEFAULT_SECONDS
+    shuffle: Literal["auto", "one-pass", "two-passes"] = "auto"
 
     @property
     def tasks(self) -> int:

@@ -102,6 +102,7 @@ def supervise(
     while process.poll() is None:
         with suppress(subprocess.TimeoutExpired):
             process.wait(REMOTE_POLL_SECONDS if folder.remote else POLL_SECONDS)
+        folder.check_lease()
         start, last, looked_at = time.monotonic(), looked_at, time.monotonic()
         try:
             reports, left = progress.read_reports(folder, attempt), pending.update_sometimes()

@@ -49,7 +49,7 @@ class ExportRows:
     def _from_raw(self, plan: Plan) -> Iterator[Block]:
         folder, manifest, encoding = self.dataset.folder, self.dataset.manifest, plan.encoded()
         selection = manifest.view.selection
-        _, thresholds, parts = selected_parts(folder, plan, selection, lambda: receipts(folder, plan))
+        thresholds, parts = selected_parts(folder, plan, selection, lambda: receipts(folder, plan))
         names = [name for name, _ in thresholds.splits] + [TRAIN]
         side = names.index(self.dataset.name)
         for receipt, part in parts:

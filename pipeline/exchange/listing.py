@@ -8,8 +8,9 @@ import numpy as np
 
 from lvae.encode.sources.labels import apply_labels, read_labels
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.listing_hash import ListingHash
 from lvae.manifests.parts.plan import Plan
-from lvae.manifests.parts.rows import ImageRow, ListingHash, RowReader, Segment, write_rows
+from lvae.manifests.parts.rows import ImageRow, RowReader, Segment, write_rows
 from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.exchange.caches import arrays
 from lvae.pipeline.exchange.caches.cache import Cache, Labelled

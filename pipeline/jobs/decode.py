@@ -24,7 +24,7 @@ from lvae.manifests.storage.folder import CHUNK_BYTES, FileRecord, Folder
 from lvae.manifests.storage.locks import LOCK, writing
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.views.selection import TRAIN
-from lvae.pipeline.beam.work import PartsToDecode
+from lvae.pipeline.beam.work import PartsToDecode, ranges_of
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.engines.submit import run
 from lvae.pipeline.engines.tasks import Pending, Tasks
@@ -132,7 +132,7 @@ def _make_parts(folder: Folder, plan: DecodePlan, engine: Engine, devices: tuple
         finished=lambda part: finished_decode(folder, plan, part) is not None,
         name=lambda part: f"part {part}",
         describe=lambda part: f"part {part} (pictures {plan.range_of(part).start} to {plan.range_of(part).stop - 1})",
-        work=lambda parts: PartsToDecode(folder.address, tuple(parts), devices),
+        work=lambda parts: PartsToDecode(folder.address, ranges_of(parts, engine.tasks), devices),
     )
     sizes = [len(plan.range_of(part)) for part in range(plan.parts)]
     pending = Pending(folder, replace(tasks, finished=partial(settle_decode, folder, plan))).update()

@@ -4,25 +4,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from lvae.manifests.errors import LvaeError
+from lvae.encode.feeding.settings import Feeding
+from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.manifest import Manifest, read_manifest, refuse_earlier_format
-from lvae.manifests.messages import counted
 from lvae.manifests.parts.plan import PLAN, Plan, write_plan
-from lvae.manifests.parts.receipts import beyond, finished, orphans, receipt_name, receipts, settle
-from lvae.manifests.publishing.publish import drop_raw, swap, write_rejected
+from lvae.manifests.parts.receipts import beyond, has_receipt, orphans, receipt_name
+from lvae.manifests.publishing.publish import drop_raw, swap
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.open import folder_at
-from lvae.manifests.verify.verify import mend_command, verify
+from lvae.manifests.storage.places.guard import DATASET, guard_output
 from lvae.manifests.views.view import ViewSettings, shard_receipt_name
 from lvae.pipeline.beam.work import PartsToEncode, ranges_of
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.engines.submit import run
 from lvae.pipeline.engines.tasks import Pending, Tasks
-from lvae.pipeline.jobs.shards import write_view_of
+from lvae.pipeline.jobs.check import find_faults, forget_checks
+from lvae.pipeline.jobs.finish import finish_dataset
+from lvae.pipeline.jobs.spread import Spread
 from lvae.pipeline.planning.existing import Existing, load_existing
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
-from lvae.pipeline.planning.scan import refuse_overlap
 from lvae.pipeline.planning.view import ViewOptions, check_space, settings_for
 from lvae.pipeline.progress import reports as progress
 from lvae.pipeline.progress.display import Display
@@ -45,7 +46,7 @@ class EncodeRequest:
     dataset: str
     options: EncodeOptions
     view: ViewOptions
-    devices: tuple[str, ...]
+    feeding: Feeding
     max_rejected: str | None = None
     drop_raw: bool = False
 
@@ -53,13 +54,14 @@ class EncodeRequest:
 def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
     """Images to a finished, verified dataset. The same call again goes on, mends what is damaged, or does nothing."""
     folder = folder_at(request.dataset)
-    refuse_overlap(folder, request.source)
+    guard_output(request.dataset, DATASET, [request.source])
     if request.max_rejected is not None:
         parse_rejection_bound(request.max_rejected, 0)  # a typing error is told now, not after the work
     refuse_earlier_format(folder)
     with writing(folder):
         folder.sweep()
-        existing = load_existing(folder, display.say)
+        look = partial(find_faults, folder, engine, display)
+        existing = load_existing(folder, look, display.say)
         if request.options.scan.append and existing.dropped:
             raise LvaeError(
                 request.dataset,
@@ -68,7 +70,7 @@ def encode(request: EncodeRequest, engine: Engine, display: Display) -> Result:
             )
         plan = prepare(folder, existing, request.source, request.options, display.say)
         if existing.damaged:
-            set_aside(folder, plan, existing)
+            set_aside(folder, plan, existing, look)
         settings = check_settings(folder, plan, request.view, existing)
         finished_before = find_finished(existing, plan)
         if finished_before is not None:
@@ -92,6 +94,7 @@ def find_finished(existing: Existing, plan: Plan) -> Manifest | None:
 
 def _leave_as_it_is(folder: Folder, plan: Plan, manifest: Manifest, request: EncodeRequest, display: Display) -> Result:
     display.say(f"{request.dataset}: is finished and whole; there is nothing to do")
+    forget_checks(folder)
     if manifest.raw == "kept":
         check_rejected(folder, plan, manifest.counts.rejected, request.max_rejected, display.say)
         remove_leftovers(folder, plan)
@@ -102,12 +105,12 @@ def _leave_as_it_is(folder: Folder, plan: Plan, manifest: Manifest, request: Enc
 def _make(
     folder: Folder, plan: Plan, settings: ViewSettings, request: EncodeRequest, engine: Engine, display: Display
 ) -> Result:
-    parts = _encode_parts(folder, plan, request.devices, engine, display)
-    rejected = write_rejected(folder, receipts(folder, plan))
-    check_rejected(folder, plan, rejected, request.max_rejected, display.say)
-    manifest, shards = write_view_of(folder, plan, settings, engine, display)
-    remove_leftovers(folder, plan)
-    refuse_faults(folder, plan)
+    manifest, parts, shards = finish_dataset(
+        Spread(folder, folder, plan, engine, display),
+        settings,
+        lambda: _encode_parts(folder, plan, request.feeding, engine, display),
+        lambda rejected: check_rejected(folder, plan, rejected, request.max_rejected, display.say),
+    )
     return Result(manifest, parts, shards)
 
 
@@ -116,13 +119,13 @@ def remove_leftovers(folder: Folder, plan: Plan) -> None:
         folder.remove(name)
 
 
-def set_aside(folder: Folder, plan: Plan, existing: Existing) -> None:
+def set_aside(folder: Folder, plan: Plan, existing: Existing, look: Callable[[], list[Fault]]) -> None:
     """Make room for what is made again: parts and shards at fault lose their receipts."""
     manifest, faults = existing.manifest, existing.faults
     if manifest is not None and plan.before_append(manifest.plan_sha256) is None:
         raise LvaeError(folder, "these settings are not those of its manifest", "Give those of the first command.")
     if manifest is None or any(fault.where == PLAN for fault in faults):
-        faults = tuple(verify(folder, deep=True))  # what could not be looked at without its plan
+        faults = tuple(look())  # what could not be looked at without its plan
     for fault in faults:
         if fault.part is not None:
             folder.remove(receipt_name(fault.part))
@@ -149,16 +152,16 @@ def check_settings(folder: Folder, plan: Plan, options: ViewOptions, existing: E
 # --- parts ---------------------------------------------------------------------------------------------------------
 
 
-def _encode_parts(folder: Folder, plan: Plan, devices: tuple[str, ...], engine: Engine, display: Display) -> int:
+def _encode_parts(folder: Folder, plan: Plan, feeding: Feeding, engine: Engine, display: Display) -> int:
     tasks = Tasks(
         numbers=range(plan.listing.parts),
-        finished=lambda part: finished(folder, plan, part) is not None,
+        finished=partial(has_receipt, folder),
         name=lambda part: f"part {part}",
         describe=lambda part: _describe_part(plan, part),
-        work=lambda parts: PartsToEncode(folder.address, ranges_of(parts, engine.tasks), devices),
+        work=lambda parts: PartsToEncode(folder.address, ranges_of(parts, engine.tasks), feeding),
     )
     sizes = [plan.listing.place(part).rows for part in range(plan.listing.parts)]
-    pending = Pending(folder, replace(tasks, finished=partial(settle, folder, plan))).update()
+    pending = Pending(folder, tasks).update()
     if not pending:
         return 0
     made, parts_done = len(pending), progress.PartsDone(sizes, pending)
@@ -199,15 +202,4 @@ def check_rejected(
             folder,
             f"{rejected} of {images} images were rejected, more than --max-rejected {max_rejected}",
             f"See {folder}/rejected.jsonl; the same command with a higher bound goes on from here.",
-        )
-
-
-def refuse_faults(folder: Folder, plan: Plan) -> None:
-    """The last step of what makes a dataset: every byte of it is read again."""
-    faults = verify(folder, deep=True)
-    if faults:
-        first, *rest = faults
-        more = f" and {counted(len(rest), 'more fault')}" if rest else ""
-        raise LvaeError(
-            f"{folder}/{first.where}", f"{first.problem}{more}", f"Run: {mend_command(plan, folder, faults)}"
         )

@@ -1,6 +1,7 @@
 """A cache of latents that another tool made as a dataset of ours: plan, parts, view, manifest, verification."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lvae.encode.autoencoder import load
@@ -10,12 +11,13 @@ from lvae.manifests.manifest import Manifest, refuse_earlier_format
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.erased_rows import ErasedRows
 from lvae.manifests.parts.plan import Encoding, Origin, Plan, refuse_change, write_plan
-from lvae.manifests.parts.receipts import Receipt, receipts, settle
+from lvae.manifests.parts.receipts import Receipt, has_receipt
 from lvae.manifests.parts.rows import Listing, Segment
-from lvae.manifests.publishing.publish import swap, write_rejected
+from lvae.manifests.publishing.publish import swap
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.open import folder_at
+from lvae.manifests.storage.places.guard import DATASET, guard_output
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.exchange.caches.cache import Cache
 from lvae.pipeline.exchange.caches.open import Choice, Layout, open_cache
@@ -23,20 +25,20 @@ from lvae.pipeline.exchange.listing import ListingOptions, find_segment, write_s
 from lvae.pipeline.exchange.part import import_part
 from lvae.pipeline.exchange.remarks import remarks
 from lvae.pipeline.exchange.settings import ANY, Conversion, ImportOptions, new_encoding, parse_range
+from lvae.pipeline.jobs.check import find_faults, forget_checks
 from lvae.pipeline.jobs.encode import (
     Result,
     check_rejected,
     check_settings,
     find_finished,
     parse_rejection_bound,
-    refuse_faults,
     remove_leftovers,
     set_aside,
 )
-from lvae.pipeline.jobs.shards import write_view_of
+from lvae.pipeline.jobs.finish import finish_dataset
+from lvae.pipeline.jobs.spread import Spread
 from lvae.pipeline.planning.existing import Existing, load_existing
 from lvae.pipeline.planning.plan import build_without_weights, store_weights
-from lvae.pipeline.planning.scan import refuse_overlap
 from lvae.pipeline.planning.view import ViewOptions
 from lvae.pipeline.progress.display import Display
 
@@ -59,30 +61,32 @@ class ImportRequest:
 def import_latents(request: ImportRequest, engine: Engine, display: Display) -> Result:
     """A cache to a finished, verified dataset. The same call again goes on, mends what is damaged, or does nothing."""
     folder = folder_at(request.dataset)
-    refuse_overlap(folder, request.cache)
+    guard_output(request.dataset, DATASET, [request.cache])
     if request.max_rejected is not None:
         parse_rejection_bound(request.max_rejected, 0)
     refuse_earlier_format(folder)
     with writing(folder):
         folder.sweep()
-        existing = load_existing(folder, display.say)
+        look = partial(find_faults, folder, engine, display)
+        existing = load_existing(folder, look, display.say)
         plan, cache, number = _prepare(folder, existing, request, display)
         if existing.damaged:
-            set_aside(folder, plan, existing)
+            set_aside(folder, plan, existing, look)
         settings = check_settings(folder, plan, request.view, existing)
         finished = find_finished(existing, plan)
         if finished is not None:
             display.say(f"{request.dataset}: is finished and whole; there is nothing to do")
             check_rejected(folder, plan, finished.counts.rejected, request.max_rejected, display.say)
+            forget_checks(folder)
             remove_leftovers(folder, plan)
             swap(folder, finished)
             return Result(finished, 0, 0)
-        made = _import_parts(folder, plan, {number: cache}, request, display)
-        rejected = write_rejected(folder, receipts(folder, plan))
-        check_rejected(folder, plan, rejected, request.max_rejected, display.say)
-        manifest, shards = write_view_of(folder, plan, settings, engine, display)
-        remove_leftovers(folder, plan)
-        refuse_faults(folder, plan)
+        manifest, made, shards = finish_dataset(
+            Spread(folder, folder, plan, engine, display),
+            settings,
+            lambda: _import_parts(folder, plan, {number: cache}, request, display),
+            lambda rejected: check_rejected(folder, plan, rejected, request.max_rejected, display.say),
+        )
         _tell(plan, manifest, cache, number, display)
         folder.sweep()
         return Result(manifest, made, shards)
@@ -191,7 +195,7 @@ def _put_back_weights(folder: Folder, encoding: Encoding, options: ImportOptions
 def _import_parts(
     folder: Folder, plan: Plan, caches: dict[int, Cache], request: ImportRequest, display: Display
 ) -> int:
-    pending = [part for part in range(plan.listing.parts) if not settle(folder, plan, part)]
+    pending = [part for part in range(plan.listing.parts) if not has_receipt(folder, part)]
     for number in sorted({plan.listing.place(part).segment for part in pending} - set(caches)):
         caches[number] = _open_again(plan, number, request)
     conversions = [Conversion.of(segment.kind) for segment in plan.listing.segments]

@@ -9,18 +9,23 @@ from lvae.manifests.messages import counted
 from lvae.manifests.parts import erasure
 from lvae.manifests.parts.copying import DUPLICATE, repeated_keys, take_listing, take_parts, united
 from lvae.manifests.parts.plan import Plan, erasing, read_plan, read_plan_if_whole, write_plan
-from lvae.manifests.parts.receipts import beyond, orphans, receipts
+from lvae.manifests.parts.receipts import receipts
 from lvae.manifests.publishing.publish import write_rejected
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.open import folder_at
-from lvae.manifests.views.order import select
+from lvae.manifests.views.combine import select
+from lvae.manifests.views.order_files import groups_of
 from lvae.manifests.views.selected_rows import left_out
 from lvae.manifests.views.selection import Selection
 from lvae.manifests.views.view import ViewSettings
 from lvae.pipeline.engines.choose import Engine
-from lvae.pipeline.jobs.encode import Result, refuse_faults
-from lvae.pipeline.jobs.shards import write_view_of
+from lvae.pipeline.jobs.check import refuse_faults
+from lvae.pipeline.jobs.encode import Result
+from lvae.pipeline.jobs.finish import finish_dataset
+from lvae.pipeline.jobs.fold import fold_parts, remove_orphans
+from lvae.pipeline.jobs.shards import write_selected
+from lvae.pipeline.jobs.spread import Spread
 from lvae.pipeline.planning.existing import finish_erasing
 from lvae.pipeline.planning.view import ViewOptions, check_space, named_selection, view_settings_of
 from lvae.pipeline.progress.console import CONSOLE, Bar, say
@@ -43,12 +48,13 @@ def shard(dataset: str, options: ViewOptions, engine: Engine, keep_old: bool = F
         _tell_of_selection(manifest, options)
         if erase:
             plan = _erase(folder, plan, options, settings.selection)
-        write_rejected(folder, receipts(folder, plan))
-        result, made = write_view_of(folder, plan, settings, engine, CONSOLE, keep_old)
+        spread = Spread(folder, folder, plan, engine, CONSOLE)
+        selected = fold_parts(spread, settings.selection)
+        write_rejected(folder, folder, groups_of(plan))
+        result, made = write_selected(spread, settings, selected, keep_old)
         if erase:
-            for name in orphans(folder):
-                folder.remove(name)
-            refuse_faults(folder, plan)
+            remove_orphans(folder, plan, selected.orphans)
+            refuse_faults(folder, plan, engine, CONSOLE)
         folder.sweep()
         return Result(result, 0, made)
 
@@ -155,11 +161,8 @@ def _take_parts(sources: Sequence[Folder], plans: Sequence[Plan], folder: Folder
 
 def _finish(folder: Folder, plan: Plan, settings: ViewSettings, engine: Engine) -> Result:
     check_space(folder, plan, settings)
-    write_rejected(folder, receipts(folder, plan))
-    result, made = write_view_of(folder, plan, settings, engine, CONSOLE)
-    for name in [*orphans(folder), *beyond(folder, plan)]:
-        folder.remove(name)
-    refuse_faults(folder, plan)
+    spread = Spread(folder, folder, plan, engine, CONSOLE)
+    result, _, made = finish_dataset(spread, settings, lambda: 0, lambda rejected: None)
     folder.sweep()
     return Result(result, 0, made)
 
@@ -170,7 +173,7 @@ def _erase(folder: Folder, plan: Plan, options: ViewOptions, selection: Selectio
     if erased == plan:
         say("nothing is left to erase: all of it was erased before")
         return plan
-    select(folder, plan, selection, lambda: receipts(folder, plan), raw=False)  # refuses one that leaves nothing
+    select(folder, plan, selection, statistics=False)  # refuses one that leaves nothing
     write_plan(folder, erased)
     parts = erasure.carry_out(folder, erased)
     say(f"erased from {counted(parts, 'raw part')}")

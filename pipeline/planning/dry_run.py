@@ -1,16 +1,14 @@
 """`--dry-run`: what an encoding job would do, how much it would write and how long it would take. Writes nothing."""
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lvae.encode.autoencoder import multiply_adds
-from lvae.encode.devices import choose_device
-from lvae.encode.encoder import Encoder
+from lvae.encode.devices import AUTO
+from lvae.encode.feeding.cores import cores
 from lvae.encode.networks.base import Autoencoder
-from lvae.encode.part import open_row
 from lvae.encode.sources.open import open_reader
 from lvae.manifests import records
 from lvae.manifests.manifest import read_manifest_if_whole
@@ -32,18 +30,24 @@ from lvae.pipeline.planning.plan import (
     part_size_for,
     tell_of_classes,
 )
+from lvae.pipeline.planning.rates import Rates, measure_rates
 from lvae.pipeline.planning.rescan import inherited_options, recognize
 from lvae.pipeline.planning.scan import Scan, origin, tell
 from lvae.pipeline.planning.view import SPACE_SLACK, ViewOptions, estimate_bytes, readable, settings_for
 
-TRIAL_SECONDS = 3.0  # of encoding, to measure the rate
 TRIAL_ROWS = 64  # listed rows kept for the trial
 UNKNOWN_WEIGHTS = "0" * 64  # stands for a fingerprint where only the cost matters
+START_SECONDS = 7.0  # on two quiet cores, to load Python, torch and Beam in the command and in workers
+VIEW_SECONDS = 0.0002  # of one latent, to write and verify a view (tests/benchmarks/pipeline_overhead.md)
+ROUNDING = {  # of latents, in their deviations, beside float16's 0.0004 in a shard: tests/benchmarks/latent_error.md
+    "tf32": ", which rounds latents by about 0.0006 (default) to 0.0024 (kl-f8) of their deviation",
+    "bfloat16": ", which rounds latents by about 0.006 (default) to 0.03 (kl-f8) of their deviation",
+}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The resolved settings and the expected size of a job. Rates in images per second."""
+    """The resolved settings and the expected size of a job. Rates in images per second; rates: None where not tried."""
 
     encoding: Encoding
     view: ViewSettings
@@ -55,12 +59,21 @@ class Estimate:
     shard_bytes: int
     free_bytes: int
     workers: int
+    cores: int
     images_per_second_per_worker: float
     measured: bool
+    rates: Rates | None
+
+    @property
+    def encoding_seconds(self) -> float:
+        """Of the clock, for the raw parts."""
+        return self.images_to_encode / (self.images_per_second_per_worker * min(self.workers, max(self.parts, 1)))
 
     @property
     def seconds(self) -> float:
-        return self.images_to_encode / (self.images_per_second_per_worker * min(self.workers, max(self.parts, 1)))
+        """Of the clock: to start, to encode, and to write and verify a view."""
+        latents = self.images * self.encoding.image.orientations
+        return START_SECONDS + self.encoding_seconds + latents * VIEW_SECONDS
 
     @property
     def worker_hours(self) -> float:
@@ -78,7 +91,10 @@ class Estimate:
         return f"normalized by shift {shift}, scale {scale}"
 
     def as_dict(self) -> dict[str, Any]:
-        return {**records.plain(self), "seconds": self.seconds, "worker_hours": self.worker_hours}
+        binds = self.rates.binds(self.workers, self.cores) if self.rates is not None else None
+        seconds = {"seconds": self.seconds, "encoding_seconds": self.encoding_seconds}
+        more = {"worker_hours": self.worker_hours, "binds": binds}
+        return {**records.plain(self), **seconds, **more}
 
     def __str__(self) -> str:
         image, autoencoder = self.encoding.image, self.encoding.autoencoder
@@ -87,6 +103,7 @@ class Estimate:
         left = "" if self.images_to_encode == self.images else f" ({self.images_to_encode} to encode)"
         shape = "x".join(map(str, self.encoding.latent_shape))
         mirrored = ", mirrored" if image.mirrored else ""
+        sides = [] if self.rates is None else [f"speed        {self.rates.describe(self.workers, self.cores)}"]
         return "\n".join(
             [
                 f"images       {self.images}{left}, {image.size} px, crop {image.crop}{mirrored}",
@@ -98,6 +115,8 @@ class Estimate:
                 "store        an object store: whether it fits is not asked"
                 if self.free_bytes >= ENDLESS
                 else f"disk         {readable(self.free_bytes)} free: {fits}",
+                f"precision    {self.encoding.precision}{ROUNDING.get(self.encoding.precision, '')}",
+                *sides,
                 f"work         {self.worker_hours:.2f} worker-hours",
                 f"time         {duration(self.seconds)} with {counted(self.workers, 'worker')}, {rate}",
             ]
@@ -125,7 +144,11 @@ def estimate(
     tell(found, images, say)
     tell_of_classes(options.preset, found.classes, say)
     network, encoding, cost = _resolve(folder, options, old, trial=images_per_second is None)
-    part_size = old.listing.segments[-1].part_size if old else options.scan.part_size or part_size_for(encoding, cost)
+    part_size = (
+        old.listing.segments[-1].part_size
+        if old
+        else options.scan.part_size or part_size_for(encoding, cost, options.device)
+    )
     plan = _make_plan(old, found, options, new, part_size, encoding)
     left = new + (_count_left(folder, old) if old is not None and old.encoding is not None else images - new)
     view = replace(view, without_keys=None)  # rows to look for them in are not written yet
@@ -133,10 +156,10 @@ def estimate(
     raw_bytes, shard_bytes = estimate_bytes(plan, settings, left)[0], estimate_bytes(plan, settings, images)[1]
     if old is not None and not first:
         first = RowReader(folder, old.listing).part(0)[:TRIAL_ROWS]
-    rate = images_per_second
+    rates, rate = None, images_per_second
     if rate is None:
-        encoder = Encoder(encoding, network, choose_device(options.device))
-        rate = _measure(encoder, encoding, first, found)
+        rates = _try_out(encoding, network, options, first, found)
+        rate = 1.0 if rates is None else rates.of_all(workers, cores()) / workers
     return Estimate(
         encoding,
         settings,
@@ -148,9 +171,22 @@ def estimate(
         shard_bytes,
         folder.free_bytes(),
         workers,
+        cores(),
         rate,
         images_per_second is None,
+        rates,
     )
+
+
+def _try_out(
+    encoding: Encoding, network: Autoencoder, options: EncodeOptions, rows: list[ImageRow], found: Scan
+) -> Rates | None:
+    """On this machine, also where workers elsewhere will do it."""
+    reader = open_reader(found.source.kind, found.source.location)
+    try:
+        return measure_rates(encoding, network, "cpu" if options.device == AUTO else options.device, rows, reader)
+    finally:
+        reader.close()
 
 
 def _new_rows(
@@ -204,26 +240,3 @@ def _resolve(
     pixels = network.architecture["kind"] == "pixels"
     encoding = new_encoding(options, network, None if pixels else UNKNOWN_WEIGHTS)
     return network, encoding, 0 if pixels else multiply_adds(network, encoding.image.size)
-
-
-def _measure(encoder: Encoder, encoding: Encoding, rows: list[ImageRow], found: Scan) -> float:
-    """Images per second of one worker, opening included. The first batch only warms up."""
-    reader = open_reader(found.source.kind, found.source.location)
-    opened = [open_row(row, reader, encoding.image) for row in rows[: encoding.batch]]
-    pixels = [image.pixels for image in opened if image.pixels is not None]
-    if not pixels:
-        return 1.0
-    import numpy as np
-
-    batch = np.stack(pixels)
-    encoder.encode(batch, [row.key for row in rows[: len(batch)]])
-    start, done, position = time.monotonic(), 0, 0
-    while time.monotonic() - start < TRIAL_SECONDS:
-        chosen = [rows[(position + offset) % len(rows)] for offset in range(len(batch))]
-        position += len(batch)
-        images = [image.pixels for row in chosen if (image := open_row(row, reader, encoding.image)).pixels is not None]
-        if images:
-            encoder.encode(np.stack([image for image in images if image is not None]), [row.key for row in chosen])
-        done += len(chosen)
-    reader.close()
-    return done / (time.monotonic() - start)

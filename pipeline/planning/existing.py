@@ -9,7 +9,6 @@ from lvae.manifests.parts import erasure
 from lvae.manifests.parts.plan import Plan, read_plan
 from lvae.manifests.records import FormError
 from lvae.manifests.storage.folder import Folder
-from lvae.manifests.verify.verify import verify
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Existing:
         return self.manifest is not None and self.manifest.raw == "dropped"
 
 
-def load_existing(folder: Folder, say: Callable[[str], None]) -> Existing:
-    """Read what is there, finish an erasure that was stopped, and verify a finished dataset to the last byte.
+def load_existing(folder: Folder, look: Callable[[], list[Fault]], say: Callable[[str], None]) -> Existing:
+    """Read what is there, finish an erasure that was stopped, and `look` for the faults of a finished dataset.
 
     FormError where somebody wrote names into it that it may not have; other damage is said, and made again.
     """
@@ -56,7 +55,7 @@ def load_existing(folder: Folder, say: Callable[[str], None]) -> Existing:
         return Existing(plan, damaged=True)
     if manifest is None:
         return Existing(plan)
-    faults = tuple(verify(folder, deep=True))
+    faults = tuple(look())
     for fault in faults:
         say(f"{folder}/{fault.where}: {fault.problem}; it is made again")
     return Existing(plan, manifest, faults, damaged=bool(faults))

@@ -8,8 +8,8 @@ from lvae.encode.autoencoder import RANDOM, build, load, load_file, multiply_add
 from lvae.encode.catalogue.presets import about_classes
 from lvae.encode.catalogue.published import DEFAULT, find_weights
 from lvae.encode.crops import CROPS
-from lvae.encode.devices import choose_device
-from lvae.encode.encoder import choose_batch, choose_part_size, weights_in
+from lvae.encode.devices import choose_precision
+from lvae.encode.feeding.encoder import choose_batch, choose_part_size, weights_in
 from lvae.encode.networks.base import Autoencoder, save_safetensors
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import MANIFEST, Manifest
@@ -37,7 +37,7 @@ THREADS = 1  # inside a part: N one-thread workers beat one N-thread worker, and
 class EncodeOptions:
     """What decides the raw parts, as given on the command line; None where not given.
 
-    preset: whose settings these are, for what is said of the classes.
+    device: the first of those that encode. preset: whose settings these are, for what is said of the classes.
     """
 
     autoencoder: str | None = None
@@ -49,7 +49,7 @@ class EncodeOptions:
     seed: int | None = None
     batch: int | None = None
     precision: Precision | None = None
-    device: str = "auto"
+    device: str = "cpu"
     preset: str | None = None
     scan: ScanOptions = field(default_factory=ScanOptions)
 
@@ -77,8 +77,8 @@ def new_encoding(options: EncodeOptions, network: Autoencoder, fingerprint: str 
             network.name, network.architecture, fingerprint, factor, network.latent_channels, store
         ),
         seed=options.seed or 0,
-        batch=options.batch or choose_batch(cost, choose_device(options.device)),
-        precision=options.precision or "float32",
+        batch=options.batch or choose_batch(cost, options.device),
+        precision=choose_precision(options.precision, options.device),
         threads=THREADS,
     )
 
@@ -132,10 +132,11 @@ def store_weights(folder: Folder, encoding: Encoding, network: Autoencoder) -> N
         folder.write(name, save_safetensors(network))
 
 
-def part_size_for(encoding: Encoding, multiply_adds: int) -> int:
+def part_size_for(encoding: Encoding, multiply_adds: int, device: str) -> int:
     channels, height, width = encoding.raw_shape
     raw_bytes = channels * height * width * (1 if encoding.autoencoder.pixels else 4)
-    return choose_part_size(multiply_adds, raw_bytes, encoding.image.orientations)
+    device = "cpu" if encoding.autoencoder.pixels else device
+    return choose_part_size(multiply_adds, raw_bytes, encoding.image.orientations, device)
 
 
 def prepare(
@@ -203,7 +204,7 @@ def _first_plan(
         before = {"image": made.image, "autoencoder": made.autoencoder}
         refuse_change(folder, before, {"image": encoding.image, "autoencoder": encoding.autoencoder})
     cost = 0 if fingerprint is None else multiply_adds(network, encoding.image.size)
-    part_size = options.scan.part_size or part_size_for(encoding, cost)
+    part_size = options.scan.part_size or part_size_for(encoding, cost, options.device)
     plan = replace(scan(folder, source, options.scan, part_size, say), encoding=encoding)
     store_weights(folder, encoding, network)
     write_plan(folder, plan)

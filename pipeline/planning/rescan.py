@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from lvae.encode.feeding.opening import content_sha256
 from lvae.encode.files.locations import SEEN_RANGE, resolve
-from lvae.encode.part import content_sha256
 from lvae.encode.sources.open import open_reader
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted

@@ -12,17 +12,15 @@ from lvae.encode.sources.base import Source, SourceWarning
 from lvae.encode.sources.open import apply_labels, open_source, read_labels
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.manifest import MANIFEST
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.erased_rows import ErasedRows
-from lvae.manifests.parts.plan import PLAN, Origin, Plan
+from lvae.manifests.parts.plan import Origin, Plan
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow, Listing, Segment, write_rows
 from lvae.manifests.storage.folder import Folder
 
 SEEN = "timings/source.json"
 DEFAULT_PART_SIZE = 512
 MANY_CLASSES = 1000
-OWN_FOLDERS = {"rows", "raw", "weights", "erased", "shards", "timings", "lost+found"}
 
 
 @dataclass(frozen=True)
@@ -121,18 +119,6 @@ def tell(found: Scan, images: int, say: Callable[[str], None]) -> None:
     say(f"{found.source.kind} {found.source.location}: {counted(images, 'image')}{classes}{others}")
     for warning in found.warnings:
         say(f"warning: {warning}")
-
-
-def refuse_overlap(folder: Folder, source: str) -> None:
-    """A dataset inside its own source would be listed as part of it, and one among other folders hard to tell apart."""
-    strange = {name for name in folder.subfolders("") - OWN_FOLDERS if not name.startswith(".")}
-    if strange and not folder.exists(PLAN) and not folder.exists(MANIFEST):
-        raise LvaeError(folder, f"holds other folders than a dataset's ({min(strange)})", "Name a new or empty folder.")
-    if "://" in source or folder.remote or not Path(source).is_dir():
-        return
-    images, dataset = Path(source).resolve(), folder.root.resolve()
-    if dataset == images or images in dataset.parents:
-        raise LvaeError(folder, f"lies in the source {source}", "Name a folder elsewhere.")
 
 
 def remember(folder: Folder, seen: dict[int, int], found: Scan) -> None:

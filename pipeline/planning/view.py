@@ -14,11 +14,13 @@ from lvae.manifests.parts.receipts import finished
 from lvae.manifests.parts.rows import RowReader
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.given_files import read_given_file
 from lvae.manifests.views.named_keys import find_keys, read_key_lines, refuse_missing
 from lvae.manifests.views.selection import Selection, add_selection, resolve_selection
 from lvae.manifests.views.view import ViewSettings, read_view
 from lvae.pipeline.progress.console import say
 
+LARGEST_NORMALIZATION = 1 << 20  # bytes of a file
 SPACE_SLACK = 64 << 20  # bytes beside raw latents and shards: rows, receipts, weights, temporary files
 
 
@@ -82,8 +84,13 @@ def named_selection(
                 yield from reader.keys(part).to_pylist()
 
         found = find_keys(lines, there())
+        if not lines and not options.missing_ok:
+            where = f"--without-keys {options.without_keys}"
+            raise LvaeError(where, "names no key", "Write one a line. --missing-ok takes an empty file, too.")
         if not options.missing_ok:
             refuse_missing(f"--without-keys {options.without_keys}", len(lines), found.missing, there())
+        if not lines:
+            say("warning: --without-keys: the file names no key")
         if found.missing:
             say(
                 f"warning: --without-keys: no image has {len(found.missing)} of these {counted(len(lines), 'key')}, "
@@ -113,14 +120,11 @@ def read_normalization(name_or_file: str, channels: int) -> dict[str, Any]:
     """channel, scalar or none; or JSON, in a file or as it is, with shift and scale: a number each or one a channel."""
     if name_or_file in ("channel", "scalar", "none"):
         return {"normalization": name_or_file, "shift": None, "scale": None}
-    try:
-        inline = name_or_file.lstrip().startswith("{")
-        data = name_or_file.encode() if inline else Path(name_or_file).read_bytes()
-    except OSError as error:
-        raise LvaeError(
-            f"--normalization {name_or_file}",
-            f"is none of channel, scalar, none, and no file that can be read ({error.strerror})",
-        ) from error
+    inline = name_or_file.lstrip().startswith("{")
+    where = f"--normalization {name_or_file}"
+    if not inline and not Path(name_or_file).exists():
+        raise LvaeError(where, "is none of channel, scalar, none, and no file that is there")
+    data = name_or_file.encode() if inline else read_given_file(Path(name_or_file), where, LARGEST_NORMALIZATION)
     content = records.loads(data, name_or_file)
     if not isinstance(content, dict) or not {"shift", "scale"} <= set(content):
         raise LvaeError(name_or_file, 'must be JSON like {"shift": [...], "scale": [...]}')

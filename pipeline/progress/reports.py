@@ -84,6 +84,10 @@ class Reporter:
     ) -> None:
         self._end.set()
 
+    def begin(self, part: int) -> None:
+        with self._lock:  # so that no beat tells of one part what is true of another
+            self._task, self._done, self._last = name_of_part(part), 0, 0.0
+
     def working(self, done: int) -> None:
         self._done, now = done, time.monotonic()
         if now - self._last >= self._interval:
@@ -140,6 +144,11 @@ def _find_thread_clock() -> Callable[[], float]:
         return time.process_time
     clock = time.pthread_getcpuclockid(threading.get_ident())
     return lambda: time.clock_gettime(clock)
+
+
+def name_of_part(part: int) -> str:
+    """How a task that makes a part is called."""
+    return f"part {part}"
 
 
 def read_reports(folder: Folder, attempt: str | None = None) -> list[Report]:

@@ -31,9 +31,9 @@ from machine import describe
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lvae.encode.autoencoder import load
-from lvae.encode.encoder import Encoder, keep_memory
+from lvae.encode.feeding.cores import cores
+from lvae.encode.feeding.encoder import Encoder, keep_memory
 from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings
-from lvae.pipeline.engines.cores import cores
 
 RECORD = Path(__file__).with_suffix(".md")
 SIZE = 256

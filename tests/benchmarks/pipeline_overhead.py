@@ -33,9 +33,9 @@ from machine import describe
 from PIL import Image
 
 from lvae.encode.autoencoder import multiply_adds
-from lvae.encode.encoder import choose_batch, keep_memory
+from lvae.encode.feeding.cores import cores
+from lvae.encode.feeding.encoder import choose_batch, keep_memory
 from lvae.encode.scenes.make import scene
-from lvae.pipeline.engines.cores import cores
 
 RECORD = Path(__file__).with_suffix(".md")
 DIFFERENT = 128  # JPEGs; the others are further names of them

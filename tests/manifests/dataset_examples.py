@@ -4,6 +4,7 @@ By default 95 images in parts of 20, each with its mirror: five parts, the last 
 images rejected elsewhere; three classes and some unlabelled images; 144 latents of four unlike channels.
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -20,23 +21,24 @@ from lvae.manifests.manifest import Manifest, dump_manifest, read_manifest
 from lvae.manifests.parts.erased_rows import ErasedRows
 from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings, Origin, Plan, write_plan
 from lvae.manifests.parts.receipts import (
+    RECEIPTS,
     Receipt,
     Rejection,
     raw_name,
     read_receipt,
     receipt_name,
     receipts,
-    receipts_record,
     write_part,
 )
 from lvae.manifests.parts.rows import ImageRow, Listing, Segment, write_rows
-from lvae.manifests.publishing.publish import describe, swap, write_rejected
+from lvae.manifests.publishing.publish import WrittenView, describe, swap
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.shards.index import Shard, write_index
-from lvae.manifests.storage.folder import Folder
+from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.verify.verify import verify
+from lvae.manifests.views.combine import Selected, select
 from lvae.manifests.views.gather import write_shard
-from lvae.manifests.views.order import Selected, select
+from lvae.manifests.views.index_pieces import join_index, write_index_piece
 from lvae.manifests.views.selection import Selection, resolve_selection
 from lvae.manifests.views.view import (
     ShardReceipt,
@@ -112,6 +114,15 @@ class Example:
 
     def open(self, split: str = "train") -> Dataset:
         return Dataset.open(self.root, split)
+
+
+def receipts_record(folder: Folder, parts: int) -> FileRecord:
+    """All receipts as one file: their bytes together, and the hash of their sorted hashes."""
+    hashes, total = [], 0
+    for record in folder.each(folder.record, map(receipt_name, range(parts))):
+        hashes.append(record.sha256)
+        total += record.bytes
+    return FileRecord(RECEIPTS, total, hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest())
 
 
 def rows_of(contents: Contents) -> list[ImageRow]:
@@ -199,15 +210,18 @@ def encode(root: Path, contents: Contents | None = None, **changes: Any) -> Exam
     raw = [raw_of(contents, plan, part) for part in range(contents.parts)]
     for part, latents in enumerate(raw):
         rewrite_raw(folder, contents, plan, part, latents)
-    write_rejected(folder, receipts(folder, plan))
+    folder.write(
+        "rejected.jsonl", b"".join(records.line(one) for part in receipts(folder, plan) for one in part.rejected)
+    )
     return Example(root, contents, plan, ViewSettings(), rows_of(contents), raw)
 
 
 def planned(example: Example, settings: ViewSettings) -> tuple[Selected, ViewPlan]:
     """What `write_shard` needs: the order files are in place afterwards."""
     folder, plan = example.folder, example.plan
-    selected = select(folder, plan, settings.selection, lambda: receipts(folder, plan))
-    return selected, plan_view(plan, settings, selected, receipts_record(folder, plan.listing.parts).sha256)
+    selected = select(folder, plan, settings.selection)
+    assert selected.receipts == receipts_record(folder, plan.listing.parts)
+    return selected, plan_view(plan, settings, selected, selected.receipts.sha256)
 
 
 def settings_of(example: Example, **changes: Any) -> ViewSettings:
@@ -233,7 +247,10 @@ def shard(example: Example, keep_old: bool = False, **changes: Any) -> Example:
     ]
     for split, number in pending_shards(folder, view):
         write_shard(folder, plan, view, split, number)
-    swap(folder, describe(folder, plan, settings, selected, view, metadata), keep_old)
+    for split in view.layouts:
+        write_index_piece(folder, view, split, 0)
+    indices = {split: join_index(folder, view, split) for split in view.layouts}
+    swap(folder, describe(folder, plan, settings, selected, WrittenView(view, metadata, indices)), keep_old)
     folder.sweep()
     return replace(example, settings=settings)
 

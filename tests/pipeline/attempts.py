@@ -20,8 +20,8 @@ from typing import Any
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import read_manifest
 from lvae.manifests.parts.plan import Plan, read_plan
-from lvae.manifests.parts.receipts import orphans, receipts, receipts_record, settle
-from lvae.manifests.publishing.publish import describe, drop_raw, swap, write_rejected
+from lvae.manifests.parts.receipts import finished, orphans, receipt_name
+from lvae.manifests.publishing.publish import WrittenView, describe, drop_raw, swap, write_rejected
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.storage import locks, object_store
 from lvae.manifests.storage.folder import Folder
@@ -29,8 +29,9 @@ from lvae.manifests.storage.locks import writing
 from lvae.manifests.storage.object_store import RemoteFolder
 from lvae.manifests.storage.open import folder_at
 from lvae.manifests.verify.verify import verify
+from lvae.manifests.views.combine import Selected, select
 from lvae.manifests.views.gather import write_shard
-from lvae.manifests.views.order import Selected, select
+from lvae.manifests.views.index_pieces import join_index, write_index_piece
 from lvae.manifests.views.view import (
     ViewPlan,
     ViewSettings,
@@ -86,15 +87,17 @@ def begin(folder: Folder) -> Plan:
 
 
 def prepare_view(folder: Folder, plan: Plan, wanted: ViewSettings) -> tuple[Selected, ViewPlan]:
-    selected = select(folder, plan, wanted.selection, lambda: receipts(folder, plan))
-    view = plan_view(plan, wanted, selected, receipts_record(folder, plan.listing.parts).sha256)
+    selected = select(folder, plan, wanted.selection)
+    write_rejected(folder, folder, 1)
+    view = plan_view(plan, wanted, selected, selected.receipts.sha256)
     write_view(folder, view)
     return selected, view
 
 
 def make_parts(folder: Folder, plan: Plan, seed: int) -> None:
     for part in range(plan.listing.parts):
-        if not settle(folder, plan, part):
+        if finished(folder, plan, part) is None:
+            folder.remove(receipt_name(part))
             write_raw(folder, CONTENTS, plan, part, raw_of(replace(CONTENTS, seed=seed), plan, part))
 
 
@@ -108,14 +111,16 @@ def make_all(attempt: Attempt) -> None:
         manifest = read_manifest(folder)
         if manifest is None or manifest.raw == "kept":
             make_parts(folder, plan, attempt.seed)
-            write_rejected(folder, receipts(folder, plan))
             selected, view = prepare_view(folder, plan, wanted)
             remove_unfinished_shards(folder, view)
             prepared = [codec(wanted.format).prepare(folder, view.name, layout) for layout in view.layouts.values()]
             for split, number in pending_shards(folder, view):
                 write_shard(folder, plan, view, split, number)
             metadata = [record.path for records in prepared for record in records]
-            swap(folder, describe(folder, plan, wanted, selected, view, metadata), False)
+            for split in view.layouts:
+                write_index_piece(folder, view, split, 0)
+            indices = {split: join_index(folder, view, split) for split in view.layouts}
+            swap(folder, describe(folder, plan, wanted, selected, WrittenView(view, metadata, indices)), False)
         for name in orphans(folder):
             folder.remove(name)
         if attempt.verified and (faults := verify(folder, deep=True)):
@@ -185,7 +190,7 @@ class Steps:
 def ending(call: Callable[[], None]) -> End:
     try:
         call()
-    except (Exception, KeyboardInterrupt) as error:
+    except Exception as error:
         return End(type(error).__name__, str(error))
     return End("done")
 

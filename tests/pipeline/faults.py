@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -54,6 +55,16 @@ def worker_processes(command: int) -> list[int]:
         if process.group in submissions and process.python and "sdk_worker_main" in process.line
     ]
     return workers or submissions
+
+
+def opening_processes(workers: Sequence[int]) -> list[int]:
+    """The processes that open images for workers, and those that start them."""
+    found = list[int]()
+    for worker in workers:
+        with suppress(psutil.Error):
+            below = psutil.Process(worker).children(recursive=True)
+            found += [process.pid for process in below if "forkserver" in " ".join(process.cmdline())]
+    return found
 
 
 def children(parent: int) -> list[int]:

@@ -5,6 +5,7 @@
 | kill: command, worker, both workers, worker and command | yes | yes |
 | kill: scheduler | the process that holds Beam's runner | the scheduler |
 | pause for seconds (SIGSTOP, SIGCONT): command, worker, scheduler | yes | yes |
+| kill, pause for seconds: a process that opens images for a worker | yes | yes |
 | stop a worker for good (SIGSTOP) | yes | yes |
 | slow a worker down (SIGSTOP and SIGCONT in turn) | yes | yes |
 | full disk | where a small file system can be mounted | the same |
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from lvae.encode.feeding.settings import Feeding
 from lvae.encode.scenes.make import write_scenes
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
@@ -34,10 +36,10 @@ from lvae.manifests.parts.decoded_parts import read_decode_plan
 from lvae.manifests.parts.plan import read_plan_if_whole
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.view import read_view
-from lvae.pipeline.beam.work import PartsToDecode, PartsToEncode, ShardsToWrite, Submission, ranges_of
+from lvae.pipeline.beam.work import PartsToDecode, PartsToEncode, StepsToDo, Submission, ranges_of
 from tests.conftest import SMALL_KL, lvae_process
 from tests.pipeline.cluster import Dask
-from tests.pipeline.faults import busy, children, contents, receipts, worker_processes
+from tests.pipeline.faults import busy, children, contents, opening_processes, receipts, worker_processes
 
 PICTURES, PART_SIZE, PARTS, SHARDS = 96, 6, 16, 2
 DECODED, DECODED_PART = 256, 32
@@ -47,10 +49,10 @@ FAILING_WRITES = Path(__file__).parent / "failing_writes"
 SETTINGS = ("--size", "64", "--part-size", str(PART_SIZE), "--shard-size", "64", "--shared-path")
 NETWORK = ("--autoencoder", SMALL_KL, "--weights", "random:0")
 
-PEOPLE = ("command", "worker", "workers", "worker and command", "scheduler")
+PEOPLE = ("command", "worker", "workers", "worker and command", "scheduler", "opener")
 FAULTS = (
     *(f"kill {who}" for who in PEOPLE),
-    *(f"pause {who}" for who in ("command", "worker", "scheduler")),
+    *(f"pause {who}" for who in ("command", "worker", "scheduler", "opener")),
     "stop worker",
     "slow worker",
     "full disk",
@@ -177,7 +179,7 @@ class Encoding:
         self._world = world
 
     def command(self, place: Path) -> tuple[str | Path, ...]:
-        return ("encode", self._world.pictures, place / "out", *SETTINGS, *NETWORK)
+        return ("encode", self._world.pictures, place / "out", *SETTINGS, *NETWORK, "--decode-workers", "1")
 
     def progress(self, place: Path) -> float:
         shards = len(list((place / "out").glob("shards/*/shard-*.json")))
@@ -190,12 +192,12 @@ class Encoding:
             return None
         views = [path.parent.name for path in folder.local("").glob("shards/*/view.json")]
         layouts = read_view(folder, views[0]).layouts.items() if views else ()
-        shards = tuple((split, number) for split, layout in layouts for number in range(layout.shards))
+        shards = ranges_of(range(sum(layout.shards for _, layout in layouts)), 8)
         parts = ranges_of(range(plan.listing.parts), 8)
         work = (
-            ShardsToWrite(folder.address, views[0], shards)
+            StepsToDo(folder.address, folder.address, "shard", views[0], plan.sha256, shards)
             if shards
-            else PartsToEncode(folder.address, parts, ("cpu",))
+            else PartsToEncode(folder.address, parts, Feeding(("cpu",), decoders=1))
         )
         return Submission(work, options, attempt, watched=False)
 
@@ -229,7 +231,7 @@ class Decoding:
         plan = read_decode_plan(folder)
         if plan is None:
             return None
-        work = PartsToDecode(folder.address, tuple(range(plan.parts)), ("cpu",))
+        work = PartsToDecode(folder.address, ranges_of(range(plan.parts), 8), ("cpu",))
         return Submission(work, options, attempt, watched=False)
 
     def check(self, place: Path, story: str) -> None:
@@ -372,13 +374,14 @@ class _Job:
     def _people(self, who: str) -> list[int]:
         workers = self._engine.workers(self._process.pid)
         one = [self._draw.choice(workers)] if workers else []
-        mine = [self._process.pid]
+        mine, openers = [self._process.pid], opening_processes(workers)
         return {
             "command": mine,
             "worker": one,
             "workers": workers,
             "worker and command": one + mine,
             "scheduler": self._engine.scheduler(self._process.pid),
+            "opener": [self._draw.choice(openers)] if openers else [],
         }[who]
 
     def _submit_again(self) -> None:

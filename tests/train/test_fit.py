@@ -313,7 +313,7 @@ def test_the_command_refuses_in_one_line(latents: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert "no such preset" in one_line(latents, run, "--preset", "hughe")
     assert "made for latents of 4x32x32, not 3x8x8" in one_line(latents, run, "--preset", "church256-f8")
-    assert "is not a dataset" in one_line(tmp_path, run)
+    assert "is an empty folder, not a dataset" in one_line(tmp_path, run)
     assert "KEY=VALUE" in one_line(latents, run, "--set", "width")
     assert not run.exists()
     damaged = tmp_path / "damaged"

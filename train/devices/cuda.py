@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
-from lvae.train.devices.device import Device, Precision, Ranks
+from lvae.train.devices.device import PATIENCE, Device, Precision, Ranks
 
 
 class CudaDevice(Device):
@@ -26,11 +26,11 @@ class CudaDevice(Device):
         self.torch_device = torch.device("cuda", ranks.local_rank)
         tf32 = precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
 
     def _join(self) -> None:
         if self.world > 1 and not dist.is_initialized():
-            dist.init_process_group("cpu:gloo,cuda:nccl")
+            dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE)
 
     def describe(self) -> str:
         return torch.cuda.get_device_name(self.torch_device)

@@ -18,6 +18,7 @@ global batch, and `put` spreads it over `parts` devices; the processes of a pod 
 the same data. Where files are written only `is_main` writes.
 """
 
+import datetime
 import os
 import resource
 from collections.abc import Callable, Iterable
@@ -32,6 +33,8 @@ from torch import Tensor, nn
 
 from lvae.manifests.messages import counted
 from lvae.manifests.seeds import derive
+
+PATIENCE = datetime.timedelta(minutes=30)  # of a rank with the others: one of them may compile, or decode previews
 
 Precision = Literal["float32", "bfloat16", "tf32"]
 
@@ -65,7 +68,7 @@ class Device:
 
     def _join(self) -> None:
         if self.world > 1 and not dist.is_initialized():
-            dist.init_process_group("gloo")
+            dist.init_process_group("gloo", timeout=PATIENCE)
 
     @property
     def is_main(self) -> bool:

@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import re
+from collections.abc import Mapping, MutableMapping
 from typing import Literal
 
 import torch
@@ -16,12 +18,40 @@ Purpose = Literal["training", "sampling"]
 AnyPrecision = Precision | Literal["auto"]
 
 
-def ranks_of(environment: dict[str, str]) -> Ranks:
-    """What torchrun says; one process alone otherwise."""
+def ranks_of(environment: MutableMapping[str, str]) -> Ranks:
+    """What torchrun says, or Slurm's srun, whose words are put into torchrun's; one process alone otherwise."""
+    if "RANK" not in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        environment.update(slurm_ranks(environment))
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if not all(name in environment for name in names):
         return Ranks()
     return Ranks(*(int(environment[name]) for name in names))
+
+
+def slurm_ranks(environment: Mapping[str, str]) -> dict[str, str]:
+    """What torchrun would say, from what srun says: a task is a rank, and the first host is where they meet."""
+    local = re.match(r"\d+", environment["SLURM_STEP_TASKS_PER_NODE"])
+    port = 20_000 + int(environment.get("SLURM_JOB_ID", "0")) % 20_000
+    return {
+        "RANK": environment["SLURM_PROCID"],
+        "WORLD_SIZE": environment["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": "1" if local is None else local[0],
+        "MASTER_ADDR": environment.get("MASTER_ADDR", first_host(environment["SLURM_STEP_NODELIST"])),
+        "MASTER_PORT": environment.get("MASTER_PORT", str(port)),
+    }
+
+
+def first_host(nodes: str) -> str:
+    """Of a list as Slurm writes them: gpu[003-006,9],login1 -> gpu003."""
+    found = re.match(r"([^\[,]*)(?:\[(\w+)[^\]]*\])?([^,\[]*)", nodes)
+    return "" if found is None else "".join(part or "" for part in found.groups())
+
+
+def make_deterministic() -> None:
+    """Ask PyTorch for operations that give the same bits every time, before a GPU is opened."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
 
 
 def open_device(
@@ -36,7 +66,7 @@ def open_device(
     kind: "auto" is a GPU, then a TPU, then the CPU. precision: "auto" is what is usual for the purpose. compiled:
     whether `compile` compiles; None: on GPUs. threads: of a CPU's operations; PyTorch's choice otherwise.
     """
-    ranks = ranks_of(dict(os.environ))
+    ranks = ranks_of(os.environ)
     if kind == "xla" and importlib.util.find_spec("torch_xla") is None:
         raise LvaeError("--device xla", "torch_xla is not installed", "Install the extra: pip install latent-vae[tpu].")
     kind = find_device(kind, count_gpus(), ("xla", "cpu") if kind == "xla" or has_tpu() else ("cpu",))

@@ -38,6 +38,7 @@ class Execution:
 
     placement: where latents are kept. The others: how often, in updates; 0: never (the end of a run is always written
     down and saved). patience: validations in a row without a lower loss after which the run ends; 0: none do.
+    profile: updates to trace, at the start; 0: none.
     """
 
     log: int = 100
@@ -48,6 +49,7 @@ class Execution:
     keep_recent: int = 3
     placement: Placement = "auto"
     patience: int = 0
+    profile: int = 0
 
 
 @dataclass(frozen=True)
@@ -179,13 +181,13 @@ class Session:
 
     def _warn(self, counts: dict[str, Tensor]) -> None:
         threshold = float(counts["threshold"])
-        if threshold != self._threshold:
+        if threshold > self._threshold:
             logger.warning(
                 "gradients stayed above the threshold of %.3g; it is %.3g now, so that the run goes on",
                 self._threshold,
                 threshold,
             )
-            self._threshold = threshold
+        self._threshold = threshold
         if int(counts["useless"]) >= USELESS_UPDATES:
             steps = self._checkpoints.steps()
             kept = f"The checkpoint of step {steps[-1]} is kept" if steps else "There is no checkpoint"

@@ -21,6 +21,7 @@ from lvae.train.network.noise import noise_shapes
 
 TRUSTING_UPDATES = 1000  # while the model still settles, large gradients are no sign of trouble
 GIVE_IN_AFTER = 25  # updates skipped one after another because the gradient's norm exceeds the threshold
+EASING = 0.99  # of a raised threshold, which each applied update leaves
 MEASURED = ("loss_nats", "reconstruction_nats", "rate_nats", "spectral", "gradient_norm", "learning_rate")
 
 
@@ -42,6 +43,7 @@ class Updater:
             config, self.parameters.like(moments), self.parameters.like(moments), fused=device.kind != "xla"
         )
         self.average = self.parameters.copies()
+        self._more_averages = {group: self.parameters.copies() for group in config.averages if group != "ema"}
         shape = model.config
         self._schedule = device.put_whole(
             rate_schedule(config.rate_schedule, config.rate_arguments, shape.groups, config.rate_lower)
@@ -53,6 +55,11 @@ class Updater:
         counts = first_counts(self._threshold, len(self._noise_shapes))
         self.counts = {name: device.put_whole(value) for name, value in counts.items()}
         self._keep = 1
+
+    @property
+    def averages(self) -> dict[str, list[Tensor]]:
+        """By the names of their groups in a checkpoint."""
+        return {"ema": self.average, **self._more_averages}
 
     def __call__(self, batches: Sequence[Batch]) -> None:
         """One update from its micro-batches."""
@@ -91,13 +98,17 @@ class Updater:
         norm = _norm(gradients)
         decision = decide(norm, measured[0], counts)
         rate = learning_rate(config, counts["applied"].float())
+        if config.gradient_clip is not None:
+            for gradient in gradients:
+                gradient.mul_((config.gradient_clip / norm).clamp(max=1.0))
         self.model.move_singular_vectors(decision.applied)
         self.adam.step(self.parameters.tensors, gradients, rate, decision.applied, counts["applied"].float())
-        weight = (1 - config.ema) * decision.applied.float()
-        for average, weights in zip(self.average, self.parameters.tensors, strict=True):
-            average.lerp_(weights, weight)
+        for group, decay in config.averages.items():
+            weight = averaging_weight(config, decay, counts["applied"]) * decision.applied.float()
+            for average, weights in zip(self.averages[group], self.parameters.tensors, strict=True):
+                average.lerp_(weights, weight)
         values = torch.cat([measured[:4], norm[None], rate[None], measured[4:]])
-        self.counts = count_update(counts, decision, norm, values, self.device.operand(self._keep))
+        self.counts = count_update(counts, decision, norm, values, self.device.operand(self._keep), self._threshold)
         self._keep = 1
 
     # --- the whole state, for checkpoints ---
@@ -108,7 +119,7 @@ class Updater:
         first, second = (self.parameters.named(moments) for moments in (self.adam.first, self.adam.second))
         return {
             "model": {**self.parameters.named(self.parameters.tensors), **buffers},
-            "ema": {**self.parameters.named(self.average), **buffers},
+            **{group: {**self.parameters.named(kept), **buffers} for group, kept in self.averages.items()},
             "optimizer": {
                 **{f"first.{name}": moment for name, moment in first.items()},
                 **{f"second.{name}": moment for name, moment in second.items()},
@@ -139,7 +150,7 @@ class Updater:
     def restore(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take over what `groups` once gave, saved on whatever device."""
         for name, tensors in self.groups().items():
-            found = groups[name]
+            found = groups["ema" if name.startswith("ema") and name not in groups else name]  # a new average
             if found.keys() != tensors.keys():
                 raise ValueError(f"{name}: {min(found.keys() ^ tensors.keys())} is in one of the two only")
             for key, tensor in tensors.items():
@@ -153,8 +164,9 @@ class Updater:
 
     def start_average(self) -> None:
         """Begin the average anew with the weights as they are."""
-        for average, weights in zip(self.average, self.parameters.tensors, strict=True):
-            average.copy_(weights)
+        for kept in self.averages.values():
+            for average, weights in zip(kept, self.parameters.tensors, strict=True):
+                average.copy_(weights)
 
     def read_counts(self) -> dict[str, Tensor]:
         """The counts on the CPU. Waits for the device."""
@@ -203,24 +215,34 @@ def decide(norm: Tensor, total: Tensor, counts: Mapping[str, Tensor]) -> Decisio
     return Decision(finite & small, finite)
 
 
+def averaging_weight(config: TrainConfig, decay: float, applied: Tensor) -> float | Tensor:
+    """How much of the weights enters their average, after so many updates."""
+    if not config.ema_warm_up:
+        return 1 - decay
+    return 1 - ((1.0 + applied) / (10.0 + applied)).clamp(max=decay)
+
+
 def count_update(
-    counts: Mapping[str, Tensor], decision: Decision, norm: Tensor, values: Tensor, keep: Tensor
+    counts: Mapping[str, Tensor], decision: Decision, norm: Tensor, values: Tensor, keep: Tensor, least: float = 0.0
 ) -> dict[str, Tensor]:
     """The counts after an update. keep: 1 to add to the sums so far, 0 to begin them anew.
 
     Where too many updates in a row were skipped for the norm of their gradient, the threshold gives in: it becomes
-    twice that norm, so that a run cannot stand still for ever.
+    twice that norm, so that a run cannot stand still for ever. It comes down again to `least` as updates are applied.
     """
     applied, finite = decision
     too_large = torch.where(finite & ~applied, counts["too_large"] + 1, 0 * counts["too_large"])
     too_large = torch.where(finite, too_large, counts["too_large"])
     gives_in = too_large >= GIVE_IN_AFTER
+    threshold = counts["threshold"]
+    lowered = (threshold * EASING).clamp(min=least) if least else threshold
+    threshold = torch.where(applied & (threshold > least), lowered, threshold)
     return {
         "applied": counts["applied"] + applied,
         "skipped": counts["skipped"] + ~applied,
         "too_large": torch.where(gives_in, 0 * too_large, too_large),
         "useless": torch.where(finite, 0 * counts["useless"], counts["useless"] + 1),
-        "threshold": torch.where(gives_in, 2 * norm, counts["threshold"]),
+        "threshold": torch.where(gives_in, 2 * norm, threshold),
         "sums": torch.where(finite, keep * counts["sums"] + values, keep * counts["sums"]),
         "summed": keep * counts["summed"] + finite,
     }

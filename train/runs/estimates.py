@@ -53,7 +53,9 @@ def measure_memory(model: ModelConfig, training: TrainConfig) -> Memory:
     """Reckoned on tensors without memory."""
     parameters = sum(p.numel() for p in _on_meta(model, training).parameters())
     moment = 2 if training.moments == "bfloat16" else 4
-    return Memory(parameters, parameters * (4 + 4 + 4 + 2 * moment), activation_bytes(model, training))
+    return Memory(
+        parameters, parameters * (4 + 4 + 2 * moment + 4 * len(training.averages)), activation_bytes(model, training)
+    )
 
 
 def estimate(config: RunConfig, devices: int, memory: Memory | None = None) -> Estimate:

@@ -21,7 +21,7 @@ BEST = "best"  # in a checkpoint's state: {"step", "validation_loss_nats", "wors
 UPDATE_SIZE = {"batch", "accumulate"}  # whose product is what an update sees
 MAY_CHANGE = {"updates", "precision", "recompute_from"} | UPDATE_SIZE
 LATER_MODEL_SETTINGS: dict[str, Any] = {}
-LATER_SETTINGS: dict[str, Any] = {}
+LATER_SETTINGS: dict[str, Any] = {"more_emas": [], "ema_warm_up": False, "gradient_clip": None}
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,17 @@ def load_model(
     model = HierarchicalVAE(config.model)
     load_weights(model, checkpoint.read(group), str(checkpoint.path))
     return model.eval()
+
+
+def average_group(folder: str | Path, training: TrainConfig, decay: float | None) -> str:
+    """The group of a checkpoint with the average of this decay; None: the main one."""
+    if decay is None:
+        return "ema"
+    for group, kept in training.averages.items():
+        if kept == decay:
+            return group
+    there = ", ".join(f"{kept:g}" for kept in training.averages.values())
+    raise LvaeError(folder, f"keeps no average of decay {decay:g}", f"It keeps {there}.")
 
 
 def load_weights(model: HierarchicalVAE, weights: Mapping[str, Any], where: str) -> None:

@@ -14,6 +14,7 @@ from lvae.encode.files.naming import LeftOut
 from lvae.encode.images import is_image
 from lvae.encode.sources.reading.links import resolve_links, target_of_link
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.shards.tar_headers import BoundedHeader
 from lvae.manifests.storage.retry import raise_outage
 
 BLOCK = tarfile.BLOCKSIZE
@@ -38,7 +39,7 @@ class Member(NamedTuple):
     length: int
 
 
-class Header(tarfile.TarInfo):
+class Header(BoundedHeader):
     """A header read as what it says it is: only POSIX ones keep the beginning of a long path behind byte 345."""
 
     @classmethod

@@ -124,3 +124,12 @@ def test_a_list_of_urls_is_held(tmp_path: Path) -> None:
         assert (done.exit_code, "is no public address" in done.output) == (1, True)
         PublicOnly.on = False
         assert len(list(open_source(str(tmp_path / "list.txt")).rows())) == 1
+
+
+@pytest.mark.parametrize("host", ["[::ffff:10.0.0.1]", "[::1]:8000", "[fe80::1%eth0]"])
+def test_addresses_with_colons_are_no_chains_of_urls(host: str) -> None:
+    from lvae.encode.files.locations import resolve
+
+    assert resolve(f"http://{host}/a.tar") == f"http://{host}/a.tar"
+    with pytest.raises(LvaeError, match="is a chain of URLs"):
+        resolve(f"zip://a.png::http://{host}/a.zip")

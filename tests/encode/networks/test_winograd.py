@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lvae.encode.autoencoder import load
-from lvae.encode.encoder import Encoder
+from lvae.encode.feeding.encoder import Encoder
 from lvae.encode.networks.winograd import WinogradConvolution, transforms, use_winograd
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings

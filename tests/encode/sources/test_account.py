@@ -139,3 +139,13 @@ def test_folders_linked_twice_are_two_classes(tmp_path: Path) -> None:
     assert labels_of(tmp_path / "in") == {"a/1.png": 0, "b/1.png": 1}
     shutil.copytree(tmp_path / "in", tmp_path / "copy")
     assert labels_of(tmp_path / "copy") == {"a/1.png": 0, "b/1.png": 1}
+
+
+@pytest.mark.parametrize("where", ["around the source", "the source", "a folder of it"])
+def test_links_to_an_ancestor_are_told(tmp_path: Path, where: str) -> None:
+    fill(tmp_path, {"others/dog.png": png(2), "source/cat/0.png": png(0), "source/cat/deep/1.png": png(1)})
+    ancestor = {"around the source": ".", "the source": "source", "a folder of it": "source/cat"}[where]
+    (tmp_path / "source/cat/deep/up").symlink_to(tmp_path / ancestor)
+    circle = where != "around the source"
+    kind = "symbolic links that lead round in circles" if circle else "linked folders not looked into"
+    assert any(kind in text and "cat/deep/up/" in text for text in told(tmp_path / "source").values())

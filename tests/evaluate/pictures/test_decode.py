@@ -51,7 +51,7 @@ def test_chosen_pictures_become_files_and_a_grid(data: Dataset, tmp_path: Path) 
     done = lvae("decode", data.folder, tmp_path / "out", "--indices", "0,5,7-9", "--device", "cpu")
     assert "5 reconstructions, levels rounded" in done.stdout
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["000000.png", "000005.png", "000007.png", "000008.png", "000009.png"]
+    assert names == [".decoded.json", "000000.png", "000005.png", "000007.png", "000008.png", "000009.png"]
     with Image.open(tmp_path / "out/000007.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), expected(data)[7])
     lvae("decode", data.folder, tmp_path / "grid.png", "--limit", "9", "--device", "cpu")
@@ -67,7 +67,7 @@ def test_pictures_are_not_written_among_other_files(data: Dataset, tmp_path: Pat
     (tmp_path / "000000.png").write_bytes(b"somebody's own")
     (tmp_path / "notes.txt").touch()
     done = lvae("decode", data.folder, tmp_path, "--limit", "1", *more, check=1)
-    assert "holds something else than decoded pictures ('notes.txt')" in done.stderr
+    assert "is a folder of images (000000.png), not a place for a folder of pictures" in done.stderr
     assert (tmp_path / "000000.png").read_bytes() == b"somebody's own"
 
 

@@ -46,7 +46,7 @@ def test_latents_are_scored_under_names_of_their_own(data: Dataset, tmp_path: Pa
     assert same["latent_frechet_distance"] == pytest.approx(0, abs=1e-9)
     assert (same["latent_precision"], same["latent_recall"]) == (1, 1)
     table = lvae("score", "--samples", data.folder, "--reference", data.folder, "--num", "50").stdout
-    assert "latent frechet distance" in table
+    assert "latent Fréchet distance, corrected" in table and "real against real" in table
 
 
 def test_sets_of_other_seeds_have_a_spread_and_a_set_counts_once(data: Dataset, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_sets_of_other_seeds_have_a_spread_and_a_set_counts_once(data: Dataset, 
         values = [one[name] for one in alone]
         assert found[name] == pytest.approx(np.mean(values), rel=1e-9)
         assert found[f"{name}_std"] == pytest.approx(np.std(values, ddof=1), rel=1e-6, abs=1e-12)
-    assert found["verdicts"]["latent_frechet_distance"] == "worse"
+    assert found["verdicts"]["latent_kernel_distance"] == "worse"
     again = lvae("score", *sets[:2], *sets[:2], "--reference", data.folder, check=1)
     assert "the same samples as" in again.stderr
 
@@ -168,7 +168,7 @@ def test_a_network_of_ones_own_scores_any_source_under_its_own_name(own: Path, p
     assert found["network_frechet_distance"] > 0
     assert (found["mode"], found["samples"], found["reference_pictures"]) == ("own", 40, 40)
     assert not {"fid", "kid", "precision"} & found.keys()
-    assert {"floor_network_frechet_distance", "floor_network_frechet_distance_std"} <= found.keys()
+    assert {"real_network_frechet_distance", "real_network_frechet_distance_std"} <= found.keys()
     same = json.loads(lvae(*score, pictures, "--reference", pictures, "--json").stdout)
     assert same["network_frechet_distance"] == pytest.approx(0, abs=1e-9)
     assert same["network_precision"] == 1
@@ -195,7 +195,8 @@ def test_mixed_sizes_need_a_crop_and_lossy_pictures_are_named(own: Path, picture
     done = lvae(*score, "--size", "32", "--json")
     assert "12 of 12 pictures are JPEG or WebP" in done.stderr
     other = lvae(*score[:-1], folder, "--size", "16")
-    assert "network frechet distance" in other.stdout
+    assert "network kernel distance" in other.stdout
+    assert "Fréchet" not in other.stdout and "12 rows: too few for a Fréchet distance" in other.stderr
     (folder / "05.png").write_bytes((folder / "05.png").read_bytes()[:300])
     assert "mixed: 05.png cannot be scored" in lvae(*score, "--size", "32", check=1).stderr
 

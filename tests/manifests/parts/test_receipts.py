@@ -21,7 +21,6 @@ from lvae.manifests.parts.receipts import (
     read_receipt,
     receipt_name,
     receipts,
-    receipts_record,
 )
 from lvae.manifests.parts.rows import Listing
 from lvae.manifests.statistics import ChannelMoments
@@ -33,6 +32,7 @@ from tests.manifests.dataset_examples import (
     encoding_of,
     files_of,
     raw_of,
+    receipts_record,
     rewrite_raw,
     write_raw,
 )

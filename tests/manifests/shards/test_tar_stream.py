@@ -1,5 +1,7 @@
 """Tar shards through `Dataset.webdataset()`: here and at a URL, for ranks and workers, and whoever wrote them."""
 
+import tarfile
+import tracemalloc
 from pathlib import Path
 
 import fsspec
@@ -109,3 +111,31 @@ def test_damage_is_named(tmp_path: Path) -> None:
 def test_a_dataset_of_zarr_shards_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(LvaeError, match=r"its shards are zarr\. Make a view of tars: 'lvae shard --format webdataset'"):
         build(tmp_path).open().webdataset()
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_claims_hundreds_of_megabytes_takes_none(tmp_path: Path, kind: bytes) -> None:
+    """Of a shard, streamed or mapped, and of a source."""
+    from lvae.encode.files.naming import LeftOut
+    from lvae.encode.sources.reading.tar_members import read_members
+
+    example = build(tmp_path / "dataset", format="webdataset")
+    [shard, *_] = shards_of(example.root)
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 200 << 20
+    path = example.root / shard.path
+    hostile = header.tobuf(tarfile.USTAR_FORMAT) + path.read_bytes()
+    with path.open("wb") as file:
+        file.write(hostile)
+        file.truncate(256 << 20)
+    tracemalloc.start()
+    with path.open("rb") as file:
+        for read in (
+            lambda: list(example.open().webdataset()),
+            lambda: example.open().read([0]),
+            lambda: list(read_members(str(path), file, LeftOut({}))),
+        ):
+            with pytest.raises(LvaeError):
+                read()
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    tracemalloc.stop()

@@ -18,6 +18,7 @@ from lvae.manifests.storage import locks, object_store
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import LOCK, writing
 from lvae.manifests.storage.object_store import RemoteFolder
+from tests.pipeline.faults import wait_for
 
 HOLD = """
 import sys, time
@@ -246,10 +247,19 @@ def test_a_manifest_that_another_command_has_swapped_is_not_written_over(
         store.remove("manifest.json")
 
 
+def _is_lost(store: RemoteFolder) -> bool:
+    try:
+        store.check_lease()
+    except LvaeError:
+        return True
+    return False
+
+
 def test_a_holder_that_was_overtaken_ends(store: RemoteFolder) -> None:
     with pytest.raises(LvaeError, match="has taken over"), writing(store):
         store.write(LOCK, b"somebody 0\n")
-        time.sleep(5)
+        wait_for("the next look at the lease", lambda: _is_lost(store))
+        store.write("manifest.json", b"late")
     assert store.read(LOCK) == b"somebody 0\n"  # not given back by who does not hold it
 
 

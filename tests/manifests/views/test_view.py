@@ -15,7 +15,7 @@ from lvae.manifests.shards.formats import codec
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.object_store import RemoteFolder
-from lvae.manifests.views import gather
+from lvae.manifests.views import order
 from lvae.manifests.views.gather import shard_content, write_shard
 from lvae.manifests.views.view import (
     ViewSettings,
@@ -124,7 +124,7 @@ def test_more_than_a_block_of_one_part_is_normalized(tmp_path: Path) -> None:
 
 def test_an_order_read_in_windows_gives_the_same_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a = build(tmp_path / "a", split={"val": "10"})
-    monkeypatch.setattr(gather, "WINDOW_ENTRIES", 7)
+    monkeypatch.setattr(order, "WINDOW_ENTRIES", 7)
     b = build(tmp_path / "b", split={"val": "10"})
     assert files_of(a.root) == files_of(b.root)
 

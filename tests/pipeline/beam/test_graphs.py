@@ -6,17 +6,21 @@ import apache_beam as beam
 import pytest
 from apache_beam.transforms.util import BatchElements, GroupIntoBatches
 
+from lvae.encode.feeding.settings import Feeding
 from lvae.pipeline.beam import graphs
-from lvae.pipeline.beam.graphs import encode, write_shards
-from lvae.pipeline.beam.transforms import EncodeParts, Job, WriteShard
+from lvae.pipeline.beam.graphs import decode, do_step, encode
+from lvae.pipeline.beam.step_transform import DoStep
+from lvae.pipeline.beam.transforms import EncodeParts, Job, MakePictures
+from lvae.pipeline.beam.work import StepsToDo
 
 JOB = Job("/a/dataset", "0" * 64, "attempt", "latent-vae", None)
 
 
 def test_our_graphs_are_chains() -> None:
     for make in (
-        lambda pipeline: encode(pipeline, [(0, 3), (3, 5)], EncodeParts(JOB, ("cpu",))),
-        lambda pipeline: write_shards(pipeline, [("train", 0)], WriteShard(JOB, "view")),
+        lambda pipeline: encode(pipeline, [(0, 3), (3, 5)], EncodeParts(JOB, Feeding(("cpu",)))),
+        lambda pipeline: decode(pipeline, [(0, 2)], MakePictures(JOB, ("cpu",))),
+        lambda pipeline: do_step(pipeline, [(0, 2)], DoStep(JOB, StepsToDo("/a", "/a", "fold", "", "0" * 64, ()))),
     ):
         pipeline = beam.Pipeline()
         make(pipeline)

@@ -5,13 +5,16 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from lvae.encode.part import encode_part
-from lvae.encode.sources.open import open_reader
+from lvae.encode.feeding.encoder import Finished, Pending
+from lvae.encode.feeding.settings import Feeding
+from lvae.encode.part import encode_parts
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import read_plan
@@ -46,7 +49,7 @@ def forget_part(dataset: Path, part: int) -> bytes:
 
 def test_a_part_that_is_finished_is_not_encoded_again(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transforms, "_load_encoder", None)  # would be needed
-    (receipt,) = EncodeParts(job(dataset), ("cpu",)).process((1, 2))
+    (receipt,) = EncodeParts(job(dataset), Feeding(("cpu",))).process((1, 2))
     assert receipt == records.dumps(records.loads(receipt, "receipt"))
     assert records.loads(receipt, "receipt")["part"] == 1
 
@@ -56,7 +59,9 @@ def test_a_worker_of_another_package_refuses(dataset: Path) -> None:
     refuse_other_package(package())
     with pytest.raises(LvaeError, match=r"runs latent-vae .* Install the same wheel") as error:
         list(
-            EncodeParts(dataclasses.replace(job(dataset), package="latent-vae 0.0.1, code 0"), ("cpu",)).process((0, 1))
+            EncodeParts(
+                dataclasses.replace(job(dataset), package="latent-vae 0.0.1, code 0"), Feeding(("cpu",))
+            ).process((0, 1))
         )
     assert "\n" not in str(error.value)
     assert [(one.kind, str(one.error())) for one in read_reports(Folder(dataset), "attempt")] == [
@@ -67,9 +72,9 @@ def test_a_worker_of_another_package_refuses(dataset: Path) -> None:
 def test_a_worker_that_sees_another_plan_refuses(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that has worked on another dataset under this name before, or whose disk is not shared."""
     monkeypatch.setattr(transforms, "SHARING_DELAYS", (0.01,))
-    list(EncodeParts(job(dataset), ("cpu",)).process((0, 1)))
+    list(EncodeParts(job(dataset), Feeding(("cpu",))).process((0, 1)))
     with pytest.raises(LvaeError, match="does not see the plan that was submitted"):
-        list(EncodeParts(dataclasses.replace(job(dataset), plan_sha256="1" * 64), ("cpu",)).process((0, 1)))
+        list(EncodeParts(dataclasses.replace(job(dataset), plan_sha256="1" * 64), Feeding(("cpu",))).process((0, 1)))
 
 
 def test_other_weights_under_the_same_name_are_refused(dataset: Path) -> None:
@@ -83,7 +88,7 @@ def test_other_weights_under_the_same_name_are_refused(dataset: Path) -> None:
     try:
         weights.write_bytes(save_safetensors(load(SMALL_KL, "random:1")))
         with pytest.raises(LvaeError, match="holds other weights"):
-            list(EncodeParts(job(dataset), ("cpu",)).process((0, 1)))
+            list(EncodeParts(job(dataset), Feeding(("cpu",))).process((0, 1)))
     finally:
         weights.write_bytes(right)
         (dataset / "raw/000000/part-000000.json").write_bytes(before)
@@ -99,7 +104,7 @@ torch.set_num_threads(2)
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.parts.plan import read_plan
 from lvae.encode.autoencoder import load
-from lvae.encode.encoder import Encoder, weights_in
+from lvae.encode.feeding.encoder import Encoder, weights_in
 import numpy as np
 folder = Folder({str(dataset)!r})
 encoding = read_plan(folder).encoded()
@@ -124,13 +129,16 @@ def test_two_attempts_at_once_leave_one_part(scenes: Path, dataset: Path) -> Non
     plan = read_plan(folder)
     assert plan is not None
     before = forget_part(dataset, 2)
-    encoder = transforms._load_encoder(str(dataset), plan.whole_sha256, ("cpu",))
-    reader = open_reader(plan.listing.kind, plan.origins[0].source)
-    attempts = [threading.Thread(target=encode_part, args=(folder, plan, 2, encoder, reader)) for _ in range(3)]
-    for attempt in attempts:
-        attempt.start()
-    for attempt in attempts:
-        attempt.join()
+    encoder, opener = transforms._load_encoder(str(dataset), plan.whole_sha256, Feeding(("cpu",)))
+
+    def attempt() -> None:
+        list(encode_parts(folder, plan, [2], encoder, opener))
+
+    attempts = [threading.Thread(target=attempt) for _ in range(3)]
+    for thread in attempts:
+        thread.start()
+    for thread in attempts:
+        thread.join()
     assert (dataset / "raw/000000/part-000002.json").read_bytes() == before
     assert len(list((dataset / "raw").glob("*/part-000002.*.npy"))) == 1
 
@@ -141,16 +149,19 @@ def test_an_attempt_that_comes_late_changes_nothing(dataset: Path) -> None:
     plan = read_plan(folder)
     assert plan is not None
     before = (dataset / "raw/000000/part-000003.json").read_bytes()
-    encoder = transforms._load_encoder(str(dataset), plan.whole_sha256, ("cpu",))
+    encoder, opener = transforms._load_encoder(str(dataset), plan.whole_sha256, Feeding(("cpu",)))
 
     class Unlike:
-        ahead = 0
+        accelerated, batch, in_flight = False, encoder.batch, 1
 
-        def encode(self, pixels: np.ndarray, keys: list[str]) -> np.ndarray:  # type: ignore[type-arg]
-            return np.nextafter(encoder.encode(pixels, keys), np.float32(9))
+        def submit(self, pixels: Sequence[NDArray[np.uint8]], keys: Sequence[str]) -> Pending:
+            late[0].unlink(missing_ok=True)
+            late[1].write_bytes(before)  # the other attempt is through meanwhile
+            return Finished(np.nextafter(encoder.submit(pixels, keys).result(), np.float32(9)))
 
-    reader = open_reader(plan.listing.kind, plan.origins[0].source)
-    receipt = encode_part(folder, plan, 3, Unlike(), reader)  # type: ignore[arg-type]
+    late = dataset / "raw/000000/part-000003.json.away", dataset / "raw/000000/part-000003.json"
+    late[1].rename(late[0])
+    (receipt,) = encode_parts(folder, plan, [3], Unlike(), opener)
     assert (dataset / "raw/000000/part-000003.json").read_bytes() == before
     assert len(read_raw(folder, receipt, plan.encoded())) == receipt.latents
 

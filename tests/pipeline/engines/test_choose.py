@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from lvae.cli import main
 from lvae.commands.options import Duration
+from lvae.encode.feeding.settings import Feeding
 from lvae.manifests.errors import LvaeError
 from lvae.pipeline.beam.graphs import encode
 from lvae.pipeline.engines import clusters
@@ -116,7 +117,9 @@ def test_a_submission_to_an_engine_that_is_not_here_is_built(runner: str, capsys
     engine = choose_engine([f"--runner={runner}", *options], 2, {}, print)
     assert capsys.readouterr().out == ""  # no option is unknown
     pipeline = beam.Pipeline(options=PipelineOptions([]))
-    encode(pipeline, [(0, 5)], EncodeParts(Job("s3://b/latents", "0", "attempt", "latent-vae", None), ("cuda",)))
+    encode(
+        pipeline, [(0, 5)], EncodeParts(Job("s3://b/latents", "0", "attempt", "latent-vae", None), Feeding(("cuda",)))
+    )
     sent = PortableRunner.get_proto_pipeline(pipeline, PipelineOptions(list(POOL)))
     assert "Encode parts" in {step.unique_name for step in sent.components.transforms.values()}
     assert {one.urn for one in sent.components.environments.values()} == {"beam:env:external:v1"}

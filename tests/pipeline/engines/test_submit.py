@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from lvae.encode.feeding.settings import Feeding
 from lvae.manifests.parts.phases import Phase
 from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.beam.work import PartsToEncode
@@ -22,7 +23,7 @@ WAITING = "import time; time.sleep(120)"
 
 def watched(code: str, folder: Folder) -> str:
     """What is said of a submission to Dask, whose workers are not heard of."""
-    tasks = Tasks([0], lambda _: False, str, str, lambda _: PartsToEncode(str(folder), ((0, 1),), ()))
+    tasks = Tasks([0], lambda _: False, str, str, lambda _: PartsToEncode(str(folder), ((0, 1),), Feeding(())))
     engine = Engine(clusters.DASK, (), 1, {})
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lvae.encode.feeding.settings import Feeding
 from lvae.encode.scenes.make import write_scenes
 from lvae.manifests import records
 from lvae.manifests.storage.folder import Folder
@@ -133,7 +134,7 @@ def test_every_task_twice_at_the_same_time_does_no_harm(
     runner = {"--runner=dask": "--runner=apache_beam.runners.dask.dask_runner.DaskRunner"}
     beam_options = tuple(runner.get(option, option) for option in chosen[1:] if option != "--runner=portable")
     beam_options += ("--runner=PortableRunner",) if engine == "portable" else ("--dask_partition_size=1",)
-    work = PartsToEncode(folder.address, ranges_of(range(plan.listing.parts), 8), ("cpu",))
+    work = PartsToEncode(folder.address, ranges_of(range(plan.listing.parts), 8), Feeding(("cpu",)))
     backwards = replace(work, parts=work.parts[::-1])
     running = []
     for submission in (

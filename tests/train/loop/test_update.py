@@ -6,7 +6,15 @@ from torch import Tensor
 
 from lvae.train.data.batches import Batch
 from lvae.train.loop.parameters import Parameters
-from lvae.train.loop.update import GIVE_IN_AFTER, TRUSTING_UPDATES, Updater
+from lvae.train.loop.update import (
+    GIVE_IN_AFTER,
+    TRUSTING_UPDATES,
+    Updater,
+    averaging_weight,
+    count_update,
+    decide,
+    first_counts,
+)
 from tests.train.trainer_examples import batch, model_config, train_config, updater
 
 
@@ -189,3 +197,43 @@ def test_a_flat_model_computes_as_it_did(layout: torch.memory_format) -> None:
         wanted = torch.zeros_like(other) if other.grad is None else other.grad
         assert one.grad is not None
         torch.testing.assert_close(one.grad, wanted, rtol=1e-3, atol=1e-3, msg=name)
+
+
+def test_a_large_gradient_is_clipped_where_that_is_asked() -> None:
+    free, clipped = (updater(train_config(gradient_clip=clip)) for clip in (None, 1.0))
+    for training in (free, clipped):
+        training([batch(0)])
+    norm = float(free.read_counts()["sums"][4])
+    assert norm > 1
+    assert float(clipped.read_counts()["sums"][4]) == norm  # what is written down is the gradient's own
+    assert torch.allclose(free.adam.first[0], norm * clipped.adam.first[0], rtol=1e-4)
+
+
+def test_several_averages_are_kept_and_come_back() -> None:
+    training = updater(train_config(ema=0.9, more_emas=(0.0, 0.99)))
+    for number in range(3):
+        training([batch(number)])
+    groups = training.groups()
+    assert sorted(groups) == ["ema", "ema_0", "ema_099", "model", "optimizer"]
+    name = "outproj.weight"
+    assert torch.equal(groups["ema_0"][name], groups["model"][name])
+    assert not torch.equal(groups["ema"][name], groups["ema_099"][name])
+    other = updater(train_config(ema=0.9, more_emas=(0.0, 0.99, 0.5)))  # one more begins with the main one
+    other.restore(training.snapshot())
+    assert torch.equal(other.groups()["ema_05"][name], groups["ema"][name])
+    assert torch.equal(other.groups()["ema_099"][name], groups["ema_099"][name])
+
+
+def test_an_average_may_begin_short() -> None:
+    config = train_config(ema=0.999, ema_warm_up=True)
+    weights = [float(averaging_weight(config, 0.999, torch.tensor(n))) for n in (0, 8, 100_000)]
+    assert weights == pytest.approx([0.9, 0.5, 0.001], rel=1e-4)
+    assert averaging_weight(train_config(ema=0.999), 0.999, torch.tensor(0)) == 1 - 0.999
+
+
+def test_a_raised_threshold_comes_down_again() -> None:
+    counts = first_counts(10.0, 1) | {"threshold": torch.tensor(40.0), "applied": torch.tensor(5000, dtype=torch.int32)}
+    for _ in range(300):
+        decision = decide(torch.tensor(1.0), torch.tensor(1.0), counts)
+        counts = count_update(counts, decision, torch.tensor(1.0), torch.zeros(7), torch.tensor(1), 10.0)
+    assert float(counts["threshold"]) == 10.0

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from lvae.pipeline.engines import cores as module
-from lvae.pipeline.engines.cores import cores, read_quota
+from lvae.encode.feeding import cores as module
+from lvae.encode.feeding.cores import cores, read_quota
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

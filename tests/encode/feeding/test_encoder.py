@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lvae.encode.catalogue.architectures import TinySpec
 from lvae.encode.devices import choose_device
-from lvae.encode.encoder import Encoder
+from lvae.encode.feeding.encoder import Encoder
 from lvae.encode.networks.tiny import TinyAutoencoder
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.machine import find_device, find_gpus

@@ -1,0 +1,40 @@
+"""Arguments that name places: what lies there is told before a command imports anything large."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lvae.manifests.storage.places import inputs
+from lvae.manifests.storage.places.inputs import Input, check_input
+
+
+class Place(click.ParamType):  # type: ignore[type-arg]
+    """A path or URL of something that must be there. path_type: what a command is handed."""
+
+    name = "path"
+
+    def __init__(self, wanted: Input, path_type: type = str):
+        self.wanted, self.path_type = wanted, path_type
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if ctx is not None and not ctx.resilient_parsing:
+            check_input(value, self.wanted, usage_of(ctx))
+        return self.path_type(value)
+
+
+def usage_of(context: click.Context) -> str:
+    """A command with its arguments in order: lvae train DATASET RUN."""
+    arguments = (one for one in context.command.get_params(context) if isinstance(one, click.Argument))
+    words = (argument.make_metavar(context) for argument in arguments)
+    return " ".join((context.command_path, *words))
+
+
+SOURCE = Place(inputs.IMAGES)
+DATASET = Place(inputs.DATASET)
+BEGUN_DATASET = Place(inputs.BEGUN)
+RUN = Place(inputs.RUN, Path)
+DATASET_OR_RUN = Place(inputs.DATASET_OR_RUN)
+RUN_OR_SAMPLES = Place(inputs.RUN_OR_SAMPLES, Path)
+SAMPLES_OR_DATASET = Place(inputs.SAMPLES_OR_DATASET)
+LATENTS_OR_IMAGES = Place(inputs.LATENTS_OR_IMAGES)
