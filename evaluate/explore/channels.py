@@ -44,8 +44,8 @@ def rank_channels(loaded: LoadedRun, dataset: Dataset | None) -> dict[int, list[
     pairs = zip(inferred.posteriors, inferred.priors, model.config.group_resolutions, strict=True)
     for group, (posterior, prior, resolution) in enumerate(pairs):
         nats = divergence(posterior, prior).sum((2, 3)).mean(0).double().cpu()
-        nats = torch.nan_to_num(nats, 0.0, MOST, 0.0).tolist()
-        ranked.setdefault(resolution, []).extend(Channel(group, channel, value) for channel, value in enumerate(nats))
+        finite = torch.nan_to_num(nats, 0.0, MOST, 0.0).tolist()
+        ranked.setdefault(resolution, []).extend(Channel(group, channel, value) for channel, value in enumerate(finite))
     return {
         resolution: sorted(channels, key=lambda one: (-one.nats, one.group, one.channel))[:CHANNELS]
         for resolution, channels in ranked.items()

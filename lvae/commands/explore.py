@@ -6,6 +6,8 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
 
 VIEW = ("label", "seed", "guidance_mean", "guidance_variance", "left", "right", "share", "redraw", "move")
 
@@ -43,10 +45,13 @@ def explore(run: str | None, **options: Any) -> None:
     ('lvae explore RUN --picture FILE.png ...'). The page's address has a token in it; nothing leaves this machine.
     Needs the extra: pip install 'latent-vae[explore]'. See docs/explore.md.
     """
+    picture = options.pop("picture")
+    if picture is not None:
+        files = [text for text in (options["from_"], options["to"]) if text is not None and ":" not in text]
+        guard_output(picture, outputs.PNG, [run, options["dataset"], *files])
     from lvae.actions.explore import Place, run_explore, run_picture
 
     asked = {name: options.pop(name) for name in (*VIEW, "from_", "to")}
-    picture = options.pop("picture")
     place = shared.take(Place, options, "dataset", "weights", "decoder", "device")
     if picture is not None:
         run_picture(run, place, picture, asked)
