@@ -6,6 +6,8 @@ const images = { from: "", to: "" };
 let about = null;
 let waiting = false;
 let again = false;
+let shown = "";
+let classOf = null;
 
 function say(text) {
   byId("message").textContent = text;
@@ -69,8 +71,12 @@ async function paint() {
   do {
     again = false;
     const began = performance.now();
+    const wanted = JSON.stringify(view());
+    if (wanted === shown) break;
     try {
-      const found = await ask(`picture?tab=${tab}`, JSON.stringify(view()));
+      const found = await ask(`picture?tab=${tab}`, wanted);
+      shown = wanted;
+      takeClass(found.label);
       byId("picture").src = found.picture;
       byId("save").href = found.picture;
       byId("command").value = found.command;
@@ -78,10 +84,23 @@ async function paint() {
       document.body.dataset.milliseconds = String(Math.round(performance.now() - began));
       document.body.dataset.pictures = String(Number(document.body.dataset.pictures || 0) + 1);
     } catch (error) {
+      shown = "";
       say(error.message);
     }
   } while (again);
   waiting = false;
+}
+
+// An image of the dataset brings its class along; another one may be chosen then.
+function takeClass(label) {
+  const place = byId("from").value === "index" ? whole("from-number") : null;
+  if (place === null || label < 0 || !about.classes.length) {
+    classOf = null;
+  } else if (classOf !== place) {
+    classOf = place;
+    byId("label").value = String(label);
+    again = true;
+  }
 }
 
 async function upload(file, side) {
@@ -160,12 +179,14 @@ function tell() {
 }
 
 function listen() {
-  byId("controls").addEventListener("input", (event) => {
-    if (event.target.type === "file") return;
-    arrange();
-    tell();
-    paint();
-  });
+  for (const kind of ["input", "change"]) {
+    byId("controls").addEventListener(kind, (event) => {
+      if (event.target.type === "file") return;
+      arrange();
+      tell();
+      paint();
+    });
+  }
   byId("file").addEventListener("change", (event) => upload(event.target.files[0], "from"));
   byId("to-file").addEventListener("change", (event) => upload(event.target.files[0], "to"));
   byId("next-seed").addEventListener("click", () => {

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -214,7 +215,7 @@ def test_the_keyboard_alone_will_do(tab: Tab) -> None:
     tab.driver.execute_script("document.body.focus()")
     reached = set()
     for _ in range(60):
-        tab.driver.switch_to.active_element.send_keys(Keys.TAB)
+        ActionChains(tab.driver).send_keys(Keys.TAB).perform()
         reached.add(tab.driver.execute_script("return document.activeElement.id || document.activeElement.type"))
     assert {"from", "save", "seed", "share", "left", "range", "file", "reset"} <= reached
     slider = tab.sliders()[0]
