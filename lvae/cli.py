@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,34 +33,57 @@ from lvae.commands import (
     manipulate as manipulating,
 )
 from lvae.commands import (
+    options as shared,
+)
+from lvae.commands import (
     report as reporting,
+)
+from lvae.commands import (
+    study as studies,
 )
 from lvae.commands import (
     train as training,
 )
+from lvae.commands.places import path_of, usage_of
 from lvae.manifests.errors import LvaeError, one_line
-from lvae.manifests.messages import escape_controls
+from lvae.manifests.messages import duration, escape_controls
 from lvae.terminal import escaped_output
 
 WORDS = "lvae.words"  # as they were typed
+SECTIONS = {  # of the help, commands in the order of use
+    "Data": "scan encode inspect stats verify shard merge clean watch latents",
+    "Model": "train plot sample decode import export",
+    "Evaluate": "score features reference sweep neighbours report study",
+    "Look inside": "traverse interpolate outpaint depths explore",
+    "Autoencoder": "autoencoder",
+    "This machine": "demo scenes doctor",
+}
 
 
 class Group(click.Group):
-    """Shows what a user caused as one line and exits with 1; `--debug` shows where it came from."""
+    """Shows what a user caused as one line; `--debug` shows where it came from. A command ends with its duration."""
+
+    depth = 0
 
     def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
         context.meta[WORDS] = list(words)
         return super().parse_args(context, words)
 
     def invoke(self, context: click.Context) -> Any:
+        began = time.monotonic()
         try:
             _refuse_odd_paths(context.meta[WORDS])
-            with _safe_path(), escaped_output():
-                return super().invoke(context)
+            with _safe_path(), escaped_output(), self._nested() as outermost:
+                result = super().invoke(context)
+                if outermost:
+                    _say_end(context, time.monotonic() - began)
+                return result
         except LvaeError as error:
             self._end(context, f"lvae: {error}", 1, error)
+        except click.UsageError as error:
+            self._end(context, f"lvae: {explain_usage(error)}", 2, error)
         except KeyboardInterrupt as error:
-            self._end(context, "lvae: interrupted; the same command goes on from here", 130, error)
+            self._end(context, "lvae: interrupted; the same command resumes from here", 130, error)
         except OSError as error:
             if error.errno == errno.EPIPE or (error.filename is None and error.errno is None):
                 raise
@@ -68,12 +92,57 @@ class Group(click.Group):
             name = "a file" if error.filename is None else one_line(str(error.filename))
             self._end(context, f"lvae: {name}: {error.strerror}.{advice}", 1, error)
 
+    @contextmanager
+    def _nested(self) -> Iterator[bool]:
+        """Whether no other command runs this one as one of its steps."""
+        self.depth += 1
+        try:
+            yield self.depth == 1
+        finally:
+            self.depth -= 1
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """In the order of use."""
+        known = [name for names in SECTIONS.values() for name in names.split() if name in self.commands]
+        return [*known, *sorted(self.commands.keys() - set(known))]
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        left = self.list_commands(context)
+        width = max(map(len, left))
+        for title, names in (*SECTIONS.items(), ("Others", " ".join(left))):
+            here = [name for name in names.split() if name in left]
+            rows = [(f"{name:{width}}", self.commands[name].get_short_help_str(90)) for name in here]
+            left = [name for name in left if name not in names.split()]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
     @staticmethod
     def _end(context: click.Context, line: str, code: int, error: BaseException) -> None:
         if context.params.get("debug"):
             raise error
         click.echo(escape_controls(line), err=True)
         context.exit(code)
+
+
+def explain_usage(error: click.UsageError) -> str:
+    """Wrong usage on one line: the command, what is wrong, and how it is written."""
+    problem = one_line(error.format_message())
+    if error.ctx is None:
+        return problem
+    path = path_of(error.ctx)
+    name = path.partition(" ")[2]
+    written = f"Write '{usage_of(error.ctx)}'; '{path} --help' explains it."
+    if not name:
+        return f"{problem.rstrip('.')}. 'lvae --help' lists the commands."
+    return f"{name}: {problem.rstrip('.')}. {written}"
+
+
+def _say_end(context: click.Context, seconds: float) -> None:
+    """How long a command took, and the natural next one."""
+    took = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+    following = context.meta.get(shared.NEXT)
+    click.echo(f"took {took}" + (f". Next: {following}" if following else ""), err=True)
 
 
 def _refuse_odd_paths(words: list[str]) -> None:
@@ -115,6 +184,7 @@ GROUPS = (
     training,
     evaluating,
     reporting,
+    studies,
     manipulating,
     explore,
     exchanging,

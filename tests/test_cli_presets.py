@@ -95,7 +95,7 @@ def test_stats_stand_beside_the_constants_of_the_paper(church: tuple[Path, Path]
     shown = lvae("stats", church[1], "--preset", "bedroom256-f4")
     assert "shift 0.075 and scale 0.84" in shown.stdout and f"{first['mean_minus_shift']:.6f}" in shown.stdout
     assert "warning" in shown.stderr and "vq-f4" in shown.stderr
-    assert lvae("stats", church[1], "--preset", "church32-rgb").stderr == ""
+    assert "warning" not in lvae("stats", church[1], "--preset", "church32-rgb").stderr
 
 
 def test_stats_beside_constants_that_do_not_exist_are_refused(church: tuple[Path, Path]) -> None:

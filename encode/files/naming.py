@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Literal, Protocol
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.messages import counted
+from lvae.manifests.messages import composed, counted
 from lvae.manifests.parts.rows import UNLABELLED
 
 IMAGE_EXTENSIONS = frozenset(
@@ -111,7 +111,11 @@ def what_is_left_out(name: str) -> str:
         return PICTURES_NOT_READ
     if extension in LABEL_EXTENSIONS or extension in TABLE_EXTENSIONS:
         return LABELS_NOT_USED
-    return LABELS_NOT_USED if extension in (".json", ".txt") and LABEL_NAMES.search(base) else NOT_IMAGES
+    elsewhere = base + extension == DATASET_JSON and name != DATASET_JSON  # where it is not looked for
+    if elsewhere or posixpath.splitext(base)[1] in LABEL_EXTENSIONS:  # as in a.cls.txt
+        return LABELS_NOT_USED
+    named = extension in (".json", ".txt", ".xml") and LABEL_NAMES.search(base if extension == ".json" else name)
+    return LABELS_NOT_USED if named else NOT_IMAGES
 
 
 def is_utf8(name: str) -> bool:
@@ -243,8 +247,22 @@ def warn_of_unlabelled(source: Labelled, why: str) -> None:
         source.warn("unlabelled", f"{counted(unlabelled, 'image')} {why}: unlabelled")
 
 
+def warn_of_forms(source: Labelled) -> None:
+    """Classes that look alike to people and are two: letters and accents together in one, apart in the other."""
+    met: dict[str, str] = {}
+    for name in source.classes or ():
+        other = met.setdefault(composed(name), name)
+        if other != name:
+            text = (
+                f"the classes {readable(other)!a} and {readable(name)!a} differ only in their Unicode form (NFC, NFD)"
+            )
+            source.warn("folders", text)
+            return
+
+
 def warn_of_splits(source: Labelled, splits: Splits, advice: str) -> bool:
     """Whether there was something to say."""
+    warn_of_forms(source)
     remark = splits.remark(source.classes)
     if remark is not None:
         source.warn("splits", f"{remark}. {advice} where the folders inside are the classes")

@@ -14,6 +14,7 @@ number 10; what is empty, NaN or null is no label.
 import csv
 import itertools
 import os
+import posixpath
 import unicodedata
 from collections.abc import Iterator
 from typing import IO, Any
@@ -81,6 +82,10 @@ class ListSource(Notes):
             raise naming.no_images(self.location, self.counts)
         if other_forms:
             self.warn("names", f"{counted(other_forms, 'path')} found in another Unicode form (NFC, NFD)")
+        if self.reads_labels and not self.classes and (others := _other_columns(self.location)):
+            names = ", ".join(map(repr, others))
+            text = f"no image has a label, and no column is called label, but {names:.200}. --labels FILE gives labels"
+            self.warn("labels not used", text)
         naming.warn_of_unlabelled(self, f"have no label in {locations.name_of(self.location)}")
 
     def _look_at_paths(self) -> Iterator[tuple[Line, Status | None]]:
@@ -88,9 +93,10 @@ class ListSource(Notes):
         lines = lines_of(self.location, self.reads_labels)
         while batch := list(itertools.islice(lines, AT_A_TIME)):
             for number, path, _ in batch:
-                if hash(path) in met:
+                plain = hash(path if locations.is_url(path) else posixpath.normpath(path))
+                if plain in met:
                     raise LvaeError(self.location, f"line {number}: {path!r} stands twice", "Keys must be unique.")
-                met.add(hash(path))
+                met.add(plain)
             where = [where_of(base, path, f"{self.location}: line {number}") for number, path, _ in batch]
             remote = any(map(locations.is_url, where))
             yield from zip(
@@ -177,6 +183,20 @@ def lines_of(location: str, labels: bool = True) -> Iterator[Line]:
     except OSError as error:
         raise_outage(error)
         raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error
+
+
+def _other_columns(location: str) -> list[str]:
+    """Of a list that has names for its columns: those that may hold labels and are not called so."""
+    ending = os.path.splitext(locations.plain_path(location))[1].lower()  # noqa: PTH122  a URL is no Path
+    with locations.open_file(location, in_place=False) as file:
+        first = next((line for line in _read_physical_lines(file, location) if line.strip()), "")
+    if ending == ".csv":
+        names = [cell.strip() for cell in next(csv.reader([first]))]
+        names = names if any(name.lower() in PATH_COLUMNS for name in names) else []
+    else:
+        names = [str(name) for name in parse_json(first, location, nan=True)] if ending == ".jsonl" else []
+    known = (*PATH_COLUMNS, *LABEL_COLUMNS)
+    return [name for name in names if name.lower() not in known and naming.LABEL_NAMES.search(name)]
 
 
 def _read_physical_lines(file: IO[bytes], location: str) -> Iterator[str]:

@@ -31,6 +31,7 @@ from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 IMAGE_COLUMNS = ("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "pixel_values", "bytes")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "cls", "fine_label")
+NO_CLASS = re.compile(r"(.*_)?(id|index|idx|width|height|size|__index_level_0__)|.*(Id|ID)", re.DOTALL)
 LABELS_AT_A_TIME = 65_536
 LARGE_GROUP = 20_000  # rows
 WHOLE_BYTES = 256 << 20  # of a row group, up to which its pictures are read at once
@@ -65,7 +66,7 @@ class ParquetSource(Notes):
         for name in self._files:
             path = path_of(self.location, name)
             with open_parquet(path, self.seen, name) as file:
-                columns, row = columns_of(file, path), 0
+                columns, schema, row = columns_of(file, path), file.schema_arrow, 0
                 label_column = columns.label if numbers is not None else None
                 for group in range(file.num_row_groups):
                     self._warn_of_size(name, file.metadata.row_group(group).num_rows)
@@ -82,6 +83,8 @@ class ParquetSource(Notes):
         if not images:
             raise naming.no_images(self.location, self.counts)
         left_out.warn(self)
+        if numbers is not None and not self.classes:
+            self._warn_of_columns(columns, schema)
         self._warn_of_splits()
         naming.warn_of_unlabelled(self, "have no label, or -1")
 
@@ -128,6 +131,16 @@ class ParquetSource(Notes):
                 f"the splits {', '.join(splits)} are taken together. Give a pattern for one of them, such as "
                 f"{locations.join(base_of(self.location), splits[0] + '*.parquet')}",
             )
+
+    def _warn_of_columns(self, columns: Columns, schema: pa.Schema) -> None:
+        """Where no image has a label: columns that may hold some."""
+        some = [field.name for field in schema if field.name != columns.image and _may_hold_classes(field)]
+        if columns.label is not None:
+            self.warn("labels not used", f"no image has a label: the column {columns.label!r} is empty")
+        elif some:
+            names = ", ".join(map(repr, some))
+            text = f"no image has a label, and no column is called label, but {names:.200}. --labels FILE gives labels"
+            self.warn("labels not used", text)
 
     def _warn_of_size(self, name: str, rows: int) -> None:
         if rows > LARGE_GROUP and not any(warning.kind == "slow" for warning in self.warnings):
@@ -208,7 +221,7 @@ def open_parquet(path: str, seen: locations.Seen | None = None, name: str = "") 
 def columns_of(file: pq.ParquetFile, path: str) -> Columns:
     schema: pa.Schema = file.schema_arrow
     found = [field.name for field in schema if _holds_pictures(field.type)]
-    known = [name for name in IMAGE_COLUMNS if name in found]
+    known = [name for wanted in IMAGE_COLUMNS for name in found if name.lower() == wanted]
     if not known and len(found) != 1:
         raise LvaeError(
             path,
@@ -218,7 +231,8 @@ def columns_of(file: pq.ParquetFile, path: str) -> Columns:
     image = (known or found)[0]
     if schema.names.count(image) > 1:
         raise LvaeError(path, f"has two columns {image!r}")
-    labels = [name for name in LABEL_COLUMNS if schema.names.count(name) == 1 and name != image]
+    by_name = {name.lower(): name for name in reversed(schema.names) if name != image and schema.names.count(name) == 1}
+    labels = [by_name[name] for name in LABEL_COLUMNS if name in by_name]
     label = next((name for name in labels if not _is_nested(schema.field(name).type)), next(iter(labels), None))
     return Columns(image, pa.types.is_struct(schema.field(image).type), label, None)
 
@@ -258,6 +272,12 @@ def _read_labels(file: pq.ParquetFile, group: int, column: str | None, path: str
             yield from values.to_pylist()
     if count != rows:
         raise LvaeError(path, f"damaged: row group {group} has {count} labels for {rows} rows")
+
+
+def _may_hold_classes(field: pa.Field) -> bool:
+    kind = field.type
+    whole = pa.types.is_integer(kind) or pa.types.is_boolean(kind)  # text is as often a caption
+    return bool(naming.LABEL_NAMES.search(field.name) or (whole and not NO_CLASS.fullmatch(field.name)))
 
 
 def _holds_text(kind: pa.DataType) -> bool:

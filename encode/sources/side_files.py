@@ -5,11 +5,13 @@ What cannot be read takes the label from its own sample alone, and is told of. A
 """
 
 import json
+import re
 from collections.abc import Sequence
 from typing import IO
 
 from lvae.encode.files.naming import CLASSES_TXT, Labelled
 from lvae.encode.sources.label_values import (
+    MAX_NAME,
     WHOLE,
     ClassNumbers,
     Label,
@@ -25,6 +27,7 @@ from lvae.manifests.parts.rows import UNLABELLED
 
 MAX_BYTES = 16 << 20  # of a .cls or .json
 CLS, JSON = ".cls", ".json"
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")  # numbers that were written as bytes
 
 
 class SideFiles:
@@ -181,11 +184,13 @@ class LabelsOfTar:
 def label_in_text(data: bytes) -> Label:
     """Blanks and line ends around a label do not belong to it."""
     try:
-        text = data.decode("utf-8-sig").strip("\0")
+        text = data.decode("utf-8-sig").rstrip("\0")
     except UnicodeDecodeError as error:
         raise NotALabelError("not UTF-8 text") from error
     if not text.strip():
         raise NotALabelError("it is empty")
+    if len(text.strip()) > MAX_NAME or CONTROL.search(text.strip()):
+        raise NotALabelError(f"{text.strip()!r:.40} is no text that a class may have")
     return text_label(text)
 
 
@@ -199,6 +204,8 @@ def label_in_json(data: bytes) -> Label:
     except RecursionError as error:
         raise NotALabelError("nested too deeply") from error
     label = as_label(found.get("label")) if isinstance(found, dict) else None
+    if isinstance(label, str) and len(label) > MAX_NAME:
+        raise NotALabelError(f"{label!r:.40} is too long for a class")
     return label.strip() if isinstance(label, str) else label
 
 

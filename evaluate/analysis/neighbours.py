@@ -4,25 +4,20 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from lvae.encode.networks.base import Autoencoder
-from lvae.evaluate.figures.drawing import Captioned
-from lvae.evaluate.figures.grids import LARGE, Block, Row, draw_grid, name_class
 from lvae.evaluate.metrics import Points
 from lvae.evaluate.pictures.decode import decode
 from lvae.evaluate.pictures.originals import Originals
 from lvae.evaluate.samples import describe
 from lvae.evaluate.samples.draw import SampleOptions, draw, prepare
-from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import MANIFEST
-from lvae.manifests.messages import counted
 from lvae.manifests.parts.plan import AutoencoderRecord, read_plan
 from lvae.manifests.seeds import permute
 from lvae.manifests.storage.folder import Folder
@@ -102,16 +97,30 @@ class Search:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Of every query the k nearest, nearest first.
+    """Of every query the k nearest images, nearest first; an image and its mirror image count once.
 
-    Distances are Euclidean: between normalized latents, or between features of decoded pictures. typical: the median
-    distance of a training image to the nearest other one (its mirror image apart), which a copy would fall far below.
+    Distances are Euclidean: between normalized latents, or between features of decoded pictures. real: how far some
+    training images are from the nearest other one (their mirror images apart), in order.
     """
 
     space: Space
     searched: int
-    typical: float
+    real: tuple[float, ...]
     found: tuple[tuple[Neighbour, ...], ...]
+
+    @property
+    def typical(self) -> float:
+        """The median of `real`."""
+        return float(np.median(self.real))
+
+    @property
+    def nearest(self) -> tuple[float, ...]:
+        """How far every query is from its nearest training image."""
+        return tuple(nearest[0].distance for nearest in self.found)
+
+    def count_nearer(self, distance: float) -> int:
+        """How many of the training images in `real` are nearer to another one than this."""
+        return int(np.searchsorted(self.real, distance))
 
 
 def find_neighbours(
@@ -129,8 +138,10 @@ def find_neighbours(
     """
     k = search.k
     searched = len(dataset) if search.limit is None else min(search.limit, len(dataset))
-    if searched < k + 2:
-        raise LvaeError(dataset.folder, f"{searched} latents are too few for {k} neighbours", "Ask for fewer.")
+    rows = np.asarray(dataset.rows)
+    images = len(np.unique(rows[:searched]))
+    if images < k + 2:
+        raise LvaeError(dataset.folder, f"{images} images are too few for {k} neighbours", "Ask for fewer.")
     queries.expect_same(dataset)
 
     def vectors(raw: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -142,22 +153,25 @@ def find_neighbours(
     asked = np.concatenate([vectors(dataset.denormalize(dataset.read(own)[0])), vectors(queries.raw)])
     middle = asked.mean(0, np.float64)  # distances stay, digits are gained
     points = Points.of(asked, middle)
-    best = _Best.empty(len(asked), max(k, dataset.manifest.image.orientations + 1))
+    best = _Best.empty(len(asked), dataset.manifest.image.orientations * max(k, 2))
     for start, raw in _read_blocks(dataset, searched):
         best = best.add(points, Points.of(vectors(raw), middle), start)
         progress(len(raw))
-    rows = np.asarray(dataset.rows)
     foreign = np.where(rows[best.positions[: len(own)]] != rows[own][:, None], best.lengths[: len(own)], np.inf)
-    typical = float(np.median(foreign.min(axis=1)))
-    own_images = _open_keys(dataset)
-    found = tuple(
-        tuple(
-            Neighbour(int(at), int(rows[at]), own_images(int(rows[at])), bool(dataset.mirrored[at]), int(label), length)
-            for at, label, length in zip(positions, dataset.labels[positions], lengths.tolist(), strict=True)
+    real = tuple(np.sort(foreign.min(axis=1)).tolist())
+    keys, labels, mirrored = _open_keys(dataset), dataset.labels, dataset.mirrored
+
+    def describe_nearest(positions: NDArray[np.int64], lengths: NDArray[np.float64]) -> tuple[Neighbour, ...]:
+        """The first k images of these latents; of an image and its mirror image the nearer one."""
+        firsts = np.sort(np.unique(rows[positions], return_index=True)[1])[:k]
+        return tuple(
+            Neighbour(int(at), int(rows[at]), keys(int(rows[at])), bool(mirrored[at]), int(labels[at]), length)
+            for at, length in zip(positions[firsts], lengths[firsts].tolist(), strict=True)
         )
-        for positions, lengths in zip(best.positions[len(own) :, :k], best.lengths[len(own) :, :k], strict=True)
-    )
-    return Neighbours("latent" if features is None else "feature", searched, typical, found)
+
+    nearest = zip(best.positions[len(own) :], best.lengths[len(own) :], strict=True)
+    found = tuple(describe_nearest(positions[positions >= 0], lengths) for positions, lengths in nearest)
+    return Neighbours("latent" if features is None else "feature", searched, real, found)
 
 
 @dataclass(frozen=True)
@@ -192,90 +206,6 @@ def _open_keys(dataset: Dataset) -> Callable[[int], str | None]:
     if dataset.manifest.origin == "samples" or read_plan(dataset.folder) is None:
         return lambda row: None
     return Originals(dataset).key
-
-
-def load_pictures(
-    dataset: Dataset, network: Autoencoder, found: Neighbours
-) -> tuple[list[list[NDArray[np.uint8]]], bool]:
-    """Pictures of the neighbours, from their source where it is there; whether they are.
-
-    Otherwise all of them are decoded from their latents, and the log says why.
-    """
-    try:
-        return _open_originals(dataset, found), True
-    except LvaeError as error:
-        logger.warning("%s The neighbours are shown as reconstructions.", error)
-    shown = []
-    for nearest in found.found:
-        stored, _ = dataset.read(np.array([one.position for one in nearest]))
-        shown.append(list(decode(network, dataset.denormalize(stored))))
-    return shown, False
-
-
-def _open_originals(dataset: Dataset, found: Neighbours) -> list[list[NDArray[np.uint8]]]:
-    with Originals(dataset) as originals:
-        return [[originals.open(one.row, one.mirrored) for one in nearest] for nearest in found.found]
-
-
-def draw_neighbours(
-    dataset: Dataset, network: Autoencoder, queries: Queries, found: Neighbours
-) -> tuple[Image.Image, bool]:
-    """A row a sample: itself, then its neighbours with their distances; whether these are from their source."""
-    shown, from_source = load_pictures(dataset, network, found)
-    own = decode(network, queries.raw)
-    names = dataset.classes
-    rows = []
-    for number, pixels, label, pictures, nearest in zip(
-        queries.numbers, own, queries.labels, shown, found.found, strict=True
-    ):
-        cells = [Captioned(pixels, f"#{number}")]
-        cells += [
-            Captioned(picture, write_caption(one, int(label), names))
-            for picture, one in zip(pictures, nearest, strict=True)
-        ]
-        rows.append(Row(name_class(int(label), names) if label >= 0 else "", tuple(cells)))
-    k = len(found.found[0])
-    where = "latent space" if found.space == "latent" else "feature space"
-    kind = "originals" if from_source else "reconstructions: their originals are not here"
-    blocks = [Block("sample", 1), Block(f"nearest of {counted(found.searched, 'training latent')} ({kind})", k)]
-    note = f"Samples: {queries.what}.\n{explain(found)}"
-    return draw_grid(f"Nearest training images in {where}", blocks, rows, note, LARGE), from_source
-
-
-def write_caption(one: Neighbour, label: int, names: tuple[str, ...] | None) -> str:
-    """The distance, and the class where it is another than the sample's."""
-    other = f" {name_class(one.label, names)}" if one.label not in (label, -1) else ""
-    return f"{one.distance:.3g}{other}"
-
-
-def explain(found: Neighbours) -> str:
-    what = "normalized latents" if found.space == "latent" else "features of decoded pictures"
-    return (
-        f"Below each its distance (Euclidean, between {what}). From a training image to the nearest other one it is "
-        f"{found.typical:.3g} (median of {min(TYPICAL, found.searched)}). A copy would be far nearer; a smooth "
-        "picture is somewhat nearer to everything."
-    )
-
-
-def to_dict(queries: Queries, dataset: Dataset, found: Neighbours) -> dict[str, Any]:
-    names = dataset.classes
-    return {
-        "space": found.space,
-        "samples_are": queries.what,
-        "dataset_id": dataset.manifest.id,
-        "split": dataset.name,
-        "searched": found.searched,
-        "typical_distance": found.typical,
-        "samples": [
-            {
-                "number": number,
-                "label": int(label),
-                "class": name_class(int(label), names) if label >= 0 else None,
-                "neighbours": records.plain(nearest),
-            }
-            for number, label, nearest in zip(queries.numbers, queries.labels, found.found, strict=True)
-        ],
-    }
 
 
 def is_run(place: Path) -> bool:

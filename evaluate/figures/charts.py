@@ -64,8 +64,11 @@ def choose_range(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, 
     return (max(0.0, low - margin) if low >= 0 else low - margin), high + margin
 
 
-def chart_curves(title: str, curves: Sequence[Curve], logarithmic: bool = False) -> Chart:
-    """Long curves over updates. The axis leaves out the highest hundredth: a first spike does not flatten the rest."""
+def chart_curves(title: str, curves: Sequence[Curve], logarithmic: bool = False, whole: bool = False) -> Chart:
+    """Long curves over updates. The axis leaves out the highest hundredth: a first spike does not flatten the rest.
+
+    whole: values are counts, and so are the axis' numbers.
+    """
     curves = _drop_missing(curves, logarithmic)
 
     def draw(axes: "Axes") -> None:
@@ -83,7 +86,7 @@ def chart_curves(title: str, curves: Sequence[Curve], logarithmic: bool = False)
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             axes.set_ylim(*choose_range(shown))
-            axes.locator_params(axis="y", nbins=5, steps=[1, 2, 5, 10])
+            axes.locator_params(axis="y", nbins=6, steps=[1, 2, 5, 10], integer=whole)
         for number, curve in enumerate(curves):
             marker = "o" if len(curve.steps) == 1 else ""
             axes.plot(
@@ -105,7 +108,7 @@ def chart_points(title: str, x_label: str, series: Sequence[Series], level: tupl
     def draw(axes: "Axes") -> None:
         values = [value + sign * spread for one in series for _, value, spread in one.points for sign in (-1, 1)]
         axes.set_ylim(*choose_range([*values, *([level[1]] if level is not None else [])]))
-        axes.locator_params(axis="y", nbins=5, steps=[1, 2, 5, 10])
+        axes.locator_params(axis="y", nbins=6, steps=[1, 2, 5, 10])
         for number, one in enumerate(series):
             x, y, spread = zip(*one.points, strict=True)
             colour = hex_of(COLOURS[number % len(COLOURS)])
@@ -129,7 +132,7 @@ def chart_bars(title: str, x_label: str, names: Sequence[str], values: Sequence[
     def draw(axes: "Axes") -> None:
         axes.bar(range(len(values)), values, width=0.86, color=hex_of(COLOURS[0]))
         axes.set_ylim(*choose_range([0.0, *values]))
-        axes.locator_params(axis="y", nbins=5, steps=[1, 2, 5, 10])
+        axes.locator_params(axis="y", nbins=6, steps=[1, 2, 5, 10])
         axes.set_xticks([sum(at for at, _ in ones) / len(ones) for _, ones in groups], [name for name, _ in groups])
         _finish(axes, x_label, [])
 

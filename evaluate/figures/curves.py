@@ -35,7 +35,8 @@ def chart_log(lines: Sequence[dict[str, Any]]) -> list[Chart]:
         curves = [read_curve(lines, name, key) for name, key in keys]
         if any(np.isfinite(curve.values).any() for curve in curves):
             positive = any((curve.values > 0).any() for curve in curves)
-            charts.append(chart_curves(title, curves, logarithmic=title == "gradient norm" and positive))
+            whole = title.startswith("skipped")
+            charts.append(chart_curves(title, curves, title == "gradient norm" and positive, whole))
     return [*charts[:3], *chart_group_rates(lines), *charts[3:]]
 
 

@@ -205,7 +205,7 @@ def show_depths(
     note = FRAMED
     if rates is not None:
         nats = ", ".join(f"{size}x{size} {nats:.0f}" for size, nats in rates.by_resolution.items())
-        note += f"Rate by resolution over {rates.images} images, nats: {nats}. "
+        note += f"Rate by resolution over {rates.images} latents, nats: {nats}. "
     picture = _draw(loaded, rows, title, note, headings)
     more: Arrays = {"groups_given": np.array(counts)}
     return Figure(picture, _name_arrays(loaded, images, encoded, (latents, pixels), more))

@@ -187,7 +187,7 @@ def draw_rates(measured: Sequence[tuple[str, int, Rates]]) -> bytes:
     """Nats per resolution as a PNG, a panel a model: (its name, pixels of its pictures, its rates)."""
     charts = []
     for number, (name, size, rates) in enumerate(measured):
-        title = f"{name}: {rates.nats:.0f} nats an image of {size} px, over {rates.images} images"
+        title = f"{name}: {rates.nats:.0f} nats an image of {size} px, over {rates.images} latents"
         shares = {side: nats / max(rates.nats, 1e-30) for side, nats in rates.by_resolution.items()}
         labels = [f"{nats:.1f} nats, {shares[side]:.1%}" for side, nats in rates.by_resolution.items()]
         charts.append(chart_shares(title, [f"{side}x{side}" for side in shares], list(shares.values()), labels, number))

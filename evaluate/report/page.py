@@ -75,8 +75,19 @@ class Subtitle:
 
 @dataclass(frozen=True)
 class KeyFigures:
+    """Tiles: a name, a value, and what it is to be read beside ("" for nothing)."""
+
     kind: ClassVar = "key_figures"
-    pairs: Sequence[tuple[str, str]]
+    tiles: Sequence[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class InWords:
+    """A headline and the sentences that it rests on."""
+
+    kind: ClassVar = "in_words"
+    headline: str
+    sentences: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -154,7 +165,8 @@ class WithCaption:
     command: str
 
 
-Block = Paragraph | Subtitle | KeyFigures | Facts | Numbers | PictureTable | Charts | Folded | Missing | WithCaption
+Text = Paragraph | Subtitle | InWords | Folded | Missing
+Block = Text | KeyFigures | Facts | Numbers | PictureTable | Charts | WithCaption
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """The sections of a report that judge: neighbours, reconstructions, scores."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lvae.evaluate.analysis import neighbour_figures
 from lvae.evaluate.analysis import neighbours as near
 from lvae.evaluate.analysis.neighbours import Queries
 from lvae.evaluate.analysis.sweep_figures import describe_setting, lower_is_better, metric_title
@@ -39,35 +41,53 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 
 NEIGHBOUR_ROWS, NEIGHBOURS, RECONSTRUCTIONS = 8, 6, 8
+JUDGED = 64  # samples among which copies are looked for
 
 
-def show_neighbours(inputs: ReportInputs) -> Section:
-    title, data = "Nearest training images", inputs.dataset
+def find_copies(inputs: ReportInputs) -> dict[str, Any] | None:
+    """The training images nearest to the first samples, and what they say of copies; None without the dataset."""
+    data = inputs.dataset
     if data is None:
-        return Section("neighbours", title, [_say_missing(inputs, "the training images nearest to samples")])
+        return None
     samples = inputs.samples_of(inputs.best)
-    positions = np.arange(min(NEIGHBOUR_ROWS, len(samples)))
+    positions = np.arange(min(JUDGED, len(samples)))
 
     def make() -> dict[str, Any]:
         queries = Queries.of_dataset(samples, positions)
-        found = near.find_neighbours(queries, data, near.Search(min(NEIGHBOURS, len(data) - 2)), inputs.network)
-        shown, from_source = near.load_pictures(data, inputs.network, found)
-        own = decode(inputs.network, queries.raw)
+        k = min(NEIGHBOURS, len(np.unique(data.rows)) - 2)
+        found = near.find_neighbours(queries, data, near.Search(k), inputs.network)
+        few = replace(found, found=found.found[:NEIGHBOUR_ROWS])
+        shown, from_source = neighbour_figures.load_pictures(data, inputs.network, few)
+        own = decode(inputs.network, queries.raw[:NEIGHBOUR_ROWS])
         rows = []
         for number, label, pixels, nearest, others in zip(
-            queries.numbers, queries.labels.tolist(), own, found.found, shown, strict=True
+            queries.numbers, queries.labels.tolist(), own, few.found, shown, strict=False
         ):
             name = name_class(label, data.classes) if label >= 0 else f"#{number}"
             pictures = [Thumbnail.of(pixels, f"sample {number}", f"#{number}")]
             for rank, (one, picture) in enumerate(zip(nearest, others, strict=True), 1):
                 alt = f"training image nearest to sample {number}, number {rank}, at distance {one.distance:.3g}"
-                pictures.append(Thumbnail.of(picture, alt, near.write_caption(one, label, data.classes)))
+                caption = neighbour_figures.write_caption(one, label, data.classes)
+                pictures.append(Thumbnail.of(picture, alt, caption))
             rows.append({"name": name, "pictures": pictures})
-        return {"rows": rows, "from_source": from_source, "explanation": near.explain(found)}
+        copies = {
+            "count": len(neighbour_figures.find_suspects(queries.numbers, found)),
+            "sentence": neighbour_figures.judge(queries.numbers, found),
+        }
+        explanation = neighbour_figures.explain(found)
+        return {"rows": rows, "from_source": from_source, "explanation": explanation, "copies": copies}
 
     key = {"samples": samples.manifest.id, "dataset": data.manifest.id, "k": NEIGHBOURS, "count": len(positions)}
-    kept = load_or_make(inputs.cache, "neighbours", {**key, "layout": LAYOUT}, make)
-    rows = [PictureRow(row["name"], _load_thumbnails(row["pictures"])) for row in kept["rows"]]
+    kept: dict[str, Any] = load_or_make(inputs.cache, "neighbours", {**key, "layout": LAYOUT}, make)
+    return kept
+
+
+def show_neighbours(inputs: ReportInputs) -> Section:
+    title, data = "Nearest training images", inputs.dataset
+    kept = find_copies(inputs)
+    if data is None or kept is None:
+        return Section("neighbours", title, [_say_missing(inputs, "the training images nearest to samples")])
+    rows = [PictureRow(row["name"], load_thumbnails(row["pictures"])) for row in kept["rows"]]
     kind = "read from their source" if kept["from_source"] else "reconstructions, for their originals are not here"
     k = len(rows[0].pictures) - 1
     caption = f"Samples with {describe_setting(inputs.best)}; training images are {kind}. {kept['explanation']}"
@@ -76,10 +96,10 @@ def show_neighbours(inputs: ReportInputs) -> Section:
     place = inputs.samples_path(inputs.best)
     command = f"lvae neighbours {place} {inputs.dataset_name} neighbours.png -n {len(rows)} -k {k}"
     table = PictureTable("Samples and their nearest", groups, rows)
-    return Section("neighbours", title, [WithCaption(table, caption, command)])
+    return Section("neighbours", title, [Paragraph(kept["copies"]["sentence"]), WithCaption(table, caption, command)])
 
 
-def _load_thumbnails(kept: Sequence[dict[str, Any]]) -> tuple[Thumbnail, ...]:
+def load_thumbnails(kept: Sequence[dict[str, Any]]) -> tuple[Thumbnail, ...]:
     return tuple(Thumbnail(**one) for one in kept)
 
 
@@ -114,8 +134,8 @@ def show_reconstructions(inputs: ReportInputs) -> Section:
     if "error" in kept:
         return Section(anchor, title, [Missing(f"They cannot be shown: {kept['error']}", command)])
     rows = [
-        PictureRow("original", _load_thumbnails(kept["originals"])),
-        PictureRow("decoded", _load_thumbnails(kept["decoded"])),
+        PictureRow("original", load_thumbnails(kept["originals"])),
+        PictureRow("decoded", load_thumbnails(kept["decoded"])),
     ]
     caption = (
         f"Training images through {data.manifest.autoencoder.name} and back: the best that samples decoded by it can "

@@ -11,10 +11,14 @@ from typing import Any
 from lvae.evaluate.analysis.sweep_figures import describe_setting, metric_title
 from lvae.evaluate.pictures.decode import write_whole
 from lvae.evaluate.report.inputs import COLUMNS, ReportInputs, decode_samples
-from lvae.evaluate.report.page import Block, ColumnGroup, KeyFigures, Page, PictureRow, PictureTable
+from lvae.evaluate.report.manipulation_sections import show_manipulations
+from lvae.evaluate.report.page import Block, ColumnGroup, InWords, KeyFigures, Page, PictureRow, PictureTable
 from lvae.evaluate.report.provenance_sections import show_provenance, show_throughput
 from lvae.evaluate.report.run_sections import show_curves, show_guidance, show_samples, show_training
-from lvae.evaluate.report.score_sections import show_neighbours, show_reconstructions, show_scores
+from lvae.evaluate.report.score_sections import find_copies, show_neighbours, show_reconstructions, show_scores
+from lvae.evaluate.report.verdict import PRECISION_RECALL, Copies, judge_run
+from lvae.evaluate.scores.real_level import REAL_IN_WORDS
+from lvae.evaluate.scores.score_table import format_number
 from lvae.manifests.manifest import VERSION
 from lvae.manifests.messages import counted
 from lvae.train.devices.device import Device
@@ -33,6 +37,7 @@ def write_report(inputs: ReportInputs, out: Path, device: Device) -> int:
             show_curves(inputs),
             show_samples(inputs),
             show_guidance(inputs),
+            show_manipulations(inputs, device),
             show_neighbours(inputs),
             show_reconstructions(inputs),
             show_scores(inputs),
@@ -64,19 +69,25 @@ def _show_top(inputs: ReportInputs) -> list[Block]:
     last: dict[str, Any] = {}
     for line in inputs.log:
         last |= {name: value for name, value in line.items() if value is not None}
-    figures = [("updates", f"{inputs.step:,}"), ("parameters", _shorten(estimate(inputs.config, 1).parameters))]
+    tiles = [("updates", f"{inputs.step:,}", ""), ("parameters", _shorten(estimate(inputs.config, 1).parameters), "")]
     for key, name in (("validation_loss_nats", "validation loss, nats"), ("loss_nats", "loss, nats")):
         if key in last:
-            figures.append((name, f"{last[key]:,.1f}"))
+            tiles.append((name, f"{last[key]:,.1f}", ""))
             break
-    for metric in ("latent_precision", "latent_recall"):
-        spread = inputs.record.spread(inputs.best, metric) if metric in inputs.record.metrics else None
+    for metric in PRECISION_RECALL:
+        spread, real = inputs.record.spread(inputs.best, metric), inputs.record.real_spread(metric)
         if spread is not None:
-            figures.append((f"{metric_title(metric).split()[0]}, latent", f"{spread.mean:.2f}"))
+            beside = "" if real is None else f"{format_number(real.mean)} {REAL_IN_WORDS}"
+            tiles.append((f"{metric_title(metric).split()[0]}, latent", format_number(spread.mean), beside))
+    seeds = f"{inputs.options.repeats} seeds of {inputs.options.count:,}" if inputs.options.repeats > 1 else "one seed"
+    tiles.append(("samples scored", f"{inputs.options.count * inputs.options.repeats:,}", seeds))
+    copies = find_copies(inputs)
+    verdict = judge_run(inputs, None if copies is None else Copies(**copies["copies"]))
     shown = tuple(replace(one, caption="") for one in decode_samples(inputs, inputs.best, COLUMNS))
     label = f"Samples, {describe_setting(inputs.best)}"
     return [
-        KeyFigures(figures),
+        *([InWords(verdict.headline, verdict.sentences)] if verdict is not None else []),
+        KeyFigures(tiles),
         PictureTable(label, [ColumnGroup("", ("",) * len(shown))], [PictureRow("", shown)]),
     ]
 

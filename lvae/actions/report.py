@@ -9,6 +9,7 @@ import click
 
 from lvae.actions.output import print_json
 from lvae.encode.devices import choose_device
+from lvae.evaluate.analysis import neighbour_figures
 from lvae.evaluate.analysis import neighbours as near
 from lvae.evaluate.analysis.neighbours import Queries, Search, is_run
 from lvae.evaluate.analysis.sweep import SWEEP, Sampling, SweepRequest, sweep
@@ -142,16 +143,21 @@ def run_neighbours(place: Path, dataset: str, out: Path, options: NeighboursOpti
             None if features is None else lambda pictures: features(pictures).pooled,
             bar.advance,
         )
-    grid, from_source = near.draw_neighbours(data, network, queries, found)
+    grid, from_source = neighbour_figures.draw_neighbours(data, network, queries, found)
     write_whole(out, png(grid))
     if options.as_json:
-        print_json({**near.to_dict(queries, data, found), "pictures": "source" if from_source else "reconstructions"})
+        print_json(
+            {
+                **neighbour_figures.to_dict(queries, data, found),
+                "pictures": "source" if from_source else "reconstructions",
+            }
+        )
     else:
-        nearest = min(one.distance for nearest in found.found for one in nearest)
+        click.echo(neighbour_figures.judge(queries.numbers, found))
         click.echo(
             f"{out}: {counted(len(found.found), 'sample')} beside {options.k} of "
-            f"{counted(found.searched, 'training latent')} each; nearest {nearest:.4g}, where training images are "
-            f"{found.typical:.4g} apart"
+            f"{counted(found.searched, 'training latent')} each; nearest {min(found.nearest):.3g}, where training "
+            f"images are {found.typical:.3g} apart"
         )
 
 

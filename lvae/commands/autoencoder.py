@@ -120,6 +120,8 @@ def fit(source: str, out: Path, **options: Any) -> None:
         print_json(plain(fitted))
     else:
         print_fitted(fitted)
+    if not options["dry_run"]:
+        shared.suggest("encode", "IMAGES", "DATASET", "--weights", fitted.weights)
 
 
 @autoencoder.command()
@@ -169,6 +171,7 @@ def convert(
     click.echo(f"fingerprint {conversion.fingerprint}")
     for name, value in conversion.scale.items():
         click.echo(f"{name} {value} (recorded, not applied)")
+    shared.suggest("encode", "IMAGES", "DATASET", "--weights", out)
 
 
 @autoencoder.command("list", short_help="Every autoencoder that is known.")
@@ -209,6 +212,7 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
     else:
         click.echo(f"{fetched.path}: from {fetched.source}, {fetched.bytes} bytes, checked against {fetched.checked}")
         click.echo(f"sha256 {fetched.sha256} (of the source)")
+    shared.suggest("encode", "IMAGES", "DATASET", "--autoencoder", name)
 
 
 @autoencoder.command(short_help="How well one does on pictures.")

@@ -63,6 +63,7 @@ def scan(source: str, dataset: str, patience: float, as_json: bool, **options: A
         size = max(segment.part_size for segment in listing.segments)
         parts = counted(listing.parts, "part")
         click.echo(f"{dataset}: {counted(listing.images, 'image')} in {parts} of up to {size}")
+    shared.suggest("encode", source, dataset)
 
 
 def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -> None:
@@ -129,6 +130,7 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
 )
 @shared.SCAN
 @shared.VIEW
+@shared.SHUFFLE
 @shared.ENGINE
 @shared.JSON
 def encode(source: str, dataset: str, **options: Any) -> None:
@@ -157,6 +159,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
 
     options = _with_preset(options)
     engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
+    engine = replace(engine, shuffle=options["shuffle"])
     devices = engines.devices_for(engine, options)
     options |= {"device": devices[0], "precision": None if options["precision"] == "auto" else options["precision"]}
     feeding = engines.feeding_for(engine, devices, options["decode_workers"], options["prefetch"])
@@ -173,6 +176,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
         print_json({**plain(result.manifest), **read_account(folder_at(dataset))})
     else:
         print_dataset(dataset, result.manifest, as_json=False)
+    shared.suggest("train", dataset, "RUN")
 
 
 @click.command(cls=shared.EngineCommand, short_help="Another view of a dataset.")
@@ -184,6 +188,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
 @click.option("--keep-old", is_flag=True, help="Keep the view that is there; 'lvae clean' removes it later.")
 @click.option("--out", type=click.Path(file_okay=False), help="Make a dataset of its own there, raw parts and all.")
 @click.option("--erase", is_flag=True, help="Erase what classes and keys leave out from the raw latents too, for good.")
+@shared.SHUFFLE
 @shared.ENGINE
 @shared.JSON
 def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options: Any) -> None:
@@ -201,7 +206,7 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
     from lvae.pipeline.jobs import reshard as reshaping
 
     engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
-    engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
+    engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)), shuffle=options["shuffle"])
     view = shared.view_options(options, options["limit"])
     engines.examine(engine, dataset, None)
     if out is not None and keep_old:
@@ -214,6 +219,7 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
 
     result = engines.wait_for_storage(engine.patience, write_view)
     print_dataset(out or dataset, result.manifest, options["as_json"])
+    shared.suggest("train", out or dataset, "RUN")
 
 
 @click.command(short_help="Several datasets into one.")
@@ -244,6 +250,7 @@ def merge(datasets: tuple[str, ...], skip_duplicates: bool, **options: Any) -> N
         engine.patience, lambda: reshaping.merge(inputs, out, view, engine, skip_duplicates)
     )
     print_dataset(out, result.manifest, options["as_json"])
+    shared.suggest("train", out, "RUN")
 
 
 COMMANDS = (scan, encode, shard, merge)

@@ -38,6 +38,7 @@ def import_(published: Path, run: Path, check: bool, against: str | None, device
     from lvae.actions.import_run import ImportOptions, run_import
 
     run_import(published, run, ImportOptions(**asked), check, against, device)
+    shared.suggest("sample", run, "SAMPLES", "-n", 64)
 
 
 @click.command(short_help="A run's model as files for others.")

@@ -73,6 +73,7 @@ def import_(cache: str, dataset: str, **options: Any) -> None:
         options["max_rejected"],
     )
     run_import(request, options["workers"], options["as_json"])
+    shared.suggest("train", dataset, "RUN")
 
 
 @latents.command(short_help="A dataset as other trainers read it.")

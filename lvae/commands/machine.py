@@ -30,6 +30,7 @@ def scenes(out: Path, count: int, size: int, seed: int, night: float) -> None:
     with Bar("drawing", count, "pictures") as bar:
         write_scenes(out, count, size, seed, bar.advance, night)
     click.echo(f"{out}: {counted(count, 'picture')} of {size} px")
+    shared.suggest("encode", out, "DATASET", "--size", size)
 
 
 @click.command(short_help="Everything in one go, on a small scale.")

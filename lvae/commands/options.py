@@ -1,6 +1,7 @@
 """Options that several commands share, and what they mean to the library."""
 
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from lvae.pipeline.planning.view import ViewOptions
 
 INTERRUPTED = 130  # what a command exits with that a signal stopped
+NEXT = "lvae.next"  # the command that a person is likely to want next
 Decorator = Callable[[Any], Any]
 T = TypeVar("T")
 SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -45,6 +47,11 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         if not number.isdecimal():
             self.fail(f"{value!r} is no time such as 2h, 30m or 90s.", param, ctx)
         return float(number) * SECONDS[unit]
+
+
+def suggest(*words: object) -> None:
+    """Name the natural next command; words in capitals are for a person to fill in."""
+    click.get_current_context().meta[NEXT] = shlex.join(["lvae", *map(str, words)])
 
 
 def several(*options: Decorator) -> Decorator:
@@ -123,6 +130,14 @@ ENGINE = several(
     PATIENCE,
 )
 
+
+SHUFFLE = click.option(
+    "--shuffle",
+    type=click.Choice(["auto", "one-pass", "two-passes"]),
+    default="auto",
+    show_default=True,
+    help="How shards are filled, with the same bytes either way; auto: in two passes on an object store.",
+)
 
 LABELS = click.option("--labels", metavar="cycle|random|N|NAME|FILE", help="Classes of a conditional model [cycle].")
 MODEL_WEIGHTS = click.option(

@@ -27,7 +27,16 @@ def usage_of(context: click.Context) -> str:
     """A command with its arguments in order: lvae train DATASET RUN."""
     arguments = (one for one in context.command.get_params(context) if isinstance(one, click.Argument))
     words = (argument.make_metavar(context) for argument in arguments)
-    return " ".join((context.command_path, *words))
+    return " ".join((path_of(context), *words))
+
+
+def path_of(context: click.Context) -> str:
+    """The words of a command: lvae autoencoder fit."""
+    names: list[str] = []
+    while context.parent is not None:
+        names.insert(0, context.info_name or "")
+        context = context.parent
+    return " ".join(("lvae", *names))
 
 
 SOURCE = Place(inputs.IMAGES)

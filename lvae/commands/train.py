@@ -174,6 +174,8 @@ def train(dataset: str, run: Path, **options: Any) -> None:
     options["meanings"] = {name: (str(option.name), str(option.help)) for name, option in own.items()}
     if not train_run(dataset, run, TrainOptions(**options)):
         raise click.exceptions.Exit(shared.INTERRUPTED)
+    if not options["dry_run"]:
+        shared.suggest("sample", run, "SAMPLES", "-n", 64)
 
 
 @click.command(short_help="Curves of a run.")

@@ -185,7 +185,8 @@ class _Fault:
         waking = [draw.choice(("before", "while", "after")) for _ in stragglers]
         for worker, when in zip(stragglers, waking, strict=True):
             seed = draw.randint(0, 1) if when == "after" and sort == "part" else 0
-            step = draw.randint(1, 4 if seed and self._place == "S3" else 2 if seed else LAST_STEP[self._place][sort])
+            before_its_receipt = 3 if self._place == "S3" else 2
+            step = draw.randint(1, before_its_receipt if seed else LAST_STEP[self._place][sort])
             number = draw.randint(0, 1)
             worker.begin(Attempt(sort, self._root, number, seed, step, self._command.format))
             self._note(f"{sort} {number} seed {seed} stops at {step}, goes on {when}", worker.wait(), worker)

@@ -109,10 +109,7 @@ class Walk:
         identity = status.st_dev, status.st_ino
         around = self._folders_around(path) if above is None else above
         real = os.path.realpath(path)
-        if f"{self._real_root.rstrip('/')}/".startswith(real.rstrip("/") + "/") and real != self._real_root:
-            self._left_out.add(prefix, naming.LINKED_FOLDERS)  # around the source: other images may lie there
-            return
-        if identity in around or real == self._real_root:
+        if identity in around or f"{self._real_root.rstrip('/')}/".startswith(real.rstrip("/") + "/"):
             self._left_out.add(prefix, naming.LOOPS)
             return
         self._linked_folders += 1

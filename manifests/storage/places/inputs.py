@@ -52,9 +52,7 @@ def check_input(place: str | Path, wanted: Input, usage: str = "") -> Kind:
 
 def wrong_kind(place: str | Path, wanted: Input, found: Kind, usage: str = "") -> LvaeError:
     """The error for something else than what was wanted."""
-    make = (
-        f"Make {'one' if ' or ' not in wanted.name else wanted.name} with '{wanted.make} {{}}'." if wanted.make else ""
-    )
+    make = f"Make one with '{wanted.make} {{}}'." if wanted.make else ""
     if found == Kind.MISSING:
         near = next(_near(Path(place), wanted), None)
         advice = f"Did you mean {near}?" if near else make.format(place)

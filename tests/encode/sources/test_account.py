@@ -146,6 +146,54 @@ def test_links_to_an_ancestor_are_told(tmp_path: Path, where: str) -> None:
     fill(tmp_path, {"others/dog.png": png(2), "source/cat/0.png": png(0), "source/cat/deep/1.png": png(1)})
     ancestor = {"around the source": ".", "the source": "source", "a folder of it": "source/cat"}[where]
     (tmp_path / "source/cat/deep/up").symlink_to(tmp_path / ancestor)
-    circle = where != "around the source"
-    kind = "symbolic links that lead round in circles" if circle else "linked folders not looked into"
+    kind = "symbolic links that lead round in circles"
     assert any(kind in text and "cat/deep/up/" in text for text in told(tmp_path / "source").values())
+
+
+@pytest.mark.parametrize(
+    "name", ["a.cls.txt", "data/dataset.json", "Dataset.JSON", "Annotations/a.xml", "labels/a.txt"]
+)
+def test_label_files_of_other_layouts_are_told(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, {"a.png": png(0), name: b"3"})
+    assert name in told(tmp_path)["labels not used"]
+
+
+def test_classes_that_differ_in_their_unicode_form_alone_are_told(tmp_path: Path) -> None:
+    fill(tmp_path, {"caf\u00e9/a.png": png(0), "cafe\u0301/b.png": png(1)})
+    assert "differ only in their Unicode form" in told(tmp_path)["folders"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"Label": [1]}, None),
+        ({"label": pa.array([None], pa.int64())}, "'label' is empty"),
+        ({"species_class": ["cat"], "text": ["a cat"]}, "'species_class'"),
+        ({"breed": [3]}, "'breed'"),
+        ({"image_id": [7], "width": [4], "text": ["a cat"]}, None),
+    ],
+    ids=str,
+)
+def test_columns_of_parquet_that_may_hold_labels_are_told(
+    tmp_path: Path, columns: dict[str, object], said: str | None
+) -> None:
+    pq.write_table(pa.table({"Image": [png(1)], **columns}), tmp_path / "a.parquet")
+    warnings = told(tmp_path / "a.parquet")
+    assert said in warnings["labels not used"] if said else not warnings
+    assert labels_of(tmp_path / "a.parquet") == {"000000": 1 if "Label" in columns else -1}
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_columns_of_lists_that_may_hold_labels_are_told(tmp_path: Path, name: str) -> None:
+    text = "path,label_name\na.png,cat\n" if name.endswith("csv") else '{"path": "a.png", "label_name": "cat"}\n'
+    fill(tmp_path, {"a.png": png(0), name: text.encode()})
+    assert "'label_name'" in told(tmp_path / name)["labels not used"]
+    fill(tmp_path, {name: text.encode() + text.encode().splitlines()[-1].replace(b"a.png", b"./a.png")})
+    assert "stands twice" in refused(tmp_path / name)
+
+
+@pytest.mark.parametrize("odd", [b"\x03\0\0\0", b"9" * 5000, b"x" * 5000], ids=["bytes of a number", "digits", "name"])
+def test_one_odd_label_costs_one_label(tmp_path: Path, odd: bytes) -> None:
+    path = tarred(tmp_path / "a.tar", {"a.png": png(0), "a.cls": odd, "b.png": png(1), "b.cls": b"4"})
+    assert labels_of(path) == {"a.png": -1, "b.png": 4}
+    assert "1 label file cannot be read" in told(path)["labels not used"]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from lvae.cli import main
 from lvae.evaluate.analysis import neighbours as near
+from lvae.evaluate.analysis.neighbour_figures import judge
 from lvae.evaluate.analysis.neighbours import Queries
 from lvae.evaluate.pictures.decode import decode, load_decoder
 from lvae.evaluate.pictures.originals import Originals
@@ -47,12 +49,13 @@ def test_all_are_found_as_by_measuring_every_distance(world: Path, monkeypatch: 
     flat = np.asarray(latents, np.float64).reshape(len(data), -1)
     distances = np.linalg.norm(flat[[3, 11, 50], None] - flat[None], axis=2)
     found = near.find_neighbours(queries(data, 3, 11, 50), data, near.Search(5), load_decoder(data))
-    expected = np.argsort(distances, axis=1)[:, :5]
+    rows = np.asarray(data.rows)
+    nearer = distances <= np.stack([distances[:, rows == row].min(1) for row in rows], axis=1)  # of image and mirror
+    expected = np.argsort(np.where(nearer, distances, np.inf), axis=1)[:, :5]
     assert [[one.position for one in nearest] for nearest in found.found] == expected.tolist()
     lengths = [[one.distance for one in nearest] for nearest in found.found]
     np.testing.assert_allclose(lengths, np.take_along_axis(distances, expected, 1), atol=1e-4)
     assert lengths[0][0] < 1e-4 < lengths[0][1]
-    rows = np.asarray(data.rows)
     apart = np.linalg.norm(flat[:, None] - flat[None], axis=2) + np.where(rows[:, None] == rows, np.inf, 0)
     assert found.searched == len(data) == 96
     assert found.typical == pytest.approx(np.median(apart.min(1)), rel=1e-5)
@@ -119,3 +122,21 @@ def test_latents_of_another_autoencoder_are_refused(world: Path, tmp_path: Path)
     with pytest.raises(LvaeError, match="too few"):
         near.find_neighbours(queries(other, 0), other, near.Search(200), load_decoder(other))
     assert "neither a run nor samples" in lvae("neighbours", tmp_path, other.folder, "o.png", check=1).stderr
+
+
+def test_an_image_and_its_mirror_image_count_once(world: Path) -> None:
+    data = Dataset.open(world / "dataset")
+    assert data.mirrored.any()
+    found = near.find_neighbours(queries(data, 0, 1, 2), data, near.Search(12), load_decoder(data))
+    for nearest in found.found:
+        assert len({one.row for one in nearest}) == len(nearest) == 12
+        assert [one.distance for one in nearest] == sorted(one.distance for one in nearest)
+
+
+def test_copies_are_told_from_new_pictures(world: Path) -> None:
+    data = Dataset.open(world / "dataset")
+    copies = near.find_neighbours(queries(data, 0, 1, 2), data, near.Search(2), load_decoder(data))
+    assert judge((0, 1, 2), copies).startswith("3 of 3 samples may be copies (#0, #1, #2): nearer to a training image")
+    far = replace(copies, found=tuple((replace(one[0], distance=copies.real[-1]), *one[1:]) for one in copies.found))
+    assert judge((0, 1, 2), far).startswith("No copies among 3 samples: the nearest to a training image, #0, is")
+    assert f"{len(far.real) - 1} are nearer than that to another one" in judge((0, 1, 2), far)

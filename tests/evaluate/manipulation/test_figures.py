@@ -192,7 +192,7 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
         (("depths", run, tmp_path / "broken.png", out, "--nats", tmp_path / "n.png"), "cannot be used"),
         (("depths", run, data, out, "--beside", run, data), "belongs to --nats"),
         (("traverse", run, data, out, "--values", "a,b"), "write numbers"),
-        (("depths", tmp_path / "no run", data, out), "is not a run"),
+        (("depths", tmp_path / "no run", data, out), "a run is wanted"),
     ):
         done = lvae(*arguments, check=1)
         assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -115,7 +115,7 @@ def test_a_scanned_dataset_waits_for_its_encoding(scenes: Path, tmp_path: Path) 
 def test_what_is_no_dataset_cannot_be_watched(tmp_path: Path) -> None:
     shown = CliRunner().invoke(main, ["watch", str(tmp_path / "nope")])
     assert (shown.exit_code, shown.stdout) == (1, "")
-    assert "has no plan.json" in shown.stderr and shown.stderr.count("\n") == 1
+    assert "no such file or folder" in shown.stderr and shown.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 

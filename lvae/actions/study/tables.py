@@ -1,0 +1,226 @@
+"""From a chain to the readings of every table."""
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lvae.actions.study.arms import REFERENCE, Arm
+from lvae.actions.study.chain import FIRST_SEED, Chain
+from lvae.actions.study.plan import Budget, StudyPlan, keep_seconds, share_first_stages, share_time
+from lvae.actions.study.timing import time_autoencoder, time_model
+from lvae.encode.training.config import FitConfig
+from lvae.evaluate.features.feature_files import extract
+from lvae.evaluate.features.feature_network import open_network
+from lvae.evaluate.pictures.decode import DecodeSettings, decode, load_decoder
+from lvae.evaluate.pictures.streams import ImageStack
+from lvae.evaluate.report.page import Thumbnail
+from lvae.evaluate.samples.draw import SampleOptions, draw, prepare
+from lvae.evaluate.scores.image_scores import rivals_of
+from lvae.evaluate.scores.score_table import Figures
+from lvae.evaluate.studies import paper
+from lvae.evaluate.studies.paper import FRECHET, SECONDS
+from lvae.evaluate.studies.table import Reading
+from lvae.manifests.dataset import Dataset
+from lvae.train.devices.open import open_device
+
+MEANS, VARIANCES = (0.5, 1.0, 1.5), (0.0, 1.5, 3.0)  # of guidance, from which table 3 chooses
+CHOOSING = 900  # the first seed of samples that choices are made by
+TIME, UPDATES = "equal-time", "equal-updates"
+SHOWN = 12  # pictures of an arm
+TIMED, STEPS = 16, 50  # pictures of a pass that is timed; passes of the denoiser
+
+
+def encode_all(chain: Chain, scratch: Path) -> StudyPlan:
+    """Autoencoders and datasets, and the features of the pictures set aside."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    plan, design = chain.plan, chain.design
+    for name in design.autoencoders:
+        config = FitConfig(json.loads(design.autoencoders[name]), plan.size, (plan.size, plan.size))
+        plan = keep_seconds(chain.out, plan, name, partial(_time_stage, plan.images, config, scratch))
+    updates = share_first_stages(plan, design)
+    for name in design.data:
+        chain.encode(name, updates)
+    chain.extract(chain.data(REFERENCE), chain.out / "reference.npz", "--split", "val")
+    return plan
+
+
+def time_arms(chain: Chain, plan: StudyPlan, scratch: Path) -> StudyPlan:
+    """Seconds of an update of every model."""
+    for arm in chain.design.arms:
+        plan = keep_seconds(chain.out, plan, arm.name, partial(_time_arm, chain, arm, scratch))
+    return plan
+
+
+def _time_stage(images: str, config: FitConfig, scratch: Path) -> tuple[float, ...]:
+    return (time_autoencoder(images, config, scratch),)
+
+
+def _time_arm(chain: Chain, arm: Arm, scratch: Path) -> tuple[float, ...]:
+    return tuple(time_model(Dataset.open(chain.data(one.data)), one, scratch) for one in arm.models)
+
+
+def train_arms(chain: Chain, budget: Budget) -> list[Reading]:
+    """Every arm and seed: first as many updates as the slowest model makes, then all of its time."""
+    readings = {UPDATES: dict[str, list[Figures]](), TIME: dict[str, list[Figures]]()}
+    for seed, arm in itertools.product(range(chain.plan.seeds), chain.design.arms):
+        for reading, updates in ((UPDATES, (budget.equal,) * len(arm.models)), (TIME, budget.time[arm.name])):
+            found = chain.make(arm, seed, reading, updates)
+            readings[reading].setdefault(arm.name, []).append(found.figures)
+    facts = {name: f"{_listed(updates)} updates" for name, updates in budget.time.items()}
+    same = dict.fromkeys(facts, f"{budget.equal} updates")
+    seconds = chain.plan.minutes * 60 / (len(facts) * chain.plan.seeds)
+    words = (
+        f"Every arm and seed trains for {seconds:.0f} s of one thread; the models of a stack for a share of it each."
+    )
+    return [
+        Reading("Equal time", words, readings[TIME], facts),
+        Reading(
+            "Equal updates",
+            "Every model makes as many updates as the slowest one in its time.",
+            readings[UPDATES],
+            same,
+        ),
+    ]
+
+
+def compare_guidance(chain: Chain, budget: Budget) -> tuple[list[Reading], str]:
+    """Unguided, guided by the weights that other seeds chose, class Gaussians and reconstructions."""
+    (arm,) = chain.design.arms
+    updates, seeds = budget.time[arm.name], range(chain.plan.seeds)
+    figures: dict[str, list[Figures]] = {paper.UNGUIDED: [], paper.GUIDED: [], paper.GAUSSIANS: []}
+    figures[paper.UNGUIDED] = [chain.make(arm, seed, TIME, updates).figures for seed in seeds]
+    chosen = _choose_guidance(chain)
+    words = ("--guidance-mean", f"{chosen[0]:g}", "--guidance-variance", f"{chosen[1]:g}")
+    for seed in seeds:
+        run = chain.place(arm.name, seed) / "run-0"
+        draw_guided = partial(_sample, chain, run, seed, paper.GUIDED, words)
+        figures[paper.GUIDED].append(chain.keep_scores(paper.GUIDED, seed, TIME, updates, draw_guided).figures)
+        gaussians = partial(_draw_gaussians, chain, seed)
+        figures[paper.GAUSSIANS].append(chain.keep_scores(paper.GAUSSIANS, seed, TIME, (), gaussians).figures)
+    held_out = chain.keep_scores(paper.RECONSTRUCTIONS, 0, TIME, (), partial(_reconstruct, chain))
+    figures[paper.RECONSTRUCTIONS] = [held_out.figures]
+    facts = {name: f"{_listed(updates)} updates" for name in (paper.UNGUIDED, paper.GUIDED)}
+    said = f"Chosen on other seeds and pictures: means guided by {chosen[0]:g}, variances by {chosen[1]:g}."
+    return [Reading("Equal time", "The same model, drawn from in two ways.", figures, facts)], said
+
+
+def _sample(chain: Chain, run: Path, seed: int, name: str, words: Sequence[str], first: int = FIRST_SEED) -> Path:
+    out = run.parent / f"samples-{name}"
+    chain.run("sample", run, out, "-n", str(chain.plan.count), "--seed", str(first + seed), *words)
+    return out
+
+
+def _choose_guidance(chain: Chain) -> tuple[float, float]:
+    """The weights with the smallest mean Fréchet distance to pictures of the training split."""
+    (arm,) = chain.design.arms
+    reference = chain.out / "reference-of-choices.npz"
+    held_out = len(Dataset.open(chain.data(REFERENCE), "val"))
+    chain.extract(chain.data(REFERENCE), reference, "--num", str(held_out), "--seed", str(CHOOSING))
+    found = {}
+    for mean, variance in itertools.product(MEANS, VARIANCES):
+        distances = []
+        for seed in range(chain.plan.seeds):
+            words = ("--guidance-mean", f"{mean:g}", "--guidance-variance", f"{variance:g}")
+            name, run = f"choice-{mean:g}-{variance:g}", chain.place(arm.name, seed) / "run-0"
+            features = run.parent / f"samples-{name}.npz"
+            if not features.exists():
+                chain.extract(_sample(chain, run, seed, name, words, CHOOSING), features)
+            distances.append(chain.score(features, reference)[FRECHET] or 0.0)
+        found[mean, variance] = float(np.mean(distances))
+    return min(found, key=lambda pair: found[pair])
+
+
+def _draw_gaussians(chain: Chain, seed: int) -> Path:
+    latents = Dataset.open(chain.data("latents"))
+    network = open_network(Path(chain.plan.network), "adm")
+    around = rivals_of(latents, load_decoder(latents), chain.plan.count, FIRST_SEED + seed, "cpu")
+    stack = next(rival for rival in around if rival.name == "linear").sets[0]
+    assert isinstance(stack, ImageStack)
+    out = chain.out / "arms" / f"gaussians-{seed}.npz"
+    extract(out, stack, network)
+    return out
+
+
+def _reconstruct(chain: Chain) -> Path:
+    out = chain.out / "arms" / "reconstructions.npz"
+    chain.extract(chain.data("latents"), out, "--split", "val")
+    return out
+
+
+def time_sampling(chain: Chain) -> list[Reading]:
+    """Seconds for 1,000 pictures: one pass, as many passes as a denoiser takes steps, and decoding."""
+    (arm,) = chain.design.arms
+    run = chain.place(arm.name, 0) / "run-0"
+    chain.train(run, arm.models[0], 0, 2)
+    found: dict[str, list[Figures]] = {}
+    for seed in range(chain.plan.seeds):
+        kept = chain.keep("seconds", seed, TIME, (), partial(_time_once, chain, run, seed))
+        for name, value in kept.figures.items():
+            found.setdefault(name, []).append({SECONDS: value})
+    return [Reading("Seconds for 1,000 pictures", "One thread on a CPU; other work does not count.", found, {})]
+
+
+def _time_once(chain: Chain, run: Path, seed: int) -> dict[str, float]:
+    device = open_device("auto", "float32", False, 1, "sampling")
+    clock = time.process_time if device.kind == "cpu" else time.perf_counter
+    try:
+        prepared = prepare(run, SampleOptions(count=TIMED, seed=seed))
+        device.place(prepared.model)
+        latents = Dataset.open(chain.data("latents"))
+        network, indices = load_decoder(latents), range(TIMED)
+        raw = latents.denormalize(draw(prepared, indices, device, TIMED))
+
+        def seconds(work: Callable[[], object], times: int) -> float:
+            start = clock()
+            for _ in range(times):
+                work()
+            return (clock() - start) / TIMED * 1000
+
+        one = seconds(lambda: draw(prepared, indices, device, TIMED), 10) / 10
+        many = seconds(lambda: draw(prepared, indices, device, TIMED), STEPS)
+        decoding = seconds(lambda: decode(network, raw, DecodeSettings()), 5) / 5
+    finally:
+        device.close()
+    return {
+        paper.ONE_PASS: one,
+        paper.FIFTY_STEPS: many,
+        paper.DECODING: decoding,
+        paper.ONE_PASS_DECODED: one + decoding,
+        paper.FIFTY_STEPS_DECODED: many + decoding,
+    }
+
+
+def show_pictures(chain: Chain) -> dict[str, list[Thumbnail]]:
+    """The first samples of every arm's first seed."""
+    found = {}
+    for path in sorted(chain.out.glob(f"arms/*/seed-0/samples-{TIME}")) + sorted(
+        chain.out.glob("arms/*/seed-0/samples-guided")
+    ):
+        samples = Dataset.open(path)
+        count = min(SHOWN, len(samples))
+        pictures = decode(load_decoder(samples), samples.denormalize(samples.read(np.arange(count))[0]))
+        name = paper.GUIDED if path.name.endswith("guided") else _name_of(chain, path)
+        found[name] = [Thumbnail.of(one, f"sample {number}, {name}") for number, one in enumerate(pictures)]
+    return found
+
+
+def _name_of(chain: Chain, samples: Path) -> str:
+    return next(arm.name for arm in chain.design.arms if chain.place(arm.name, 0) == samples.parent)
+
+
+def _listed(updates: Sequence[int]) -> str:
+    return " + ".join(map(str, updates))
+
+
+def read_tables(chain: Chain, table: str, scratch: Path) -> tuple[list[Reading], str]:
+    """All readings of a table, and what was chosen on other seeds."""
+    plan = encode_all(chain, scratch)
+    if table == "table4":
+        return time_sampling(chain), ""
+    budget = share_time(time_arms(chain, plan, scratch), chain.design)
+    return compare_guidance(chain, budget) if table == "table3" else (train_arms(chain, budget), "")

@@ -1,0 +1,52 @@
+"""What a study trains, and how time is shared between its arms."""
+
+from pathlib import Path
+
+import pytest
+
+from lvae.actions.study.arms import design
+from lvae.actions.study.plan import StudyPlan, begin, keep_seconds, share_time
+from lvae.evaluate.studies.paper import LATENT, PIXEL, STACK, TABLES
+from lvae.manifests.errors import LvaeError
+from lvae.train.config import check_together
+from lvae.train.presets import preset
+from lvae.train.runs.resolve import apply_settings
+
+
+def plan(**changes: object) -> StudyPlan:
+    settings = {"table": "table1", "images": "photos", "minutes": 6.0, "size": 64, "seeds": 2, "count": 100}
+    settings |= {"network": "efficientnet-lite0", "network_sha256": "0" * 64, "seconds": {}, **changes}
+    return StudyPlan("latent-vae-study", 1, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("table", [*TABLES])
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_every_model_of_every_table_can_be_built(table: str, size: int) -> None:
+    asked = design(table, size)
+    shapes = {"pixels": (3, size), "reduced": (3, size // 8), "latents": (4, size // 4)}
+    shapes |= {name: (4, size // int(name[1:])) for name in asked.autoencoders}
+    for arm in asked.arms:
+        for model in arm.models:
+            settings = {name: "12" if value == "all" else value for name, value in model.settings.items()}
+            channels, side = shapes[model.data]
+            chosen = preset(settings.pop("preset"), (channels, side, side))
+            check_together(*apply_settings(chosen.model, chosen.training, settings))
+
+
+def test_arms_and_seeds_have_equal_time_and_a_stack_shares_its_own() -> None:
+    seconds = {LATENT: (0.1,), STACK: (0.1, 0.5), PIXEL: (1.0,)}
+    budget = share_time(plan(seconds=seconds), design("table1", 64))
+    assert budget.time == {LATENT: (600,), STACK: (300, 60), PIXEL: (60,)}
+    assert budget.equal == 60
+
+
+def test_a_study_keeps_what_it_measured_and_refuses_other_settings(tmp_path: Path) -> None:
+    measured = keep_seconds(tmp_path / "study", begin(tmp_path / "study", plan()), LATENT, lambda: (0.5,))
+    assert begin(tmp_path / "study", plan()) == measured
+    assert keep_seconds(tmp_path / "study", measured, LATENT, lambda: (9.0,)) == measured
+    with pytest.raises(LvaeError, match=r"minutes was 6\.0 and is 7\.0 now"):
+        begin(tmp_path / "study", plan(minutes=7.0))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("years of work")
+    with pytest.raises(LvaeError, match="something else"):
+        begin(tmp_path / "other", plan())

@@ -1,0 +1,126 @@
+"""Wrong arguments of every command: one line that names what was given, said before anything large is imported."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from lvae.cli import main
+from lvae.commands.places import Place
+from lvae.manifests.storage.places.kinds import Kind, kind_of
+from tests.conftest import lvae
+from tests.evaluate import run_examples
+
+GIVEN = {
+    "missing": "no such file or folder",
+    "photos": "is a folder of images",
+    "dataset": "is a dataset",
+    "run": "is a run",
+    "empty": "is an empty folder",
+    "weights.safetensors": "is a file of weights",
+    "picture.png": "is an image",
+    "notes.txt": "is a table or list",
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
+    root = tmp_path_factory.mktemp("errors")
+    run_examples.run(root / "run", run_examples.dataset(root / "dataset"))
+    (root / "photos").mkdir()
+    (root / "empty").mkdir()
+    picture = next(scenes.rglob("*.png"))
+    shutil.copy(picture, root / "photos" / "1.png")
+    shutil.copy(picture, root / "picture.png")
+    for name in ("weights.safetensors", "notes.txt"):
+        (root / name).write_text("something")
+    return root
+
+
+def wrong_commands(world: Path) -> list[tuple[str, list[str]]]:
+    """Every argument that names a place, with everything that it cannot be: (what was given, words)."""
+    found = []
+    groups: list[tuple[list[str], click.Command]] = [([name], command) for name, command in main.commands.items()]
+    while groups:
+        words, command = groups.pop()
+        if isinstance(command, click.Group):
+            groups += [([*words, name], one) for name, one in command.commands.items()]
+            continue
+        arguments = [one for one in command.params if isinstance(one, click.Argument)]
+        for at, argument in enumerate(arguments):
+            if not isinstance(argument.type, Place):
+                continue
+            for given in GIVEN:
+                if kind_of(world / given) not in argument.type.wanted.kinds:
+                    before = [_fitting(one) for one in arguments[:at]]
+                    after = ["new.png" for one in arguments[at + 1 :] if one.required]
+                    found.append((given, [*words, *before, given, *after]))
+    return found
+
+
+def _fitting(argument: click.Parameter) -> str:
+    kinds = argument.type.wanted.kinds if isinstance(argument.type, Place) else {Kind.MISSING}
+    return next(
+        (
+            name
+            for name, kind in (("dataset", Kind.DATASET), ("run", Kind.RUN), ("photos", Kind.IMAGES))
+            if kind in kinds
+        ),
+        "new",
+    )
+
+
+def test_every_wrong_place_is_named_in_one_line(world: Path) -> None:
+    wrong = wrong_commands(world)
+    assert len(wrong) > 100
+    for given, words in wrong:
+        done = lvae(*words, check=1, cwd=world)
+        assert done.stderr.count("\n") == 1 and done.stderr.startswith(f"lvae: {given}: {GIVEN[given]}"), done.stderr
+        assert done.stdout == ""
+
+
+SCRIPT = """
+import json, sys
+from click.testing import CliRunner
+from lvae.cli import main
+for words in json.load(sys.stdin):
+    CliRunner().invoke(main, words, prog_name="lvae")
+    large = sorted({"torch", "apache_beam", "PIL", "matplotlib"} & sys.modules.keys())
+    if large:
+        sys.exit(f"{words} imports {large}")
+"""
+
+
+def test_no_wrong_argument_waits_for_torch(world: Path) -> None:
+    wrong = [words for _, words in wrong_commands(world)]
+    wrong += [["encode", "photos", "new", "more"], ["nonsense"], ["encode"], ["encode", "photos", "run"]]
+    wrong += [["train", "dataset", "photos"], ["sample", "run", "dataset"], ["decode", "dataset", "x.jpg"]]
+    wrong += [["report", "run", "rep.pdf"], ["plot", "run", "picture.png"], ["sweep", "run", "photos"]]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], input=json.dumps(wrong), text=True, cwd=world, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["encode", "photos", "new", "more"], ["nonsense"], ["encode"], ["encode", "photos", "new", "--crop", "round"]],
+)
+def test_wrong_usage_is_one_line_and_2(words: list[str], world: Path) -> None:
+    done = lvae(*words, check=2, cwd=world)
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("lvae: ")
+
+
+def test_swapped_words_and_near_names_are_told(world: Path) -> None:
+    assert "Write 'lvae train DATASET RUN'" in lvae("train", "run", "dataset", check=1, cwd=world).stderr
+    assert "Did you mean dataset?" in lvae("train", "datset", "new", check=1, cwd=world).stderr
+    assert "lvae encode photos DATASET" in lvae("train", "photos", "new", check=1, cwd=world).stderr
+
+
+def test_a_command_ends_with_its_duration_and_the_next_one(tmp_path: Path) -> None:
+    done = lvae("scenes", tmp_path / "scenes", "--count", "8", "--size", "8")
+    assert done.stderr.splitlines()[-1].endswith(f"s. Next: lvae encode {tmp_path / 'scenes'} DATASET --size 8")
