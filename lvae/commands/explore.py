@@ -20,7 +20,7 @@ VIEW = ("label", "seed", "guidance_mean", "guidance_variance", "left", "right", 
 @click.option("--browser/--no-browser", default=True, help="Open the page in your browser.  [default: browser]")
 @shared.MODEL_WEIGHTS
 @click.option("--decoder", metavar="FILE", help="The autoencoder's weights, where RUN does not carry them.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where it computes [auto].")
 @click.option(
     "--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write one picture instead of serving."
 )
