@@ -47,7 +47,7 @@ HEADERS = {
 class Named:
     """What the command line called the run and the dataset, for the command that makes the same picture."""
 
-    run: str | None
+    run: str
     dataset: str | None
 
 

@@ -110,9 +110,9 @@ def parse_move(text: str) -> Move:
         raise LvaeError(f"--move {text:.60}", "write GROUP:CHANNEL=VALUE, like 3:0=1.5") from None
 
 
-def command_of(view: View, run: str | None, dataset: str | None, names: dict[str, str]) -> str:
+def command_of(view: View, run: str, dataset: str | None, names: dict[str, str]) -> str:
     """The command that writes the same picture. names: of the images that were dropped in, by their marks."""
-    words = ["lvae", "explore", *([run] if run is not None else []), "--picture", "picture.png"]
+    words = ["lvae", "explore", run, "--picture", "picture.png"]
     if dataset is not None:
         words += ["--dataset", dataset]
     words += ["--from", _word(view.subject, names)]

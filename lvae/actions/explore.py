@@ -18,6 +18,7 @@ from lvae.evaluate.manipulation.loaded_run import LoadedRun, open_dataset
 from lvae.evaluate.pictures.decode import write_whole
 from lvae.manifests.errors import LvaeError
 from lvae.pipeline.progress.console import say
+from lvae.train.runs.packaged import packaged_names
 from lvae.train.runs.run import find_run
 
 
@@ -32,6 +33,7 @@ class Place:
 
 
 def run_explore(run: str | None, place: Place, host: str, port: int, browser: bool) -> None:
+    run = _choose(run)
     painter = _open(run, place)
     try:
         from lvae.evaluate.explore.app import Named, Page
@@ -53,7 +55,7 @@ def run_explore(run: str | None, place: Place, host: str, port: int, browser: bo
 def run_picture(run: str | None, place: Place, out: Path, asked: dict[str, Any]) -> None:
     if out.suffix.lower() != ".png":
         raise LvaeError(out, "must end in .png")
-    painter = _open(run, place)
+    painter = _open(_choose(run), place)
     subject = _take(painter, parse_subject(asked["from_"]))
     other = None if asked["to"] is None else _take(painter, parse_subject(asked["to"]))
     if not all(part.strip().isdigit() and len(part) < 6 for part in asked["redraw"].split(",") if part):
@@ -90,9 +92,17 @@ def _take(painter: Painter, subject: Subject) -> Subject:
     return subject
 
 
-def _open(run: str | None, place: Place) -> Painter:
-    if run is None:
+def _choose(run: str | None) -> str:
+    """The run that was named, or a model of the package: that of photographs, where there are several."""
+    if run is not None:
+        return run
+    names = packaged_names()
+    if not names:
         raise LvaeError("lvae explore", "no model comes with this package", "Name a RUN: 'lvae explore RUN'.")
+    return next((name for name in names if name.startswith("photo")), names[0])
+
+
+def _open(run: str, place: Place) -> Painter:
     folder = find_run(run)
     loaded = LoadedRun.open(folder, place.weights, place.decoder, choose_device(place.device))
     if loaded.network is None:

@@ -111,5 +111,6 @@ def test_many_tabs_begin_anew(client: TestClient) -> None:
     assert client.post(f"/{TOKEN}/picture?tab=x", content=view()).json() == first
 
 
-def test_without_a_model_one_line_says_so() -> None:
+def test_without_a_model_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lvae.train.runs.packaged.FOLDER", tmp_path)
     assert "lvae explore RUN" in lvae("explore", "--no-browser", check=1).stderr
