@@ -1,6 +1,5 @@
 """From a run to SAMPLES: a dataset of latents drawn from the model, each a function of (seed, its index)."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,7 +104,7 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
         count=count,
         seed=options.seed,
         labels=options.labels or ("cycle" if model_config.classes else "none"),
-        labels_sha256=hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest(),
+        labels_sha256=samples.hash_labels(labels),
         guidance_mean=means,
         guidance_variance=variances,
         temperature=temperature,
@@ -178,9 +177,12 @@ def sample_prepared(
 ) -> samples.SamplesPlan:
     """The same for a model that is loaded already."""
     folder, plan = Folder(out), prepared.plan
-    incomplete = device.from_main(int(device.is_main and samples.begin(folder, plan)))
+    incomplete = device.from_main(int(device.is_main and samples.begin(folder, plan, prepared.labels)))
     # Every process looks for itself: those of a pod exchange nothing, and must all run the same programs.
     layout, todo = plan.view.layouts[TRAIN], samples.pending(folder, plan)
+    # Processes of a pod would not agree on what is there already: they draw all of it anew.
+    earlier = samples.open_earlier(folder, plan) if device.kind != "xla" else None
+    known = 0 if earlier is None else len(earlier)
     device.barrier()
     if not todo and not incomplete:
         progress(plan.count)
@@ -191,7 +193,11 @@ def sample_prepared(
     for number in todo[device.rank :: device.world]:
         first, count = layout.rows_of(number)
         latents = np.empty((count, *plan.shape), np.float32)
-        for start in range(0, count, batch):
+        there = min(max(known - first, 0), count)
+        if earlier is not None and there:
+            latents[:there] = earlier.latents[first : first + there]
+            progress(there)
+        for start in range(there, count, batch):
             indices = range(first + start, first + min(start + batch, count))
             latents[start : start + len(indices)] = draw(prepared, indices, device, batch, str(out))
             progress(len(indices))

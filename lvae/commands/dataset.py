@@ -62,8 +62,10 @@ def stats(dataset: str, by_class: bool, check: bool, preset: str | None, patienc
 @click.argument("measured", metavar="[DATASET]", required=False, type=places.DATASET)
 @click.option("--preview", type=click.Path(path_type=Path), metavar="FILE.png", help="Originals and reconstructions.")
 @click.option("--histogram", type=click.Path(path_type=Path), metavar="FILE.png", help="Channels and classes.")
+@click.option("--rows", is_flag=True, help="List the latents of a split: row, key, class, mirrored, position.")
+@click.option("--class", "class_name", metavar="NAME", help="With --rows: of this class only; none: those without one.")
 @click.option("--images", type=click.IntRange(1), default=1024, show_default=True, help="To measure a run over.")
-@click.option("--split", default="train", show_default=True, help="To measure a run over.")
+@click.option("--split", default="train", show_default=True, help="To list, or to measure a run over.")
 @click.option("--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Of a run.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of draws from posteriors.")
 @click.option(
@@ -75,14 +77,22 @@ def inspect(
 ) -> None:
     """Say what a DATASET is: its images, autoencoder, classes, view and channels.
 
+    With --rows: which image each latent was made from, a line each in the order of the source (with --json an object
+    a line), for 'lvae shard --without-keys' or tools of your own.
+
     Of a RUN: its model, and with a DATASET after it the rate and the active units of every group and channel.
     """
     for figure in (preview, histogram):
         if figure is not None:
             guard_output(figure, outputs.PNG, [inspected])
+    rows, wanted = asked.pop("rows"), asked.pop("class_name")
+    if wanted is not None and not rows:
+        raise LvaeError("--class", "chooses among the lines of --rows", "Give --rows, too.")
     if _is_run(inspected):
         from lvae.actions.manipulate import InspectOptions, run_inspect
 
+        if rows:
+            raise LvaeError("--rows", "lists a dataset, and this is a run", "Name the dataset.")
         if preview is not None or histogram is not None:
             raise LvaeError(
                 "--preview and --histogram", "show datasets", "Of a run, see 'lvae depths' and 'lvae plot'."
@@ -93,6 +103,11 @@ def inspect(
         raise LvaeError(inspected, f"is no run, so there is nothing to measure over {measured}", "Leave one out.")
     from lvae.manifests.dataset import Dataset
 
+    if rows:
+        from lvae.actions.rows import print_rows
+
+        print_rows(Dataset.open(inspected, asked["split"]), wanted, as_json)
+        return
     opened = Dataset.open(inspected)
     print_dataset(inspected, opened.manifest, as_json)
     if preview is not None:

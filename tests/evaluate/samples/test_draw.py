@@ -175,7 +175,7 @@ def test_folders_that_are_no_run_or_hold_something_else_are_refused(run: Path, t
     assert "not a run" in lvae("sample", tmp_path, tmp_path / "s", check=1).stderr
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.txt").write_text("years of work")
-    assert "something else" in lvae("sample", run, tmp_path / "full", "-n", "4", "--device", "cpu", check=1).stderr
+    assert "thesis.txt" in lvae("sample", run, tmp_path / "full", "-n", "4", "--device", "cpu", check=1).stderr
 
 
 def test_a_checkpoint_cut_short_is_refused(run: Path, tmp_path: Path) -> None:
@@ -210,6 +210,19 @@ def test_an_upsampler_begins_with_low_resolution_samples(data: Dataset, tmp_path
     assert latents(tmp_path / "large").shape == (6, 3, 8, 8)
 
 
+def test_more_samples_go_on_with_those_that_are_there(run: Path, tmp_path: Path) -> None:
+    few = drawn(run, tmp_path / "samples", "-n", "5")
+    whole = drawn(run, tmp_path / "whole", "-n", "9")
+    more = drawn(run, tmp_path / "samples", "-n", "9")
+    np.testing.assert_array_equal(more[:5], few)
+    np.testing.assert_allclose(more, whole, atol=1e-5 * np.abs(whole).max())
+    assert verify(Folder(tmp_path / "samples"), deep=True) == []
+    assert len(list((tmp_path / "samples/shards").iterdir())) == 1
+    assert Dataset.open(tmp_path / "samples").labels.tolist() == Dataset.open(tmp_path / "whole").labels.tolist()
+    lvae("sample", run, tmp_path / "samples", "-n", "5", check=1)
+    lvae("sample", run, tmp_path / "samples", "-n", "12", "--seed", "1", check=1)
+
+
 class OtherHost(Device):
     """A process of a pod that is not the first: it computes the same, and writes nothing."""
 
@@ -219,7 +232,7 @@ class OtherHost(Device):
 def test_other_hosts_of_a_pod_draw_what_is_pending(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = prepare(run, SampleOptions(count=20))
     folder = Folder(tmp_path / "s")
-    assert storage.begin(folder, prepared.plan)  # by the first host
+    assert storage.begin(folder, prepared.plan, prepared.labels)  # by the first host
     calls = []
     whole = replace(prepared, decode=lambda *a, **k: calls.append(1) or prepared.model.decode(*a, **k))
     monkeypatch.setattr(OtherHost, "compile", lambda self, function: whole.decode)
