@@ -9,7 +9,7 @@ from lvae.encode.catalogue.architectures import KNOWN, LdmSpec, TinySpec
 from lvae.encode.catalogue.cost import multiply_adds
 
 SPECS = (
-    *KNOWN.values(),
+    *(KNOWN[name] for name in ("default", "kl-f8", "kl-f16", "vq-f4", "taesd")),
     LdmSpec("kl", 8, (1, 2), 4, blocks=1, middle_attention=False),
     TinySpec(3, width=4, blocks=2, multipliers=(1, 3, 2), patch=2),
 )
