@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lvae.encode.feeding.encoder import Pending
 from lvae.encode.feeding.openers import Opener
 from lvae.encode.feeding.opening import Chunk, Opened
+from lvae.manifests.parts.enlarged import Enlarged, write_enlarged
 from lvae.manifests.parts.phases import NO_PROGRESS, Progress
 from lvae.manifests.parts.plan import Plan
 from lvae.manifests.parts.receipts import Receipt, Rejection, finished, write_part
@@ -76,6 +77,11 @@ class _Part:
     done: int = 0
     content: Any = field(default_factory=hashlib.sha256)
     receipt: Receipt | None = None
+    enlarged: Enlarged | None = None
+
+    def count_enlarged(self, shorter: int) -> None:
+        before = self.enlarged or Enlarged(0, shorter)
+        self.enlarged = Enlarged(before.count + 1, min(before.smallest, shorter))
 
     def reject(self, row: int, key: str, reason: str) -> None:
         self.rejected.append(Rejection(row, key, reason))
@@ -173,6 +179,8 @@ class _Stream:
             if one.pixels is None:
                 part.reject(row, image.key, one.reason or "")
             else:
+                if one.shorter and one.shorter < self._plan.encoded().image.size:
+                    part.count_enlarged(one.shorter)
                 self._batch.append(_Item(part, row, image.key, one.pixels))
             if len(self._batch) == self._encoder.batch:
                 self._submit()
@@ -238,4 +246,6 @@ class _Stream:
             return there
         rejected = sorted(part.rejected, key=lambda rejection: rejection.row)
         content_sha256 = None if part.erased else part.content.hexdigest()
+        if part.enlarged is not None:
+            write_enlarged(self._folder, part.number, part.enlarged)
         return write_part(self._folder, self._plan, part.number, part.raw[: part.stored], rejected, content_sha256)

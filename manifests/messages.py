@@ -50,6 +50,7 @@ def composed(name: str) -> str:
 OPTIONS = {
     "image.size": "--size",
     "image.crop": "--crop",
+    "image.min_size": "--min-size",
     "image.resample": "--crop",
     "image.mirrored": "--mirror",
     "autoencoder.store": "--store",

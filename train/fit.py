@@ -1,5 +1,7 @@
 """The loop: read, update, do what is due; stop and go on anywhere."""
 
+import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +26,11 @@ ASKED_EVERY = 8  # updates, between the questions whether a rank was asked to st
 
 @dataclass(frozen=True)
 class Result:
-    """Where a run stands; finished, or stopped by a signal."""
+    """Where a run stands; finished, or stopped by a signal, or because its minutes were over."""
 
     step: int
     finished: bool
+    out_of_time: bool = False
 
 
 def fit(
@@ -67,9 +70,11 @@ def fit(
 
             def stopping() -> bool:
                 """Ranks ask one another now and then only."""
-                return (device.world == 1 or made[0] % ASKED_EVERY == 0) and device.on_any_rank(stop.asked)
+                asked = stop.asked or time.monotonic() >= end
+                return (device.world == 1 or made[0] % ASKED_EVERY == 0) and device.on_any_rank(asked)
 
             step = start.step
+            end = math.inf if execution.minutes is None else time.monotonic() + 60 * execution.minutes
             try:
                 if not session.is_over:
                     step = run_updates(step, training.updates, update, session.after, stopping)
@@ -77,7 +82,8 @@ def fit(
                 profiler.finish()
                 session.close()
             device.barrier()  # nobody leaves before the last checkpoint is written
-            return Result(step, finished=step >= training.updates or session.is_over)
+            finished = step >= training.updates or session.is_over
+            return Result(step, finished, not finished and not stop.asked and time.monotonic() >= end)
 
 
 def check_batch(batch: int, device: Device) -> None:

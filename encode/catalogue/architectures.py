@@ -3,12 +3,14 @@
 Nothing here needs torch.
 """
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from lvae.encode.catalogue.published import PUBLISHED
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.records import decode_json, require_whole
 
@@ -190,7 +192,11 @@ def parse_spec(description: str | Path | Mapping[str, Any] | Spec) -> Spec:
         return _parse_json(text, "autoencoder")
     path = Path(description)
     if not path.is_file():
-        raise LvaeError(f"{quote(text)}", f"neither a JSON file nor one of the known autoencoders {', '.join(KNOWN)}")
+        published = ", ".join(name for name in PUBLISHED if name not in KNOWN)
+        known = f"known are {', '.join(KNOWN)}; weights are published as {published}"
+        near = difflib.get_close_matches(text, [*KNOWN, *PUBLISHED], 1)
+        advice = f"Did you mean {near[0]}?" if near else ""
+        raise LvaeError(f"{quote(text)}", f"neither a JSON file nor the name of an autoencoder; {known}", advice)
     try:
         with path.open("rb") as file:
             head = file.read(MAX_DESCRIPTION_BYTES)

@@ -175,6 +175,7 @@ class _Answer(NamedTuple):
     pixels: "torch.Tensor | None"
     reasons: tuple[str | None, ...]
     contents: tuple[bytes, ...]
+    shorter: tuple[int, ...] = ()
     error: Exception | None = None
 
 
@@ -190,10 +191,11 @@ class _Opening:
         try:
             opened = self._images.open(chunk)
         except Exception as error:
-            return _Answer(None, (), (), _make_portable(error))
+            return _Answer(None, (), (), error=_make_portable(error))
         pixels = [one.pixels for one in opened if one.pixels is not None]
         stacked = torch.from_numpy(np.stack(pixels)) if pixels else None
-        return _Answer(stacked, tuple(one.reason for one in opened), tuple(one.content for one in opened))
+        reasons, contents = tuple(one.reason for one in opened), tuple(one.content for one in opened)
+        return _Answer(stacked, reasons, contents, tuple(one.shorter for one in opened))
 
 
 def _leave(answer: _Answer) -> _Answer:
@@ -219,8 +221,8 @@ def _read(answer: _Answer) -> list[Opened]:
         raise answer.error
     pixels = iter(() if answer.pixels is None else answer.pixels.numpy())
     return [
-        Opened(next(pixels) if reason is None else None, reason, content)
-        for reason, content in zip(answer.reasons, answer.contents, strict=True)
+        Opened(next(pixels) if reason is None else None, reason, content, shorter)
+        for reason, content, shorter in zip(answer.reasons, answer.contents, answer.shorter, strict=True)
     ]
 
 

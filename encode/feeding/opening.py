@@ -17,11 +17,15 @@ from lvae.manifests.parts.rows import ImageRow
 
 @dataclass(frozen=True)
 class Opened:
-    """One row after its image was read: pixels uint8 (H, W, 3), or why there are none. `content`: hash of its bytes."""
+    """One row after its image was read: pixels uint8 (H, W, 3), or why there are none. `content`: hash of its bytes.
+
+    shorter: side of the image before it was cropped; 0 where it is not known.
+    """
 
     pixels: NDArray[np.uint8] | None
     reason: str | None
     content: bytes
+    shorter: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,10 +84,14 @@ def open_row(row: ImageRow, reader: Reader, image: ImageSettings) -> Opened:
         return Opened(None, rejection.reason, hashlib.sha256(b"").digest())
     content = hashlib.sha256(data).digest()
     try:
-        pixels = np.asarray(crop(open_image(data), image.size, image.crop))
+        opened = open_image(data)
+        shorter = min(opened.size)
+        if shorter < image.min_size:
+            return Opened(None, f"{opened.width}x{opened.height}: smaller than --min-size {image.min_size}", content)
+        pixels = np.asarray(crop(opened, image.size, image.crop))
     except ImageRejected as rejection:
         return Opened(None, rejection.reason, content)
-    return Opened(pixels, None, content)
+    return Opened(pixels, None, content, shorter)
 
 
 def content_sha256(rows: list[ImageRow], reader: Reader) -> str:

@@ -1,6 +1,5 @@
 """From a run to SAMPLES: a dataset of latents drawn from the model, each a function of (seed, its index)."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +20,16 @@ from lvae.manifests.seeds import derive
 from lvae.manifests.statistics import Normalization, require_finite
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.selection import TRAIN
+from lvae.train.config import ModelConfig
 from lvae.train.devices.device import Device
-from lvae.train.model import HierarchicalVAE
+from lvae.train.model import Decoded, HierarchicalVAE
 from lvae.train.network.choices import Guidance
-from lvae.train.network.noise import draw_noise
+from lvae.train.network.noise import noise_shapes
 from lvae.train.runs.run import average_group, find_checkpoint, load_weights, read_run
 
 COOLER = "Lower the guidance weights or the temperature."
+BATCH, MOST = 64, 2048  # samples drawn at a time
+FREE_SHARE, LIVE_LAYERS = 0.5, 6
 COUNT = 50_000  # what scores are usually computed from
 
 
@@ -69,6 +71,7 @@ class Prepared:
     plan: samples.SamplesPlan
     labels: NDArray[np.int32]
     low_resolution: Dataset | None
+    decode: Callable[..., Decoded]  # the model's, perhaps compiled
 
 
 def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Prepared:
@@ -101,7 +104,7 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
         count=count,
         seed=options.seed,
         labels=options.labels or ("cycle" if model_config.classes else "none"),
-        labels_sha256=hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest(),
+        labels_sha256=samples.hash_labels(labels),
         guidance_mean=means,
         guidance_variance=variances,
         temperature=temperature,
@@ -114,7 +117,7 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
         normalization=record.normalization,
         output_temperature=options.output_temperature,
     )
-    return Prepared(str(run), model.eval(), plan, labels, low)
+    return Prepared(str(run), model.eval(), plan, labels, low, model.decode)
 
 
 def _low_resolution(
@@ -139,6 +142,19 @@ def _low_resolution(
     return low
 
 
+def usual_batch(config: ModelConfig, device: Device) -> int:
+    """Samples drawn at a time where nobody says: 64, which every machine can; on a GPU, what its memory holds."""
+    free = device.free_bytes()
+    if device.kind != "cuda" or free is None:
+        return BATCH
+    levels = zip(config.widths, config.ffn_ratios, config.resolutions, strict=True)
+    widest = max(width * max(ratio, 1) * side**2 for width, ratio, side in levels)
+    noise = sum(z * height * width for z, height, width in noise_shapes(config))
+    # float32: some layers' activations of two paths; noise as words of 64 bits, in a few copies, and as numbers
+    bytes_a_sample = 4 * LIVE_LAYERS * 2 * widest + 40 * noise
+    return int(min(MOST, max(1, FREE_SHARE * free // bytes_a_sample)))
+
+
 def sample(
     run: Path,
     out: Path,
@@ -161,24 +177,32 @@ def sample_prepared(
 ) -> samples.SamplesPlan:
     """The same for a model that is loaded already."""
     folder, plan = Folder(out), prepared.plan
-    unfinished = 0
-    if device.is_main:
-        unfinished = int(samples.begin(folder, plan))
-    if not device.from_main(unfinished):
+    incomplete = device.from_main(int(device.is_main and samples.begin(folder, plan, prepared.labels)))
+    # Every process looks for itself: those of a pod exchange nothing, and must all run the same programs.
+    layout, todo = plan.view.layouts[TRAIN], samples.pending(folder, plan)
+    # Processes of a pod would not agree on what is there already: they draw all of it anew.
+    earlier = samples.open_earlier(folder, plan) if device.kind != "xla" else None
+    known = 0 if earlier is None else len(earlier)
+    device.barrier()
+    if not todo and not incomplete:
         progress(plan.count)
         return plan
     device.place(prepared.model)
-    layout, todo = plan.view.layouts[TRAIN], samples.pending(folder, plan)
-    device.barrier()
+    prepared = replace(prepared, decode=device.compile(prepared.model.decode))
     progress(plan.count - sum(layout.rows_of(number)[1] for number in todo))
     for number in todo[device.rank :: device.world]:
         first, count = layout.rows_of(number)
         latents = np.empty((count, *plan.shape), np.float32)
-        for start in range(0, count, batch):
+        there = min(max(known - first, 0), count)
+        if earlier is not None and there:
+            latents[:there] = earlier.latents[first : first + there]
+            progress(there)
+        for start in range(there, count, batch):
             indices = range(first + start, first + min(start + batch, count))
             latents[start : start + len(indices)] = draw(prepared, indices, device, batch, str(out))
             progress(len(indices))
-        samples.write_shard(folder, plan, number, latents, prepared.labels[first : first + count])
+        if device.is_main or device.world > 1:  # the processes of a pod have all drawn the same
+            samples.write_shard(folder, plan, number, latents, prepared.labels[first : first + count])
     device.barrier()
     if device.is_main:
         samples.publish(folder, plan, Folder(run))
@@ -195,15 +219,20 @@ def draw(
     where: what they are drawn for, named where one is not finite.
     """
     plan, model = prepared.plan, prepared.model
-    padded = list(indices) + [indices[-1]] * (batch - len(indices) if device.kind == "xla" else 0)
-    noise = [device.put(part) for part in draw_noise(model.config, [derive(plan.seed, "sample", i) for i in padded])]
+    one_shape = device.kind == "xla" or device.compiled
+    padded = list(indices) + [indices[-1]] * (batch - len(indices) if one_shape else 0)
+    shapes = noise_shapes(model.config)
+    sizes = [z * height * width for z, height, width in shapes]
+    flat = device.seeded_normals([derive(plan.seed, "sample", i) for i in padded], sum(sizes))
+    parts = flat.split(sizes, 1)  # type: ignore[no-untyped-call]
+    noise = [part.reshape(len(padded), *shape) for part, shape in zip(parts, shapes, strict=True)]
     labels = device.put(torch.from_numpy(prepared.labels[padded])) if model.config.classes else None
     low = None
     if prepared.low_resolution is not None:
         low = device.put(torch.from_numpy(_in_units_of(plan.normalization, prepared.low_resolution, padded)))
     with device.autocast():
         guidance = Guidance(plan.guidance_mean, plan.guidance_variance, plan.temperature)
-        decoded = model.decode([None] * len(noise), labels, noise, guidance=guidance, low_resolution=low)
+        decoded = prepared.decode([None] * len(noise), labels, noise, guidance=guidance, low_resolution=low)
         latents = draw_output(decoded, plan.output_temperature, plan.seed, padded)
     device.mark_step()
     found: NDArray[np.float32] = device.fetch(latents).float().numpy()[: len(indices)]

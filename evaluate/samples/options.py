@@ -1,5 +1,6 @@
 """What a user says of samples, made exact: labels, guidance, temperature."""
 
+import difflib
 from pathlib import Path
 from typing import Literal
 
@@ -71,10 +72,16 @@ def labels_of(
         return np.full(count, label, np.int32)
     path = Path(text)
     if not path.is_file():
-        raise LvaeError(
-            f"--labels {text:.60}", f"neither a class from 0 to {classes - 1}, nor a class's name, nor a file"
-        )
+        raise LvaeError(f"--labels {text:.60}", "no such class, and no such file", _list_classes(text, classes, names))
     return _labels_in(path, count, classes, names)
+
+
+def _list_classes(text: str, classes: int, names: tuple[str, ...] | None) -> str:
+    """What may be said instead: the names, the nearest where they are many."""
+    known = (names or ())[:classes]
+    some = known if len(known) <= 12 else (*difflib.get_close_matches(text, known, 5, 0.4), "...")
+    named = f", {', '.join(some)}" if known else ""
+    return f"Choose 0 to {classes - 1}{named}; or cycle, random, or a file with one a line."
 
 
 def _label(text: str, classes: int, names: tuple[str, ...] | None) -> int | None:

@@ -9,6 +9,7 @@ from lvae.evaluate.features.open import PictureChoice, ScoredPath, open_path, op
 from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures.decode import load_decoder
 from lvae.evaluate.scores import latent_scores
+from lvae.evaluate.scores.alike import refuse_unequal_counts, refuse_unlike
 from lvae.evaluate.scores.image_scores import (
     METRICS,
     OWN_METRICS,
@@ -59,6 +60,7 @@ def open_score(options: ScoreOptions) -> ScoreJob:
     choice = options.choice
     split = choice.split if options.reference is None else TRAIN
     samples = [open_path(path, split) for path in options.samples]
+    refuse_unlike([one.dataset for one in samples if one.dataset is not None], choice.num)
     reference = None if options.reference is None else open_path(options.reference, choice.split)
     if options.features is not None:
         network: FeatureNetwork | None = open_network(options.features, options.mode, choice.device)
@@ -111,6 +113,7 @@ def _score_pictures(
     names = parse_metrics(options.metrics, known, f"the {network.name} network")
     choice = options.choice
     stacks = [open_pictures(one, choice) for one in samples]
+    refuse_unequal_counts(options.samples, [len(stack) for stack in stacks])
     stored = reference.statistics
     whole = choice if stored is None else replace(choice, num=None)
     pictures = open_pictures(reference, whole) if reference.has_pictures else None

@@ -19,7 +19,7 @@ from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures import decode as decoding
 from lvae.evaluate.pictures.gallery import gallery
 from lvae.evaluate.pictures.picture_folder import PictureFolder, begin_pictures, check_pictures
-from lvae.evaluate.samples.draw import SampleOptions, guidance_in_words, prepare, sample_prepared
+from lvae.evaluate.samples.draw import SampleOptions, guidance_in_words, prepare, sample_prepared, usual_batch
 from lvae.evaluate.scores.image_scores import features_of
 from lvae.evaluate.scores.open import ScoreOptions, open_score
 from lvae.manifests import records
@@ -60,15 +60,24 @@ class FeatureOptions:
     choice: PictureChoice
 
 
-def run_sample(
-    run: Path, out: Path, options: SampleOptions, device: str, precision: AnyPrecision, batch: int, as_json: bool
-) -> None:
-    opened = open_device(device, precision, purpose="sampling")
+@dataclass(frozen=True)
+class SampleExecution:
+    """How samples are drawn; none of it changes what they are. batch: None for the usual."""
+
+    device: str
+    precision: AnyPrecision
+    batch: int | None
+    compiled: bool
+
+
+def run_sample(run: Path, out: Path, options: SampleOptions, execution: SampleExecution, as_json: bool) -> None:
+    opened = open_device(execution.device, execution.precision, execution.compiled, purpose="sampling")
     if opened.kind == "cpu":
         keep_freed_memory()
     try:
         prepared = prepare(run, options, opened.precision)
         plan = prepared.plan
+        batch = execution.batch or usual_batch(prepared.model.config, opened)
         if opened.is_main:
             say(f"{plan.weights} weights of update {plan.step}; labels {plan.labels}; {guidance_in_words(plan)}")
         with Bar("sampling", plan.count, "samples") as bar:

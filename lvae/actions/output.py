@@ -15,8 +15,8 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=1, sort_keys=True))
 
 
-def summary(name: str, manifest: "Manifest") -> str:
-    """What it holds, how it was made, and its channels."""
+def summary(name: str, manifest: "Manifest", erased: int = 0) -> str:
+    """What it holds, how it was made, and its channels. erased: images, which the manifest counts as rejected."""
     counts, view, image = manifest.counts, manifest.view, manifest.image
     shape = "x".join(map(str, view.shape))
     orientations = (" and their mirrors" if counts.images != 1 else " and its mirror") if image.mirrored else ""
@@ -25,7 +25,7 @@ def summary(name: str, manifest: "Manifest") -> str:
     weights = manifest.autoencoder.weights_sha256
     lines = [
         f"{name}: {counted(counts.latents, 'latent')} of {shape} from {counted(counts.images, 'image')}{orientations}; "
-        f"{counted(counts.rejected, 'image')} rejected",
+        f"{counted(counts.rejected - erased, 'image')} rejected" + (f", {erased} erased" if erased else ""),
         f"  images       {image.size} px, crop {image.crop}",
         f"  autoencoder  {manifest.autoencoder.name}" + (f", weights {weights[:12]}" if weights else ""),
         f"  classes      {len(manifest.classes) if manifest.classes is not None else 'none'}",

@@ -61,6 +61,7 @@ class TrainOptions:
     batch: int | None
     accumulate: int | None
     micro_batch: int | None
+    minutes: float | None
     seed: int | None
     precision: str | None
     device: str
@@ -104,6 +105,7 @@ class TrainOptions:
 
     def execution(self) -> Execution:
         return Execution(
+            minutes=self.minutes,
             log=self.log_every,
             save=self.save_every,
             validate=self.validate_every,
@@ -126,7 +128,7 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def train(dataset: str, run: Path, options: TrainOptions) -> bool:
-    """Whether the run is finished; otherwise a signal stopped it. Each rank calls this."""
+    """Whether the run is finished, or its minutes are over; otherwise a signal stopped it. Each rank calls this."""
     before = read_run_if_there(run)
     init = latest_checkpoint(options.init, ("ema",)) if options.init is not None and before is None else None
     hash_of_init = None if init is None else init.sha256["ema.safetensors"]
@@ -186,11 +188,11 @@ def _show(config: RunConfig, device: Device, memory: Memory) -> None:
         settings = {name: records.plain(getattr(config, name)) for name in ("preset", "model", "training")}
         made = PRESETS.get(config.preset)
         paper = made and made.hardware and {"hardware": made.hardware, "hours": made.hours}
-        click.echo(json.dumps({**settings, "paper": paper, "estimate": asdict(found), "device": str(device)}, indent=1))
         lines = [f"device              {device}", *found.lines()]
         if made is not None and paper:
             lines.append(f"the paper's run     {made.hardware}, {made.hours:g} hours")
         click.echo("\n".join(lines), err=True)
+        click.echo(json.dumps({**settings, "paper": paper, "estimate": asdict(found), "device": str(device)}, indent=1))
 
 
 def _train(
@@ -209,7 +211,8 @@ def _train(
         weights = weights_that_fit(config.model, other, init.read("ema"), config.training.seed)
     if not device.is_main:
         silent = Watching(preview=None if options.preview == "none" else lambda step, latents: None)
-        return fit(run, config, opened, device, options.execution(), silent, weights).finished
+        result = fit(run, config, opened, device, options.execution(), silent, weights)
+        return result.finished or result.out_of_time
     check_shards(opened, say if sum(split.shards for split in opened.manifest.splits.values()) > 20 else lambda _: None)
     with writing(Folder(run)), Bar("training", config.training.updates, "updates") as bar:
         say(f"{device}: {config.preset}, {run}; {_portions(config)}")
@@ -227,9 +230,12 @@ def _train(
     if result.finished:
         early = ", for validation did not improve any more" if result.step < config.training.updates else ""
         click.echo(f"{run}: {result.step} updates are done{early}")
+    elif result.out_of_time:
+        updates = f"{result.step} of {config.training.updates} updates"
+        click.echo(f"{run}: {options.minutes:g} min are over, {updates} are done; the same command goes on from here")
     else:
         say(f"stopped after update {result.step}; the same command goes on from here")
-    return result.finished
+    return result.finished or result.out_of_time
 
 
 def _portions(config: RunConfig) -> str:

@@ -1,7 +1,9 @@
 """What to do with a dataset that is there: stats, inspect, verify, clean, watch."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +17,10 @@ from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.messages import counted
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
+
+if TYPE_CHECKING:
+    from lvae.manifests.errors import Fault
+    from lvae.manifests.storage.folder import Folder
 
 BEGUN = click.argument("dataset", type=places.BEGUN_DATASET)
 
@@ -56,8 +62,10 @@ def stats(dataset: str, by_class: bool, check: bool, preset: str | None, patienc
 @click.argument("measured", metavar="[DATASET]", required=False, type=places.DATASET)
 @click.option("--preview", type=click.Path(path_type=Path), metavar="FILE.png", help="Originals and reconstructions.")
 @click.option("--histogram", type=click.Path(path_type=Path), metavar="FILE.png", help="Channels and classes.")
+@click.option("--rows", is_flag=True, help="List the latents of a split: row, key, class, mirrored, position.")
+@click.option("--class", "class_name", metavar="NAME", help="With --rows: of this class only; none: those without one.")
 @click.option("--images", type=click.IntRange(1), default=1024, show_default=True, help="To measure a run over.")
-@click.option("--split", default="train", show_default=True, help="To measure a run over.")
+@click.option("--split", default="train", show_default=True, help="To list, or to measure a run over.")
 @click.option("--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Of a run.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of draws from posteriors.")
 @click.option(
@@ -69,14 +77,22 @@ def inspect(
 ) -> None:
     """Say what a DATASET is: its images, autoencoder, classes, view and channels.
 
+    With --rows: which image each latent was made from, a line each in the order of the source (with --json an object
+    a line), for 'lvae shard --without-keys' or tools of your own.
+
     Of a RUN: its model, and with a DATASET after it the rate and the active units of every group and channel.
     """
     for figure in (preview, histogram):
         if figure is not None:
             guard_output(figure, outputs.PNG, [inspected])
+    rows, wanted = asked.pop("rows"), asked.pop("class_name")
+    if wanted is not None and not rows:
+        raise LvaeError("--class", "chooses among the lines of --rows", "Give --rows, too.")
     if _is_run(inspected):
         from lvae.actions.manipulate import InspectOptions, run_inspect
 
+        if rows:
+            raise LvaeError("--rows", "lists a dataset, and this is a run", "Name the dataset.")
         if preview is not None or histogram is not None:
             raise LvaeError(
                 "--preview and --histogram", "show datasets", "Of a run, see 'lvae depths' and 'lvae plot'."
@@ -87,6 +103,11 @@ def inspect(
         raise LvaeError(inspected, f"is no run, so there is nothing to measure over {measured}", "Leave one out.")
     from lvae.manifests.dataset import Dataset
 
+    if rows:
+        from lvae.actions.rows import print_rows
+
+        print_rows(Dataset.open(inspected, asked["split"]), wanted, as_json)
+        return
     opened = Dataset.open(inspected)
     print_dataset(inspected, opened.manifest, as_json)
     if preview is not None:
@@ -106,23 +127,32 @@ def _is_run(path: str) -> bool:
     return "://" not in path and (Path(path) / "config.json").exists() and not (Path(path) / "manifest.json").exists()
 
 
-@click.command(short_help="Is everything as it was written?")
+@click.command(cls=shared.EngineCommand, short_help="Is everything as it was written?")
 @BEGUN
 @click.option("--deep", is_flag=True, help="Also checksums, statistics, order and NaN: reads every byte.")
+@click.option("--workers", type=click.IntRange(1), help="With --deep: so many processes look [this one].")
 @shared.PATIENCE
 @shared.JSON
 @click.pass_context
-def verify(context: click.Context, dataset: str, deep: bool, patience: float, as_json: bool) -> None:
-    """Check DATASET against its manifest; name every fault and the command that mends it."""
+def verify(context: click.Context, /, dataset: str, as_json: bool, **options: Any) -> None:
+    """Check DATASET against its manifest; name every fault and the command that mends it.
+
+    With --workers, or Beam's options after --, many look deep at once. Nothing is written into the dataset, but where
+    workers are on other machines: what they find lies under its checks/ and .tmp/ meanwhile, and it is locked.
+    """
     from lvae.manifests.manifest import unfinished_append
     from lvae.manifests.parts.plan import read_plan_if_whole
     from lvae.manifests.records import plain
     from lvae.manifests.storage.open import folder_at
     from lvae.manifests.verify.verify import mend_command
-    from lvae.manifests.verify.verify import verify as find_faults
 
+    deep, patience = options["deep"], options["patience"]
+    spread = options["workers"] is not None or bool(options["beam_options"])
+    if spread and not deep:
+        raise click.UsageError("--workers and Beam's options are for --deep.")
     folder = engines.wait_for_store(dataset, patience, lambda: folder_at(dataset))
-    faults = engines.wait_for_store(dataset, patience, lambda: find_faults(folder, deep))
+    find_faults = _deep_by_workers(dataset, options) if spread else _here(folder, deep)
+    faults = engines.wait_for_store(dataset, patience, find_faults)
     mend, adding = mend_command(read_plan_if_whole(folder), folder, faults), unfinished_append(folder)
     if as_json:
         found = {"faults": [plain(fault) for fault in faults], "mend": mend if faults or adding else None}
@@ -135,6 +165,23 @@ def verify(context: click.Context, dataset: str, deep: bool, patience: float, as
         if adding and not faults:
             click.echo(f"{counted(adding, 'image')} being added to it. To go on: {mend}")
     context.exit(1 if faults else 0)
+
+
+def _here(folder: "Folder", deep: bool) -> "Callable[[], list[Fault]]":
+    from lvae.manifests.verify.verify import verify as find_faults
+
+    return lambda: find_faults(folder, deep)
+
+
+def _deep_by_workers(dataset: str, options: dict[str, Any]) -> "Callable[[], list[Fault]]":
+    from lvae.manifests.storage.open import folder_at
+    from lvae.pipeline.jobs.check import verify_by_workers
+    from lvae.pipeline.progress.console import CONSOLE
+
+    engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
+    engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
+    engines.examine(engine, dataset, None)
+    return lambda: verify_by_workers(folder_at(dataset), engine, CONSOLE)
 
 
 @click.command(short_help="Remove what no longer belongs.")

@@ -86,6 +86,7 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
 @click.option("--autoencoder", metavar="NAME|JSON", help="One of those below, or a JSON description [default].")
 @click.option("--weights", metavar="FILE|random:SEED", help="A file of weights of any kind, or a folder.")
 @click.option("--size", type=click.IntRange(1), help="Side of the cropped square in pixels [256].")
+@click.option("--min-size", type=click.IntRange(0), help="Reject images whose shorter side has fewer pixels [0].")
 @click.option("--crop", type=click.Choice(["adm", "lsun", "adm-lsun", "center", "none"]), help="How to crop [adm].")
 @click.option("--mirror", is_flag=True, default=None, help="Encode the mirror image of every picture as well.")
 @click.option("--store", type=click.Choice(["mode", "sample", "moments"]), help="What to keep of a posterior [mode].")
@@ -130,6 +131,7 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
 )
 @shared.SCAN
 @shared.VIEW
+@shared.SHUFFLE
 @shared.ENGINE
 @shared.JSON
 def encode(source: str, dataset: str, **options: Any) -> None:
@@ -158,6 +160,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
 
     options = _with_preset(options)
     engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
+    engine = replace(engine, shuffle=options["shuffle"])
     devices = engines.devices_for(engine, options)
     options |= {"device": devices[0], "precision": None if options["precision"] == "auto" else options["precision"]}
     feeding = engines.feeding_for(engine, devices, options["decode_workers"], options["prefetch"])
@@ -186,6 +189,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
 @click.option("--keep-old", is_flag=True, help="Keep the view that is there; 'lvae clean' removes it later.")
 @click.option("--out", type=click.Path(file_okay=False), help="Make a dataset of its own there, raw parts and all.")
 @click.option("--erase", is_flag=True, help="Erase what classes and keys leave out from the raw latents too, for good.")
+@shared.SHUFFLE
 @shared.ENGINE
 @shared.JSON
 def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options: Any) -> None:
@@ -203,7 +207,7 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
     from lvae.pipeline.jobs import reshard as reshaping
 
     engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
-    engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
+    engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)), shuffle=options["shuffle"])
     view = shared.view_options(options, options["limit"])
     engines.examine(engine, dataset, None)
     if out is not None and keep_old:
@@ -255,12 +259,15 @@ COMMANDS = (scan, encode, shard, merge)
 
 def print_dataset(dataset: str, manifest: "Manifest", as_json: bool) -> None:
     from lvae.actions.output import summary
+    from lvae.manifests.parts.plan import read_plan_if_whole
     from lvae.manifests.records import plain
+    from lvae.manifests.storage.open import folder_at
 
     if as_json:
         print_json(plain(manifest))
     else:
-        click.echo(summary(dataset, manifest))
+        plan = read_plan_if_whole(folder_at(dataset))
+        click.echo(summary(dataset, manifest, plan.erased.count if plan is not None else 0))
 
 
 def _with_preset(options: dict[str, Any]) -> dict[str, Any]:
@@ -280,6 +287,7 @@ def _encode_options(options: dict[str, Any]) -> "EncodeOptions":
         "autoencoder",
         "weights",
         "size",
+        "min_size",
         "crop",
         "mirror",
         "store",

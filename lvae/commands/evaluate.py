@@ -61,21 +61,23 @@ MODE = click.option(
     help="Noise added to the output's mean, as a share of its predicted std; 0: the mean, as in the paper.",
 )
 @shared.MODEL_WEIGHTS
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
+@click.option("--batch", type=click.IntRange(1), help="Changes no sample [64; on GPUs what fits].")
+@click.option("--compile", "compiled", is_flag=True, help="Compile the model first: for many samples on a GPU.")
 @click.option("--low-resolution", metavar="SAMPLES", help="What an upsampler begins with.")
 @DEVICE
 @PRECISION
 @shared.JSON
-def sample(run: Path, samples: Path, device: str, precision: Any, batch: int, as_json: bool, **asked: Any) -> None:
+def sample(run: Path, samples: Path, as_json: bool, **asked: Any) -> None:
     """Draw samples from the model of RUN into SAMPLES, a dataset that 'lvae decode' and 'lvae score' read.
 
     The same command goes on where it was interrupted. Without guidance the unconditional path is never computed.
     """
     guard_output(samples, outputs.SAMPLES, [run, asked["low_resolution"]])
-    from lvae.actions.evaluate import run_sample
+    from lvae.actions.evaluate import SampleExecution, run_sample
     from lvae.evaluate.samples.draw import SampleOptions
 
-    run_sample(run, samples, SampleOptions(**asked), device, precision, batch, as_json)
+    execution = _take(asked, SampleExecution)
+    run_sample(run, samples, SampleOptions(**asked), execution, as_json)
     shared.suggest("decode", samples, f"{samples}.png", "--limit", 64)
 
 

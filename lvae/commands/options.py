@@ -131,6 +131,14 @@ ENGINE = several(
 )
 
 
+SHUFFLE = click.option(
+    "--shuffle",
+    type=click.Choice(["auto", "one-pass", "two-passes"]),
+    default="auto",
+    show_default=True,
+    help="How shards are filled, with the same bytes either way; auto: in two passes on an object store.",
+)
+
 LABELS = click.option("--labels", metavar="cycle|random|N|NAME|FILE", help="Classes of a conditional model [cycle].")
 MODEL_WEIGHTS = click.option(
     "--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or last."

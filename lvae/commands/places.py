@@ -7,6 +7,7 @@ import click
 
 from lvae.manifests.storage.places import inputs
 from lvae.manifests.storage.places.inputs import Input, check_input
+from lvae.train.runs.packaged import resolve_run
 
 
 class Place(click.ParamType):  # type: ignore[type-arg]
@@ -21,6 +22,13 @@ class Place(click.ParamType):  # type: ignore[type-arg]
         if ctx is not None and not ctx.resilient_parsing:
             check_input(value, self.wanted, usage_of(ctx))
         return self.path_type(value)
+
+
+class RunPlace(Place):
+    """A run by its path, or by the name of a model in the package."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(resolve_run(value), param, ctx)
 
 
 def usage_of(context: click.Context) -> str:
@@ -42,8 +50,8 @@ def path_of(context: click.Context) -> str:
 SOURCE = Place(inputs.IMAGES)
 DATASET = Place(inputs.DATASET)
 BEGUN_DATASET = Place(inputs.BEGUN)
-RUN = Place(inputs.RUN, Path)
+RUN = RunPlace(inputs.RUN, Path)
 DATASET_OR_RUN = Place(inputs.DATASET_OR_RUN)
-RUN_OR_SAMPLES = Place(inputs.RUN_OR_SAMPLES, Path)
+RUN_OR_SAMPLES = RunPlace(inputs.RUN_OR_SAMPLES, Path)
 SAMPLES_OR_DATASET = Place(inputs.SAMPLES_OR_DATASET)
 LATENTS_OR_IMAGES = Place(inputs.LATENTS_OR_IMAGES)

@@ -10,6 +10,7 @@ from lvae.commands import places
 from lvae.commands.evaluate import DEVICE, MODE, PRECISION
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
+from lvae.train.runs.packaged import refuse_packaged
 
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of noise and subsets.")
 
@@ -126,6 +127,7 @@ def report(run: Path, out: Path | None, device: str, precision: Any, **asked: An
     scores, speed and checksums, each picture with the command that makes it. What takes long is kept in RUN/report/,
     so that the next report of the same checkpoint is quick.
     """
+    refuse_packaged(run)
     guard_output(out or run / "report.html", outputs.HTML, [run, asked["dataset"]])
     from lvae.actions.report import run_report
     from lvae.evaluate.report.inputs import ReportOptions

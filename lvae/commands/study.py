@@ -6,13 +6,16 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.commands import places
+from lvae.manifests.storage.places import guard as outputs
+from lvae.manifests.storage.places.guard import guard_output
 
 TABLE = click.Choice(["table1", "table2", "table3", "table4", "ablations"])
 
 
 @click.command(short_help="The paper's tables, at the size of a machine.")
 @click.argument("table", type=TABLE)
-@click.argument("images")
+@click.argument("images", type=places.SOURCE)
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--minutes",
@@ -49,6 +52,7 @@ def study(context: click.Context, /, table: str, images: str, out: Path, **asked
     reading, for equal updates. Each ordering gets a verdict: holds, does not hold, within the spread of seeds. It is a
     chain of our own commands, which are shown; the same command goes on where it was stopped, to the same table.
     """
+    guard_output(out, outputs.STUDY, [images])
     from lvae.actions.study.run import StudyOptions, run
 
     run(context.find_root().command, table, images, out, StudyOptions(**asked))

@@ -54,6 +54,12 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
     callback=_take_config,
     help="Settings and options from this YAML file; others here win. --dry-run writes it where there is none.",
 )
+@click.option("--conditional", is_flag=True, help="Condition the model on all classes of DATASET (--set classes=all).")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Save and stop after so many minutes of training; the same command goes on.",
+)
 @click.option("--steps", type=click.IntRange(1), help="Updates of the whole run [the preset's].")
 @click.option("--batch", type=click.IntRange(1), help="Latents that an update sees, over all devices [the preset's].")
 @click.option("--micro-batch", type=click.IntRange(1), help="Latents that a device computes at a time [what fits it].")
@@ -164,9 +170,11 @@ def train(dataset: str, run: Path, **options: Any) -> None:
     Budget-matched studies of 64 px:        study-latent, study-rgb, study-upsampler, study-pixels,
                                             study-f4, study-f8, study-f16
 
-    --set classes=all makes a model conditional on all classes of DATASET.
+    Once --minutes are over the run is saved and the command ends; given again, it goes on for as long.
     """
     guard_output(run, outputs.RUN, [dataset, options["init"]])
+    if options.pop("conditional"):
+        options["settings"] = (*options["settings"], "classes=all")
     from lvae.actions.train import TrainOptions
     from lvae.actions.train import train as train_run
 

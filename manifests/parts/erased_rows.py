@@ -50,6 +50,11 @@ class ErasedRows:
         """How many ranges."""
         return len(self.firsts)
 
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return int((self.stops - self.firsts).sum())
+
     def __iter__(self) -> Iterator[Erased]:
         for first, stop, number in zip(*map(np.ndarray.tolist, (self.firsts, self.stops, self.numbers)), strict=True):
             yield Erased(first, stop, self.reasons[number])

@@ -22,13 +22,17 @@ Precision = Literal["float32", "winograd", "bfloat16", "tf32"]
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """How a picture becomes the network's input. `resample` names the filters that the crop uses."""
+    """How a picture becomes the network's input. `resample` names the filters that the crop uses.
+
+    min_size: of the shorter side, below which images are rejected.
+    """
 
     size: int
     crop: str
     resample: str
     mirrored: bool
     input_range: tuple[float, float]
+    min_size: int = records.later(0)
 
     @property
     def orientations(self) -> int:

@@ -3,14 +3,16 @@
 samples.json holds the settings that decide its bytes. Position i of its only split is sample i; there are no raw parts.
 """
 
+import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lvae.manifests import records
+from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import (
     MANIFEST,
@@ -26,7 +28,7 @@ from lvae.manifests.manifest import (
     read_manifest_if_whole,
 )
 from lvae.manifests.parts.plan import AutoencoderRecord, ImageSettings, first_difference
-from lvae.manifests.publishing.publish import write_large_fields
+from lvae.manifests.publishing.publish import unused_views, write_large_fields
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.shards.index import index_name, write_index
 from lvae.manifests.shards.layout import ShardContent, SplitLayout
@@ -103,15 +105,18 @@ class SamplesPlan:
         return ViewPlan(f"samples-zarr-float32-{digest[:8]}", settings, self.normalization, {TRAIN: layout}, digest)
 
 
-def begin(folder: Folder, plan: SamplesPlan) -> bool:
-    """Make a folder ready for these samples; False where they are all there. LvaeError where it holds others."""
+def begin(folder: Folder, plan: SamplesPlan, labels: NDArray[np.int32]) -> bool:
+    """Make a folder ready for these samples; False where they are all there.
+
+    labels: (count,). LvaeError where it holds others, unless these begin with all of those: then they are more of them.
+    """
     data = folder.read_if_there(SAMPLES)
     if data is None and folder.root.exists() and any(folder.root.iterdir()):
         raise LvaeError(folder, "holds something else than samples", "Name another folder.")
     if data is not None:
         before = records.parse(SamplesPlan, data, str(folder.local(SAMPLES)))
         difference = first_difference(before, plan)
-        if difference:
+        if difference and not _goes_on_with(before, plan, labels):
             name, old, new = difference
             raise LvaeError(
                 folder,
@@ -125,6 +130,22 @@ def begin(folder: Folder, plan: SamplesPlan) -> bool:
     remove_unfinished_shards(folder, plan.view)
     codec("zarr").prepare(folder, plan.view.name, plan.view.layouts[TRAIN])
     return True
+
+
+def _goes_on_with(before: SamplesPlan, plan: SamplesPlan, labels: NDArray[np.int32]) -> bool:
+    """Whether a plan is for more samples of the same kind, the first of them with the same labels."""
+    first = replace(plan, count=before.count, labels_sha256=hash_labels(labels[: before.count]))
+    return plan.count > before.count and first == before
+
+
+def hash_labels(labels: NDArray[np.int32]) -> str:
+    return hashlib.sha256(labels.astype("<i4").tobytes()).hexdigest()
+
+
+def open_earlier(folder: Folder, plan: SamplesPlan) -> Dataset | None:
+    """The samples that a plan goes on with, where they are whole: its first ones, which need not be drawn again."""
+    manifest = read_manifest_if_whole(folder)
+    return None if manifest is None or manifest.view.name == plan.view.name else Dataset(folder, manifest)
 
 
 def pending(folder: Folder, plan: SamplesPlan) -> list[int]:
@@ -180,6 +201,8 @@ def publish(folder: Folder, plan: SamplesPlan, weights: Folder) -> Manifest:
         files={record.path: FileEntry(record.bytes, record.sha256) for record in files},
     )
     folder.swap(MANIFEST, dump_manifest(manifest))
+    for name in unused_views(folder, manifest):  # of fewer samples
+        folder.remove(f"shards/{name}")
     return manifest
 
 

@@ -20,6 +20,7 @@ from lvae.manifests.storage.names import SplitName
 CHUNK_ROWS = 64  # rows of a Zarr chunk: what a stock reader fetches at once; shards are whole numbers of them
 SHARD_BYTES = 512 << 20  # no shard holds more
 INDEX_BYTES = 16  # a Zarr shard's index keeps (offset, bytes) of every chunk, as two uint64
+SHARDS_PER_FOLDER = 512  # each with a receipt beside it
 DTYPES = ("float16", "float32", "uint8")
 MOST_WIDTH = 1 << 24  # of a .cls or .json member
 
@@ -70,6 +71,12 @@ class SplitLayout:
             raise IndexError(f"shard {shard} of {self.shards}")
         first = shard * self.rows_per_shard
         return first, min(self.rows_per_shard, self.count - first)
+
+
+def shard_folder(view: str, split: str, number: int) -> str:
+    """Where a shard that is one file lies, and its receipt: the view's folder, or one of 512 shards in large splits."""
+    above = number // SHARDS_PER_FOLDER
+    return f"shards/{view}/{split}/{above:06d}" if above else f"shards/{view}"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.shards.float16 import cast
-from lvae.manifests.shards.layout import Facts, ShardContent, SplitLayout, finish_shard_file
+from lvae.manifests.shards.layout import Facts, ShardContent, SplitLayout, finish_shard_file, shard_folder
 from lvae.manifests.shards.mapped_array import Indices, ShardedArray, map_file, positions
 from lvae.manifests.shards.tar_rows import TarRows, _loose, _strided
 from lvae.manifests.shards.tar_template import (
@@ -105,7 +105,7 @@ def _texts(texts: Iterable[bytes], member: Member) -> NDArray[np.uint8]:
 
 
 def file_name(view: str, layout: SplitLayout, number: int) -> str:
-    return f"shards/{view}/{layout.split}-{number:06d}.tar"
+    return f"{shard_folder(view, layout.split, number)}/{layout.split}-{number:06d}.tar"
 
 
 class TarReader:

@@ -14,7 +14,7 @@ from lvae.manifests.parts.plan import Plan
 from lvae.manifests.parts.rows import UNLABELLED
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.shards.index import Shard
-from lvae.manifests.shards.layout import SplitLayout
+from lvae.manifests.shards.layout import SplitLayout, shard_folder
 from lvae.manifests.statistics import Kind, Normalization
 from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.storage.names import Sha256, SplitName, ViewName
@@ -149,7 +149,7 @@ def shard_entry(view: str, receipt: ShardReceipt) -> Shard:
 
 
 def shard_receipt_name(view: str, split: str, number: int) -> str:
-    return f"shards/{view}/shard-{split}-{number:06d}.json"
+    return f"{shard_folder(view, split, number)}/shard-{split}-{number:06d}.json"
 
 
 def finished_shard(folder: Folder, view: ViewPlan, split: str, number: int) -> ShardReceipt | None:

@@ -7,6 +7,8 @@ from functools import partial
 from lvae.encode.feeding.settings import Feeding
 from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.manifest import Manifest, read_manifest, refuse_earlier_format
+from lvae.manifests.messages import counted
+from lvae.manifests.parts.enlarged import tell_of_enlarged
 from lvae.manifests.parts.plan import PLAN, Plan, write_plan
 from lvae.manifests.parts.receipts import beyond, has_receipt, orphans, receipt_name
 from lvae.manifests.publishing.publish import drop_raw, swap
@@ -111,6 +113,7 @@ def _make(
         lambda: _encode_parts(folder, plan, request.feeding, engine, display),
         lambda rejected: check_rejected(folder, plan, rejected, request.max_rejected, display.say),
     )
+    tell_of_enlarged(folder, plan, display.say)
     return Result(manifest, parts, shards)
 
 
@@ -192,6 +195,10 @@ def check_rejected(
     images = plan.listing.images
     if rejected == images:
         raise LvaeError(folder, f"none of {images} images could be used; {folder}/rejected.jsonl says why")
+    erased = plan.erased.count
+    if erased:
+        say(f"{counted(erased, 'image')} of {images} erased earlier: left out")
+    rejected -= erased
     if rejected:
         say(f"{rejected} of {images} images could not be used; {folder}/rejected.jsonl says why")
     if max_rejected is None:

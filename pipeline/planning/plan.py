@@ -1,7 +1,9 @@
 """From what a user asks for to a dataset's plan: defaults, what an earlier command set, and what cannot be changed."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from lvae.encode.autoencoder import RANDOM, build, load, load_file, multiply_adds
@@ -43,6 +45,7 @@ class EncodeOptions:
     autoencoder: str | None = None
     weights: str | None = None
     size: int | None = None
+    min_size: int | None = None
     crop: str | None = None
     mirror: bool | None = None
     store: Store | None = None
@@ -72,7 +75,7 @@ def new_encoding(options: EncodeOptions, network: Autoencoder, fingerprint: str 
         raise LvaeError(f"--batch {options.batch}", "must be at least 1")
     cost = 0 if fingerprint is None else multiply_adds(network, size)
     return Encoding(
-        image=ImageSettings(size, crop, CROPS[crop], bool(options.mirror), (-1.0, 1.0)),
+        image=ImageSettings(size, crop, CROPS[crop], bool(options.mirror), (-1.0, 1.0), options.min_size or 0),
         autoencoder=AutoencoderRecord(
             network.name, network.architecture, fingerprint, factor, network.latent_channels, store
         ),
@@ -81,6 +84,20 @@ def new_encoding(options: EncodeOptions, network: Autoencoder, fingerprint: str 
         precision=choose_precision(options.precision, options.device),
         threads=THREADS,
     )
+
+
+def _named_after_weights(encoding: Encoding, options: EncodeOptions) -> Encoding:
+    """Weights of one's own are not `default` because they have its shape: they are called by their folder and hash."""
+    record, weights = encoding.autoencoder, options.weights
+    if record.name != DEFAULT or options.autoencoder is not None or weights is None or weights.startswith(RANDOM):
+        return encoding
+    shipped = find_weights(DEFAULT)
+    if shipped is None or load(DEFAULT, shipped).fingerprint == record.weights_sha256:
+        return encoding
+    path = Path(weights).absolute()
+    place = path.parent if path.stem in ("autoencoder", "diffusion_pytorch_model") else path.with_suffix("")
+    name = f"{re.sub(r'[^A-Za-z0-9._-]', '-', place.name) or 'own'}-{str(record.weights_sha256)[:8]}"
+    return replace(encoding, autoencoder=replace(record, name=name))
 
 
 def apply_to_encoding(options: EncodeOptions, old: Encoding) -> Encoding:
@@ -101,6 +118,8 @@ def apply_to_encoding(options: EncodeOptions, old: Encoding) -> Encoding:
         image = replace(image, crop=options.crop, resample=CROPS.get(options.crop, options.crop))
     if options.size is not None:
         image = replace(image, size=options.size)
+    if options.min_size is not None:
+        image = replace(image, min_size=options.min_size)
     if options.mirror is not None:
         image = replace(image, mirrored=options.mirror)
     given: dict[str, Any] = {
@@ -161,7 +180,7 @@ def tell_of_classes(preset: str | None, classes: tuple[str, ...] | None, say: Ca
 def _continued_plan(folder: Folder, old: Plan, source: str, options: EncodeOptions, say: Callable[[str], None]) -> Plan:
     if old.encoding is None:
         network = load_network(options)
-        encoding = new_encoding(options, network, _fingerprint(network))
+        encoding = _named_after_weights(new_encoding(options, network, _fingerprint(network)), options)
         plan = replace(_look_again(folder, old, source, options.scan, say), encoding=encoding)
         store_weights(folder, encoding, network)
     else:
@@ -199,7 +218,7 @@ def _first_plan(
     """made: the manifest of a dataset that has lost its plan, and of which nothing may be written that does not fit."""
     network = load_network(options)
     fingerprint = _fingerprint(network)
-    encoding = new_encoding(options, network, fingerprint)
+    encoding = _named_after_weights(new_encoding(options, network, fingerprint), options)
     if made is not None:
         before = {"image": made.image, "autoencoder": made.autoencoder}
         refuse_change(folder, before, {"image": encoding.image, "autoencoder": encoding.autoencoder})

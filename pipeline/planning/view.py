@@ -10,7 +10,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import Manifest, view_settings
 from lvae.manifests.messages import counted, option_of, value_of
 from lvae.manifests.parts.plan import Plan, first_difference
-from lvae.manifests.parts.receipts import finished
+from lvae.manifests.parts.receipts import has_receipt
 from lvae.manifests.parts.rows import RowReader
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import Folder
@@ -136,9 +136,7 @@ def check_space(folder: Folder, plan: Plan, settings: ViewSettings) -> None:
     """LvaeError where what is still to be written cannot fit."""
     if folder.remote:
         return
-    missing = sum(
-        plan.listing.place(part).rows for part in range(plan.listing.parts) if finished(folder, plan, part) is None
-    )
+    missing = sum(plan.listing.place(part).rows for part in range(plan.listing.parts) if not has_receipt(folder, part))
     raw, _ = estimate_bytes(plan, settings, missing)
     begun = folder.exists(f"shards/{settings.name(plan)}")
     _, shards = estimate_bytes(plan, settings, missing if begun else plan.listing.images)

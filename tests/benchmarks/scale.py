@@ -1,14 +1,17 @@
 """A job without its network: rows listed, parts written, folded, shuffled into shards and verified, at growing sizes.
 
     python tests/benchmarks/scale.py [--rows 10000,100000,1000000] [--record]
-    python tests/benchmarks/scale.py --rows 10000000 --record      # one more line; 3 GB of disk, ten minutes
+    python tests/benchmarks/scale.py --rows 10000000 --record      # one more line; 4 GB of disk
+    python tests/benchmarks/scale.py --rows 20000,40000,400000 --part-size 4    # many parts: the driver's work for each
     python tests/benchmarks/scale.py --simulate DATASET --by 2    # from the timings of a job that two workers ran
 
 Latents are 4x2x2. The null encoder stands in for reading, cropping and the network: it writes each part's raw latents,
 noise by the part's number, and its receipt, as a worker does. All else is the command's: `lvae scan` lists the
-rows, and the same `lvae encode` that goes on with any job folds, selects, writes the shards and verifies deep.
-Driver: the command's process; the peak of all is that of its processes together (PSS). `--record` puts the lines into
-the table of scale.md, in place of those of as many rows, and draws docs/scale.png from the whole table.
+rows, and the same `lvae encode` that goes on with any job folds, selects, writes the shards and verifies deep, by
+workers from the first row on (`--here` lets the command do small jobs by itself, as it does by default).
+Driver: the command's process; the peak of all is that of its processes together (PSS). ms a part: the driver's CPU time
+beside that of the first line, over the parts beside those of the first line: what a part more costs. `--record` puts
+the lines into the table of scale.md, in place of those of as many rows and parts.
 """
 
 import argparse
@@ -44,6 +47,7 @@ NULL = '{"kind": "tiny", "latent_channels": 4, "width": 4, "blocks": 1, "multipl
 SIZE = 4
 PLOT = Path(__file__).parents[2] / "docs" / "scale.png"
 PART_SIZE = 4096
+LARGE_PARTS = 1024  # rows in a part: what the plot shows
 NAMES = (
     "rows",
     "parts",
@@ -52,10 +56,25 @@ NAMES = (
     "fold, shards, verify, s",
     "all, s",
     "microseconds a row",
+    "scan's CPU, s",
     "driver's CPU, s",
+    "ms a part more",
 )
-NAMES += ("driver's own, MiB", "driver's mapped, MiB", "all processes, MiB", "machine")
+NAMES += (
+    "driver's own, MiB",
+    "driver's mapped, MiB",
+    "all processes, MiB",
+    "files",
+    "MB",
+    "most in a folder",
+    "machine",
+)
 HEAD = f"| {' | '.join(NAMES)} |\n" + "|---" * len(NAMES) + "|"
+SPREAD = (
+    "from lvae.pipeline.jobs import spread; from lvae.cli import main\n"
+    "spread.SMALL_BYTES = spread.SMALL_LATENTS = 0\n"
+    "main()"
+)
 SETTINGS = ("--autoencoder", NULL, "--weights", "random:0", "--size", str(SIZE), "--shard-size", "65536")
 
 
@@ -74,8 +93,10 @@ class Cost:
     together: int
 
 
-def run(*arguments: str) -> Cost:
-    command = [sys.executable, "-m", "lvae", *arguments]
+def run(*arguments: str, here: bool = True) -> Cost:
+    """here: whether the command may do what is little by itself."""
+    begin = ["-m", "lvae"] if here else ["-c", SPREAD]
+    command = [sys.executable, *begin, *arguments]
     start, cpu, own, mapped, together = time.monotonic(), 0.0, 0, 0, 0
     job = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while job.poll() is None:
@@ -98,10 +119,10 @@ def own_and_mapped(pid: int) -> tuple[int, int]:
     return found.get("Pss_Anon", 0), found.get("Pss_File", 0)
 
 
-def write_parts(dataset: Path, source: str) -> float:
+def write_parts(dataset: Path, source: str, part_size: int) -> float:
     """Seconds of the null encoder."""
     folder = Folder(dataset)
-    options = EncodeOptions(NULL, "random:0", size=SIZE, scan=ScanOptions(part_size=PART_SIZE))
+    options = EncodeOptions(NULL, "random:0", size=SIZE, scan=ScanOptions(part_size=part_size))
     prepare(folder, Existing(), source, options, lambda _: None)
     plan = read_plan(folder)
     assert plan is not None
@@ -109,24 +130,55 @@ def write_parts(dataset: Path, source: str) -> float:
     for part in range(plan.listing.parts):
         _, labels = reader.keys_and_labels(part)
         noise = np.random.default_rng(part).standard_normal((len(labels), *plan.encoded().raw_shape), np.float32)
-        write_part(folder, plan, part, noise, labels, [], None)
+        write_part(folder, plan, part, noise, [], None)
     return time.monotonic() - start
 
 
-def measure(rows: int, dataset: Path) -> str:
+@dataclass(frozen=True)
+class Line:
+    """Of the table, without the machine."""
+
+    rows: int
+    parts: int
+    scan: Cost
+    encoded: float
+    rest: Cost
+    files: int
+    bytes: int
+    most: int
+
+    def text(self, first: "Line") -> str:
+        total = self.scan.seconds + self.encoded + self.rest.seconds
+        more = self.parts - first.parts
+        each = f"{1000 * (self.rest.cpu - first.rest.cpu) / more:.2f}" if more else "-"
+        own, mapped, together = (
+            max(getattr(self.scan, one), getattr(self.rest, one)) / 2**20 for one in ("own", "mapped", "together")
+        )
+        cells = [
+            f"{self.rows:,}",
+            f"{self.parts:,}",
+            *(f"{one:.1f}" for one in (self.scan.seconds, self.encoded, self.rest.seconds, total)),
+            f"{total / self.rows * 1e6:.1f}",
+            f"{self.scan.cpu:.1f}",
+            f"{self.rest.cpu:.1f}",
+            each,
+            *(f"{one:.0f}" for one in (own, mapped, together)),
+            f"{self.files:,}",
+            f"{self.bytes / 1e6:.1f}",
+            f"{self.most:,}",
+        ]
+        return f"| {' | '.join(cells)} |"
+
+
+def measure(rows: int, dataset: Path, part_size: int, here: bool) -> Line:
     source = f"synthetic:{rows}?size={SIZE}"
-    scan = run("scan", source, str(dataset), "--part-size", str(PART_SIZE))
-    parts = write_parts(dataset, source)
-    rest = run("encode", source, str(dataset), *SETTINGS, "--workers", "1")
-    total = scan.seconds + parts + rest.seconds
-    own, mapped, together = (
-        max(getattr(scan, name), getattr(rest, name)) / 2**20 for name in ("own", "mapped", "together")
-    )
-    return (
-        f"| {rows:,} | {-(-rows // PART_SIZE):,} | {scan.seconds:.1f} | {parts:.1f} | {rest.seconds:.1f} | "
-        f"{total:.1f} | {total / rows * 1e6:.1f} | {scan.cpu + rest.cpu:.1f} | "
-        f"{own:.0f} | {mapped:.0f} | {together:.0f} |"
-    )
+    scan = run("scan", source, str(dataset), "--part-size", str(part_size))
+    encoded = write_parts(dataset, source, part_size)
+    rest = run("encode", source, str(dataset), *SETTINGS, "--workers", "1", here=here)
+    folders = [(len(folders) + len(files), files, path) for path, folders, files in os.walk(dataset)]
+    sizes = sum((Path(path) / name).stat().st_size for _, files, path in folders for name in files)
+    files = sum(len(files) for _, files, _ in folders)
+    return Line(rows, -(-rows // part_size), scan, encoded, rest, files, sizes, max(count for count, _, _ in folders))
 
 
 def simulate(dataset: Path, by: int) -> list[str]:
@@ -169,6 +221,8 @@ def simulate(dataset: Path, by: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="10000,100000,1000000")
+    parser.add_argument("--part-size", type=int, default=PART_SIZE)
+    parser.add_argument("--here", action="store_true", help="let the command do by itself what is little")
     parser.add_argument("--simulate", type=Path, metavar="DATASET")
     parser.add_argument("--by", type=int, metavar="WORKERS", help="how many ran the job of DATASET")
     parser.add_argument("--record", action="store_true", help="write the table to scale.md")
@@ -179,13 +233,13 @@ def main() -> None:
         print("\n".join(simulate(options.simulate, options.by)))
         return
     print(f"{describe()}, one worker, load {os.getloadavg()[0]:.1f}\n\n{HEAD}", flush=True)
-    lines = []
+    lines: list[Line] = []
     for rows in map(int, options.rows.split(",")):
         with tempfile.TemporaryDirectory() as folder:
-            lines.append(measure(rows, Path(folder) / "dataset"))
-        print(lines[-1], flush=True)
+            lines.append(measure(rows, Path(folder) / "dataset", options.part_size, options.here))
+        print(lines[-1].text(lines[0]), flush=True)
         if options.record:
-            record(lines)
+            record([line.text(lines[0]) for line in lines])
 
 
 def record(lines: list[str]) -> None:
@@ -193,15 +247,18 @@ def record(lines: list[str]) -> None:
     before, head, after = RECORD.read_text().partition(HEAD)
     table, gap, rest = after.partition("\n\n")
     said = f"{describe()}, one worker, load {os.getloadavg()[0]:.1f}"
-    kept = {rows_of(line): f"{line}" for line in table.split("\n") if line}
-    kept |= {rows_of(line): f"{line} {said} |" for line in lines}
-    table = "\n".join(kept[rows] for rows in sorted(kept))
+    kept = {size_of(line): f"{line}" for line in table.split("\n") if line}
+    kept |= {size_of(line): f"{line} {said} |" for line in lines}
+    table = "\n".join(kept[size] for size in sorted(kept))
     RECORD.write_text(f"{before}{head}\n{table}{gap}{rest}")
-    draw([line.split("|")[1:] for _, line in sorted(kept.items())])
+    large = [line.split("|")[1:] for (rows, parts), line in sorted(kept.items()) if rows >= LARGE_PARTS * parts]
+    draw(large)
 
 
-def rows_of(line: str) -> int:
-    return int(line.split("|")[1].replace(",", ""))
+def size_of(line: str) -> tuple[int, int]:
+    """Rows and parts."""
+    rows, parts = line.split("|")[1:3]
+    return int(rows.replace(",", "")), int(parts.replace(",", ""))
 
 
 def draw(table: list[list[str]]) -> None:

@@ -58,6 +58,7 @@ WRITERS = (
     Writer("features dataset {} --features weights.safetensors", ".npz"),
     Writer("neighbours run dataset {} --device cpu", ".png"),
     Writer("report run {} --device cpu", ".html"),
+    Writer("study table4 scenes {} --minutes 0.1"),
     Writer("plot run {}", ".png"),
     Writer("traverse run dataset {}", ".png"),
     Writer("traverse run dataset new.png --arrays {}", ".npz"),

@@ -29,7 +29,7 @@ from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.resolve import resolve_config
 from lvae.train.runs.run import latest_checkpoint, load_model, read_run
-from tests.conftest import make_once
+from tests.conftest import lvae, make_once
 from tests.manifests.dataset_examples import flip
 
 SMALL = {"width": "8", "encoder_width": "8", "batch": "8", "warm_up_updates": "3"}
@@ -320,6 +320,17 @@ def test_the_command_refuses_in_one_line(latents: Path, tmp_path: Path) -> None:
     shutil.copytree(latents, damaged)
     flip(next(damaged.rglob("train.zarr/latents/c/0/0/0/0")), 999, 1)
     assert "checksum" in one_line(damaged, run, "--steps", "1")
+
+
+def test_minutes_end_a_run_that_goes_on_and_classes_must_be_the_datasets(latents: Path, tmp_path: Path) -> None:
+    start = ("train", latents, tmp_path / "run", "--device", "cpu", "--preview", "none", "--steps", "4")
+    done = lvae(*start, "--conditional", "--minutes", "0.0001")
+    assert "0.0001 min are over, 1 of 4 updates are done" in done.stdout
+    assert "4 updates are done" in lvae(*start).stdout
+    there = len(Dataset.open(latents).classes or ())
+    assert read_run(tmp_path / "run").model.classes == there
+    other = ("train", latents, tmp_path / "other", "--set", f"classes={there + 2}")
+    assert f"has {there} classes. Say --conditional" in lvae(*other, check=1).stderr
 
 
 def test_a_dry_run_shows_settings_and_trains_nothing(latents: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Training on CUDA devices."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -7,6 +9,8 @@ from torch import Tensor
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 from lvae.train.devices.device import PATIENCE, Device, Precision, Ranks
+from lvae.train.devices.mersenne import BLOCK, seeded_normals
+from lvae.train.devices.threefry import MASK_32, counted_normal, key_of
 
 
 class CudaDevice(Device):
@@ -39,9 +43,14 @@ class CudaDevice(Device):
         return tensor.pin_memory()
 
     def normals(self, seed: int, first: int, count: int, size: int) -> Tensor:
-        """A function of (seed, first): of the update and the rank. The GPU's generator knows no rows."""
-        generator = torch.Generator(self.torch_device).manual_seed(derive(seed, "noise", first) >> 1)
-        return torch.randn(count, size, generator=generator, device=self.torch_device)
+        """Entry (i, j) is a function of (seed, first + i, j): neither ranks nor micro-batches change anything."""
+        key = key_of(derive(seed, "noise", first >> 32))
+        return counted_normal(self.pin(key).to(self.torch_device, non_blocking=True), count, size, first & MASK_32)
+
+    def seeded_normals(self, seeds: Sequence[int], size: int) -> Tensor:
+        if size < BLOCK:
+            return super().seeded_normals(seeds, size)
+        return seeded_normals(seeds, size, self.torch_device)
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.torch_device)

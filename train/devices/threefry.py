@@ -13,18 +13,21 @@ KEY_PARITY = 0x1BD11BDA
 MASK_32 = 0xFFFFFFFF
 
 
-def counted_normal(key: Tensor, rows: int, columns: int) -> Tensor:
-    """float32 (rows, columns) on the device of `key`, int32 (2,): entry (i, j) is a function of the key, i and j.
+def counted_normal(key: Tensor, rows: int, columns: int, first: int = 0) -> Tensor:
+    """float32 (rows, columns) on the device of `key`, int32 (2,): entry (i, j) is a function of the key, first + i, j.
+
+    first: counted modulo 2^32.
 
     A counter-based generator made of additions, rotations and exclusive ors only (Salmon et al., 2011), so that a
     compiler may cut the array among devices as it likes. Pairs of words become pairs of normals (Box and Muller).
     """
     half = -(-columns // 2)
-    row = torch.arange(rows, dtype=torch.int32, device=key.device)[:, None].expand(rows, half)
+    start = first - (1 << 32) if first >> 31 else first
+    row = (start + torch.arange(rows, dtype=torch.int32, device=key.device))[:, None].expand(rows, half)
     column = torch.arange(half, dtype=torch.int32, device=key.device)[None, :].expand(rows, half)
-    first, second = threefry(key, row, column)
-    radius = torch.sqrt(-2 * torch.log(_uniform(first)))
-    angle = 2 * math.pi * _uniform(second)
+    radii, angles = threefry(key, row, column)
+    radius = torch.sqrt(-2 * torch.log(_uniform(radii)))
+    angle = 2 * math.pi * _uniform(angles)
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :columns]
 
 

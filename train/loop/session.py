@@ -38,7 +38,7 @@ class Execution:
 
     placement: where latents are kept. The others: how often, in updates; 0: never (the end of a run is always written
     down and saved). patience: validations in a row without a lower loss after which the run ends; 0: none do.
-    profile: updates to trace, at the start; 0: none.
+    profile: updates to trace, at the start; 0: none. minutes: of training, after which the run is saved and left.
     """
 
     log: int = 100
@@ -50,6 +50,7 @@ class Execution:
     placement: Placement = "auto"
     patience: int = 0
     profile: int = 0
+    minutes: float | None = None
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,12 @@ def _override(config: RunConfig, before: RunConfig, overrides: Mapping[str, str]
 
 
 def _count_classes(settings: Mapping[str, str], dataset: Dataset) -> Mapping[str, str]:
-    if settings.get("classes") != ALL_CLASSES:
+    asked = settings.get("classes")
+    if asked != ALL_CLASSES:
+        there = len(dataset.classes or ())
+        if asked is not None and asked.isdecimal() and int(asked) and there and int(asked) != there:
+            problem = f"{dataset.folder} has {there} classes"
+            raise LvaeError(f"--set classes={asked}", problem, "Say --conditional for all of them.")
         return settings
     if dataset.classes is not None:
         return {**settings, "classes": str(len(dataset.classes))}

@@ -15,6 +15,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.train.config import ModelConfig, TrainConfig, check_together
 from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
+from lvae.train.runs.packaged import resolve_run
 
 CONFIG, CHECKPOINTS, PREVIEWS = "config.json", "checkpoints", "previews"
 BEST = "best"  # in a checkpoint's state: {"step", "validation_loss_nats", "worse"}, of the best one so far
@@ -114,8 +115,11 @@ class RunConfig:
 
 
 def find_run(run: str | Path) -> Path:
-    """The folder of a run, by its path; every way in from Python goes through here. LvaeError where there is none."""
-    folder = Path(run)
+    """The folder of a run, by its path or the name of a model in the package; LvaeError where there is none.
+
+    Every way in from Python goes through here.
+    """
+    folder = resolve_run(run)
     read_run(folder)
     return folder
 

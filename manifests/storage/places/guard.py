@@ -22,6 +22,7 @@ OPEN = {  # folders of ours in which others may lie, beside these files of their
     Kind.AUTOENCODER_RUN: {"fit.json", "pictures.bin", "pictures.json", "metrics.jsonl", "checkpoints", "previews"}
     | {"tensorboard", "architecture.json", "autoencoder.safetensors"},
     Kind.SWEEP: {"sweep.json", "sweep.png", "scores.png", "samples"},
+    Kind.STUDY: {"study.json", "results", "table.md", "table.json", "page.html"},
 }
 
 
@@ -61,6 +62,7 @@ RUN = FolderOutput(
 AUTOENCODER_RUN = FolderOutput("a run of 'lvae autoencoder fit'", frozenset({Kind.AUTOENCODER_RUN}))
 SAMPLES = FolderOutput("a folder of samples", frozenset({Kind.SAMPLES}))
 SWEEP = FolderOutput("a sweep", frozenset({Kind.SWEEP}), r"samples/.*")
+STUDY = FolderOutput("a study", frozenset({Kind.STUDY}))
 PICTURES = FolderOutput("a folder of pictures", frozenset({Kind.DECODED}))
 PARTS = FolderOutput("a folder of parts", frozenset({Kind.PARTS}), r"(parts|given)/.*")
 EXPORT = FolderOutput("an exported model", frozenset({Kind.EXPORT}), r"model\.safetensors|weights/([0-9a-f]{64}\..*)?")
@@ -68,7 +70,8 @@ CACHE = FolderOutput("latents for another trainer", frozenset({Kind.CACHE}))
 DEMO = FolderOutput(
     "a demo",
     frozenset(),
-    r"(scenes|latents|run|samples-\d)(/.*)?|(reconstructions|latents|samples|curves)\.png|report\.html",
+    r"(scenes|latents|run|samples-\d)(/.*)?|(reconstructions|latents|samples|curves)\.png|report\.html|"
+    r"scores-efficientnet-lite0\.json",
 )
 DIFFUSERS = FolderOutput("a folder of weights", frozenset(), r"config\.json|diffusion_pytorch_model\.safetensors")
 PNG = FileOutput("a picture", (".png",))

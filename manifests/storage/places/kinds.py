@@ -33,6 +33,7 @@ class Kind(Enum):
     RUN = "a run"
     AUTOENCODER_RUN = "a run of 'lvae autoencoder fit'"
     SWEEP = "a sweep"
+    STUDY = "a study"
     DECODED = "a folder of decoded pictures"
     PARTS = "the parts of an unfinished 'lvae decode'"
     EXPORT = "an exported model"
@@ -71,6 +72,7 @@ MARKERS = (
     Marker(Kind.PARTS, "plan.json", "latent-vae-pictures"),
     Marker(Kind.RUN, "config.json", "latent-vae-run"),
     Marker(Kind.SWEEP, "sweep.json", "latent-vae-sweep"),
+    Marker(Kind.STUDY, "study.json", "latent-vae-study"),
     Marker(Kind.AUTOENCODER_RUN, "fit.json", ""),
     Marker(Kind.DECODED, ".decoded.json", "latent-vae-decoded"),
     Marker(Kind.EXPORT, "model.json", "latent-vae-export"),
@@ -94,6 +96,7 @@ FOLDERS = frozenset(
         Kind.RUN,
         Kind.AUTOENCODER_RUN,
         Kind.SWEEP,
+        Kind.STUDY,
         Kind.DECODED,
         Kind.PARTS,
         Kind.EXPORT,

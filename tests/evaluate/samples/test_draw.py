@@ -2,19 +2,28 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from lvae.cli import main
+from lvae.evaluate.samples.draw import SampleOptions, draw, prepare, sample_prepared
 from lvae.evaluate.samples.options import guidance_weights, labels_of
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.publishing import samples as storage
+from lvae.manifests.seeds import derive
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.verify.verify import verify
+from lvae.train.devices.device import Device
+from lvae.train.model import Decoded
 from lvae.train.network.groups import StochasticGroup
+from lvae.train.network.noise import draw_noise
+from tests.conftest import lvae_process
 from tests.evaluate import run_examples
 from tests.evaluate.run_examples import latents, model_config
 
@@ -166,7 +175,7 @@ def test_folders_that_are_no_run_or_hold_something_else_are_refused(run: Path, t
     assert "not a run" in lvae("sample", tmp_path, tmp_path / "s", check=1).stderr
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.txt").write_text("years of work")
-    assert "something else" in lvae("sample", run, tmp_path / "full", "-n", "4", "--device", "cpu", check=1).stderr
+    assert "thesis.txt" in lvae("sample", run, tmp_path / "full", "-n", "4", "--device", "cpu", check=1).stderr
 
 
 def test_a_checkpoint_cut_short_is_refused(run: Path, tmp_path: Path) -> None:
@@ -199,3 +208,60 @@ def test_an_upsampler_begins_with_low_resolution_samples(data: Dataset, tmp_path
     assert "--low-resolution" in lvae(*arguments, "-n", "6", check=1).stderr
     lvae(*arguments, "--low-resolution", tmp_path / "small")
     assert latents(tmp_path / "large").shape == (6, 3, 8, 8)
+
+
+def test_more_samples_go_on_with_those_that_are_there(run: Path, tmp_path: Path) -> None:
+    few = drawn(run, tmp_path / "samples", "-n", "5")
+    whole = drawn(run, tmp_path / "whole", "-n", "9")
+    more = drawn(run, tmp_path / "samples", "-n", "9")
+    np.testing.assert_array_equal(more[:5], few)
+    np.testing.assert_allclose(more, whole, atol=1e-5 * np.abs(whole).max())
+    assert verify(Folder(tmp_path / "samples"), deep=True) == []
+    assert len(list((tmp_path / "samples/shards").iterdir())) == 1
+    assert Dataset.open(tmp_path / "samples").labels.tolist() == Dataset.open(tmp_path / "whole").labels.tolist()
+    lvae("sample", run, tmp_path / "samples", "-n", "5", check=1)
+    lvae("sample", run, tmp_path / "samples", "-n", "12", "--seed", "1", check=1)
+
+
+class OtherHost(Device):
+    """A process of a pod that is not the first: it computes the same, and writes nothing."""
+
+    is_main = False
+
+
+def test_other_hosts_of_a_pod_draw_what_is_pending(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = prepare(run, SampleOptions(count=20))
+    folder = Folder(tmp_path / "s")
+    assert storage.begin(folder, prepared.plan, prepared.labels)  # by the first host
+    calls = []
+    whole = replace(prepared, decode=lambda *a, **k: calls.append(1) or prepared.model.decode(*a, **k))
+    monkeypatch.setattr(OtherHost, "compile", lambda self, function: whole.decode)
+    sample_prepared(whole, run, folder.root, OtherHost(), 8)
+    assert len(calls) == 3  # it launches what the first host launches
+    assert storage.pending(folder, prepared.plan) == [0]
+    assert not (folder.root / "manifest.json").exists()
+    sample_prepared(prepared, run, folder.root, Device(), 8)
+    sample_prepared(whole, run, folder.root, OtherHost(), 8)
+    assert len(calls) == 3  # nothing is pending any more
+
+
+def test_noise_of_a_sample_is_the_cpu_generators(run: Path) -> None:
+    prepared = prepare(run, SampleOptions(count=3, seed=5))
+    config, seen = prepared.model.config, []
+
+    def decode(z: object, labels: object, noise: list[torch.Tensor], **more: Any) -> Decoded:
+        seen.extend(noise)
+        return prepared.model.decode([None] * len(noise), labels, noise, **more)  # type: ignore[arg-type]
+
+    draw(replace(prepared, decode=decode), range(3), Device(), 3)
+    wanted = draw_noise(config, [derive(5, "sample", index) for index in range(3)])
+    assert all(torch.equal(found, want) for found, want in zip(seen, wanted, strict=True))
+
+
+@pytest.mark.slow
+def test_compiled_samples_are_the_same(run: Path, tmp_path: Path) -> None:
+    plain = drawn(run, tmp_path / "plain", "-n", "11", "--batch", "4", "--guidance", "paper")
+    options = ("-n", "11", "--batch", "4", "--guidance", "paper", "--device", "cpu", "--compile")
+    lvae_process("sample", run, tmp_path / "compiled", *options)  # torch warns of itself there
+    compiled = latents(tmp_path / "compiled")
+    np.testing.assert_allclose(compiled, plain, atol=1e-5 * np.abs(plain).max())  # float32: operations fused

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import Origin
 from lvae.manifests.parts.receipts import receipt_name
+from lvae.manifests.shards import layout as layouts
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage.folder import Folder
@@ -36,6 +37,7 @@ from tests.manifests.dataset_examples import (
     pending_shards,
     plan_of,
     planned,
+    problems,
     rewrite_raw,
     settings_of,
     shard,
@@ -344,3 +346,15 @@ def test_a_raw_part_that_cannot_be_read_is_named_while_a_shard_is_written(tmp_pa
 def test_defaults_are_what_the_documentation_says() -> None:
     assert ViewSettings() == ViewSettings("channel", None, None, "zarr", "float16", 8192, 0)
     assert CLASSES == ("cat", "dog", "猫")
+
+
+@pytest.mark.parametrize("shards", ["zarr", "webdataset"])
+def test_many_shards_lie_in_folders_of_few(shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layouts, "SHARDS_PER_FOLDER", 1)
+    example = build(tmp_path, format=shards)
+    assert_complete(example)
+    receipts = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("shards/**/shard-*.json"))
+    view = example.manifest.view.name
+    names = [f"train/{number:06d}/shard-train-{number:06d}.json" for number in (1, 2)]
+    assert receipts == sorted(f"shards/{view}/{name}" for name in ["shard-train-000000.json", *names])
+    assert problems(tmp_path) == []

@@ -106,6 +106,19 @@ def test_every_image_is_used_or_rejected_with_a_reason(tmp_path: Path) -> None:
     lvae("verify", "--deep", tmp_path / "out")
 
 
+def test_images_smaller_than_their_crop_are_counted_and_may_be_left_out(tmp_path: Path) -> None:
+    for side in (8, 16, 32, 64):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.new("RGB", (2 * side, side), (side, 0, 0)).save(tmp_path / "photos" / f"{side}.png")
+    shown = encode(tmp_path / "photos", tmp_path / "all", "pixels", "--size", "32")
+    assert "2 of 4 images are smaller than 32 px: enlarged up to 4.0 x" in shown
+    assert "min_size" not in (tmp_path / "all" / "manifest.json").read_text()
+    shown = encode(tmp_path / "photos", tmp_path / "large", "pixels", "--size", "32", "--min-size", "16")
+    assert "1 of 4 images could not be used" in shown and "1 of 4 images is smaller" in shown
+    assert "16x8: smaller than --min-size 16" in (tmp_path / "large" / "rejected.jsonl").read_text()
+    assert "--min-size 16" in encode(tmp_path / "photos", tmp_path / "large", "pixels", "--min-size", "9", check=1)
+
+
 def test_too_many_rejected_images_fail_and_a_higher_bound_goes_on(tmp_path: Path) -> None:
     write_scenes(tmp_path / "in", 8, 32, 1)
     next((tmp_path / "in").rglob("*.png")).write_bytes(b"no image")

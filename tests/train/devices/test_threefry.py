@@ -47,3 +47,10 @@ def test_noise_is_standard_normal() -> None:
         rows, columns = noise.mean(1) * 2001**0.5, noise.mean(0) * 100**0.5
         assert scipy.stats.kstest(rows.numpy(), "norm").pvalue > 0.01, name
         assert scipy.stats.kstest(columns.numpy(), "norm").pvalue > 0.01, name
+
+
+def test_rows_may_be_drawn_from_any_place_on() -> None:
+    key = key_of(7)
+    whole = counted_normal(key, 6, 5, (1 << 32) - 3)
+    assert torch.equal(whole[2:], counted_normal(key, 4, 5, (1 << 32) - 1))
+    assert torch.equal(whole[3:], counted_normal(key, 3, 5, 0))

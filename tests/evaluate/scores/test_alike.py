@@ -1,0 +1,24 @@
+"""Only seeds of one setting are pooled."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import lvae
+from tests.evaluate import run_examples
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("alike")
+    run_examples.run(root / "run", run_examples.dataset(root / "data"))
+    others = {"a": (), "few": ("-n", "30"), "guided": ("--guidance", "paper"), "one": ("--labels", "1")}
+    for name, more in others.items():
+        lvae("sample", root / "run", root / name, "-n", "40", "--seed", str(len(name)), "--device", "cpu", *more)
+    return root
+
+
+@pytest.mark.parametrize(("other", "said"), [("few", "-n 30"), ("guided", "guidance_mean"), ("one", "--labels 1")])
+def test_sets_that_differ_in_more_than_their_seed_are_refused(other: str, said: str, world: Path) -> None:
+    done = lvae("score", "--samples", "a", "--samples", other, "--reference", "data", check=1, cwd=world)
+    assert said in done.stderr and "not seeds of one setting" in done.stderr

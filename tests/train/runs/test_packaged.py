@@ -1,0 +1,45 @@
+"""Models of the package: a run by name, wherever a run stands."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lvae import Run
+from lvae.manifests.errors import LvaeError
+from lvae.train.packaged import make as making
+from lvae.train.runs import packaged
+from lvae.train.runs.run import find_run
+from tests.conftest import lvae
+from tests.evaluate import run_examples
+
+
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package with one model in it."""
+    data = run_examples.dataset(tmp_path / "data")
+    run = run_examples.run(tmp_path / "run", data)
+    for module in (packaged, making):
+        monkeypatch.setattr(module, "FOLDER", tmp_path / "package")
+    making.make(run, "toys", autoencoder=False)
+    monkeypatch.chdir(tmp_path)
+    return "toys"
+
+
+def test_a_model_is_sampled_by_its_name(named: str, tmp_path: Path) -> None:
+    assert packaged.packaged_names() == [named]
+    lvae("sample", named, "samples", "-n", "4", "--device", "cpu")
+    lvae("sample", "run", "trained", "-n", "4", "--device", "cpu")
+    ours, trained = (run_examples.latents(tmp_path / name) for name in ("samples", "trained"))
+    np.testing.assert_allclose(ours, trained, atol=0.02)  # float16 weights
+    lvae("outpaint", named, "data", "wider.png", "--indices", "0", "--device", "cpu")
+    assert Run.open(named).sample(2).pixels.shape[0] == 2
+    refused = lvae("report", named, check=1)
+    assert "is part of the package" in refused.stderr
+
+
+def test_a_folder_of_the_name_goes_first_and_what_is_not_there_is_said(named: str, tmp_path: Path) -> None:
+    (tmp_path / named).mkdir()
+    with pytest.raises(LvaeError, match="is not a run"):
+        find_run(named)
+    assert "no such file or folder" in lvae("sample", "nothing", "samples", check=1).stderr
