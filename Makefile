@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --prefer-binary
 JOB_TESTS := tests/pipeline/jobs
 CLUSTER_TESTS := $(JOB_TESTS)/test_random_faults.py $(JOB_TESTS)/test_clusters.py $(JOB_TESTS)/test_clusters_decode.py $(JOB_TESTS)/test_s3.py
 
-.PHONY: demo test lint types pytest slow faults life fuzz .venv-cluster/wheel test-xla test-cluster faults-cluster bench clean
+.PHONY: demo test lint types pytest slow test-browser faults life fuzz .venv-cluster/wheel test-xla test-cluster faults-cluster bench clean
 
 demo: .venv/installed-features
 	$(BIN)/lvae demo $(DEMO) --minutes $(DEMO_MINUTES)
@@ -52,6 +52,9 @@ slow: .venv/installed-test
 faults: .venv/installed-test
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow $(JOB_TESTS)/test_faults.py $(JOB_TESTS)/test_storage_faults.py \
 		$(JOB_TESTS)/test_store_faults.py
+
+test-browser: .venv/installed-test  # needs chromium and chromedriver
+	$(BIN)/python -m pytest -m browser tests/evaluate/explore
 
 life: .venv/installed-test  # of a dataset after its first day, and the stories of docs/datasets.md
 	$(BIN)/python -m pytest -n $(JOBS) -m slow $(JOB_TESTS)/test_life.py tests/test_docs_datasets.py

@@ -25,6 +25,7 @@ from lvae.commands import (
     exchange as exchanging,
 )
 from lvae.commands import (
+    explore,
     latents,
     machine,
 )
@@ -185,6 +186,7 @@ GROUPS = (
     reporting,
     studies,
     manipulating,
+    explore,
     exchanging,
     latents,
     autoencoders,

@@ -77,6 +77,32 @@ class Decoded(NamedTuple):
         return [prior.standardize(z) for prior, z in zip(self.priors, self.z, strict=True)]
 
 
+class Asked(NamedTuple):
+    """What is to be generated; see `HierarchicalVAE.decode`."""
+
+    z: Sequence[Tensor | None]
+    labels: Tensor | None = None
+    noise: Sequence[Tensor] | None = None
+    keep: Sequence[Tensor | None] | None = None
+    guidance: Guidance = UNGUIDED
+    low_resolution: Tensor | None = None
+    size: tuple[int, int] | None = None
+
+
+class Trail:
+    """What a generation came to before each of its groups, and their priors and z: another one may begin in between."""
+
+    def __init__(self) -> None:
+        self.states: list[tuple[int, Tensor, Tensor | None]] = []  # place among the layers, state, label
+        self.priors: list[Gaussian] = []
+        self.z: list[Tensor] = []
+
+    def cut(self, groups: int) -> None:
+        """Forget all but the first so many groups."""
+        for kept in (self.states, self.priors, self.z):
+            del kept[groups:]
+
+
 class EncoderLevel(nn.Module):
     """The encoder's blocks at level i of `config`, then the way to the next level."""
 
@@ -257,6 +283,14 @@ class HierarchicalVAE(nn.Module):
         another than the model's own to generate beyond the frame.
         Weights of 0 mean no guidance: the unconditional path then never runs, nor where priors know no label.
         """
+        return self.decode_along(Trail(), 0, Asked(z, labels, noise, keep, guidance, low_resolution, size))
+
+    def decode_along(self, trail: Trail, first: int, asked: Asked) -> Decoded:
+        """The same from group `first` on; earlier groups are as the trail has them, of a generation that asked alike.
+
+        The trail is then this generation's.
+        """
+        z, labels, noise, keep, guidance, low_resolution, size = asked
         count = next((len(t) for t in (*(noise or ()), labels, low_resolution, *z) if t is not None), None)
         if count is None:
             raise ValueError("nothing tells how many images to decode: give noise")
@@ -269,26 +303,38 @@ class HierarchicalVAE(nn.Module):
         temperatures = per_group(self.config, "temperature", guidance.temperature)
         choices = [choice(*each) for each in zip(z, keep, drawn, temperatures, strict=True)]
         weights = weights_per_group(self.config, guidance)
-
-        state, label = self._start(count, low_resolution), self._embed(self._classes(labels, count))
-        if weights[0] is not None:  # both paths as one batch
-            unlabelled = self._embed(self._classes(None, count))
-            assert label is not None and unlabelled is not None
-            state, label = torch.cat([state, state]), torch.cat([label, unlabelled])
-        priors: list[Gaussian] = []
-        used: list[Tensor] = []
-        for layer, extent in self._layers(size):
+        if 0 < first < len(trail.states):
+            place, state, label = trail.states[first]
+            trail.cut(first)
+        else:
+            trail.cut(0)
+            place, (state, label) = 0, self._begin(count, labels, low_resolution, weights[0] is not None)
+        layers = self._layers(size)
+        for number in range(place, len(layers)):
+            layer, extent = layers[number]
             if isinstance(layer, StochasticGroup):
-                group = len(used)
+                group = len(trail.z)
+                trail.states.append((number, state, label))
                 later = group + 1 < len(weights) and weights[group + 1] is not None
                 state, prior, value = layer.generate(state, label, choices[group], weights[group], later)
                 if weights[group] is not None and not later:  # from here on there is one path
                     label = None if label is None else label[:count]
-                priors.append(prior)
-                used.append(value)
+                trail.priors.append(prior)
+                trail.z.append(value)
             else:
                 state = layer(state, extent) if isinstance(layer, Upsample) else layer(state)
-        return Decoded(*self._observe(state), priors, used)
+        return Decoded(*self._observe(state), list(trail.priors), list(trail.z))
+
+    def _begin(
+        self, count: int, labels: Tensor | None, low_resolution: Tensor | None, guided: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The first state and label; guided: those of both paths as one batch."""
+        state, label = self._start(count, low_resolution), self._embed(self._classes(labels, count))
+        if guided:
+            unlabelled = self._embed(self._classes(None, count))
+            assert label is not None and unlabelled is not None
+            state, label = torch.cat([state, state]), torch.cat([label, unlabelled])
+        return state, label
 
     @torch.no_grad()
     def sample(

@@ -276,11 +276,15 @@ class LeftOut:
         self._counts = counts
         self._endings: dict[str, Counter[str]] = {}
         self._examples: dict[str, str] = {}
+        self._outside, self._outside_example = 0, ""  # images whose names hold ..
 
     def add(self, name: str, known: str | None = None) -> None:
         """A file that is no image; `known`: under what it is counted, where its name does not say."""
         what = known or what_is_left_out(name)
         self._counts[what] = self._counts.get(what, 0) + 1
+        if what == HIDDEN and ".." in name.split("/") and is_image_name(name) is True:
+            self._outside += 1
+            self._outside_example = self._outside_example or name
         if what in NAMED or (what in LOST and is_image_name(name) is True):
             self._examples.setdefault(what, name)
             if len(endings := self._endings.setdefault(what, Counter())) < 100:
@@ -288,6 +292,9 @@ class LeftOut:
 
     def warn(self, source: Labelled) -> None:
         """Once all rows are through."""
+        if self._outside:
+            images, example = counted(self._outside, "image"), readable(self._outside_example)
+            source.warn("left out", f"{images} whose names lead out of the archive: left out, {example} for one")
         for what, example in sorted(self._examples.items()):
             if what != LABELS_NOT_USED:
                 endings = ", ".join(f"{number} {ending}" for ending, number in self._endings[what].most_common(5))

@@ -56,7 +56,8 @@ def open_source(source: str) -> Source:
             return _pattern(location)
         found = locations.status(location) if not location.endswith("/") or not locations.is_url(location) else None
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise LvaeError(source, "no such file or folder", f"A source is {KINDS}.") from error
+        problem = "no such file or folder" if error.errno else locations.explain(error)  # a pipe, a device
+        raise LvaeError(source, problem, f"A source is {KINDS}.") from error
     except OSError as error:
         raise_outage(error)
         raise LvaeError(source, f"cannot be looked at ({locations.explain(error)})") from error

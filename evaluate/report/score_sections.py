@@ -11,6 +11,7 @@ from lvae.evaluate.analysis import neighbour_figures
 from lvae.evaluate.analysis import neighbours as near
 from lvae.evaluate.analysis.neighbours import Queries
 from lvae.evaluate.analysis.sweep_figures import describe_setting, lower_is_better, metric_title
+from lvae.evaluate.features import efficientnet
 from lvae.evaluate.figures.grids import name_class
 from lvae.evaluate.metrics import Spread
 from lvae.evaluate.pictures.decode import decode
@@ -18,6 +19,7 @@ from lvae.evaluate.pictures.inspect import read_plan_classes
 from lvae.evaluate.pictures.originals import reconstructions
 from lvae.evaluate.report.cache import load_or_make
 from lvae.evaluate.report.inputs import LAYOUT, UNGUIDED, ReportInputs
+from lvae.evaluate.report.network_scores import show_network_scores
 from lvae.evaluate.report.page import (
     Block,
     ColumnGroup,
@@ -151,6 +153,8 @@ def show_scores(inputs: ReportInputs) -> Section:
     blocks: list[Block] = [
         _say_missing(inputs, "scores in latent space") if data is None else _show_latent_scores(inputs, data)
     ]
+    if data is not None and efficientnet.is_installed():
+        blocks += [Subtitle("By a network that knows photographs"), show_network_scores(inputs, data)]
     for path in inputs.options.scores:
         blocks += [Subtitle(path.name), *_show_scores_of(path)]
     return Section("scores", "Scores", blocks)

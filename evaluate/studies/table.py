@@ -21,11 +21,13 @@ from lvae.evaluate.studies.paper import FRECHET, KERNEL, PRECISION, RECALL, SECO
 
 NAMES = {
     FRECHET: "Fréchet distance ↓",
+    f"{FRECHET}_corrected": "Fréchet distance, corrected ↓",
     KERNEL: "kernel distance ↓",
     PRECISION: "precision ↑",
     RECALL: "recall ↑",
     SECONDS: "seconds for 1,000 ↓",
 }
+FEW = "Of few pictures the Fréchet distance is biased, more so where they are varied; the kernel distance is not."
 VERDICTS = {"better": "holds", "worse": "does not hold"}
 
 
@@ -106,7 +108,7 @@ def as_markdown(study: Study) -> str:
         lines += [f"| {' | '.join([name, *cells])} |" for name, cells in rows]
         lines += ["", "| ordering | by | verdict |", "|---|---|---|"]
         lines += [f"| {words} | {by} | {verdict} |" for words, by, verdict in list_verdicts(study.table, reading)]
-    lines += ["", *([study.chosen, ""] if study.chosen else []), study.table.note]
+    lines += ["", *([study.chosen, ""] if study.chosen else []), study.table.note, "", FEW]
     return "\n".join(lines) + "\n"
 
 
@@ -158,7 +160,7 @@ def as_page(study: Study, pictures: Mapping[str, Sequence[Thumbnail]], foot: str
         table = PictureTable("Pictures from equal seeds", [ColumnGroup("", ("",) * longest)], shown)
         sections.append(Section("pictures", "Pictures", [table]))
     said: list[Block] = [Facts("Settings", list(study.settings.items())), Paragraph(study.table.note)]
-    said += [Paragraph(study.chosen)] if study.chosen else []
+    said += [Paragraph(text) for text in (study.chosen, FEW) if text]
     sections.append(Section("settings", "How it was made", said))
     lede = "The paper's comparison at the size of one machine, scored by a network's features on pictures set aside."
     return Page(study.table.title, "Latent VAE · a study", lede, [], sections, foot).render()

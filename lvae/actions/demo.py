@@ -60,8 +60,9 @@ def _show_verdicts(scores: dict[str, object]) -> None:
     verdicts = scores["verdicts"]
     assert isinstance(verdicts, dict)
     for metric, verdict in verdicts.items():
-        if "_std" not in metric:
-            said = f"samples {scores[metric]:.4g}, class Gaussians {scores[f'linear_{metric}']:.4g}: {verdict}"
+        ours, theirs = scores.get(metric), scores.get(f"linear_{metric}")
+        if isinstance(ours, float) and isinstance(theirs, float) and "_std" not in metric:
+            said = f"samples {ours:.4g}, class Gaussians {theirs:.4g}: {verdict}"
             click.echo(f"  {metric.replace('_', ' ')}: {said}")
 
 

@@ -3,6 +3,7 @@
 import errno
 import logging
 import random
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -16,6 +17,7 @@ ANSWERING = (  # numbers of errors without a class of their own
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP),
     *(errno.EMFILE, errno.ENFILE, errno.EXDEV, errno.ENOTEMPTY, errno.ENOTSUP, errno.EBADF),
 )
+UNKNOWN_HOST = (socket.EAI_NONAME, socket.EAI_NODATA)
 
 
 def is_outage(error: Exception) -> bool:
@@ -26,9 +28,9 @@ def is_outage(error: Exception) -> bool:
 def raise_outage(error: Exception) -> None:
     """Raise an error again where the storage failed, so that whoever is patient waits for it.
 
-    OSErrors without a number are libraries' own: they call a damaged file so.
+    OSErrors without a number are libraries' own: they call a damaged file so. A host that nobody knows is misspelt.
     """
-    if isinstance(error, OSError) and error.errno and is_outage(error):
+    if isinstance(error, OSError) and error.errno not in (None, 0, *UNKNOWN_HOST) and is_outage(error):
         raise error
 
 

@@ -24,6 +24,7 @@ from lvae.pipeline.exchange.writers import Content, DitWriter, Edm2Writer, NpyWr
 Layout = Literal["edm2", "lightningdit", "dit", "npy", "safetensors"]
 RECORD = "export.json"
 LABELLED: tuple[Layout, ...] = ("lightningdit", "dit")  # whose trainers have no word for "no label"
+ONE_LATENT: tuple[Layout, ...] = ("lightningdit", "dit")  # an image, whatever was kept of its posterior
 WITHOUT_FLIPS: tuple[Layout, ...] = ("edm2", "dit")
 
 
@@ -113,7 +114,7 @@ def _keeps_moments(rows: ExportRows, layout: Layout) -> bool:
 def _content(rows: ExportRows, options: ExportOptions, scale: float) -> Content:
     channels, height, width = rows.dataset.manifest.view.shape
     doubled = options.layout == "edm2" or _keeps_moments(rows, options.layout)
-    mean, std = _statistics(rows, scale)
+    mean, std = _statistics(rows, options.layout, scale)
     return Content(
         count=rows.count,
         orientations=rows.orientations,
@@ -125,11 +126,11 @@ def _content(rows: ExportRows, options: ExportOptions, scale: float) -> Content:
     )
 
 
-def _statistics(rows: ExportRows, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Of the written latents: the dataset's own, exact ones; of kept posteriors those of the means, reckoned here."""
+def _statistics(rows: ExportRows, layout: Layout, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of what a trainer sees: the dataset's own, exact ones; where means of posteriors are written alone, theirs."""
     found = rows.dataset.statistics
     mean, std = found.mean, found.std
-    if rows.moments:
+    if rows.moments and layout in ONE_LATENT:
         moments = ChannelMoments.empty(len(mean))
         for block in rows.blocks():
             means = block.latents[:, :, : len(mean)]
@@ -188,7 +189,7 @@ def _tell(rows: ExportRows, options: ExportOptions, say: Callable[[str], None]) 
         say(f"{layout} knows no flips: mirrored latents are rows of their own, each behind its image's")
     if rows.orientations == 1 and layout == "lightningdit":
         say("there are no mirrored latents: latents_flip repeats latents")
-    if rows.moments and layout in ("lightningdit", "dit"):
+    if rows.moments and layout in ONE_LATENT:
         say(f"{layout} holds one latent an image: the means are written")
     if not rows.moments and layout == "edm2":
         say("the deviations are 0: one latent an image was kept")

@@ -42,7 +42,7 @@ from lvae.pipeline.planning.plan import build_without_weights, store_weights
 from lvae.pipeline.planning.view import ViewOptions
 from lvae.pipeline.progress.display import Display
 
-LANES = 3  # parts under way at the same time: one is read, one reckoned, one written
+LANES = 2  # parts under way at the same time: one is read, one written
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,12 @@ from lvae.actions.study.timing import time_model
 from lvae.cli import main as lvae
 from lvae.evaluate.features.feature_network import open_network
 from lvae.evaluate.scores.score_table import Line
-from lvae.evaluate.studies.paper import FRECHET
+from lvae.evaluate.studies.paper import FRECHET, KERNEL, PRECISION, RECALL
 from lvae.evaluate.studies.table import NAMES
 from lvae.manifests.dataset import Dataset
 
 RECORD = Path(__file__).with_suffix(".md")
+METRICS = (FRECHET, KERNEL, PRECISION, RECALL)
 NETWORK, READING = "efficientnet-lite0", "equal-time"
 DECAY = "decay_updates"  # the rate falls until the end, whose number depends on the model's speed
 BASE = {
@@ -157,10 +158,10 @@ class Search:
 
 
 def _table(lines: list[Line]) -> list[str]:
-    rows = [f"| recipe | seeds | {' | '.join(list(NAMES.values())[:4])} |", "|" + "---|" * 6]
+    rows = [f"| recipe | seeds | {' | '.join([NAMES[one] for one in METRICS])} |", "|" + "---|" * 6]
     for line in lines:
         cells = []
-        for metric in list(NAMES)[:4]:
+        for metric in METRICS:
             mean, spread = line.mean(metric), line.spread(metric)
             cells.append("" if mean is None else f"{mean:.4g}" + ("" if spread is None else f" ± {spread:.2g}"))
         rows.append(f"| {line.name} | {len(line.sets)} | {' | '.join(cells)} |")

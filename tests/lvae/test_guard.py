@@ -66,6 +66,7 @@ WRITERS = (
     Writer("outpaint run dataset {}", ".png"),
     Writer("depths run dataset {}", ".png"),
     Writer("depths run dataset new.png --nats {}", ".png"),
+    Writer("explore run --device cpu --picture {}", ".png"),
     Writer("inspect dataset --preview {}", ".png"),
     Writer("inspect dataset --histogram {}", ".png"),
     Writer("import weights.safetensors {}"),

@@ -1,6 +1,7 @@
 """Every file of a source is used, or counted under a name that a person understands; what may be missed is told."""
 
 import io
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lvae.manifests.storage import retry
 from tests.encode.source_examples import labels_of, listed, png, refused
 from tests.encode.sources.archive_examples import tarred, zipped
 
@@ -197,3 +199,18 @@ def test_one_odd_label_costs_one_label(tmp_path: Path, odd: bytes) -> None:
     path = tarred(tmp_path / "a.tar", {"a.png": png(0), "a.cls": odd, "b.png": png(1), "b.cls": b"4"})
     assert labels_of(path) == {"a.png": -1, "b.png": 4}
     assert "1 label file cannot be read" in told(path)["labels not used"]
+
+
+def test_a_host_that_nobody_knows_and_a_pipe_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "DELAYS", ())
+    assert "cannot be looked at" in refused("http://nowhere.invalid/a.tar")
+    os.mkfifo(tmp_path / "pipe")
+    assert "neither a file nor a folder" in refused(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("name", ["../b.png", "cat/../../b.png"])
+def test_images_whose_names_lead_out_of_an_archive_are_told(tmp_path: Path, name: str) -> None:
+    members = {"a.png": png(0), name: png(1)}
+    for path in (zipped(tmp_path / "a.zip", members), tarred(tmp_path / "a.tar", members)):
+        assert list(labels_of(path)) == ["a.png"]
+        assert told(path)["left out"] == f"1 image whose names lead out of the archive: left out, {name} for one"

@@ -98,11 +98,14 @@ def right(world: Path, bucket: Bucket, tmp_path_factory: pytest.TempPathFactory)
     return contents(out)
 
 
+@pytest.mark.parametrize("shuffle", ["one-pass", "two-passes"])
 def test_the_bytes_are_those_of_a_local_disk_and_the_manifest_comes_last(
-    world: Path, right: dict[str, str], bucket: Bucket, tmp_path: Path
+    shuffle: str, world: Path, right: dict[str, str], bucket: Bucket, tmp_path: Path
 ) -> None:
+    bucket.files().rm("latents/one", recursive=True) if bucket.files().exists("latents/one") else None
     before = len(bucket.requests())
-    bucket.lvae("encode", world, "s3://latents/one", *SETTINGS, "--workers", "2")
+    bucket.lvae("encode", world, "s3://latents/one", *SETTINGS, "--workers", "2", "--shuffle", shuffle)
+    assert not bucket.files().find("latents/one/mixing")
     assert bucket.download("one", tmp_path / "one") == right
     requests = bucket.requests()[before:]
     puts = [path for method, path in requests if method == "PUT"]
@@ -127,7 +130,7 @@ def test_a_dataset_on_a_store_is_verified_watched_and_taken_up_again(world: Path
     assert "it is made again" in told
     bucket.lvae("verify", "--deep", "s3://latents/two")
     bucket.lvae("shard", "s3://latents/two", "--format", "webdataset", "--workers", "1")
-    bucket.lvae("verify", "--deep", "s3://latents/two")
+    bucket.lvae("verify", "--deep", "--workers", "2", "s3://latents/two")
 
 
 def test_dask_workers_and_images_and_latents_on_a_store(
