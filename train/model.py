@@ -28,6 +28,7 @@ from lvae.train.network.layers import (
     Upsample,
     apply,
     power_iteration,
+    reduce_image,
     without_autocast,
 )
 from lvae.train.network.noise import draw_noise
@@ -435,6 +436,8 @@ class HierarchicalVAE(nn.Module):
         if self.config.low_resolution_factor is None or low_resolution is not None:
             return low_resolution
         side = self.config.resolutions[-1]
+        if x.device.type == "xla":  # which does not know the operation: images would travel to the host and back
+            return reduce_image(x, side)
         return F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)
 
     def _start(self, count: int, low_resolution: Tensor | None) -> Tensor:

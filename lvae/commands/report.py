@@ -29,7 +29,9 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 @SEED
 @shared.LABELS
 @shared.MODEL_WEIGHTS
-@click.option("--reference", metavar="DATASET|IMAGES|NPZ", help="Score against this [no scores].")
+@click.option(
+    "--reference", type=places.LATENTS_OR_IMAGES, metavar="DATASET|IMAGES|NPZ", help="Score against this [no scores]."
+)
 @click.option("--split", default="train", show_default=True, help="Of a DATASET given as reference.")
 @click.option(
     "--num", type=click.IntRange(20), help="So many of the reference, a choice by --seed [10000 latents, all images]."
@@ -37,7 +39,9 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 @shared.FEATURES
 @MODE
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
-@click.option("--low-resolution", metavar="SAMPLES", help="What an upsampler begins with.")
+@click.option(
+    "--low-resolution", type=places.SAMPLES_OR_DATASET, metavar="SAMPLES", help="What an upsampler begins with."
+)
 @DEVICE
 @PRECISION
 @shared.JSON
@@ -103,7 +107,12 @@ def neighbours(place: Path, dataset: str, out: Path, **asked: Any) -> None:
 @click.command(short_help="One page on a run.")
 @shared.RUN
 @click.argument("out", metavar="[OUT.html]", type=click.Path(path_type=Path), required=False)
-@click.option("--dataset", metavar="DATASET", help="What RUN was trained on: adds neighbours, originals and scores.")
+@click.option(
+    "--dataset",
+    type=places.DATASET,
+    metavar="DATASET",
+    help="What RUN was trained on: adds neighbours, originals and scores.",
+)
 @click.option(
     "-n", "count", type=click.IntRange(10), default=256, show_default=True, help="Samples of a setting and seed."
 )

@@ -89,3 +89,27 @@ def test_a_run_goes_on_where_it_was_saved(small_latents: Path, two_devices: tupl
     steps = [line["step"] for line in read_metrics(folder)]
     assert steps == sorted(set(steps))
     assert steps[-1] == 28
+
+
+@pytest.fixture(scope="module")
+def steps() -> dict[str, Any]:
+    """A step each of a model with attention, of the same with recomputation, and of an upsampler."""
+    environment = os.environ | {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": "1"}
+    command = [sys.executable, "-m", "tests.train.xla_model"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_recomputation_is_kept_by_the_compiler_and_changes_nothing(steps: dict[str, Any]) -> None:
+    plain, recomputed = steps["plain"], steps["recomputed"]
+    assert plain["barriers"] == 0
+    assert recomputed["barriers"] > 0
+    assert recomputed["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+    assert recomputed["norm"] == pytest.approx(plain["norm"], rel=1e-4)
+
+
+def test_an_upsampler_does_not_leave_the_device(steps: dict[str, Any]) -> None:
+    for step in steps.values():
+        assert set(step["fallbacks"]) <= {"aten::_local_scalar_dense"}

@@ -1,6 +1,6 @@
 """Training on CUDA devices."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -51,6 +51,14 @@ class CudaDevice(Device):
         if size < BLOCK:
             return super().seeded_normals(seeds, size)
         return seeded_normals(seeds, size, self.torch_device)
+
+    def begin_average(self, tensor: Tensor) -> Callable[[], None]:
+        work = dist.all_reduce(tensor, dist.ReduceOp.AVG, async_op=True)
+
+        def wait() -> None:
+            work.wait()  # of the stream, not of this process
+
+        return wait
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.torch_device)

@@ -161,6 +161,16 @@ class Device:
                 for tensor, piece in zip(same, pieces, strict=True):
                     tensor.copy_(piece.view(tensor.shape))
 
+    def begin_average(self, tensor: Tensor) -> Callable[[], None]:
+        """Begin to replace a dense tensor by its mean over ranks; call what is returned before it is read."""
+        work = dist.all_reduce(tensor, async_op=True)
+
+        def wait() -> None:
+            work.wait()
+            tensor.div_(self.world)
+
+        return wait
+
     def on_any_rank(self, flag: bool) -> bool:
         """Whether any rank says yes; every rank must ask. Costs a message between hosts, never a wait for a GPU."""
         if self.world == 1:

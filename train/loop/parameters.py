@@ -4,11 +4,18 @@ Averages, norms and the optimizer then make one pass over memory instead of a th
 one tensor. On XLA, where a compiler sees the whole step, every parameter stays a tensor of its own.
 """
 
-from collections.abc import Iterable, Sequence
+import bisect
+import functools
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from lvae.train.devices.device import Device
+
+BUCKET = 1 << 22  # numbers exchanged at a time, 16 MiB: large enough for a network, small enough to begin early
+Handle = Callable[[], None]
 ALIGNMENT = 64  # numbers: kernels want addresses that are multiples of a cache line
 
 
@@ -28,7 +35,6 @@ class Parameters:
                 piece.copy_(parameter.detach())
                 parameter.data = piece
             self.tensors = [flat_tensor]
-        self.clear_gradients()
 
     def like(self, dtype: torch.dtype | None = None) -> list[Tensor]:
         """Zeros in the places of the parameters, for `named`; of another dtype if one is named."""
@@ -49,18 +55,90 @@ class Parameters:
         ]
 
     def clear_gradients(self) -> None:
-        """Before a backward pass. Those of a flat tensor's pieces are pieces too, to which backward passes add."""
+        """Before an update's first backward pass. Those of a flat tensor's pieces are pieces too, which passes add to.
+
+        Before the first forward pass there are none: a compiler looks long at gradients that are views.
+        """
         pieces: Iterable[Tensor | None] = [None] * len(self._parameters)
         if self.flat:
             pieces = self._pieces(self._gradients.zero_())
         for parameter, piece in zip(self._parameters.values(), pieces, strict=True):
             parameter.grad = piece
 
+    def exchange(self, device: Device) -> "Exchange | None":
+        """The gradients' mean over ranks, begun while a backward pass still runs; None where that is not possible."""
+        if not self.flat or device.world == 1:
+            return None
+        return Exchange(list(self._parameters.values()), self._offsets, self._gradients, device)
+
     def gradients(self) -> list[Tensor]:
         """After backward passes, in the places of `tensors`."""
         if self.flat:
             return [self._gradients]
         return [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters.values()]
+
+
+class Exchange:
+    """Averages a flat gradient over ranks in buckets, each begun as soon as a backward pass has filled it.
+
+    Backward passes fill it from its end, roughly, so the last bucket is begun first; all ranks begin them in this one
+    order, whatever is filled when. `arm` before the last backward pass of an update, `finish` after it.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], offsets: list[int], flat: Tensor, device: Device):
+        self._device = device
+        starts = _bucket_starts(offsets, BUCKET)
+        ends = [*starts[1:], flat.numel()]
+        self._buckets = [flat[start:end] for start, end in zip(starts, ends, strict=True)]
+        self._wanted = [0] * len(starts)
+        for parameter, offset in zip(parameters, offsets, strict=True):
+            number = bisect.bisect_right(starts, offset) - 1
+            self._wanted[number] += 1
+            hook = functools.partial(self._filled, number)
+            parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+        self._left = list(self._wanted)
+        self._next = -1  # the bucket to begin next, counted down; -1: not armed
+        self._armed = False
+        self._under_way: list[Handle] = []
+        self.began: list[tuple[int, float]] = []  # of the last update: numbers of buckets and when they were begun
+
+    @property
+    def bytes(self) -> int:
+        """Exchanged in an update."""
+        return sum(bucket.numel() * bucket.element_size() for bucket in self._buckets)
+
+    def arm(self) -> None:
+        """The next backward pass is the last one of the update."""
+        self._left, self._next, self._armed = list(self._wanted), len(self._buckets) - 1, True
+        self.began = []
+
+    def _filled(self, number: int, parameter: Tensor) -> None:
+        if self._armed:
+            self._left[number] -= 1
+            while self._next >= 0 and self._left[self._next] <= 0:
+                self._begin()
+
+    def _begin(self) -> None:
+        self.began.append((self._next, time.perf_counter()))
+        self._under_way.append(self._device.begin_average(self._buckets[self._next]))
+        self._next -= 1
+
+    def finish(self) -> None:
+        """Begin what no hook began (parameters without a gradient), and wait for all."""
+        while self._next >= 0:
+            self._begin()
+        for handle in self._under_way:
+            handle()
+        self._under_way, self._armed = [], False
+
+
+def _bucket_starts(offsets: list[int], size: int) -> list[int]:
+    """Where buckets of about `size` numbers begin: at parameters, from the end."""
+    starts: list[int] = []
+    for offset in offsets:
+        if not starts or offset - starts[-1] >= size:
+            starts.append(offset)
+    return starts
 
 
 def _offsets(parameters: Iterable[Tensor]) -> tuple[list[int], int]:

@@ -38,6 +38,7 @@ class Updater:
     def __init__(self, model: HierarchicalVAE, config: TrainConfig, device: Device):
         self.model, self.config, self.device = device.place(model), config, device
         self.parameters = Parameters(self.model, flat=device.kind != "xla")
+        self.exchange = self.parameters.exchange(device)
         moments = torch.bfloat16 if config.moments == "bfloat16" else None
         self.adam = Adam(
             config, self.parameters.like(moments), self.parameters.like(moments), fused=device.kind != "xla"
@@ -63,12 +64,15 @@ class Updater:
 
     def __call__(self, batches: Sequence[Batch]) -> None:
         """One update from its micro-batches."""
-        self.parameters.clear_gradients()
         measured: Tensor | None = None
-        for batch in batches:
+        for number, batch in enumerate(batches, 1):
             noise = self.device.normals(self.config.seed, batch.first, len(batch.latents), sum(self._noise_sizes))
             with self.device.autocast():
                 total, found = self._losses(batch.latents, batch.labels, batch.dropped, noise)
+            if measured is None:
+                self.parameters.clear_gradients()
+            if self.exchange is not None and number == len(batches):
+                self.exchange.arm()
             (total / len(batches)).backward()  # type: ignore[no-untyped-call]
             measured = found / len(batches) if measured is None else measured + found / len(batches)
         assert measured is not None
@@ -93,7 +97,10 @@ class Updater:
     def _apply(self, measured: Tensor) -> None:
         counts, config = self.counts, self.config
         gradients = self.parameters.gradients()
-        self.device.average(gradients)
+        if self.exchange is None:
+            self.device.average(gradients)
+        else:
+            self.exchange.finish()
         self.device.average([measured])
         norm = _norm(gradients)
         decision = decide(norm, measured[0], counts)

@@ -6,6 +6,7 @@ is built: `initialize` fills it from a generator.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -231,12 +232,30 @@ def nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
     return enlarged
 
 
+def reduce_image(x: Tensor, side: int) -> Tensor:
+    """(B, C, R, R) reduced to (B, C, side, side): bilinear with antialiasing, as two products with one fixed matrix."""
+    matrix = reduction_matrix(x.shape[-1], side).to(x.device)
+    return torch.einsum("ij,bcjk,lk->bcil", matrix, x, matrix)
+
+
+@cache
+def reduction_matrix(size: int, side: int) -> Tensor:
+    """float32 (side, size): how much each of `size` positions has in each of `side`, fewer, on the CPU."""
+    return F.interpolate(torch.eye(size)[None, None], (side, size), mode="bilinear", antialias=True)[0, 0]
+
+
 def apply(layer: Callable[..., T], inputs: Sequence[Tensor | None], recompute: bool) -> T:
     """layer(*inputs); with `recompute`, nothing between is kept for the backward pass, which computes it again."""
-    if recompute and torch.is_grad_enabled():
-        result: T = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
-        return result
-    return layer(*inputs)
+    if not (recompute and torch.is_grad_enabled()):
+        return layer(*inputs)
+    if any(tensor is not None and tensor.device.type == "xla" for tensor in inputs):
+        # PyTorch's own looks for a module torch.xla; and only barriers keep a compiler from uniting what is done twice.
+        from torch_xla.utils.checkpoint import checkpoint as xla_checkpoint
+
+        recomputed: T = xla_checkpoint(layer, *inputs, use_reentrant=True, preserve_rng_state=False)
+        return recomputed
+    result: T = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
+    return result
 
 
 def without_autocast(like: Tensor) -> torch.autocast:

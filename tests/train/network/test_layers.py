@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from lvae.train.model import HierarchicalVAE
-from lvae.train.network.layers import Attention, Convolution, RegularizedConvolution, apply, power_iteration
+from lvae.train.network.layers import (
+    Attention,
+    Convolution,
+    RegularizedConvolution,
+    apply,
+    power_iteration,
+    reduce_image,
+)
 from tests.train.model_examples import CONDITIONAL
 
 torch.set_num_threads(1)
@@ -183,3 +190,10 @@ def test_residual_branches_begin_scaled_by_depth(name: str, scale: float) -> Non
     fans = (weight.shape[0] + weight.shape[1]) * weight[0, 0].numel()
     bound = scale * math.sqrt(6 / fans)
     assert 0.9 * bound < float(weight.abs().max()) <= bound * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(("size", "side"), [(16, 8), (16, 2), (256, 32)])
+def test_a_fixed_matrix_reduces_images_as_interpolation_does(size: int, side: int) -> None:
+    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    wanted = torch.nn.functional.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)
+    assert torch.allclose(reduce_image(x, side), wanted, atol=1e-5)

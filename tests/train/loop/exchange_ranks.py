@@ -1,0 +1,54 @@
+"""One rank of several on CPUs: three updates; prints losses, and when buckets were exchanged. Started by torchrun.
+
+python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.train.loop.exchange_ranks OUT
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from lvae.train.data.batches import Batch
+from lvae.train.devices.open import open_device
+from lvae.train.loop import parameters
+from lvae.train.loop.update import Updater
+from lvae.train.model import HierarchicalVAE
+from tests.train.trainer_examples import batch, model_config, train_config
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    parameters.BUCKET = 4096
+    device = open_device("cpu")
+    training = Updater(HierarchicalVAE(model_config()), train_config(), device)
+    share = 8 // device.world
+    for number in range(3):
+        halves = []
+        for half in range(2):
+            whole = batch(2 * number + half)
+            mine = slice(device.rank * share, (device.rank + 1) * share)
+            halves.append(Batch(whole.latents[mine], None, None, whole.first + device.rank * share))
+        ends = []
+        handle = training.model.encoder.in_proj.weight.register_post_accumulate_grad_hook(
+            lambda _, ends=ends: ends.append(time.perf_counter())
+        )
+        training(halves)
+        handle.remove()
+    exchange = training.exchange
+    found = {
+        "norm": float(training.read_counts()["sums"][4]),
+        "loss": float(training.read_counts()["sums"][0]),
+        "weights": float(training.parameters.tensors[0].double().square().sum()),
+        "order": [] if exchange is None else [number for number, _ in exchange.began],
+        "early": 0 if exchange is None else sum(began < ends[-1] for _, began in exchange.began),
+        "bytes": 0 if exchange is None else exchange.bytes,
+        "numbers": training.parameters.tensors[0].numel(),
+    }
+    Path(sys.argv[1], f"{device.rank}.json").write_text(json.dumps(found))
+    device.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Gradients averaged over ranks in buckets, while a backward pass still runs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lvae.train.loop.parameters import _bucket_starts
+
+
+def run(count: int, out: Path) -> list[dict[str, Any]]:
+    """What each of so many ranks found."""
+    out.mkdir()
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else []
+    command = [sys.executable, *launcher, "-m", "tests.train.loop.exchange_ranks", str(out)]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [json.loads((out / f"{rank}.json").read_text()) for rank in range(count)]
+
+
+@pytest.mark.slow
+def test_ranks_exchange_early_in_one_order_and_learn_what_one_does(tmp_path: Path) -> None:
+    alone = run(1, tmp_path / "1")[0]
+    for count in (2, 4):
+        ranks = run(count, tmp_path / str(count))
+        for found in ranks:
+            for name in ("loss", "norm", "weights"):
+                assert found[name] == pytest.approx(alone[name], rel=1e-5)  # float32: sums over slices
+            assert found["weights"] == ranks[0]["weights"]
+            assert found["order"] == list(reversed(range(len(found["order"]))))
+            assert len(found["order"]) > 3
+            assert found["early"] >= len(found["order"]) // 2  # begun before the backward pass reached the first layer
+            assert found["bytes"] == 4 * found["numbers"]  # once an update, whatever the micro-batches
+
+
+def test_buckets_begin_at_parameters() -> None:
+    assert _bucket_starts([0, 10, 20, 90, 100], 20) == [0, 20, 90]
+    assert _bucket_starts([0], 20) == [0]
