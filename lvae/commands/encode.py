@@ -97,7 +97,7 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "winograd", "tf32", "bfloat16"]),
-    help="Precision of the network [auto: tf32 on a GPU, else float32]. On a CPU winograd is faster, on a GPU bfloat16; "
+    help="Precision of the network [auto: tf32 on a GPU, else float32]. Faster: winograd on a CPU, bfloat16 on a GPU; "
     "what they round is in encode/README.md.",
 )
 @click.option(
