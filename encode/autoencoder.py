@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lvae.encode.catalogue import cost
 from lvae.encode.catalogue.architectures import KNOWN, LdmSpec, PixelsSpec, Spec, TinySpec, parse_spec, quote
 from lvae.encode.catalogue.published import PUBLISHED, architecture_of, find_weights
 from lvae.encode.catalogue.recognize import recognize
@@ -104,12 +105,7 @@ def build_from_contents(contents: weight_files.Contents, source: str, spec: Spec
 
 def multiply_adds(network: Autoencoder, size: int) -> int:
     """Multiplications (each with its addition) in convolutions and attention to encode one size x size image."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    twin = _build_on_meta(parse_spec(network.architecture))
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:  # shapes only: nothing is computed
-        twin.encode(torch.empty(1, 3, size, size))
-    return int(counter.get_total_flops()) // 2
+    return cost.multiply_adds(parse_spec(network.architecture), size)
 
 
 def _find_spec(name_or_spec: str | Path | Mapping[str, Any] | Spec) -> Spec:

@@ -83,7 +83,7 @@ class PendingOnGpu:
         return latents
 
 
-def compile_for(forward: Forward, backend: str = "inductor") -> Forward:
+def compile_for(forward: Forward, backend: str | Callable[..., Any] = "inductor") -> Forward:
     """The network compiled, with CUDA graphs where they are; as it is where the compiler cannot do it."""
     mode = "reduce-overhead" if backend == "inductor" else None
     compiled: Forward = torch.compile(forward, backend=backend, mode=mode, dynamic=False)

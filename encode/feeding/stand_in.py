@@ -27,7 +27,7 @@ class StandIn:
     def __init__(self, encoding: Encoding, device: str):
         self._encoding = encoding
         self.batch = encoding.batch
-        self._seconds = self.batch * encoding.image.orientations / _read_rate(device)
+        self._seconds = self.batch * encoding.image.orientations / read_rate(device)
         self._free_at = 0.0
         self.busy: list[tuple[float, float]] = []
 
@@ -59,7 +59,7 @@ class Answer:
         return self.latents
 
 
-def _read_rate(device: str) -> float:
+def read_rate(device: str) -> float:
     """Images a second of stand-in:RATE."""
     try:
         rate = float(device.removeprefix(STAND_IN))

@@ -12,6 +12,7 @@ from lvae.actions.autoencoder import (
     make_fit_config,
     print_fitted,
     reconstruction_distance,
+    remember_settings,
 )
 from lvae.actions.output import print_json
 from lvae.commands import options as shared
@@ -98,7 +99,9 @@ def fit(source: str, out: Path, **options: Any) -> None:
     from lvae.pipeline.progress.console import Bar, say
 
     options["validation"] = shared.share(options["validation"], "--validation")
-    config = make_fit_config(options)
+    source_of = click.get_current_context().get_parameter_source
+    unsaid = {name for name in options if source_of(name) == click.core.ParameterSource.DEFAULT}
+    config = remember_settings(out, make_fit_config(options), unsaid)
     if options["dry_run"]:
         print_json(plain(config))
         return

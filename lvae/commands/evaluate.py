@@ -11,6 +11,7 @@ from lvae.commands import places
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import FileOutput, FolderOutput, guard_output
+from lvae.manifests.storage.places.inputs import check_input
 
 Record = TypeVar("Record", bound=Any)
 
@@ -63,7 +64,9 @@ MODE = click.option(
 @shared.MODEL_WEIGHTS
 @click.option("--batch", type=click.IntRange(1), help="Changes no sample [64; on GPUs what fits].")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the model first: for many samples on a GPU.")
-@click.option("--low-resolution", metavar="SAMPLES", help="What an upsampler begins with.")
+@click.option(
+    "--low-resolution", type=places.SAMPLES_OR_DATASET, metavar="SAMPLES", help="What an upsampler begins with."
+)
 @DEVICE
 @PRECISION
 @shared.JSON
@@ -182,7 +185,10 @@ PICTURES = shared.several(
     help="Of fid,sfid,is,kid,pr; of frechet,kernel,pr without Inception; of psnr,ssim,rfid for pairs [all].",
 )
 @click.option(
-    "--around", metavar="DATASET", help="With --features: its reconstructions, Gaussians and noise beside the scores."
+    "--around",
+    type=places.DATASET,
+    metavar="DATASET",
+    help="With --features: its reconstructions, Gaussians and noise beside the scores.",
 )
 @click.option("--extrapolate", is_flag=True, help="The Fréchet distance for infinitely many samples, too.")
 @PICTURES
@@ -195,6 +201,8 @@ def score(as_json: bool, **asked: Any) -> None:
     Without: Fréchet and kernel distance, precision and recall between normalized latents, under names that nobody
     mistakes for FID; they need no download. A DATASET without --reference: PSNR and SSIM of its reconstructions.
     """
+    for place in (*asked["samples"], *([asked["reference"]] if asked["reference"] else [])):
+        check_input(place, places.LATENTS_OR_IMAGES.wanted)
     from lvae.actions.evaluate import run_score
     from lvae.evaluate.features.open import PictureChoice
     from lvae.evaluate.scores.open import ScoreOptions

@@ -6,12 +6,13 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.commands import places
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
 
 @click.command("import", short_help="A published checkpoint as a run.")
-@click.argument("published", type=click.Path(path_type=Path))
+@click.argument("published", type=places.PUBLISHED)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--preset", metavar="NAME", help="Whose architecture, shift and scale it has [found by the shapes].")
 @click.option(
@@ -23,7 +24,7 @@ from lvae.manifests.storage.places.guard import guard_output
 @click.option("--scale", type=float, help="Likewise.")
 @click.option("--size", type=click.IntRange(1), help="Of the pictures, in pixels [latents times the factor].")
 @click.option("--check", is_flag=True, help="Then look whether it behaves as it should; what the paper's files score.")
-@click.option("--against", metavar="DATASET", help="With --check: also reconstruct these latents.")
+@click.option("--against", type=places.DATASET, metavar="DATASET", help="With --check: also reconstruct these latents.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Of --check."
 )

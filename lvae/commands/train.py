@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.commands import places
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
@@ -107,7 +108,7 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
 )
 @click.option(
     "--init",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=places.RUN,
     metavar="RUN",
     help="Begin with the averaged weights of another run: with what fits of them.",
 )

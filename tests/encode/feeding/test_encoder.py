@@ -1,5 +1,7 @@
 """Devices by name, and what is said where a batch does not fit into memory."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from lvae.encode.catalogue.architectures import TinySpec
 from lvae.encode.devices import choose_device
+from lvae.encode.feeding.cuda import compile_for
 from lvae.encode.feeding.encoder import Encoder
 from lvae.encode.networks.tiny import TinyAutoencoder
 from lvae.manifests.errors import LvaeError
@@ -43,6 +46,17 @@ def test_a_gpu_without_memory_is_one_line_that_says_what_to_do() -> None:
     assert "\n" not in str(error.value) and "--batch 2," in str(error.value)
     with pytest.raises(LvaeError, match=r"for 1 image at a time\. Use one with more memory"):
         encoder(Failing("gpu")).encode(PIXELS[:1], ["key"])
+
+
+def test_a_network_that_cannot_be_compiled_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    def lacks(graph: object, inputs: object) -> Callable[..., object]:
+        raise RuntimeError("no compiler here\nand more")
+
+    pixels = torch.rand(2, 3, 8, 8)
+    assert compile_for(torch.neg, "eager")(pixels).equal(-pixels)
+    assert "compiled" not in caplog.text
+    assert compile_for(torch.neg, lacks)(pixels).equal(-pixels)
+    assert "cannot be compiled here" in caplog.text
 
 
 def test_a_machine_without_memory_is_no_bug_either() -> None:

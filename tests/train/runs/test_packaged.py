@@ -43,3 +43,12 @@ def test_a_folder_of_the_name_goes_first_and_what_is_not_there_is_said(named: st
     with pytest.raises(LvaeError, match="is not a run"):
         find_run(named)
     assert "no such file or folder" in lvae("sample", "nothing", "samples", check=1).stderr
+
+
+def test_the_models_of_the_package_draw_pictures_and_have_a_card() -> None:
+    for name in packaged.packaged_names():
+        assert (packaged.FOLDER / name / "README.md").stat().st_size > 500
+        assert sum(path.stat().st_size for path in (packaged.FOLDER / name).rglob("*") if path.is_file()) < 10 << 20
+        pixels = Run.open(name).sample(2, output_temperature=0.3).pixels
+        assert pixels.shape[0] == 2 and pixels.std() > 5
+    assert "drawn-scenes" in packaged.packaged_names()
