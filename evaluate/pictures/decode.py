@@ -57,6 +57,8 @@ def find_decoder(
     weights. LvaeError where the file, or what a folder has under this fingerprint, is another network.
     """
     if record.pixels:
+        if weights is not None:
+            raise LvaeError(f"--weights {weights}", "these latents are pixels, which need none", "Leave it out.")
         return load(record.architecture)
     if weights is None:
         name = record.weights_file

@@ -37,6 +37,24 @@ def make_fit_config(options: dict[str, Any]) -> "FitConfig":
     return FitConfig(**given)
 
 
+def remember_settings(out: Path, config: "FitConfig", unsaid: set[str]) -> "FitConfig":
+    """The settings of the run that is there, for all options that a command line does not give."""
+    from dataclasses import fields, replace
+
+    from lvae.encode.training.config import FitConfig
+    from lvae.encode.training.fit import SETTINGS
+    from lvae.manifests import records
+    from lvae.manifests.storage.folder import Folder
+
+    data = Folder(out).read_if_there(SETTINGS)
+    if data is None:
+        return config
+    old = records.parse(FitConfig, data, f"{out}/{SETTINGS}")
+    options = {"start_sha256": "init"}
+    kept = [field.name for field in fields(FitConfig) if options.get(field.name, field.name) in unsaid]
+    return replace(config, **{name: getattr(old, name) for name in kept})
+
+
 def _sha256(files: str | None) -> str | None:
     """Of the files' own hashes, since what they hold decides the result."""
     from lvae.manifests.records import sha256_of

@@ -1,6 +1,6 @@
 """What `lvae sweep`, `neighbours` and `report` do: open, call the library, say what came out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from lvae.evaluate.features.feature_network import open_network
 from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures.decode import load_decoder, positions_of, write_whole
+from lvae.evaluate.report.compare import write_comparison
 from lvae.evaluate.report.inputs import ReportOptions, count_samples, open_inputs
 from lvae.evaluate.report.write import write_report
 from lvae.evaluate.samples.draw import SampleOptions
@@ -161,8 +162,7 @@ def run_neighbours(place: Path, dataset: str, out: Path, options: NeighboursOpti
         )
 
 
-def run_report(run: Path, out: Path | None, options: ReportOptions, device: str, precision: AnyPrecision) -> None:
-    target = out or run / "report.html"
+def run_report(run: Path, target: Path, options: ReportOptions, device: str, precision: AnyPrecision) -> None:
     with _open_device(device, precision) as on:
         with Bar("sampling", count_samples(run, options), "samples") as bar:
             inputs = open_inputs(run, options, on, bar.advance)
@@ -172,3 +172,19 @@ def run_report(run: Path, out: Path | None, options: ReportOptions, device: str,
         size = write_report(inputs, target, on)
     without = "" if options.dataset is not None else "; --dataset DATASET adds neighbours, reconstructions and scores"
     click.echo(f"{target}: {size / 1e6:.1f} MB, {run} at update {inputs.step}{without}")
+
+
+def run_comparison(
+    runs: Sequence[Path], target: Path, options: ReportOptions, device: str, precision: AnyPrecision
+) -> None:
+    """Several runs on one page, each looked at as its own report does."""
+    with _open_device(device, precision) as on:
+        total = sum(count_samples(run, options) for run in runs)
+        with Bar("sampling", total, "samples") as bar:
+            inputs = [open_inputs(run, options, on, bar.advance) for run in runs]
+        if not on.is_main:
+            return
+        say("writing the page: pictures, neighbours, scores")
+        size = write_comparison(inputs, target)
+    without = "" if options.dataset is not None else "; --dataset DATASET adds verdicts and scores"
+    click.echo(f"{target}: {size / 1e6:.1f} MB, {counted(len(runs), 'run')} beside each other{without}")

@@ -11,6 +11,7 @@ from lvae.commands import places
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import FileOutput, FolderOutput, guard_output
+from lvae.manifests.storage.places.inputs import check_input
 
 Record = TypeVar("Record", bound=Any)
 
@@ -26,7 +27,7 @@ PRECISION = click.option(
     type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
     default="auto",
     show_default=True,
-    help="Of matrix products; auto: tf32 on GPUs, else float32.",
+    help="Precision of matrix products; auto: tf32 on GPUs, else float32.",
 )
 
 
@@ -42,7 +43,9 @@ MODE = click.option(
 @click.command(short_help="Draw latents from a model.")
 @shared.RUN
 @click.argument("samples", type=click.Path(path_type=Path))
-@click.option("--step", default="last", show_default=True, metavar="N|best|last", help="Of which checkpoint.")
+@click.option(
+    "--step", default="last", show_default=True, metavar="N|best|last", help="Which checkpoint to sample from."
+)
 @click.option("--ema", type=float, metavar="DECAY", help="Which average, of a run that keeps several [its main one].")
 @click.option("-n", "count", type=click.IntRange(1), help="How many [50000; with --low-resolution, as many as there].")
 @click.option(
@@ -63,7 +66,9 @@ MODE = click.option(
 @shared.MODEL_WEIGHTS
 @click.option("--batch", type=click.IntRange(1), help="Changes no sample [64; on GPUs what fits].")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the model first: for many samples on a GPU.")
-@click.option("--low-resolution", metavar="SAMPLES", help="What an upsampler begins with.")
+@click.option(
+    "--low-resolution", type=places.SAMPLES_OR_DATASET, metavar="SAMPLES", help="What an upsampler begins with."
+)
 @DEVICE
 @PRECISION
 @shared.JSON
@@ -91,9 +96,9 @@ PARTS = shared.several(
 @click.command(cls=shared.EngineCommand, short_help="Latents to pictures.")
 @click.argument("latents", metavar="SAMPLES_OR_DATASET", type=places.SAMPLES_OR_DATASET)
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--weights", metavar="FILE", help="Of the autoencoder [those that LATENTS carries].")
+@click.option("--weights", metavar="FILE", help="Weights of the autoencoder [those in SAMPLES_OR_DATASET].")
 @click.option("--format", type=click.Choice(["png", "npz", "grid"]), help="[by the name of OUT: .npz, .png, a folder]")
-@click.option("--split", default="train", show_default=True, help="Of a dataset.")
+@click.option("--split", default="train", show_default=True, help="Split of a dataset.")
 @click.option("--indices", metavar="0,5,7-20", help="Positions [all].")
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
 @click.option("--batch", type=click.IntRange(1), help="Changes memory and speed [16; not for workers].")
@@ -101,7 +106,7 @@ PARTS = shared.several(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
 @click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Of products."
+    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Precision."
 )
 @click.option(
     "--round",
@@ -145,7 +150,7 @@ def decode(latents: str, out: Path, **asked: Any) -> None:
 
 PICTURES = shared.several(
     click.option("--num", type=click.IntRange(2), help="So many of each set, a choice by --seed [all]."),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of choices and subsets."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for choices and subsets."),
     click.option("--size", type=click.IntRange(8), help="Crop pictures of a source to this size [as they are]."),
     click.option(
         "--crop",
@@ -154,7 +159,7 @@ PICTURES = shared.several(
         show_default=True,
         help="How, with --size.",
     ),
-    click.option("--split", default="train", show_default=True, help="Of a DATASET that is compared with."),
+    click.option("--split", default="train", show_default=True, help="Split of a DATASET that is compared with."),
     click.option(
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="For networks."
     ),
@@ -182,7 +187,10 @@ PICTURES = shared.several(
     help="Of fid,sfid,is,kid,pr; of frechet,kernel,pr without Inception; of psnr,ssim,rfid for pairs [all].",
 )
 @click.option(
-    "--around", metavar="DATASET", help="With --features: its reconstructions, Gaussians and noise beside the scores."
+    "--around",
+    type=places.DATASET,
+    metavar="DATASET",
+    help="With --features: its reconstructions, Gaussians and noise beside the scores.",
 )
 @click.option("--extrapolate", is_flag=True, help="The Fréchet distance for infinitely many samples, too.")
 @PICTURES
@@ -195,6 +203,8 @@ def score(as_json: bool, **asked: Any) -> None:
     Without: Fréchet and kernel distance, precision and recall between normalized latents, under names that nobody
     mistakes for FID; they need no download. A DATASET without --reference: PSNR and SSIM of its reconstructions.
     """
+    for place in (*asked["samples"], *([asked["reference"]] if asked["reference"] else [])):
+        check_input(place, places.LATENTS_OR_IMAGES.wanted)
     from lvae.actions.evaluate import run_score
     from lvae.evaluate.features.open import PictureChoice
     from lvae.evaluate.scores.open import ScoreOptions

@@ -1,6 +1,7 @@
 """Options that several commands share, and what they mean to the library."""
 
 import math
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -145,7 +146,9 @@ MODEL_WEIGHTS = click.option(
 )
 GUIDANCE = several(
     click.option(
-        "--guidance-mean", metavar="W[,W...]", help="Of prior means, or one per resolution, lowest first [off]."
+        "--guidance-mean",
+        metavar="W[,W...]",
+        help="Guidance of prior means; or one number per resolution, lowest first [off].",
     ),
     click.option("--guidance-variance", metavar="W[,W...]", help="Likewise, of prior variances [off]."),
     click.option("--guidance", type=click.Choice(["paper"]), help="1.5 and 3, means unguided at 1x1."),
@@ -194,11 +197,16 @@ def scan_options(options: dict[str, Any]) -> "ScanOptions":
 def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":
     from lvae.pipeline.planning.view import ViewOptions
 
+    keys = options["without_keys"]
+    if keys is not None and not keys.exists():
+        raise LvaeError(f"--without-keys {keys}", "no such file", "Write a file with one key a line.")
     split: dict[str, str] = {}
     for item in (item for value in options["split"] for item in value.split(",")):
         name, _, share = item.partition("=")
         if name in split:
             raise LvaeError("--split", f"{name} is given twice")
+        if re.fullmatch(r"\d+|\d+(\.\d+)?%", share) is None:
+            raise LvaeError(f"--split {item}", "cannot be read", "Write val=5000 or val=5%.")
         split[name] = share
     return ViewOptions(
         normalization=options["normalization"],

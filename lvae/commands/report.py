@@ -12,7 +12,7 @@ from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 from lvae.train.runs.packaged import refuse_packaged
 
-SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of noise and subsets.")
+SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for noise and subsets.")
 
 
 @click.command(short_help="Guidance and temperature, swept.")
@@ -29,15 +29,19 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 @SEED
 @shared.LABELS
 @shared.MODEL_WEIGHTS
-@click.option("--reference", metavar="DATASET|IMAGES|NPZ", help="Score against this [no scores].")
-@click.option("--split", default="train", show_default=True, help="Of a DATASET given as reference.")
+@click.option(
+    "--reference", type=places.LATENTS_OR_IMAGES, metavar="DATASET|IMAGES|NPZ", help="Score against this [no scores]."
+)
+@click.option("--split", default="train", show_default=True, help="Split of a DATASET given as reference.")
 @click.option(
     "--num", type=click.IntRange(20), help="So many of the reference, a choice by --seed [10000 latents, all images]."
 )
 @shared.FEATURES
 @MODE
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
-@click.option("--low-resolution", metavar="SAMPLES", help="What an upsampler begins with.")
+@click.option(
+    "--low-resolution", type=places.SAMPLES_OR_DATASET, metavar="SAMPLES", help="What an upsampler begins with."
+)
 @DEVICE
 @PRECISION
 @shared.JSON
@@ -70,17 +74,17 @@ def sweep(run: Path, out: Path, **asked: Any) -> None:
 @click.option("-n", "count", type=click.IntRange(1), default=8, show_default=True, help="Samples.")
 @click.option("-k", type=click.IntRange(1, 50), default=6, show_default=True, help="Neighbours of each.")
 @click.option("--indices", metavar="0,5,7-20", help="Which of SAMPLES [the first].")
-@click.option("--split", default="train", show_default=True, help="Of DATASET.")
+@click.option("--split", default="train", show_default=True, help="Split of DATASET.")
 @click.option("--limit", type=click.IntRange(3), help="Search only the first so many latents: a fair sample [all].")
 @shared.FEATURES
 @MODE
 @SEED
 @shared.LABELS
 @shared.MODEL_WEIGHTS
-@click.option("--guidance-mean", metavar="W[,W...]", help="Of a RUN's samples: as for 'lvae sample'.")
+@click.option("--guidance-mean", metavar="W[,W...]", help="Guidance of a RUN's samples, as for 'lvae sample'.")
 @click.option("--guidance-variance", metavar="W[,W...]", help="Likewise.")
 @click.option("--guidance", type=click.Choice(["paper"]), help="1.5 and 3, means unguided at 1x1.")
-@click.option("--temperature", default="1", show_default=True, help="Of a RUN's samples.")
+@click.option("--temperature", default="1", show_default=True, help="Temperature of a RUN's samples.")
 @DEVICE
 @PRECISION
 @shared.JSON
@@ -100,10 +104,14 @@ def neighbours(place: Path, dataset: str, out: Path, **asked: Any) -> None:
     run_neighbours(place, dataset, out, NeighboursOptions(sampling, **asked))
 
 
-@click.command(short_help="One page on a run.")
-@shared.RUN
-@click.argument("out", metavar="[OUT.html]", type=click.Path(path_type=Path), required=False)
-@click.option("--dataset", metavar="DATASET", help="What RUN was trained on: adds neighbours, originals and scores.")
+@click.command(short_help="One page on a run, or on several beside each other.")
+@click.argument("named", metavar="RUN [RUN...] [OUT.html]", nargs=-1, required=True)
+@click.option(
+    "--dataset",
+    type=places.DATASET,
+    metavar="DATASET",
+    help="What RUN was trained on: adds neighbours, originals and scores.",
+)
 @click.option(
     "-n", "count", type=click.IntRange(10), default=256, show_default=True, help="Samples of a setting and seed."
 )
@@ -116,23 +124,34 @@ def neighbours(place: Path, dataset: str, out: Path, **asked: Any) -> None:
     metavar="FILE.json",
     help="What 'lvae score --json' printed, FID for instance; repeatable.",
 )
-@click.option("--weights", metavar="FILE", help="Of the autoencoder [those that RUN carries].")
+@click.option("--weights", metavar="FILE", help="Weights of the autoencoder [those in RUN].")
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
 @DEVICE
 @PRECISION
-def report(run: Path, out: Path | None, device: str, precision: Any, **asked: Any) -> None:
+@click.pass_context
+def report(context: click.Context, /, named: tuple[str, ...], device: str, precision: Any, **asked: Any) -> None:
     """Write one HTML page on RUN, to OUT.html [RUN/report.html], which needs no network and no file beside it.
 
     What was trained on what, curves, samples, guidance and temperature, nearest training images, reconstructions,
     scores, speed and checksums, each picture with the command that makes it. What takes long is kept in RUN/report/,
     so that the next report of the same checkpoint is quick.
+
+    With several runs: a page that shows them beside each other, to OUT.html [RUN/comparison.html, of the first].
     """
-    refuse_packaged(run)
-    guard_output(out or run / "report.html", outputs.HTML, [run, asked["dataset"]])
-    from lvae.actions.report import run_report
+    *words, last = named
+    out = Path(last) if words and not Path(last).is_dir() and Path(last).suffix else None
+    runs: list[Path] = [places.RUN.convert(word, None, context) for word in (named if out is None else words)]
+    for run in runs:
+        refuse_packaged(run)
+    target = out or runs[0] / ("report.html" if len(runs) == 1 else "comparison.html")
+    guard_output(target, outputs.HTML, [*runs, asked["dataset"]])
+    from lvae.actions.report import run_comparison, run_report
     from lvae.evaluate.report.inputs import ReportOptions
 
-    run_report(run, out, ReportOptions(**asked), device, precision)
+    if len(runs) == 1:
+        run_report(runs[0], target, ReportOptions(**asked), device, precision)
+    else:
+        run_comparison(runs, target, ReportOptions(**asked), device, precision)
 
 
 COMMANDS = (sweep, neighbours, report)

@@ -250,8 +250,12 @@ def refuse_change(folder: Folder, old: object, new: object) -> None:
     difference = first_difference(old, new)
     if difference:
         name, before, now = difference
+        problem = f"was made with {option_of(name)} {value_of(before)}, but this command says {value_of(now)}"
+        if isinstance(before, bool) and isinstance(now, bool):
+            made, asked = ("with", "without") if before else ("without", "with")
+            problem = f"was made {made} {option_of(name)}, and this command is {asked} it"
         raise LvaeError(
             folder,
-            (f"was made with {option_of(name)} {value_of(before)}, but this command says {value_of(now)}"),
+            problem,
             "Give the same settings, or name another folder.",
         )

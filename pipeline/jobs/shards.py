@@ -10,7 +10,6 @@ from lvae.manifests.views.index_pieces import index_pieces, join_index, piece_na
 from lvae.manifests.views.mixing import (
     MIXING,
     begin_mixing,
-    bundle_is_written,
     bundles_of,
     finished_window,
     plan_mixing,
@@ -68,7 +67,12 @@ def _write_shards(spread: Spread, view: ViewPlan) -> int:
         begin_mixing(folder, view, mixing)
         bundles, windows = bundles_of(view, mixing), range(mixing.windows)
         spread.do("window", windows, lambda one: finished_window(folder, view, one) is not None, view.name)
-        spread.do("bundle", range(len(bundles)), lambda one: bundle_is_written(folder, view, bundles[one]), view.name)
+
+        def is_written(number: int) -> bool:
+            bundle = bundles[number]
+            return all(has_shard_receipt(folder, view, bundle.split, shard) for shard in bundle.shards)
+
+        spread.do("bundle", range(len(bundles)), is_written, view.name)
     return missing
 
 

@@ -63,6 +63,8 @@ def wrong_commands(world: Path) -> list[tuple[str, list[str]]]:
 
 
 def _fitting(argument: click.Parameter) -> str:
+    if isinstance(argument.type, click.Choice):
+        return str(next(iter(argument.type.choices)))
     kinds = argument.type.wanted.kinds if isinstance(argument.type, Place) else {Kind.MISSING}
     return next(
         (

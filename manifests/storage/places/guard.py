@@ -31,12 +31,13 @@ class FolderOutput:
     """A folder that a command makes.
 
     name: with its article. kinds: what may be there already. leftovers: a pattern of names that the command may have
-    left before it wrote its marker.
+    left before it wrote its marker. instead: of a name with the ending of a file.
     """
 
     name: str
     kinds: frozenset[Kind]
     leftovers: str = "(?!)"
+    instead: str = "Leave the ending out."
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,18 @@ AUTOENCODER_RUN = FolderOutput("a run of 'lvae autoencoder fit'", frozenset({Kin
 SAMPLES = FolderOutput("a folder of samples", frozenset({Kind.SAMPLES}))
 SWEEP = FolderOutput("a sweep", frozenset({Kind.SWEEP}), r"samples/.*")
 STUDY = FolderOutput("a study", frozenset({Kind.STUDY}))
-PICTURES = FolderOutput("a folder of pictures", frozenset({Kind.DECODED}))
+PICTURES = FolderOutput(
+    "a folder of pictures",
+    frozenset({Kind.DECODED}),
+    instead="A grid of all pictures is OUT.png, arrays are OUT.npz; a folder of pictures has no ending.",
+)
 PARTS = FolderOutput("a folder of parts", frozenset({Kind.PARTS}), r"(parts|given)/.*")
-EXPORT = FolderOutput("an exported model", frozenset({Kind.EXPORT}), r"model\.safetensors|weights/([0-9a-f]{64}\..*)?")
+EXPORT = FolderOutput(
+    "an exported model",
+    frozenset({Kind.EXPORT}),
+    r"model\.safetensors|weights/([0-9a-f]{64}\..*)?",
+    "OUT.pt is the published layout; a folder has no ending.",
+)
 CACHE = FolderOutput("latents for another trainer", frozenset({Kind.CACHE}))
 DEMO = FolderOutput(
     "a demo",
@@ -111,7 +121,7 @@ def _guard_folder(path: Path, output: FolderOutput) -> None:
         return
     if found == Kind.MISSING:
         if kind_by_ending(path) is not None:
-            raise LvaeError(path, f"ends in {path.suffix}, and {output.name} is a folder", "Leave the ending out.")
+            raise LvaeError(path, f"ends in {path.suffix}, which is not written here", output.instead)
         _refuse_file_above(path)
         return
     if not found.is_folder:
@@ -144,11 +154,8 @@ def _guard_file(path: Path, output: FileOutput) -> None:
             path, f"is {kind_of(path).value}, and {output.name} is a file", f"Name it ...{output.endings[0]}."
         )
     if path.suffix.lower() not in output.endings:
-        raise LvaeError(
-            path,
-            f"does not end in {' or '.join(output.endings)}",
-            f"{output.name.capitalize()} is written as {output.endings[0]}.",
-        )
+        name = path.with_suffix(output.endings[0]) if path.suffix else f"{path}{output.endings[0]}"
+        raise LvaeError(path, f"does not end in {' or '.join(output.endings)}", f"Name it {name}.")
     if not os.path.lexists(path):
         _refuse_file_above(path)
     elif not output.compared and not (path.is_file() and (path.stat().st_size == 0 or is_marked(path))):

@@ -34,6 +34,10 @@ DATASET_OR_RUN = Input("a dataset or a run", frozenset({*DATASET.kinds, Kind.RUN
 RUN_OR_SAMPLES = Input("a run or samples", frozenset({*DATASET.kinds, Kind.RUN}), TRAIN, "RUN")
 SAMPLES_OR_DATASET = Input("samples or a dataset", DATASET.kinds, SAMPLE, "SAMPLES")
 IMAGES = Input("a source of images", frozenset(Kind) - NOT_IMAGES - {Kind.MISSING})
+PUBLISHED = Input(
+    "a published checkpoint",
+    frozenset({Kind.WEIGHTS, Kind.EXPORT, Kind.FOLDER, Kind.ARCHIVE, Kind.TABLE, Kind.ARRAYS, Kind.FILE}),
+)
 LATENTS_OR_IMAGES = Input("a dataset, samples or images", IMAGES.kinds | DATASET.kinds, SAMPLE, "SAMPLES")
 
 

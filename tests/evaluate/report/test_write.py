@@ -249,3 +249,15 @@ def test_a_browser_draws_every_picture_and_complains_of_nothing(page: Path, dark
     assert len(images) > 100 and all(complete and natural > 0 for complete, natural in images)
     assert inside <= outside  # the page itself never scrolls sideways
     assert (max(map(int, re.findall(r"\d+", colour)[:3])) < 80) == dark
+
+
+def test_several_runs_stand_beside_each_other(run: Path, data: Dataset, tmp_path: Path) -> None:
+    other = run_examples.run(tmp_path / "other", data, model_config(classes=0), seed=1)
+    options = ("--dataset", data.folder, "-n", "12", "--repeats", "2", "--device", "cpu")
+    done = lvae("report", run, other, tmp_path / "both.html", *options)
+    assert "2 runs beside each other" in done.stdout
+    text = Parsed(tmp_path / "both.html").text
+    for name in (run.name, "other"):
+        assert name in text["words"] and name in text["runs"] and name in text["samples"]
+    assert "real against real" in text["scores"] and "no guidance" in text["samples"]
+    assert "Variety: the samples" in text["words"] and "Sharpness: the samples" in text["words"]
