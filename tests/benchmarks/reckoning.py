@@ -4,9 +4,9 @@
 
 FLOP are those of convolutions and matrix products that one latent more costs, forward and backward; operations are
 those that a micro-batch dispatches in float32 (views left out), each a launch on a GPU that does not compile. The
-micro-batch is the largest that divides a device's share and fits three quarters of the memory, by the estimate of `lvae train
---dry-run`; an update's latents are the preset's. Updates a second: the slower of arithmetic at EFFICIENCY of the peak
-and of launches at LAUNCH seconds. No machine was measured.
+micro-batch is the largest that divides a device's share and fits three quarters of the memory, by the estimate of
+`lvae train --dry-run`; an update's latents are the preset's. Updates a second: the slower of arithmetic at EFFICIENCY
+of the peak and of launches at LAUNCH seconds. No machine was measured.
 """
 
 import argparse
