@@ -1,5 +1,7 @@
 """What `lvae explore` does: serve the page, or write one of its pictures."""
 
+import os
+import sys
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,10 +48,15 @@ def run_explore(run: str | None, place: Place, host: str, port: int, browser: bo
     def ready(address: str) -> None:
         click.echo(address)
         say("the page is there until you press Ctrl-C; whoever knows this address can use it")
-        if browser:
+        if browser and _has_windows():
             webbrowser.open(address)
 
     serve(page, host, port, ready)
+
+
+def _has_windows() -> bool:
+    """Whether a browser can open beside the terminal, not in it."""
+    return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def run_picture(run: str | None, place: Place, out: Path, asked: dict[str, Any]) -> None:

@@ -51,25 +51,35 @@ def autoencoder() -> None:
 )
 @click.option("--steps", type=int, default=20_000, show_default=True, help="Updates.")
 @click.option("--batch", type=int, default=16, show_default=True, help="Crops an update sees.")
-@click.option("--learning-rate", type=float, default=1e-3, show_default=True, help="Of Adam, after a warm-up.")
+@click.option(
+    "--learning-rate", type=float, default=1e-3, show_default=True, help="Learning rate of Adam after the warm-up."
+)
 @click.option("--decay", type=float, default=0.5, show_default=True, help="Share of the updates over which it falls.")
 @click.option("--kl-weight", type=float, default=1e-6, show_default=True, help="kl: of the rate, as LDM counts it.")
 @click.option("--codebook-weight", type=float, default=1.0, show_default=True, help="vq: of the codebook's loss.")
 @click.option("--latent-noise", type=float, default=0.0, show_default=True, help="tiny: noise on the latent, in stds.")
-@click.option("--contrast-weight", type=float, default=0.0, show_default=True, help="Of local contrast: sharper.")
-@click.option("--adversarial-weight", type=float, default=0.0, show_default=True, help="Of a patch discriminator.")
+@click.option(
+    "--contrast-weight",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Weight of the loss on local contrast, which sharpens.",
+)
+@click.option(
+    "--adversarial-weight", type=float, default=0.0, show_default=True, help="Weight of a patch discriminator."
+)
 @click.option("--discriminator-layers", type=int, default=3, show_default=True, help="3: it judges 70 px; 2: 34 px.")
 @click.option("--sharpen-after", type=int, default=0, show_default=True, help="Updates before these two join.")
 @click.option("--perceptual", metavar="VGG,LPIPS", help="Two files of weights: adds LPIPS.")
-@click.option("--perceptual-weight", type=float, default=1.0, show_default=True, help="Of LPIPS.")
+@click.option("--perceptual-weight", type=float, default=1.0, show_default=True, help="Weight of LPIPS.")
 @click.option("--ema", type=float, default=0.999, show_default=True, help="Decay of the averaged weights.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order, crops and noise.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed for all random draws.")
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16", "tf32"]),
     default="float32",
     show_default=True,
-    help="Of convolutions; bfloat16 on a GPU.",
+    help="Precision of convolutions; bfloat16 needs a GPU.",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or what there is.")
 @click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that cut crops.")
@@ -132,10 +142,18 @@ def fit(source: str, out: Path, **options: Any) -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--autoencoder", "demanded", metavar="NAME|JSON", help="What FILE must be [whatever it is].")
 @click.option(
-    "--layout", type=click.Choice(["compvis", "diffusers"]), default="compvis", show_default=True, help="Of OUT."
+    "--layout",
+    type=click.Choice(["compvis", "diffusers"]),
+    default="compvis",
+    show_default=True,
+    help="Layout or numbers of OUT.",
 )
 @click.option(
-    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Of OUT."
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Layout or numbers of OUT.",
 )
 @shared.JSON
 def convert(

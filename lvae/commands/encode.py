@@ -90,14 +90,14 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
 @click.option("--crop", type=click.Choice(["adm", "lsun", "adm-lsun", "center", "none"]), help="How to crop [adm].")
 @click.option("--mirror", is_flag=True, default=None, help="Encode the mirror image of every picture as well.")
 @click.option("--store", type=click.Choice(["mode", "sample", "moments"]), help="What to keep of a posterior [mode].")
-@click.option("--seed", type=int, help="Of the order in the shards, and of draws with --store sample [0].")
+@click.option("--seed", type=int, help="Seed for the order in the shards, and for --store sample [0].")
 @click.option("--batch", type=click.IntRange(1), help="Images in a forward pass [by the network's cost].")
 @click.option("--device", default="auto", show_default=True, help="auto: every GPU, or the CPU; cpu, cuda, cuda:1.")
 @click.option("--devices", metavar="0,1", help="These GPUs of this machine, a worker each.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "winograd", "tf32", "bfloat16"]),
-    help="Of the network [auto: tf32 on a GPU, else float32]. On a CPU winograd is faster, on a GPU bfloat16; "
+    help="Precision of the network [auto: tf32 on a GPU, else float32]. Faster: winograd on a CPU, bfloat16 on a GPU; "
     "what they round is in encode/README.md.",
 )
 @click.option(
@@ -142,8 +142,9 @@ def encode(source: str, dataset: str, **options: Any) -> None:
 
     \b
     Autoencoders  default (f = 4, 4 channels, part of this package); pixels pixels-f2 pixels-f4 pixels-f8;
-                  kl-f4 kl-f8 kl-f16 kl-f32 vq-f4 vq-f4-noattn vq-f8 vq-f8-n256 vq-f16 taesd taesd3 and
-                  others that are published ('lvae autoencoder list'), once fetched or with --weights
+                  kl-f4 kl-f8 kl-f16 kl-f32 vq-f4 vq-f4-noattn vq-f8 vq-f8-n256 vq-f16 taesd taesd3 taesdxl taef1
+                  sd-vae-ft-mse sd-vae-ft-ema ldm-celebahq-256, once fetched ('lvae autoencoder fetch NAME')
+                  or with --weights
     --weights     .safetensors, .ckpt, .bin, .pt, a zip of one, a folder in diffusers' layout,
                   whole checkpoints; nothing in them is ever executed. Alone: whatever it holds
     SOURCE        a folder, zip, tars, lmdb, Parquet, npz, a list, URLs ('lvae scan --help')
@@ -183,7 +184,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
 @click.command(cls=shared.EngineCommand, short_help="Another view of a dataset.")
 @shared.DATASET
 @shared.VIEW
-@click.option("--seed", type=int, help="Of the order in the shards [as it is].")
+@click.option("--seed", type=int, help="Seed for the order in the shards [as it is].")
 @click.option("--limit", type=click.IntRange(1), help="Only so many images: a fair sample by a hash of the key.")
 @click.option("--everything", is_flag=True, help="Forget the old view's selection and splits.")
 @click.option("--keep-old", is_flag=True, help="Keep the view that is there; 'lvae clean' removes it later.")
@@ -226,7 +227,7 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
 @click.command(short_help="Several datasets into one.")
 @click.argument("datasets", nargs=-1, required=True, metavar="A B ... OUT", type=click.Path(file_okay=False))
 @shared.VIEW
-@click.option("--seed", type=int, help="Of the order in the shards [that of A].")
+@click.option("--seed", type=int, help="Seed for the order in the shards [that of A].")
 @click.option("--skip-duplicates", is_flag=True, help="Where a key occurs twice, keep the image of the first dataset.")
 @shared.ENGINE
 @shared.JSON

@@ -27,7 +27,7 @@ PRECISION = click.option(
     type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
     default="auto",
     show_default=True,
-    help="Of matrix products; auto: tf32 on GPUs, else float32.",
+    help="Precision of matrix products; auto: tf32 on GPUs, else float32.",
 )
 
 
@@ -43,7 +43,9 @@ MODE = click.option(
 @click.command(short_help="Draw latents from a model.")
 @shared.RUN
 @click.argument("samples", type=click.Path(path_type=Path))
-@click.option("--step", default="last", show_default=True, metavar="N|best|last", help="Of which checkpoint.")
+@click.option(
+    "--step", default="last", show_default=True, metavar="N|best|last", help="Which checkpoint to sample from."
+)
 @click.option("--ema", type=float, metavar="DECAY", help="Which average, of a run that keeps several [its main one].")
 @click.option("-n", "count", type=click.IntRange(1), help="How many [50000; with --low-resolution, as many as there].")
 @click.option(
@@ -94,9 +96,9 @@ PARTS = shared.several(
 @click.command(cls=shared.EngineCommand, short_help="Latents to pictures.")
 @click.argument("latents", metavar="SAMPLES_OR_DATASET", type=places.SAMPLES_OR_DATASET)
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--weights", metavar="FILE", help="Of the autoencoder [those that LATENTS carries].")
+@click.option("--weights", metavar="FILE", help="Weights of the autoencoder [those in SAMPLES_OR_DATASET].")
 @click.option("--format", type=click.Choice(["png", "npz", "grid"]), help="[by the name of OUT: .npz, .png, a folder]")
-@click.option("--split", default="train", show_default=True, help="Of a dataset.")
+@click.option("--split", default="train", show_default=True, help="Split of a dataset.")
 @click.option("--indices", metavar="0,5,7-20", help="Positions [all].")
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
 @click.option("--batch", type=click.IntRange(1), help="Changes memory and speed [16; not for workers].")
@@ -104,7 +106,7 @@ PARTS = shared.several(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
 @click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Of products."
+    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Precision."
 )
 @click.option(
     "--round",
@@ -148,7 +150,7 @@ def decode(latents: str, out: Path, **asked: Any) -> None:
 
 PICTURES = shared.several(
     click.option("--num", type=click.IntRange(2), help="So many of each set, a choice by --seed [all]."),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of choices and subsets."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for choices and subsets."),
     click.option("--size", type=click.IntRange(8), help="Crop pictures of a source to this size [as they are]."),
     click.option(
         "--crop",
@@ -157,7 +159,7 @@ PICTURES = shared.several(
         show_default=True,
         help="How, with --size.",
     ),
-    click.option("--split", default="train", show_default=True, help="Of a DATASET that is compared with."),
+    click.option("--split", default="train", show_default=True, help="Split of a DATASET that is compared with."),
     click.option(
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="For networks."
     ),

@@ -19,14 +19,18 @@ from lvae.manifests.storage.places.guard import guard_output
     "--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json", help="The architecture."
 )
 @click.option("--autoencoder", metavar="NAME|JSON", help="Its autoencoder [the file's, or the preset's].")
-@click.option("--weights", metavar="FILE", help="Of the autoencoder [the file's, or those fetched].")
+@click.option("--weights", metavar="FILE", help="Weights of the autoencoder [the file's, or those fetched].")
 @click.option("--shift", type=float, help="latents = (raw - shift) / scale [the preset's].")
 @click.option("--scale", type=float, help="Likewise.")
-@click.option("--size", type=click.IntRange(1), help="Of the pictures, in pixels [latents times the factor].")
+@click.option("--size", type=click.IntRange(1), help="Size of the pictures in pixels [latents times the factor].")
 @click.option("--check", is_flag=True, help="Then look whether it behaves as it should; what the paper's files score.")
 @click.option("--against", type=places.DATASET, metavar="DATASET", help="With --check: also reconstruct these latents.")
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Of --check."
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where --check computes.",
 )
 def import_(published: Path, run: Path, check: bool, against: str | None, device: str, **asked: Any) -> None:
     """Make RUN from a PUBLISHED checkpoint of the paper, or from what 'lvae export' wrote.

@@ -26,10 +26,14 @@ def latents() -> None:
 @click.option("--autoencoder", metavar="NAME|JSON|unknown", help="Which autoencoder made them.")
 @click.option("--weights", metavar="FILE|unknown", help="Its weights, kept in DATASET; or decode with --weights later.")
 @click.option("--factor", type=click.IntRange(1), help="With --autoencoder unknown: pixels a side of one place.")
-@click.option("--input-range", metavar="-1,1|0,1", help="Of the images that the autoencoder saw.")
+@click.option("--input-range", metavar="-1,1|0,1", help="Range of the images that the autoencoder saw.")
 @click.option("--scale", type=float, help="What the latents were multiplied by; 1 for none.")
 @click.option("--shift", type=float, help="What was subtracted before that [0].")
-@click.option("--crop", type=click.Choice(["adm", "lsun", "adm-lsun", "center", "none", "unknown"]), help="Of images.")
+@click.option(
+    "--crop",
+    type=click.Choice(["adm", "lsun", "adm-lsun", "center", "none", "unknown"]),
+    help="How the images were cropped.",
+)
 @click.option("--store", type=click.Choice(["mode", "sample", "moments"]), help="Means, one draw, or both moments.")
 @click.option("--array", metavar="NAME", help="Which array or column holds the latents, where there are several.")
 @click.option(
@@ -38,7 +42,7 @@ def latents() -> None:
 @click.option("--prefix", default="", metavar="TEXT", help="Put before every key, so that they differ from others.")
 @click.option("--append", is_flag=True, help="Add CACHE to a dataset that was imported before.")
 @click.option("--max-rejected", metavar="1%|N", help="Fail where more rows than this cannot be used.")
-@click.option("--seed", type=int, help="Of the order in the shards [0].")
+@click.option("--seed", type=int, help="Seed for the order in the shards [0].")
 @shared.VIEW
 @click.option("--workers", type=click.IntRange(1), help="Worker processes for the shards [one a core].")
 @shared.JSON

@@ -41,7 +41,7 @@ def scenes(out: Path, count: int, size: int, seed: int, night: float) -> None:
     type=click.FloatRange(0, min_open=True),
     default=10.0,
     show_default=True,
-    help="Of two fast cores, at most: 400 updates for each.",
+    help="Minutes of training on two fast cores: 400 updates for each.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core].")
 @click.pass_context

@@ -22,11 +22,11 @@ class Picture(click.Path):
 SOURCES = click.argument("sources", nargs=-1, metavar="DATASET|IMAGES...")
 OUT = click.argument("out", metavar="OUT.png", type=Picture(path_type=Path))
 COMMON = shared.several(
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything that is drawn."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for all random draws."),
     click.option(
         "--arrays", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.npz", help="Also write the arrays."
     ),
-    click.option("--split", default="train", show_default=True, help="Of DATASET."),
+    click.option("--split", default="train", show_default=True, help="Split of DATASET."),
     shared.MODEL_WEIGHTS,
     click.option("--decoder", metavar="FILE", help="Weights of the autoencoder [those that RUN carries]."),
     click.option(
@@ -43,7 +43,7 @@ POSTERIOR = click.option(
     help="What stands for an image: a draw from its posteriors, or their means.",
 )
 IMAGES = click.option(
-    "--images", type=click.IntRange(1), default=256, show_default=True, help="Of DATASET, to measure rates over."
+    "--images", type=click.IntRange(1), default=256, show_default=True, help="Images of DATASET to measure rates over."
 )
 
 
@@ -55,7 +55,9 @@ IMAGES = click.option(
 @click.option("--steps", type=click.IntRange(2, 32), default=7, show_default=True, help="From -2.25 to 2.25.")
 @click.option("--values", metavar="V,V,...", help="The values themselves.")
 @click.option("--index", type=click.IntRange(0), default=0, show_default=True, help="Which sample of the seed.")
-@click.option("--temperature", type=click.FloatRange(0), default=1.0, show_default=True, help="Of all draws.")
+@click.option(
+    "--temperature", type=click.FloatRange(0), default=1.0, show_default=True, help="Temperature of all draws."
+)
 @IMAGES
 @LABEL
 @shared.GUIDANCE

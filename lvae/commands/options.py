@@ -146,7 +146,9 @@ MODEL_WEIGHTS = click.option(
 )
 GUIDANCE = several(
     click.option(
-        "--guidance-mean", metavar="W[,W...]", help="Of prior means, or one per resolution, lowest first [off]."
+        "--guidance-mean",
+        metavar="W[,W...]",
+        help="Guidance of prior means; or one number per resolution, lowest first [off].",
     ),
     click.option("--guidance-variance", metavar="W[,W...]", help="Likewise, of prior variances [off]."),
     click.option("--guidance", type=click.Choice(["paper"]), help="1.5 and 3, means unguided at 1x1."),

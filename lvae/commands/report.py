@@ -12,7 +12,7 @@ from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 from lvae.train.runs.packaged import refuse_packaged
 
-SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of noise and subsets.")
+SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for noise and subsets.")
 
 
 @click.command(short_help="Guidance and temperature, swept.")
@@ -32,7 +32,7 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 @click.option(
     "--reference", type=places.LATENTS_OR_IMAGES, metavar="DATASET|IMAGES|NPZ", help="Score against this [no scores]."
 )
-@click.option("--split", default="train", show_default=True, help="Of a DATASET given as reference.")
+@click.option("--split", default="train", show_default=True, help="Split of a DATASET given as reference.")
 @click.option(
     "--num", type=click.IntRange(20), help="So many of the reference, a choice by --seed [10000 latents, all images]."
 )
@@ -74,17 +74,17 @@ def sweep(run: Path, out: Path, **asked: Any) -> None:
 @click.option("-n", "count", type=click.IntRange(1), default=8, show_default=True, help="Samples.")
 @click.option("-k", type=click.IntRange(1, 50), default=6, show_default=True, help="Neighbours of each.")
 @click.option("--indices", metavar="0,5,7-20", help="Which of SAMPLES [the first].")
-@click.option("--split", default="train", show_default=True, help="Of DATASET.")
+@click.option("--split", default="train", show_default=True, help="Split of DATASET.")
 @click.option("--limit", type=click.IntRange(3), help="Search only the first so many latents: a fair sample [all].")
 @shared.FEATURES
 @MODE
 @SEED
 @shared.LABELS
 @shared.MODEL_WEIGHTS
-@click.option("--guidance-mean", metavar="W[,W...]", help="Of a RUN's samples: as for 'lvae sample'.")
+@click.option("--guidance-mean", metavar="W[,W...]", help="Guidance of a RUN's samples, as for 'lvae sample'.")
 @click.option("--guidance-variance", metavar="W[,W...]", help="Likewise.")
 @click.option("--guidance", type=click.Choice(["paper"]), help="1.5 and 3, means unguided at 1x1.")
-@click.option("--temperature", default="1", show_default=True, help="Of a RUN's samples.")
+@click.option("--temperature", default="1", show_default=True, help="Temperature of a RUN's samples.")
 @DEVICE
 @PRECISION
 @shared.JSON
@@ -124,7 +124,7 @@ def neighbours(place: Path, dataset: str, out: Path, **asked: Any) -> None:
     metavar="FILE.json",
     help="What 'lvae score --json' printed, FID for instance; repeatable.",
 )
-@click.option("--weights", metavar="FILE", help="Of the autoencoder [those that RUN carries].")
+@click.option("--weights", metavar="FILE", help="Weights of the autoencoder [those in RUN].")
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
 @DEVICE
 @PRECISION

@@ -72,11 +72,11 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
     metavar="KEY=VALUE",
     help="Change a setting of the run that is there; RUN keeps a record.",
 )
-@click.option("--seed", type=click.IntRange(0), help="Of weights, order and noise [0].")
+@click.option("--seed", type=click.IntRange(0), help="Seed for all random draws [0].")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
-    help="Of matrix products [auto: bfloat16 on GPUs and TPUs, float32 on CPUs].",
+    help="Precision of matrix products [auto: bfloat16 on GPUs and TPUs, float32 on CPUs].",
 )
 @click.option(
     "--device",
@@ -92,7 +92,7 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
     help="Compile the model first: minutes, then faster steps [on GPUs].",
 )
 @click.option("--deterministic", is_flag=True, help="The same bits every time on a GPU, too; slower.")
-@click.option("--threads", type=click.IntRange(1), help="Of a CPU [PyTorch's choice].")
+@click.option("--threads", type=click.IntRange(1), help="Threads of a CPU [PyTorch's choice].")
 @click.option(
     "--data",
     "placement",

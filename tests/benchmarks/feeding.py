@@ -12,7 +12,8 @@ can give. The others are shares of it.
 - devices: two workers, each at half of that. resume: killed half-way, begun again. Bar: 95 %.
 - cores: the device is much faster than the cores. Bar: 95 % of all cores are busy.
 
-Memory is that of the worker and its processes, counted in shares of pages, above what they hold before the first batch.
+MiB is what the worker and its processes hold at most beyond what they held at the first batch, when all that may be
+opened ahead has been: what grows while a job runs. Pages that several share count in shares.
 """
 
 import argparse

@@ -10,7 +10,7 @@ from lvae.actions.study.arms import design
 from lvae.actions.study.chain import Chain
 from lvae.actions.study.plan import StudyPlan, begin
 from lvae.actions.study.tables import read_tables, show_pictures
-from lvae.evaluate.features.feature_network import network_path, open_network
+from lvae.evaluate.features.feature_network import open_network
 from lvae.evaluate.pictures.decode import write_whole
 from lvae.evaluate.studies.paper import TABLES
 from lvae.evaluate.studies.table import Study, as_dict, as_markdown, as_page
@@ -36,6 +36,11 @@ def run(lvae: click.Command, table: str, images: str, out: Path, options: StudyO
     if options.size % 32:
         raise LvaeError(f"--size {options.size}", "must be a multiple of 32, for models that end at 4 and 1")
     network = open_network(options.features, "adm")
+    if network.name == "inception":
+        advice = "Give --features efficientnet-lite0, or a TorchScript network."
+        raise LvaeError(
+            options.features, "is the FID Inception network, and figures here are named network_...", advice
+        )
     asked = StudyPlan(
         "latent-vae-study",
         1,
@@ -49,7 +54,6 @@ def run(lvae: click.Command, table: str, images: str, out: Path, options: StudyO
         network.sha256,
         {},
     )
-    network_path(options.features)
     out.mkdir(parents=True, exist_ok=True)
     plan = begin(out, asked)
     with writing(Folder(out)):
