@@ -139,7 +139,7 @@ def test_a_demanded_architecture_is_checked_and_nothing_is_written(tmp_path: Pat
     assert convert(str(tmp_path / "model.ckpt"), tmp_path / "a.safetensors", json.dumps(KL)).name == "custom"
     with pytest.raises(LvaeError, match=r"these are weights of a kl autoencoder of 32, 64 channels .*, not kl-f8\."):
         convert(str(tmp_path / "model.ckpt"), tmp_path / "b.safetensors", "kl-f8")
-    with pytest.raises(LvaeError, match="neither a JSON file nor one of the known"):
+    with pytest.raises(LvaeError, match="neither a JSON file nor the name of an autoencoder"):
         convert(str(tmp_path / "model.ckpt"), tmp_path / "b.safetensors", "kl-f9")
     with pytest.raises(LvaeError, match=r"must end in \.safetensors"):
         convert(str(tmp_path / "model.ckpt"), tmp_path / "b.ckpt")

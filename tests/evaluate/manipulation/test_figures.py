@@ -187,7 +187,7 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
         (("interpolate", run, tmp_path / "nowhere.jpg", tmp_path / "nowhere.jpg", out), "cannot be read"),
         (("interpolate", run, data, out, "--indices", "0"), "needs two images"),
         (("interpolate", run, data, out, "--indices", "0,999"), "numbered from 0 to 143"),
-        (("interpolate", run, tmp_path, out), "a folder without a dataset"),
+        (("interpolate", run, tmp_path, out), "lies in the source"),
         (("interpolate", run, out), "name a DATASET after RUN"),
         (("depths", run, tmp_path / "broken.png", out, "--nats", tmp_path / "n.png"), "cannot be used"),
         (("depths", run, data, out, "--beside", run, data), "belongs to --nats"),
