@@ -188,7 +188,7 @@ def test_an_exported_file_that_has_changed_is_refused(tmp_path: Path) -> None:
         "is not the file that model.json describes" in lvae("import", tmp_path / "out", tmp_path / "b", check=1).stderr
     )
     assert "exists and differs" in lvae("export", run, tmp_path / "out", check=1).stderr
-    assert "must end in .pt" in lvae("export", run, tmp_path / "o", "--layout", "published", check=1).stderr
+    assert "does not end in .pt" in lvae("export", run, tmp_path / "o", "--layout", "published", check=1).stderr
 
 
 def test_arguments_in_the_wrong_order_are_told(tmp_path: Path) -> None:
@@ -197,12 +197,12 @@ def test_arguments_in_the_wrong_order_are_told(tmp_path: Path) -> None:
     (run / "metrics.jsonl").touch()
     before = sorted(run.rglob("*"))
     for arguments in (("train", run, data), ("stats", run), ("verify", run), ("shard", run), ("decode", run, "x.png")):
-        assert f"{run}: is a run, not a dataset. " in lvae(*arguments, check=1).stderr, arguments
+        assert f"{run}: is a run, not " in lvae(*arguments, check=1).stderr, arguments
     assert f"{data}: is a dataset, not a run. " in lvae("sample", data, run, check=1).stderr
     for out in (run, data):
-        assert f"{out}: holds a dataset or a run. " in lvae("export", run, out, check=1).stderr
+        assert f"{out}: is " in lvae("export", run, out, check=1).stderr
     other = run_examples.dataset(tmp_path / "third").folder
-    assert f"{other}: holds a dataset or a run. " in lvae("train", data, other, check=1).stderr
+    assert f"{other}: is " in lvae("train", data, other, check=1).stderr
     assert [path for path in sorted(run.rglob("*")) if path.name != ".lock"] == before
 
 
@@ -251,10 +251,10 @@ def test_hostile_truncated_and_other_files_are_refused_in_one_line(tmp_path: Pat
     assert not (tmp_path / "run").exists()
     assert "no such file" in lvae("import", tmp_path / "nowhere.pt", tmp_path / "run", check=1).stderr
     (tmp_path / "folder").mkdir()
-    assert "did not write" in lvae("import", tmp_path / "folder", tmp_path / "run", check=1).stderr
+    assert "not a published checkpoint" in lvae("import", tmp_path / "folder", tmp_path / "run", check=1).stderr
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/mine.txt").write_text("mine")
-    assert "something else than a run" in lvae("import", tmp_path / "x.pt", tmp_path / "taken", check=1).stderr
+    assert "not a place for a run" in lvae("import", tmp_path / "x.pt", tmp_path / "taken", check=1).stderr
 
 
 def test_a_file_of_another_architecture_names_the_first_difference(tmp_path: Path) -> None:

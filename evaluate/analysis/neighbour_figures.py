@@ -20,6 +20,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 
 NAMED = 6  # samples named in a sentence
+CLEARLY = 0.8  # of the least distance between real images; a smooth picture is somewhat nearer to everything
 logger = logging.getLogger(__name__)
 
 
@@ -79,8 +80,8 @@ def write_caption(one: Neighbour, label: int, names: tuple[str, ...] | None) -> 
 
 
 def find_suspects(numbers: Sequence[int], found: Neighbours) -> list[int]:
-    """The samples that may be copies: nearer to a training image than training images are to one another."""
-    return [number for number, length in zip(numbers, found.nearest, strict=True) if length < found.real[0]]
+    """The samples that may be copies: clearly nearer to a training image than training images are to one another."""
+    return [number for number, length in zip(numbers, found.nearest, strict=True) if length < CLEARLY * found.real[0]]
 
 
 def judge(numbers: Sequence[int], found: Neighbours) -> str:
@@ -97,7 +98,7 @@ def judge(numbers: Sequence[int], found: Neighbours) -> str:
         )
     shown = ", ".join(copies[:NAMED]) + (", ..." if len(copies) > NAMED else "")
     return (
-        f"{len(copies)} of {counted(len(pairs), 'sample')} may be copies ({shown}): nearer to a training image "
+        f"{len(copies)} of {counted(len(pairs), 'sample')} may be copies ({shown}): clearly nearer to a training image "
         f"(#{number}: {distance:.3g}) than any of {others} is to another one ({found.real[0]:.3g} at least). Look at "
         "them."
     )

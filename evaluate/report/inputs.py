@@ -40,7 +40,7 @@ GUIDED = Setting(1.5, 3.0, 1.0)  # the paper's
 COLUMNS, FEW_CLASSES, IN_ORDER = 8, 12, 40  # of pictures: in a row; of classes with rows of their own; without such
 SWEEP_ROWS = 8
 SCORES = 2  # how they are computed: another number computes them anew
-LAYOUT = 3  # of pictures in the cache: another number makes them anew
+LAYOUT = 4  # of pictures in the cache: another number makes them anew
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,9 @@ def encode(source: str, dataset: str, **options: Any) -> None:
 
     \b
     Autoencoders  default (f = 4, 4 channels, part of this package); pixels pixels-f2 pixels-f4 pixels-f8;
-                  kl-f4 kl-f8 kl-f16 kl-f32 vq-f4 vq-f4-noattn vq-f8 vq-f8-n256 vq-f16 taesd taesd3 and
-                  others that are published ('lvae autoencoder list'), once fetched or with --weights
+                  kl-f4 kl-f8 kl-f16 kl-f32 vq-f4 vq-f4-noattn vq-f8 vq-f8-n256 vq-f16 taesd taesd3 taesdxl taef1
+                  sd-vae-ft-mse sd-vae-ft-ema ldm-celebahq-256, once fetched ('lvae autoencoder fetch NAME')
+                  or with --weights
     --weights     .safetensors, .ckpt, .bin, .pt, a zip of one, a folder in diffusers' layout,
                   whole checkpoints; nothing in them is ever executed. Alone: whatever it holds
     SOURCE        a folder, zip, tars, lmdb, Parquet, npz, a list, URLs ('lvae scan --help')

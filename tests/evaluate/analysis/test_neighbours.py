@@ -121,7 +121,7 @@ def test_latents_of_another_autoencoder_are_refused(world: Path, tmp_path: Path)
     assert "Give the dataset that the model was trained on" in done.stderr
     with pytest.raises(LvaeError, match="too few"):
         near.find_neighbours(queries(other, 0), other, near.Search(200), load_decoder(other))
-    assert "neither a run nor samples" in lvae("neighbours", tmp_path, other.folder, "o.png", check=1).stderr
+    assert "not a run or samples" in lvae("neighbours", tmp_path, other.folder, "o.png", check=1).stderr
 
 
 def test_an_image_and_its_mirror_image_count_once(world: Path) -> None:
@@ -136,7 +136,9 @@ def test_an_image_and_its_mirror_image_count_once(world: Path) -> None:
 def test_copies_are_told_from_new_pictures(world: Path) -> None:
     data = Dataset.open(world / "dataset")
     copies = near.find_neighbours(queries(data, 0, 1, 2), data, near.Search(2), load_decoder(data))
-    assert judge((0, 1, 2), copies).startswith("3 of 3 samples may be copies (#0, #1, #2): nearer to a training image")
+    assert judge((0, 1, 2), copies).startswith(
+        "3 of 3 samples may be copies (#0, #1, #2): clearly nearer to a training image"
+    )
     far = replace(copies, found=tuple((replace(one[0], distance=copies.real[-1]), *one[1:]) for one in copies.found))
     assert judge((0, 1, 2), far).startswith("No copies among 3 samples: the nearest to a training image, #0, is")
     assert f"{len(far.real) - 1} are nearer than that to another one" in judge((0, 1, 2), far)
