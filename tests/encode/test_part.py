@@ -183,7 +183,7 @@ def test_the_worker_opens_its_images_itself_or_others_do(pictures: Path, tmp_pat
 
 
 def test_processes_that_open_images_do_not_outlive_a_killed_worker(pictures: Path, tmp_path: Path) -> None:
-    folder, plan = planned(tmp_path, pictures)
+    folder, _ = planned(tmp_path, pictures)
     code = f"""
 import time
 from lvae.encode.feeding.openers import ProcessOpener
