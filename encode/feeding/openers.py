@@ -7,8 +7,10 @@ dies. Then all of them are started anew, and what was not handed over is opened 
 
 import logging
 import multiprocessing as mp
+import os
 import shutil
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -143,6 +145,7 @@ class ProcessOpener:
             num_workers=self._processes,
             prefetch_factor=self._chunks_each,
             persistent_workers=True,
+            worker_init_fn=_end_with_worker,
             multiprocessing_context=context,
         )
 
@@ -196,6 +199,18 @@ class _Opening:
         stacked = torch.from_numpy(np.stack(pixels)) if pixels else None
         reasons, contents = tuple(one.reason for one in opened), tuple(one.content for one in opened)
         return _Answer(stacked, reasons, contents, tuple(one.shorter for one in opened))
+
+
+def _end_with_worker(_: int) -> None:
+    """Let this process end when the worker does, however that ends: the loader looks for the fork server alone."""
+    worker = mp.parent_process()
+    assert worker is not None
+
+    def wait() -> None:
+        worker.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _leave(answer: _Answer) -> _Answer:

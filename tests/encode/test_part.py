@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.planning.existing import Existing
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
 from lvae.pipeline.planning.scan import ScanOptions
+from tests.pipeline.faults import wait_for
 
 PICTURES, PART, BATCH = 23, 5, 4
 AHEAD = 8  # images
@@ -177,3 +180,27 @@ def test_the_worker_opens_its_images_itself_or_others_do(pictures: Path, tmp_pat
     images = Images.of(plan)
     assert isinstance(choose_opener(images, 0, AHEAD), InlineOpener)
     assert isinstance(choose_opener(images, 2, AHEAD), ProcessOpener)
+
+
+def test_processes_that_open_images_do_not_outlive_a_killed_worker(pictures: Path, tmp_path: Path) -> None:
+    folder, _ = planned(tmp_path, pictures)
+    code = f"""
+import time
+from lvae.encode.feeding.openers import ProcessOpener
+from lvae.encode.feeding.opening import Images
+from lvae.encode.feeding.stand_in import StandIn
+from lvae.encode.part import encode_parts
+from lvae.manifests.parts.plan import read_plan
+from lvae.manifests.storage.folder import Folder
+folder = Folder({str(folder.root)!r})
+plan = read_plan(folder)
+next(encode_parts(folder, plan, range(5), StandIn(plan.encoded(), {FAST!r}), ProcessOpener(Images.of(plan), 1, 8)))
+print("ready", flush=True)
+time.sleep(1000)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
+        assert worker.stdout is not None and worker.stdout.readline() == b"ready\n"
+        below = psutil.Process(worker.pid).children(recursive=True)
+        worker.kill()
+    assert len(below) >= 2
+    wait_for("its processes to end", lambda: not any(process.is_running() for process in below))

@@ -121,7 +121,7 @@ def test_latents_of_another_autoencoder_are_refused(world: Path, tmp_path: Path)
     assert "Give the dataset that the model was trained on" in done.stderr
     with pytest.raises(LvaeError, match="too few"):
         near.find_neighbours(queries(other, 0), other, near.Search(200), load_decoder(other))
-    assert "neither a run nor samples" in lvae("neighbours", tmp_path, other.folder, "o.png", check=1).stderr
+    assert "not a run or samples" in lvae("neighbours", tmp_path, other.folder, "o.png", check=1).stderr
 
 
 def test_an_image_and_its_mirror_image_count_once(world: Path) -> None:
