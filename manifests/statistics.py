@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -167,6 +168,13 @@ def scalar_moments(moments: ChannelMoments) -> tuple[float, float]:
     mean = first + float((moments.mean - first).mean())  # exactly that of the channels where all are equal
     variance = float((moments.std**2 + (moments.mean - mean) ** 2).mean())
     return mean, variance**0.5
+
+
+def check_normalization(text: str) -> None:
+    """LvaeError for what --normalization cannot mean: no kind, no JSON, and no file that is there."""
+    if text in ("channel", "scalar", "none") or text.lstrip().startswith("{") or Path(text).exists():
+        return
+    raise LvaeError(f"--normalization {text}", "is none of channel, scalar, none, and no file that is there")
 
 
 @dataclass(frozen=True)

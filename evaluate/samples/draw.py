@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of, numbers
+from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of, parse_step, temperatures
 from lvae.evaluate.samples.output import draw_output
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -53,13 +53,7 @@ class SampleOptions:
 
     def which(self) -> int | Literal["best", "last"]:
         """Of which checkpoint."""
-        if self.step == "best":
-            return "best"
-        if self.step == "last":
-            return "last"
-        if self.step.isascii() and self.step.isdecimal():
-            return int(self.step)
-        raise LvaeError(f"--step {self.step:.60}", "must be a number, best or last")
+        return parse_step(self.step)
 
 
 @dataclass(frozen=True)
@@ -82,9 +76,7 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
     means, variances = guidance_weights(
         model_config, options.guidance_mean, options.guidance_variance, options.guidance, options.convention
     )
-    temperature = numbers("--temperature", options.temperature, levels)
-    if min(temperature) < 0:
-        raise LvaeError(f"--temperature {options.temperature:.60}", "must not be negative")
+    temperature = temperatures(options.temperature, levels)
     require_real("--output-temperature", options.output_temperature, least=0.0)
     low = _low_resolution(options.low_resolution, model_config.low_resolution_factor, record.shape, options.count)
     count = options.count if options.count is not None else (len(low) if low is not None else COUNT)

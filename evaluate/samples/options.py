@@ -56,6 +56,24 @@ def guidance_weights(
     return means, variances
 
 
+def parse_step(text: str) -> int | Literal["best", "last"]:
+    """Which checkpoint --step means."""
+    if text == "best":
+        return "best"
+    if text == "last":
+        return "last"
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    raise LvaeError(f"--step {text:.60}", "must be a number, best or last")
+
+
+def temperatures(text: str, levels: int) -> tuple[float, ...]:
+    found = numbers("--temperature", text, levels)
+    if min(found) < 0:
+        raise LvaeError(f"--temperature {text:.60}", "must not be negative")
+    return found
+
+
 def labels_of(
     text: str | None, count: int, classes: int, names: tuple[str, ...] | None, seed: int
 ) -> NDArray[np.int32]:

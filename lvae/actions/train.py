@@ -38,14 +38,7 @@ from lvae.train.runs.run import (
     read_run,
     read_run_if_there,
 )
-
-SHORTHANDS = {
-    "steps": "updates",
-    "batch": "batch",
-    "accumulate": "accumulate",
-    "seed": "seed",
-    "precision": "precision",
-}
+from lvae.train.runs.settings import SHORTHANDS, merge_settings, parse_pairs
 
 
 @dataclass(frozen=True)
@@ -87,13 +80,8 @@ class TrainOptions:
 
     def given(self, file: ConfigFile | None) -> dict[str, str]:
         """What stands in a file, behind --set, and in options that are shorter ways to say the same: later ones win."""
-        found = _pairs("--set", self.settings)
-        said = {name: getattr(self, option) for option, name in SHORTHANDS.items()}
-        found |= {name: str(value) for name, value in said.items() if value is not None}
-        below = {} if file is None else dict(file.settings)
-        if "batch" in found:  # which alone names what an update sees
-            below.pop("accumulate", None)
-        return below | found
+        options = {option: getattr(self, option) for option in SHORTHANDS}
+        return merge_settings({} if file is None else file.settings, self.settings, options)
 
     def by_name(self) -> dict[str, Any]:
         """The options that a file of settings has."""
@@ -120,22 +108,12 @@ class TrainOptions:
         )
 
 
-def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise LvaeError(f"{option} {text}", f"say {option} KEY=VALUE")
-        found[name] = value
-    return found
-
-
 def train(dataset: str, run: Path, options: TrainOptions) -> bool:
     """Whether the run is finished, or its minutes are over; otherwise a signal stopped it. Each rank calls this."""
     before, dataset = read_run_if_there(run), options.continue_on or dataset
     init = latest_checkpoint(options.init, ("ema",)) if options.init is not None and before is None else None
     hash_of_init = None if init is None else init.sha256["ema.safetensors"]
-    overrides = _pairs("--override", options.overrides)
+    overrides = parse_pairs("--override", options.overrides)
     file = options.read_file()
     name = options.preset or (None if file is None else file.preset)
     config = resolve_config(Dataset.open(dataset), before, name, options.given(file), hash_of_init, overrides)

@@ -152,6 +152,8 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     """
     if "://" not in dataset:  # a store that is away is waited for by the job, which has the same guard
         guard_output(dataset, outputs.DATASET, [source])
+    options = _with_preset(options)
+    view = shared.view_options(options, limit=None)
     from lvae.encode.devices import check_precision
     from lvae.manifests.records import plain
     from lvae.manifests.storage.open import folder_at
@@ -159,13 +161,12 @@ def encode(source: str, dataset: str, **options: Any) -> None:
     from lvae.pipeline.planning.scan import read_account
     from lvae.pipeline.progress.console import CONSOLE
 
-    options = _with_preset(options)
     engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
     engine = replace(engine, shuffle=options["shuffle"])
     devices = engines.devices_for(engine, options)
     options |= {"device": devices[0], "precision": None if options["precision"] == "auto" else options["precision"]}
     feeding = engines.feeding_for(engine, devices, options["decode_workers"], options["prefetch"])
-    request, view = _encode_options(options), shared.view_options(options, limit=None)
+    request = _encode_options(options)
     if devices != ("auto",):
         check_precision(options["precision"], devices[0])
     if options["dry_run"]:
@@ -205,11 +206,11 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
     """
     if out is not None:
         guard_output(out, outputs.DATASET, [dataset])
+    view = shared.view_options(options, options["limit"])
     from lvae.pipeline.jobs import reshard as reshaping
 
     engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
     engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)), shuffle=options["shuffle"])
-    view = shared.view_options(options, options["limit"])
     engines.examine(engine, dataset, None)
     if out is not None and keep_old:
         raise click.UsageError("--keep-old is for another view of DATASET itself, not for --out.")
@@ -243,11 +244,11 @@ def merge(datasets: tuple[str, ...], skip_duplicates: bool, **options: Any) -> N
     for dataset in inputs:
         check_input(dataset, places.DATASET.wanted)
     guard_output(out, outputs.DATASET, inputs)
+    view = shared.view_options(options, None)
     from lvae.pipeline.jobs import reshard as reshaping
 
     engine = engines.choose((), options["workers"], options["patience"])
     engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
-    view = shared.view_options(options, None)
     result = engines.wait_for_storage(
         engine.patience, lambda: reshaping.merge(inputs, out, view, engine, skip_duplicates)
     )

@@ -78,6 +78,9 @@ def sample(run: Path, samples: Path, as_json: bool, **asked: Any) -> None:
     The same command goes on where it was interrupted. Without guidance the unconditional path is never computed.
     """
     guard_output(samples, outputs.SAMPLES, [run, asked["low_resolution"]])
+    from lvae.commands.values import check_sampling
+
+    check_sampling(run, asked)
     from lvae.actions.evaluate import SampleExecution, run_sample
     from lvae.evaluate.samples.draw import SampleOptions
 

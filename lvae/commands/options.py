@@ -195,8 +195,6 @@ def scan_options(options: dict[str, Any]) -> "ScanOptions":
 
 
 def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":
-    from lvae.pipeline.planning.view import ViewOptions
-
     keys = options["without_keys"]
     if keys is not None and not keys.exists():
         raise LvaeError(f"--without-keys {keys}", "no such file", "Write a file with one key a line.")
@@ -208,6 +206,12 @@ def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":
         if re.fullmatch(r"\d+|\d+(\.\d+)?%", share) is None:
             raise LvaeError(f"--split {item}", "cannot be read", "Write val=5000 or val=5%.")
         split[name] = share
+    if options["normalization"] is not None:
+        from lvae.manifests.statistics import check_normalization
+
+        check_normalization(options["normalization"])
+    from lvae.pipeline.planning.view import ViewOptions
+
     return ViewOptions(
         normalization=options["normalization"],
         format=options["format_"],

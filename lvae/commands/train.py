@@ -182,6 +182,9 @@ def train(dataset: str, run: Path, **options: Any) -> None:
     guard_output(run, outputs.RUN, [dataset, options["init"], options["continue_on"]])
     if options.pop("conditional"):
         options["settings"] = (*options["settings"], "classes=all")
+    from lvae.commands.values import check_training
+
+    check_training(dataset, run, options)
     from lvae.actions.train import TrainOptions
     from lvae.actions.train import train as train_run
 

@@ -12,7 +12,7 @@ from lvae.manifests.messages import counted, option_of, value_of
 from lvae.manifests.parts.plan import Plan, first_difference
 from lvae.manifests.parts.receipts import has_receipt
 from lvae.manifests.parts.rows import RowReader
-from lvae.manifests.statistics import Normalization
+from lvae.manifests.statistics import Normalization, check_normalization
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.given_files import read_given_file
 from lvae.manifests.views.named_keys import find_keys, read_key_lines, refuse_missing
@@ -123,10 +123,9 @@ def read_normalization(name_or_file: str, channels: int) -> dict[str, Any]:
     """
     if name_or_file in ("channel", "scalar", "none"):
         return {"normalization": name_or_file, "shift": None, "scale": None}
+    check_normalization(name_or_file)
     inline = name_or_file.lstrip().startswith("{")
     where = f"--normalization {name_or_file}"
-    if not inline and not Path(name_or_file).exists():
-        raise LvaeError(where, "is none of channel, scalar, none, and no file that is there")
     data = name_or_file.encode() if inline else read_given_file(Path(name_or_file), where, LARGEST_NORMALIZATION)
     content = records.loads(data, name_or_file)
     for name in ("dataset", "normalization"):

@@ -97,11 +97,46 @@ for words in json.load(sys.stdin):
 """
 
 
+WRONG_VALUES = """
+train dataset new --set bogus=1
+train dataset new --set width
+train dataset new --set width=wide
+train dataset new --set classes=7
+train dataset new --preset x
+train dataset new --preset church256-f8
+train dataset run --override bogus=3
+train dataset run --set bogus=1
+sample run new --labels zebra
+sample run new --labels 7
+sample run new --step first
+sample run new --temperature hot
+sample run new --guidance-mean 1,2,3
+sample run new --guidance paper --guidance-mean 1
+encode photos new --normalization x
+encode photos new --split val
+encode photos new --without-keys missing
+shard dataset --normalization x
+shard dataset --split val=x
+"""
+
+
+def test_no_wrong_value_waits_for_torch(world: Path) -> None:
+    wrong = [line.split() for line in WRONG_VALUES.strip().splitlines()]
+    refuse_without_torch(wrong, world)
+    for words in wrong:
+        said = lvae(*words, check=1, cwd=world).stderr
+        assert said.count("\n") == 1 and said.startswith("lvae: "), said
+
+
 def test_no_wrong_argument_waits_for_torch(world: Path) -> None:
     wrong = [words for _, words in wrong_commands(world)]
     wrong += [["encode", "photos", "new", "more"], ["nonsense"], ["encode"], ["encode", "photos", "run"]]
     wrong += [["train", "dataset", "photos"], ["sample", "run", "dataset"], ["decode", "dataset", "x.jpg"]]
     wrong += [["report", "run", "rep.pdf"], ["plot", "run", "picture.png"], ["sweep", "run", "photos"]]
+    refuse_without_torch(wrong, world)
+
+
+def refuse_without_torch(wrong: list[list[str]], world: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], input=json.dumps(wrong), text=True, cwd=world, capture_output=True
     )

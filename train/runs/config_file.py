@@ -12,14 +12,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.train.config import ModelConfig, TrainConfig
-from lvae.train.runs.run import RunConfig
+
+if TYPE_CHECKING:
+    from lvae.train.runs.run import RunConfig
 
 LARGEST = 1 << 16  # bytes: nobody types more, and nothing larger is worth parsing
 SECTIONS = ("preset", "options", "model", "training")
@@ -90,7 +92,7 @@ def _refuse_repeats(node: Any, path: Path) -> None:
                 _refuse_repeats(part, path)
 
 
-def write_config_file(path: Path, config: RunConfig, options: Mapping[str, Any], meanings: Mapping[str, str]) -> None:
+def write_config_file(path: Path, config: "RunConfig", options: Mapping[str, Any], meanings: Mapping[str, str]) -> None:
     """Every setting of a run and option of the command, each under a comment that says what it means.
 
     meanings: of the options.

@@ -10,7 +10,7 @@ from lvae.evaluate.studies.paper import LATENT, PIXEL, STACK, TABLES
 from lvae.manifests.errors import LvaeError
 from lvae.train.config import check_together
 from lvae.train.presets import preset
-from lvae.train.runs.resolve import apply_settings
+from lvae.train.runs.settings import apply_settings
 
 
 def plan(**changes: object) -> StudyPlan:
