@@ -69,6 +69,14 @@ class Group(click.Group):
         context.meta[WORDS] = list(words)
         return super().parse_args(context, words)
 
+    def resolve_command(
+        self, context: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, left = super().resolve_command(context, words)
+        if isinstance(command, click.Command) and not isinstance(command, click.Group):
+            _refuse_surplus(command, name, left, context)
+        return name, command, left
+
     def invoke(self, context: click.Context) -> Any:
         began = time.monotonic()
         try:
@@ -136,6 +144,17 @@ def explain_usage(error: click.UsageError) -> str:
     if not name:
         return f"{problem.rstrip('.')}. 'lvae --help' lists the commands."
     return f"{name}: {problem.rstrip('.')}. {written}"
+
+
+def _refuse_surplus(command: click.Command, name: str | None, words: list[str], parent: click.Context) -> None:
+    """UsageError for more arguments than a command takes, before it looks at what lies at the first ones."""
+    if isinstance(command, shared.EngineCommand):
+        words = words[: words.index("--")] if "--" in words else words
+    context = command.context_class(command, parent=parent, info_name=name)
+    _, surplus, _ = command.make_parser(context).parse_args(list(words))
+    if surplus and not command.allow_extra_args:
+        noun = "argument" if len(surplus) == 1 else "arguments"
+        context.fail(f"Got unexpected extra {noun} ({' '.join(map(str, surplus))})")
 
 
 def _say_end(context: click.Context, seconds: float) -> None:

@@ -73,11 +73,13 @@ def test_a_preset_with_a_network_asks_for_weights(scenes: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("command", ["encode", "stats"])
-def test_help_lists_the_presets_and_a_misspelt_one_is_answered(command: str, tmp_path: Path) -> None:
+def test_help_lists_the_presets_and_a_misspelt_one_is_answered(
+    command: str, church: tuple[Path, Path], tmp_path: Path
+) -> None:
     shown = CliRunner().invoke(main, [command, "--help"]).output
     assert all(name in shown for name in (*PRESETS, *ALIASES))
-    arguments = ["in", "out"] if command == "encode" else ["out"]
-    line = lvae(command, *arguments, "--preset", "chuch256", check=1, cwd=tmp_path).stderr
+    arguments = (church[0], tmp_path / "out") if command == "encode" else (church[1],)
+    line = lvae(command, *arguments, "--preset", "chuch256", check=1).stderr
     assert line.count("\n") == 1 and "Did you mean church256" in line
 
 

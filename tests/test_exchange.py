@@ -169,9 +169,11 @@ def test_a_first_stage_travels_along(tmp_path: Path) -> None:
     lvae("import", tmp_path / "x.pt", tmp_path / "run", "--scale", "2")
     for out in ("folder", "again.pt"):
         lvae("export", tmp_path / "run", tmp_path / out)
-        lvae("import", tmp_path / out, tmp_path / f"back-{out}")
+        lvae("import", tmp_path / out, tmp_path / f"back-{out.partition('.')[0]}")
         sha256 = read_run(tmp_path / "run").dataset.autoencoder.weights_file
-        assert (tmp_path / f"back-{out}" / str(sha256)).read_bytes() == (tmp_path / "run" / str(sha256)).read_bytes()
+        assert (tmp_path / f"back-{out.partition('.')[0]}" / str(sha256)).read_bytes() == (
+            tmp_path / "run" / str(sha256)
+        ).read_bytes()
     whole = torch.load(tmp_path / "again.pt", weights_only=True)
     original = torch.load(tmp_path / "x.pt", weights_only=True)
     assert whole.keys() == original.keys()

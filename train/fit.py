@@ -108,6 +108,8 @@ def _begin(
     before = read_run_if_there(run)
     if before is not None and (other := difference(before, config)):
         advice = "Give the old settings, name another folder, or change a setting with --override KEY=VALUE."
+        if before.dataset.id != config.dataset.id:
+            advice = "Give that dataset, or go on with this one: --continue-on DATASET."
         raise LvaeError(run, f"holds a run of other settings: {other}", advice)
     step = -1
     if device.is_main or device.world == 1:  # the processes of a pod are no ranks: each looks for itself
@@ -125,6 +127,8 @@ def _begin(
             updater.reset_threshold()
         _write_settings(run, config, step, device)
         best = checkpoint.values.get(BEST)
+        if best is not None and best["step"] <= config.with_overrides_at(step).dataset_since:
+            best = None  # by the images that another dataset set aside
         return Start(
             step, int(checkpoint.values["position"]), config.new_overrides(), None if best is None else Best(**best)
         )

@@ -9,7 +9,7 @@ from lvae.evaluate.features.open import PictureChoice, ScoredPath, open_path, op
 from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures.decode import load_decoder
 from lvae.evaluate.scores import latent_scores
-from lvae.evaluate.scores.alike import refuse_unequal_counts, refuse_unlike
+from lvae.evaluate.scores.alike import describe_other_classes, refuse_unequal_counts, refuse_unlike
 from lvae.evaluate.scores.image_scores import (
     METRICS,
     OWN_METRICS,
@@ -69,8 +69,21 @@ def open_score(options: ScoreOptions) -> ScoreJob:
     if reference is None:
         return _score_reconstructions(samples, network, options)
     if network is None:
-        return _score_latents(samples, reference, options)
-    return _score_pictures(samples, reference, network, options)
+        job = _score_latents(samples, reference, options)
+    else:
+        job = _score_pictures(samples, reference, network, options)
+    if samples[0].dataset is None or reference.dataset is None:
+        return job
+    note = describe_other_classes(samples[0].dataset, reference.dataset)
+    return job if note is None else _with_note(job, note)
+
+
+def _with_note(job: ScoreJob, note: str) -> ScoreJob:
+    def run(progress: Progress) -> Scores:
+        found = job.run(progress)
+        return replace(found, warnings=(note, *found.warnings))
+
+    return replace(job, run=run)
 
 
 def _score_reconstructions(

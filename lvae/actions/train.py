@@ -23,12 +23,14 @@ from lvae.train.devices.open import make_deterministic, open_device
 from lvae.train.fit import check_batch, fit
 from lvae.train.loop.session import Execution, Watching
 from lvae.train.presets import PRESETS
-from lvae.train.runs.checkpoints import Checkpoint
+from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
 from lvae.train.runs.config_file import ConfigFile, read_config_file, write_config_file
+from lvae.train.runs.continuation import continue_on, describe_change
 from lvae.train.runs.estimates import Memory, choose_micro_batch, estimate, measure_memory, micro_batch_of
 from lvae.train.runs.fine_tuning import weights_that_fit
 from lvae.train.runs.resolve import resolve_config
 from lvae.train.runs.run import (
+    CHECKPOINTS,
     ExecutionRecord,
     RunConfig,
     copy_autoencoder,
@@ -71,6 +73,7 @@ class TrainOptions:
     placement: Placement
     cache: Path | None
     init: Path | None
+    continue_on: str | None
     save_every: int
     keep_every: int
     log_every: int
@@ -129,13 +132,15 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
 
 def train(dataset: str, run: Path, options: TrainOptions) -> bool:
     """Whether the run is finished, or its minutes are over; otherwise a signal stopped it. Each rank calls this."""
-    before = read_run_if_there(run)
+    before, dataset = read_run_if_there(run), options.continue_on or dataset
     init = latest_checkpoint(options.init, ("ema",)) if options.init is not None and before is None else None
     hash_of_init = None if init is None else init.sha256["ema.safetensors"]
     overrides = _pairs("--override", options.overrides)
     file = options.read_file()
     name = options.preset or (None if file is None else file.preset)
     config = resolve_config(Dataset.open(dataset), before, name, options.given(file), hash_of_init, overrides)
+    if options.continue_on is not None:
+        config = _continue_on(config, before, run, dataset)
     if options.deterministic:
         make_deterministic()
     device = open_device(options.device, config.training.precision, options.compiled, options.threads)
@@ -154,6 +159,18 @@ def train(dataset: str, run: Path, options: TrainOptions) -> bool:
         return _train(dataset, run, config, device, options, init)
     finally:
         device.close()
+
+
+def _continue_on(config: RunConfig, before: RunConfig | None, run: Path, dataset: str) -> RunConfig:
+    where = f"--continue-on {dataset}"
+    if before is None:
+        raise LvaeError(where, f"{run} is no run yet that could go on", f"Begin it: 'lvae train {dataset} {run}'.")
+    found = continue_on(config, before, run, dataset)
+    done = max(Checkpoints(run / CHECKPOINTS).steps(), default=0)
+    if found.new_overrides() and done >= config.training.updates:
+        problem = f"all {counted(done, 'update')} of {run} are done"
+        raise LvaeError(where, problem, f"Say --steps {2 * done}, for example, to go on.")
+    return found
 
 
 def _choose_execution(config: RunConfig, options: TrainOptions, device: Device) -> tuple[RunConfig, Memory]:
@@ -217,7 +234,7 @@ def _train(
     with writing(Folder(run)), Bar("training", config.training.updates, "updates") as bar:
         say(f"{device}: {config.preset}, {run}; {_portions(config)}")
         for change in config.new_overrides():
-            say(f"{change.name} was {change.before} and is {change.after} from now on")
+            say(describe_change(change))
 
         def begin(updates: int, done: int) -> None:
             copy_autoencoder(opened, run)

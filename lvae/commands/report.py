@@ -8,6 +8,7 @@ import click
 from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.evaluate import DEVICE, MODE, PRECISION
+from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 from lvae.train.runs.packaged import refuse_packaged
@@ -143,6 +144,7 @@ def report(context: click.Context, /, named: tuple[str, ...], device: str, preci
     runs: list[Path] = [places.RUN.convert(word, None, context) for word in (named if out is None else words)]
     for run in runs:
         refuse_packaged(run)
+    _refuse_twice(runs)
     target = out or runs[0] / ("report.html" if len(runs) == 1 else "comparison.html")
     guard_output(target, outputs.HTML, [*runs, asked["dataset"]])
     from lvae.actions.report import run_comparison, run_report
@@ -152,6 +154,15 @@ def report(context: click.Context, /, named: tuple[str, ...], device: str, preci
         run_report(runs[0], target, ReportOptions(**asked), device, precision)
     else:
         run_comparison(runs, target, ReportOptions(**asked), device, precision)
+
+
+def _refuse_twice(runs: list[Path]) -> None:
+    """LvaeError where a run stands twice: nothing is to be compared."""
+    places_seen = set[Path]()
+    for run in runs:
+        if run.resolve() in places_seen:
+            raise LvaeError(run, "is named twice", "Name each run once, and a page OUT.html last.")
+        places_seen.add(run.resolve())
 
 
 COMMANDS = (sweep, neighbours, report)

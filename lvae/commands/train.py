@@ -112,6 +112,12 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
     metavar="RUN",
     help="Begin with the averaged weights of another run: with what fits of them.",
 )
+@click.option(
+    "--continue-on",
+    type=places.DATASET,
+    metavar="DATASET",
+    help="Go on with this dataset from now on, one that grew or was erased from; RUN keeps a record.",
+)
 @click.option("--save-every", type=click.IntRange(0), default=2500, show_default=True, help="Updates; 0: at the end.")
 @click.option(
     "--keep-every",
@@ -173,7 +179,7 @@ def train(dataset: str, run: Path, **options: Any) -> None:
 
     Once --minutes are over the run is saved and the command ends; given again, it goes on for as long.
     """
-    guard_output(run, outputs.RUN, [dataset, options["init"]])
+    guard_output(run, outputs.RUN, [dataset, options["init"], options["continue_on"]])
     if options.pop("conditional"):
         options["settings"] = (*options["settings"], "classes=all")
     from lvae.actions.train import TrainOptions

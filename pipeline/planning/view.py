@@ -117,7 +117,10 @@ def find_begun_view(folder: Folder) -> ViewSettings | None:
 
 
 def read_normalization(name_or_file: str, channels: int) -> dict[str, Any]:
-    """channel, scalar or none; or JSON, in a file or as it is, with shift and scale: a number each or one a channel."""
+    """channel, scalar or none; or JSON, in a file or as it is, with shift and scale: a number each or one a channel.
+
+    The file may be a run's config.json or a dataset's manifest.json, too: then it is the normalization of that.
+    """
     if name_or_file in ("channel", "scalar", "none"):
         return {"normalization": name_or_file, "shift": None, "scale": None}
     inline = name_or_file.lstrip().startswith("{")
@@ -126,6 +129,8 @@ def read_normalization(name_or_file: str, channels: int) -> dict[str, Any]:
         raise LvaeError(where, "is none of channel, scalar, none, and no file that is there")
     data = name_or_file.encode() if inline else read_given_file(Path(name_or_file), where, LARGEST_NORMALIZATION)
     content = records.loads(data, name_or_file)
+    for name in ("dataset", "normalization"):
+        content = content.get(name, content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not {"shift", "scale"} <= set(content):
         raise LvaeError(name_or_file, 'must be JSON like {"shift": [...], "scale": [...]}')
     given = Normalization.given(content["shift"], content["scale"], channels)

@@ -18,6 +18,7 @@ from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
 from lvae.train.runs.packaged import resolve_run
 
 CONFIG, CHECKPOINTS, PREVIEWS = "config.json", "checkpoints", "previews"
+DATASET = "dataset"  # among the overrides: the run went on with another one
 BEST = "best"  # in a checkpoint's state: {"step", "validation_loss_nats", "worse"}, of the best one so far
 UPDATE_SIZE = {"batch", "accumulate"}  # whose product is what an update sees
 MAY_CHANGE = {"updates", "precision", "recompute_from"} | UPDATE_SIZE
@@ -66,7 +67,10 @@ class ExecutionRecord:
 
 @dataclass(frozen=True)
 class Override:
-    """A setting that was changed in the middle of a run. step: after which update; None until that is known."""
+    """A setting that was changed in the middle of a run, or its dataset: {"id", "latents"} of each.
+
+    step: after which update; None until that is known.
+    """
 
     step: int | None
     name: str
@@ -104,6 +108,11 @@ class RunConfig:
         """The same, once it is known after which update they were made."""
         dated = (replace(one, step=step) if one.step is None else one for one in self.overrides)
         return replace(self, overrides=tuple(dated))
+
+    @property
+    def dataset_since(self) -> int:
+        """After which update the run got the dataset that it has; -1 where it always had it."""
+        return max((one.step for one in self.overrides if one.name == DATASET and one.step is not None), default=-1)
 
     def executed(self) -> TrainConfig:
         """The training as it is executed: micro-batches over all devices, and how many of them an update has."""
@@ -241,9 +250,9 @@ def difference(old: RunConfig, new: RunConfig) -> str | None:
     What an update is may not change, unless an override says so. How it is executed may; so may the number of updates,
     so that a run can go on for longer, and what only describes.
     """
-    if old.dataset.id != new.dataset.id:
-        return f"it was trained on dataset {old.dataset.id[:12]}, and this is {new.dataset.id[:12]}"
     overridden = {override.name for override in new.new_overrides()}
+    if old.dataset.id != new.dataset.id and DATASET not in overridden:
+        return f"it was trained on dataset {old.dataset.id[:12]}, and this is {new.dataset.id[:12]}"
     for name in ("model", "training"):
         then, now = getattr(old, name), getattr(new, name)
         for field in fields(then):

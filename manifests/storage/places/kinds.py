@@ -13,6 +13,7 @@ from typing import NamedTuple
 from lvae.manifests.storage.open import LOCAL, folder_at, may_hold_a_dataset
 
 LOOKED_AT = 2000  # entries of a folder, until an image is found in it
+LARGEST_MARKER = 64 << 20  # bytes that are read to tell what a folder is
 IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"}) | {
     ".ppm",
     ".pgm",
@@ -69,7 +70,7 @@ MARKERS = (
     Marker(Kind.SAMPLES, "samples.json", "latent-vae-samples"),
     Marker(Kind.DATASET, "manifest.json", "latent-vae-dataset"),
     Marker(Kind.UNFINISHED, "plan.json", "latent-vae-plan"),
-    Marker(Kind.PARTS, "plan.json", "latent-vae-pictures"),
+    Marker(Kind.PARTS, "pictures.json", "latent-vae-pictures"),
     Marker(Kind.RUN, "config.json", "latent-vae-run"),
     Marker(Kind.SWEEP, "sweep.json", "latent-vae-sweep"),
     Marker(Kind.STUDY, "study.json", "latent-vae-study"),
@@ -78,6 +79,7 @@ MARKERS = (
     Marker(Kind.EXPORT, "model.json", "latent-vae-export"),
     Marker(Kind.CACHE, "export.json", "latent-vae-exported-latents"),
 )
+BESIDE = {Kind.EXPORT: "model.safetensors"}  # a model.json alone stands beside a model.pt, in any folder
 ENDINGS = {
     Kind.IMAGE: IMAGE_ENDINGS,
     Kind.WEIGHTS: frozenset([".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".msgpack", ".flax", ".pkl", ".onnx"]),
@@ -124,7 +126,7 @@ def marked_kind(folder: Path) -> Kind | None:
     """Which folder of ours it is, None where it is none. A damaged marker counts: the command itself says so."""
     for kind, name, format_ in MARKERS:
         path = folder / name
-        if path.is_file() and _is_of_format(path, format_):
+        if path.is_file() and _is_of_format(path, format_) and (folder / BESIDE.get(kind, "")).exists():
             return kind
     return None
 
@@ -136,6 +138,9 @@ def kind_by_ending(path: Path) -> Kind | None:
 
 
 def _is_of_format(path: Path, format_: str) -> bool:
+    """True of what cannot be told: a link may lead anywhere, and is not followed."""
+    if path.is_symlink() or path.stat().st_size > LARGEST_MARKER:
+        return True
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

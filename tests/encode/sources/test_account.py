@@ -174,7 +174,7 @@ def test_classes_that_differ_in_their_unicode_form_alone_are_told(tmp_path: Path
         ({"breed": [3]}, "'breed'"),
         ({"image_id": [7], "width": [4], "text": ["a cat"]}, None),
     ],
-    ids=str,
+    ids=["capital", "empty", "words", "numbers", "no labels"],
 )
 def test_columns_of_parquet_that_may_hold_labels_are_told(
     tmp_path: Path, columns: dict[str, object], said: str | None

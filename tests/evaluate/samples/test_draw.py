@@ -154,13 +154,13 @@ def test_labels_are_cycled_drawn_named_numbered_or_from_a_file(tmp_path: Path) -
     ("options", "sentence"),
     [
         (("--labels", "9"), "9 is not a class; they are 0 to 2"),
-        (("--labels", "wolf"), "nor a class's name, nor a file"),
+        (("--labels", "wolf"), "no such class, and no such file"),
         (("--guidance-mean", "1,2,3"), "3 numbers for 2 resolutions"),
         (("--guidance-mean", "much"), "write a number"),
         (("--guidance", "paper", "--guidance-mean", "1"), "Leave --guidance-mean"),
         (("--temperature", "-1"), "must not be negative"),
         (("--temperature", "nan"), "must be finite"),
-        (("--low-resolution", "nowhere"), "no upsampler"),
+        (("--low-resolution", "nowhere"), "no such file or folder, where samples or a dataset is wanted"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(

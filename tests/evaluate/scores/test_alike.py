@@ -22,3 +22,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_sets_that_differ_in_more_than_their_seed_are_refused(other: str, said: str, world: Path) -> None:
     done = lvae("score", "--samples", "a", "--samples", other, "--reference", "data", check=1, cwd=world)
     assert said in done.stderr and "not seeds of one setting" in done.stderr
+
+
+def test_a_reference_of_other_classes_is_told_in_one_line(world: Path, tmp_path: Path) -> None:
+    def note(samples: str, reference: Path) -> list[str]:
+        done = lvae("score", "--samples", samples, "--reference", reference, "--metrics", "frechet", cwd=world)
+        return [line for line in done.stderr.splitlines() if "distances measure this" in line]
+
+    assert note("a", world / "data") == []
+    (line,) = note("one", world / "data")
+    assert "the samples are of 1 class" in line and "of 3: it alone has classes" in line

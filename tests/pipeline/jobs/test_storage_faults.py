@@ -63,7 +63,7 @@ class Undisturbed:
         self._storage, self._root = storage, root
 
     def __getitem__(self, place: str) -> dict[str, str]:
-        dataset = self._root / place.strip("/")
+        dataset = self._root / place.strip("/").replace(".", "-")
         if not dataset.exists():
             self._storage.becomes("calm")
             lvae(*command(self._storage, place, dataset))
