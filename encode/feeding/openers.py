@@ -39,10 +39,12 @@ _log = logging.getLogger(__name__)
 
 
 class Opener(Protocol):
-    """Opens images in order. chunk: how many a chunk should hold."""
+    """Opens images in order. chunk: how many a chunk should hold. shared: whether threads may open at the same time."""
 
     @property
     def chunk(self) -> int: ...
+    @property
+    def shared(self) -> bool: ...
 
     def open(self, chunks: Iterable[Chunk]) -> Iterator[tuple[Chunk, list[Opened]]]:
         """Every chunk with what became of its rows, in order. Raises what opening raised."""
@@ -51,7 +53,7 @@ class Opener(Protocol):
 class InlineOpener:
     """Opens what is asked for when it is asked for."""
 
-    chunk = 1
+    chunk, shared = 1, True
 
     def __init__(self, images: Images):
         self._images = images
@@ -64,7 +66,7 @@ class InlineOpener:
 class ThreadOpener:
     """Opens up to `ahead` images before they are asked for."""
 
-    chunk = 1
+    chunk, shared = 1, True
 
     def __init__(self, images: Images, threads: int, ahead: int):
         self._images, self._threads, self._ahead = images, threads, ahead
@@ -78,6 +80,8 @@ class ThreadOpener:
 
 class ProcessOpener:
     """Opens up to `ahead` images before they are asked for, in processes. They live until `close`, or until it ends."""
+
+    shared = False  # one queue to the processes, one back
 
     def __init__(self, images: Images, processes: int, ahead: int):
         self.chunk = min(max(1, ahead // (CHUNKS_A_PROCESS * processes)), LARGEST_CHUNK)
@@ -93,6 +97,8 @@ class ProcessOpener:
                 for answer in self._answers(waiting, left):
                     chunk, fruitless = waiting.popleft(), 0
                     yield chunk, _read(answer)
+                if waiting:
+                    raise _LostError("an end before the last answer")
                 return
             except _LostError as lost:
                 self.close()

@@ -1,6 +1,7 @@
 """The page's server: itself, what it may ask for, and nothing else. No path that a browser sends reaches the disk."""
 
 import base64
+import ipaddress
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -108,8 +109,11 @@ class Page:
         return {"picture": f"data:image/png;base64,{picture}", "command": command, "label": label}
 
 
-def make_app(page: Page, token: str, hosts: Sequence[str]) -> Starlette:
-    """hosts: the names under which this server may be asked for; a page elsewhere cannot pretend to be it."""
+def make_app(page: Page, token: str, hosts: Sequence[str], by_number: bool = False) -> Starlette:
+    """hosts: the names under which this server may be asked for; a page elsewhere cannot pretend to be it.
+
+    by_number: any IP address besides, which no page elsewhere can be called.
+    """
 
     def asset(name: str) -> Callable[[Request], Awaitable[Response]]:
         file, kind = ASSETS[name]
@@ -136,7 +140,8 @@ def make_app(page: Page, token: str, hosts: Sequence[str]) -> Starlette:
         async def answer(request: Request) -> Response:
             given = request.path_params.get("token", "")
             host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
-            if not secrets.compare_digest(given.encode(), token.encode()) or host not in hosts:
+            known = host in hosts or (by_number and _is_address(host))
+            if not (secrets.compare_digest(given.encode(), token.encode()) and known):
                 return Response("Not found", 404, HEADERS)
             try:
                 response = await handle(request)
@@ -158,6 +163,14 @@ def make_app(page: Page, token: str, hosts: Sequence[str]) -> Starlette:
             Route("/{token}/picture", guarded(picture), methods=["POST"]),
         ]
     )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def _body(request: Request, most: int) -> bytes:

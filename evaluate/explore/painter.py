@@ -169,9 +169,3 @@ class Painter:
         if self.dataset is None or not 0 <= position < len(self.dataset):
             return -1
         return int(read_latents(self.loaded, self.dataset, np.array([position]))[1][0])
-
-
-def _count_alike(keys: Sequence[Hashable], others: Sequence[Hashable]) -> int:
-    """How many groups from the first on are what they were."""
-    pairs = enumerate(zip(keys, others, strict=True))
-    return next((number for number, (key, other) in pairs if key != other), len(keys))

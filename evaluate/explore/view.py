@@ -69,7 +69,7 @@ def check_view(view: View, config: ModelConfig) -> None:
     subjects = [view.subject, *([view.other] if view.other is not None else [])]
     places = {(move.group, move.channel) for move in view.moves}
     wrong = {
-        "a number that is none": not all(math.isfinite(number) for number in numbers),
+        "numbers that are finite": not all(math.isfinite(number) for number in numbers),
         "a share between 0 and 1": not 0 <= view.share <= 1,
         f"a class below {config.classes}": not -1 <= view.label < max(config.classes, 0),
         "resolutions that the model has": not set(view.redraw) <= set(config.resolutions),

@@ -45,7 +45,7 @@ FREE_SOME = "Free some, then run the same command again to go on."
 SHARING_DELAYS = (0.5, 2.0, 8.0)  # seconds before each further look at a plan that shared storage may show late
 
 _loading = threading.Lock()  # workers may have several threads: one network for all
-_streaming = threading.Lock()  # and on an accelerator one stream at a time
+_streaming = threading.Lock()  # and to an accelerator, or from processes that open images, one stream at a time
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class EncodeParts(beam.DoFn):  # type: ignore[misc]
             with _loading:
                 encoder, opener = _load_encoder(self.job.dataset, self.job.plan_sha256, self.feeding)
             start = time.monotonic()
-            with _streaming if encoder.accelerated else nullcontext():
+            with nullcontext() if opener.shared and not encoder.accelerated else _streaming:
                 for receipt in encode_parts(folder, plan, range(*parts), encoder, opener, reporter):
                     if receipt.part in left:
                         start = _note_time(folder, receipt, start)

@@ -1,6 +1,6 @@
 """Verifying a dataset by workers: parts and shards in runs, each with a receipt, and the view's order made again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Literal, TypeVar
@@ -14,6 +14,7 @@ from lvae.manifests.storage.locks import writing
 from lvae.manifests.verify.checker import Subject
 from lvae.manifests.verify.receipts import (
     CHECKS,
+    PARTS_AT_ONCE,
     CheckedParts,
     CheckedShards,
     check_name,
@@ -124,6 +125,13 @@ def find_faults(folder: Folder, engine: Engine, display: Display) -> list[Fault]
 def forget_checks(folder: Folder) -> None:
     """A verification has ended well."""
     folder.remove(CHECKS)
+
+
+def forget_checked_parts(folder: Folder, parts: Iterable[int]) -> None:
+    """What was checked of parts that are made again: their receipts may be others then."""
+    if any(True for _ in folder.names(CHECKS)):
+        for run in sorted({part // PARTS_AT_ONCE for part in parts}):
+            folder.remove(check_name("parts", run))
 
 
 def refuse_faults(folder: Folder, plan: Plan, engine: Engine, display: Display) -> None:

@@ -21,7 +21,7 @@ from lvae.pipeline.beam.work import PartsToEncode, ranges_of
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.engines.submit import run
 from lvae.pipeline.engines.tasks import Pending, Tasks
-from lvae.pipeline.jobs.check import find_faults, forget_checks
+from lvae.pipeline.jobs.check import find_faults, forget_checked_parts, forget_checks
 from lvae.pipeline.jobs.finish import finish_dataset
 from lvae.pipeline.jobs.spread import Spread
 from lvae.pipeline.planning.existing import Existing, load_existing
@@ -167,6 +167,7 @@ def _encode_parts(folder: Folder, plan: Plan, feeding: Feeding, engine: Engine, 
     pending = Pending(folder, tasks).update()
     if not pending:
         return 0
+    forget_checked_parts(folder, pending)
     made, parts_done = len(pending), progress.PartsDone(sizes, pending)
     with display.progress("encoding", sum(sizes), "images", parts_done.now([], pending)) as bar:
         run(folder, tasks, engine, lambda reports, waiting: bar.at(parts_done.now(reports, waiting)), display.say)

@@ -25,7 +25,7 @@ from lvae.pipeline.exchange.listing import ListingOptions, find_segment, write_s
 from lvae.pipeline.exchange.part import import_part
 from lvae.pipeline.exchange.remarks import remarks
 from lvae.pipeline.exchange.settings import ANY, Conversion, ImportOptions, new_encoding, parse_range
-from lvae.pipeline.jobs.check import find_faults, forget_checks
+from lvae.pipeline.jobs.check import find_faults, forget_checked_parts, forget_checks
 from lvae.pipeline.jobs.encode import (
     Result,
     check_rejected,
@@ -207,6 +207,7 @@ def _import_parts(
     rows = sum(plan.listing.place(part).rows for part in pending)
     images = plan.listing.images
     if pending:
+        forget_checked_parts(folder, pending)
         with display.progress("importing", images, "images", images - rows) as bar:
             for receipt in concurrently(make, pending, lanes=LANES, ahead=LANES - 1):
                 bar.advance(receipt.rows)

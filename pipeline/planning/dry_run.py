@@ -37,7 +37,7 @@ from lvae.pipeline.planning.view import SPACE_SLACK, ViewOptions, estimate_bytes
 
 TRIAL_ROWS = 64  # listed rows kept for the trial
 UNKNOWN_WEIGHTS = "0" * 64  # stands for a fingerprint where only the cost matters
-START_SECONDS = 7.0  # on two quiet cores, to load Python, torch and Beam in the command and in workers
+START_SECONDS = 7.0  # nominally, to load Python, torch and Beam; 5.5 to 9.2 in tests/benchmarks/pipeline_overhead.md
 VIEW_SECONDS = 0.0002  # of one latent, to write and verify a view (tests/benchmarks/pipeline_overhead.md)
 ROUNDING = {  # of latents, in their deviations, beside float16's 0.0004 in a shard: tests/benchmarks/latent_error.md
     "tf32": ", which rounds latents by about 0.0006 (default) to 0.0024 (kl-f8) of their deviation",

@@ -179,3 +179,28 @@ def test_pictures_of_an_earlier_decode_do_not_stay(world: Path, tmp_path: Path) 
     Image.new("RGB", (4, 4)).save(tmp_path / "out" / "000099.png")
     done = lvae("decode", world / "dataset", tmp_path / "out", check=1)
     assert "000099.png" in done.stderr and (tmp_path / "out" / "000099.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("encode scenes {} --autoencoder pixels --size 32", "shards/mine/000.tar"),
+        ("encode scenes {} --autoencoder pixels --size 32", "shards/train-000000.tar"),
+        ("encode scenes {} --autoencoder pixels --size 32", "raw/000000/part-notes.txt"),
+        ("encode scenes {} --autoencoder pixels --size 32", "erased/notes.parquet"),
+        ("encode scenes {} --autoencoder pixels --size 32", "timings/mine.csv"),
+        ("train dataset {} --steps 1", "metrics.jsonl"),
+        ("train dataset {} --steps 1", "checkpoints/epoch-3/model.bin"),
+        ("decode dataset out.npz --device cpu --workers 1 --parts {}", "parts/gear.step"),
+        ("decode dataset out.npz --device cpu --workers 1 --parts {}", "given/notes.txt"),
+    ],
+)
+def test_a_folder_with_the_name_of_one_of_ours_is_somebodys_own(
+    words: str, name: str, world: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "out" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("somebody's own")
+    done = lvae(*[tmp_path / "out" if word == "{}" else word for word in words.split()], check=1, cwd=world)
+    assert f"({name})" in done.stderr and "not a place for" in done.stderr
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [file]

@@ -52,13 +52,15 @@ class FileOutput:
 DATASET = FolderOutput(
     "a dataset",
     frozenset({Kind.DATASET, Kind.UNFINISHED}),
-    r"rows/(\d{6}\.parquet)?|weights/([0-9a-f]{64}\.safetensors)?|timings/.*|erased/.*|raw/(\d{6}/(part-.*)?)?|shards/.*|"
-    r"rejected\.jsonl",
+    r"rows/(\d{6}\.parquet)?|weights/([0-9a-f]{64}\.safetensors)?|rejected\.jsonl|"
+    r"timings/(source\.json|\d{6}/(part-\d{6,}(\.enlarged)?\.json)?)?|"
+    r"erased/([0-9a-f]{16}\.parquet)?|raw/(\d{6}/(part-\d{6,}\.(json|[0-9a-f]{8}\.npy))?)?|"
+    r"shards/([a-z]+-(zarr|webdataset)-(float16|float32|uint8)-[0-9a-f]{8}/.*)?",
 )
 RUN = FolderOutput(
     "a run",
     frozenset({Kind.RUN}),
-    r"weights/([0-9a-f]{64}\.safetensors)?|checkpoints/.*|tensorboard/.*|metrics\.jsonl",
+    r"weights/([0-9a-f]{64}\.safetensors)?|checkpoints/((step-\d{8,}|\.unfinished-[^/]*)/.*)?",
 )
 AUTOENCODER_RUN = FolderOutput("a run of 'lvae autoencoder fit'", frozenset({Kind.AUTOENCODER_RUN}))
 SAMPLES = FolderOutput("a folder of samples", frozenset({Kind.SAMPLES}))
@@ -69,7 +71,9 @@ PICTURES = FolderOutput(
     frozenset({Kind.DECODED}),
     instead="A grid of all pictures is OUT.png, arrays are OUT.npz; a folder of pictures has no ending.",
 )
-PARTS = FolderOutput("a folder of parts", frozenset({Kind.PARTS}), r"(parts|given)/.*")
+PARTS = FolderOutput(
+    "a folder of parts", frozenset({Kind.PARTS}), r"parts/(part-\d{6,}\..*)?|given/([0-9a-f]{12}(\..*)?)?"
+)
 EXPORT = FolderOutput(
     "an exported model",
     frozenset({Kind.EXPORT}),

@@ -68,6 +68,15 @@ def test_another_host_is_refused(client: TestClient) -> None:
     assert client.get(f"/{TOKEN}/about", headers={"host": "evil.example"}).status_code == 404
 
 
+def test_where_it_listens_everywhere_any_address_of_this_machine_will_do() -> None:
+    client = TestClient(make_app(None, TOKEN, ("127.0.0.1",), by_number=True))  # type: ignore[arg-type]
+    found = {
+        host: client.get(f"/{TOKEN}/page.js", headers={"host": host}).status_code
+        for host in ("10.1.2.3:8000", "127.0.0.1:8000", "evil.example:8000", "10.1.2.3.evil.example")
+    }
+    assert list(found.values()) == [200, 200, 404, 404]
+
+
 def test_a_picture_and_the_command_that_makes_it(client: TestClient, root: Path, tmp_path: Path) -> None:
     content = view(
         subject={"kind": "index", "number": 3, "image": ""},

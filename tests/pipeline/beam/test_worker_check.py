@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,17 @@ def test_two_attempts_at_once_leave_one_part(scenes: Path, dataset: Path) -> Non
         thread.join()
     assert (dataset / "raw/000000/part-000002.json").read_bytes() == before
     assert len(list((dataset / "raw").glob("*/part-000002.*.npy"))) == 1
+
+
+@pytest.mark.slow
+def test_threads_of_a_worker_that_share_processes_get_their_own_images(dataset: Path) -> None:
+    """As in a worker of Beam's job service on a CPU, with --decode-workers."""
+    before = {part: forget_part(dataset, part) for part in range(4)}
+    encode = EncodeParts(job(dataset), Feeding(("cpu",), decoders=1))
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda parts: list(encode.process(parts)), [(0, 2), (2, 4)]))
+    for part, receipt in before.items():
+        assert (dataset / f"raw/000000/part-{part:06d}.json").read_bytes() == receipt
 
 
 def test_an_attempt_that_comes_late_changes_nothing(dataset: Path) -> None:
