@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal, Protocol
 
-from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import composed, counted
 from lvae.manifests.parts.rows import UNLABELLED
 
@@ -319,9 +318,3 @@ def ending_of(name: str) -> str:
     base, last = posixpath.splitext(posixpath.basename(name).lower())
     before = posixpath.splitext(base)[1]
     return f".tar{last}" if before == ".tar" else last or "without an ending"
-
-
-def no_images(source: str, counts: dict[str, int], hint: str = "") -> LvaeError:
-    """What to say of a source in which nothing is an image."""
-    found = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
-    return LvaeError(source, f"no images found ({found or 'it is empty'}).{hint and ' ' + hint}")

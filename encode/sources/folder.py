@@ -11,6 +11,7 @@ import urllib.parse
 from collections.abc import Iterator
 
 from lvae.encode.files import locations, naming
+from lvae.encode.files.left_out_words import no_images
 from lvae.encode.files.naming import LeftOut
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources.base import Notes
@@ -40,7 +41,7 @@ class FolderSource(Notes):
             images += 1
             yield row
         if not images:
-            raise naming.no_images(self.location, self.counts, left_out.hint)
+            raise no_images(self.location, self.counts, left_out.hint)
         left_out.warn(self)
         if self._odd_names:
             names = counted(self._odd_names, "name")

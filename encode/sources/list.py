@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from lvae.encode.files import locations, naming
+from lvae.encode.files.left_out_words import no_images
 from lvae.encode.files.remote import Status
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources.base import Notes
@@ -79,7 +80,7 @@ class ListSource(Notes):
                 "Paths are relative to the list. Take them out.",
             )
         if not images:
-            raise naming.no_images(self.location, self.counts)
+            raise no_images(self.location, self.counts)
         if other_forms:
             self.warn("names", f"{counted(other_forms, 'path')} found in another Unicode form (NFC, NFD)")
         if self.reads_labels and not self.classes and (others := _other_columns(self.location)):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from lvae.encode.files import locations, naming
+from lvae.encode.files.left_out_words import no_images
 from lvae.encode.files.naming import LeftOut
 from lvae.encode.images import is_image
 from lvae.encode.sources.base import Notes
@@ -84,7 +85,7 @@ class LmdbSource(Notes):
             raise_outage(error)
             raise LvaeError(self.location, f"cannot be read ({locations.explain(error)})") from error
         if not images:
-            raise naming.no_images(self.location, self.counts)
+            raise no_images(self.location, self.counts)
         if container == DATA:
             self.account_for_rest(locations.parent_of(self.location), [DATA, "lock.mdb"], left_out)
             left_out.warn(self)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from lvae.encode.files import locations, naming
+from lvae.encode.files.left_out_words import no_images
 from lvae.encode.files.naming import LeftOut
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.reading.tar_members import Member, is_image_member, open_tar, read_members
@@ -47,7 +48,7 @@ class NestedTarSource(Notes):
                     offset, name = tar.offset + member.offset, naming.readable(f"{tar.name}/{member.name}")
                     yield ImageRow(key, container, offset, member.length, name, numbers[class_of_tar(tar)])
         if not images:
-            raise naming.no_images(self.location, self.counts, left_out.hint)
+            raise no_images(self.location, self.counts, left_out.hint)
         if beside := self.counts.get(BESIDE, 0):
             self.warn("left out", f"{counted(beside, 'image')} beside the class tars of {self.location}: left out")
         left_out.warn(self)

@@ -20,6 +20,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from lvae.encode.files import locations, naming
+from lvae.encode.files.left_out_words import no_images
 from lvae.encode.files.locations import Watched
 from lvae.encode.images import MAX_PIXELS, ImageRejected
 from lvae.encode.sources.base import Notes
@@ -92,7 +93,7 @@ class NpzSource(Notes):
             raise_outage(error)
             raise LvaeError(self.location, f"cannot be read ({locations.explain(error)})") from error
         if not pictures.images:
-            raise naming.no_images(self.location, self.counts)
+            raise no_images(self.location, self.counts)
         if pictures.offset < 0:
             self.warn(
                 "slow",

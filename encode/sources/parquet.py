@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lvae.encode.files import locations, naming
+from lvae.encode.files.left_out_words import no_images
 from lvae.encode.files.patterns import base_of
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources.base import Notes
@@ -81,7 +82,7 @@ class ParquetSource(Notes):
         if locations.is_folder(self.location):
             self.account_for_rest(self.location, self._files, left_out)
         if not images:
-            raise naming.no_images(self.location, self.counts)
+            raise no_images(self.location, self.counts)
         left_out.warn(self)
         if numbers is not None and not self.classes:
             self._warn_of_columns(columns, schema)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from lvae.encode.files import locations, naming
+from lvae.encode.files.left_out_words import no_images
 from lvae.encode.files.naming import LeftOut
 from lvae.encode.files.patterns import base_of, is_pattern
 from lvae.encode.sources.base import Notes
@@ -58,7 +59,7 @@ class TarSource(Notes):
         if locations.is_folder(self.location):
             self.account_for_rest(self.location, [*self._tars, naming.CLASSES_TXT], left_out)
         if not images:
-            raise naming.no_images(self.location, self.counts, left_out.hint)
+            raise no_images(self.location, self.counts, left_out.hint)
         left_out.warn(self)
 
     def _choose_rows(self, left_out: LeftOut) -> Iterator[ImageRow]:

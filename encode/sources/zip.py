@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from lvae.encode.files import locations, naming
+from lvae.encode.files.left_out_words import no_images
 from lvae.encode.files.naming import LeftOut
 from lvae.encode.images import ImageRejected, is_image
 from lvae.encode.sources.base import Notes
@@ -67,7 +68,7 @@ class ZipSource(Notes):
         self._refuse_if_none_opens([members[key] for key in found])
         found.sort(key=lambda key: key.replace("/", "\0"))  # by path component
         if not found:
-            raise naming.no_images(self._path, self.counts, left_out.hint)
+            raise no_images(self._path, self.counts, left_out.hint)
         if isinstance(labels, naming.ArchiveFolders):
             for key in found:
                 labels.add(key)

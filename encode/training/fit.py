@@ -37,6 +37,7 @@ from lvae.encode.training.objective import learning_rate
 from lvae.encode.training.trainer import Pair, Training
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import counted
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.train.devices.open import open_device
@@ -146,7 +147,7 @@ def _check_size(config: FitConfig, network: Autoencoder) -> None:
 
 
 def _tell(index: PictureIndex, watcher: Watcher) -> None:
-    watcher.say(f"{len(index.train)} pictures to train on, {len(index.validation)} set aside for validation")
+    watcher.say(f"{counted(len(index.train), 'picture')} to train on, {len(index.validation)} set aside for validation")
     for reason, count in sorted(index.left_out.items()):
         watcher.say(f"left out: {count} ({reason})")
     if index.grey == len(index.train) + len(index.validation):

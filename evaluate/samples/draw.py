@@ -14,6 +14,7 @@ from lvae.evaluate.samples.output import draw_output
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import WRITTEN_BY
+from lvae.manifests.messages import counted
 from lvae.manifests.publishing import samples
 from lvae.manifests.records import require_real
 from lvae.manifests.seeds import derive
@@ -129,7 +130,7 @@ def _low_resolution(
         raise LvaeError(path, f"latents of {low.manifest.view.shape}, where this upsampler needs {wanted}")
     if count is not None and count > len(low):
         raise LvaeError(
-            path, f"has {len(low)} samples, and -n asks for {count}", "Draw more of them, or ask for fewer."
+            path, f"has {counted(len(low), 'sample')}, and -n asks for {count}", "Draw more of them, or ask for fewer."
         )
     return low
 

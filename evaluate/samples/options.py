@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import counted
 from lvae.manifests.seeds import derive
 from lvae.manifests.storage.given_files import read_given_file
 from lvae.train.config import ModelConfig
@@ -26,7 +27,9 @@ def numbers(option: str, text: str, levels: int) -> tuple[float, ...]:
         raise LvaeError(f"{option} {text:.60}", "every number must be finite")
     if len(values) not in (1, levels):
         raise LvaeError(
-            f"{option} {text:.60}", f"{len(values)} numbers for {levels} resolutions", f"Give one or {levels}."
+            f"{option} {text:.60}",
+            f"{counted(len(values), 'number')} for {counted(levels, 'resolution')}",
+            f"Give one or {levels}.",
         )
     return tuple(values * levels if len(values) == 1 else values)
 
@@ -116,7 +119,11 @@ def _labels_in(path: Path, count: int, classes: int, names: tuple[str, ...] | No
     lines = read_given_file(path).decode(errors="replace").split("\n")
     lines = lines[:-1] if lines[-1] == "" else lines
     if len(lines) < count:
-        raise LvaeError(path, f"{len(lines)} labels for {count} samples", f"Give -n {len(lines)} or more labels.")
+        raise LvaeError(
+            path,
+            f"{counted(len(lines), 'label')} for {counted(count, 'sample')}",
+            f"Give -n {len(lines)} or more labels.",
+        )
     found = [_label(line.strip(), classes, names) for line in lines[:count]]
     if None in found:
         line = found.index(None) + 1

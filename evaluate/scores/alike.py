@@ -34,7 +34,9 @@ def refuse_unlike(sets: Sequence[Dataset], num: int | None) -> None:
 def refuse_unequal_counts(places: Sequence[str], counts: Sequence[int]) -> None:
     for place, count in zip(places, counts, strict=True):
         if count != counts[0]:
-            problem = f"has {count} pictures, and {places[0]} has {counts[0]}: they are not seeds of one setting"
+            problem = (
+                f"has {counted(count, 'picture')}, and {places[0]} has {counts[0]}: they are not seeds of one setting"
+            )
             raise LvaeError(place, problem, f"{APART} Or give --num {min(counts)}.")
 
 

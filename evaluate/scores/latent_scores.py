@@ -13,6 +13,7 @@ from lvae.evaluate.scores.real_level import RIVAL_SETS, real_line
 from lvae.evaluate.scores.score_table import CORRECTED, FEW, Figures, Line, Scores, explain_few, several
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import counted
 from lvae.manifests.seeds import chosen, derive
 from lvae.manifests.statistics import require_finite
 
@@ -139,7 +140,7 @@ def latents_of(dataset: Dataset, reference: Dataset, num: int | None = None, see
     """Latents, flattened (n, d), as the reference normalizes them."""
     where = chosen(len(dataset), num, str(dataset.folder), seed)
     if len(where) < LEAST:
-        raise LvaeError(dataset.folder, f"{len(where)} latents are too few to score", f"Give at least {LEAST}.")
+        raise LvaeError(dataset.folder, f"{counted(len(where), 'latent')} cannot be scored", f"Give at least {LEAST}.")
     result = np.empty((len(where), int(np.prod(dataset.manifest.view.shape))), np.float32)
     for start in range(0, len(where), READ_ROWS):
         rows = where[start : start + READ_ROWS]

@@ -15,6 +15,7 @@ from lvae.evaluate.pictures.streams import chosen_positions
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import is_dataset
+from lvae.manifests.messages import counted
 from lvae.manifests.parts.decoded_parts import FeatureMode
 from lvae.pipeline.jobs import decode as decode_job
 from lvae.pipeline.jobs.decode import DecodeRequest
@@ -55,7 +56,9 @@ def run(latents: str, out: Path, request: DecodeRequest, device: str, work: Work
         engine.patience, lambda: decode_job.make(latents, out, parts, request, engine, devices)
     )
     what = "pictures" if request.kind != "features" else "statistics" if request.statistics else "features"
-    click.echo(f"{out}: {count} pictures" if what == "pictures" else f"{out}: {what} of {count} pictures")
+    click.echo(
+        f"{out}: {counted(count, 'picture')}" if what == "pictures" else f"{out}: {what} of {counted(count, 'picture')}"
+    )
 
 
 def decoding_request(latents: str, out: Path, asked: DecodeOptions) -> DecodeRequest:

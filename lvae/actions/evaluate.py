@@ -26,6 +26,7 @@ from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.machine import keep_freed_memory
+from lvae.manifests.messages import counted
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.devices.open import AnyPrecision, open_device
 
@@ -87,7 +88,7 @@ def run_sample(run: Path, out: Path, options: SampleOptions, execution: SampleEx
         if as_json:
             print_json(records.plain(plan))
         else:
-            click.echo(f"{out}: {plan.count} samples of {run}, update {plan.step}, seed {plan.seed}")
+            click.echo(f"{out}: {counted(plan.count, 'sample')} of {run}, update {plan.step}, seed {plan.seed}")
     finally:
         opened.close()
 

@@ -41,6 +41,7 @@ from lvae.evaluate.samples.options import Convention, guidance_weights, labels_o
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import is_dataset
+from lvae.manifests.messages import counted
 from lvae.manifests.storage.places.marks import mark_npz
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.network.choices import UNGUIDED, Guidance
@@ -152,7 +153,12 @@ def run_interpolate(run: Path, sources: Sequence[str], out: Path, options: Inter
     with Bar("interpolating", _check_count(len(pairs) * (options.steps + 2)), "pictures") as bar:
         draws = Draws(options.seed, options.posterior == "mean")
         figure = show_interpolation(loaded, images, asked, draws, bar.advance)
-    _write(figure, out, options.arrays, f"{len(pairs)} pairs of {len(images)} images, {options.steps} steps between")
+    _write(
+        figure,
+        out,
+        options.arrays,
+        f"{counted(len(pairs), 'pair')} of {counted(len(images), 'image')}, {counted(options.steps, 'step')} between",
+    )
 
 
 def run_outpaint(run: Path, sources: Sequence[str], out: Path, options: OutpaintOptions) -> None:
@@ -166,7 +172,7 @@ def run_outpaint(run: Path, sources: Sequence[str], out: Path, options: Outpaint
     with Bar("outpainting", _check_count(len(images) * options.draws), "pictures") as bar:
         figure = show_outpainting(loaded, images, margins, options.draws, draws, bar.advance)
     size = figure.arrays["latents"].shape[-2:]
-    _write(figure, out, options.arrays, f"{len(images)} images, outpainted to {size[0]}x{size[1]} latents")
+    _write(figure, out, options.arrays, f"{counted(len(images), 'image')}, outpainted to {size[0]}x{size[1]} latents")
 
 
 def run_depths(run: Path, sources: Sequence[str], out: Path, options: DepthsOptions) -> None:
@@ -184,7 +190,7 @@ def run_depths(run: Path, sources: Sequence[str], out: Path, options: DepthsOpti
     draws = Draws(options.seed, options.posterior == "mean", _read_guidance(loaded, options))
     with Bar("decoding", _check_count(len(images) * columns), "pictures") as bar:
         figure = show_depths(loaded, images, options.every_group, draws, rates, bar.advance)
-    _write(figure, out, options.arrays, f"{len(images)} images, {columns} depths each")
+    _write(figure, out, options.arrays, f"{counted(len(images), 'image')}, {counted(columns, 'depth')} each")
     if options.nats is not None and rates is not None:
         measured = [(loaded, rates)]
         for other, dataset in options.beside:

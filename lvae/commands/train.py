@@ -8,6 +8,7 @@ import click
 from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import counted
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
@@ -206,7 +207,7 @@ def plot(run: Path, out: Path | None) -> None:
     from lvae.evaluate.figures.curves import write_curves
 
     lines = write_curves(run, target)
-    click.echo(f"{target}: {lines} lines of the log")
+    click.echo(f"{target}: {counted(lines, 'line')} of the log")
 
 
 COMMANDS = (train, plot)

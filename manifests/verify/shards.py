@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lvae.manifests import records
 from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.manifest import MANIFEST, FileEntry, Manifest, view_settings
+from lvae.manifests.messages import counted
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.shards.index import Shard, read_index
 from lvae.manifests.shards.layout import ShardContent, SplitLayout, SplitReader
@@ -135,7 +136,7 @@ def _inside(manifest: Manifest, view: ViewPlan, reader: SplitReader, split: str,
         yield Fault(where, f"{split}: latents that are not finite")
     labels = reader.facts(number).labels
     if classes is not None and len(labels) and not (labels.min() >= -1 and labels.max() < len(classes)):
-        yield Fault(where, f"{split}: labels outside of the {len(classes)} classes")
+        yield Fault(where, f"{split}: labels outside of the {counted(len(classes), 'class', 'classes')}")
 
 
 def _holds(reader: SplitReader, layout: SplitLayout, number: int, right: Sought) -> bool:

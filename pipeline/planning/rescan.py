@@ -151,7 +151,7 @@ def _compare_contents(folder: Folder, plan: Plan, number: int, say: Callable[[st
     ]
     if not receipts:
         return
-    say(f"{source}: files were touched since they were listed; comparing the bytes of {len(receipts)} parts")
+    say(f"{source}: files were touched since they were listed; comparing the bytes of {counted(len(receipts), 'part')}")
     rows, reader = RowReader(folder, plan.listing), open_reader(plan.listing.segments[number].kind, source)
     for receipt in receipts:
         part = rows.part(receipt.part)

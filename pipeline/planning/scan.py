@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lvae.encode.files.addresses import PublicOnly
+from lvae.encode.files.left_out_words import describe_counts
 from lvae.encode.files.locations import SEEN_RANGE
 from lvae.encode.sources.base import Source, SourceWarning
 from lvae.encode.sources.open import apply_labels, open_source, read_labels
@@ -115,7 +116,7 @@ def origin(found: Scan, options: ScanOptions) -> Origin:
 def tell(found: Scan, images: int, say: Callable[[str], None]) -> None:
     """What a scan found, once its rows are through."""
     classes = f" in {counted(len(found.classes), 'class', 'classes')}" if found.classes else ""
-    others = "".join(f"; {count} {what}" for what, count in sorted(found.source.counts.items()) if count)
+    others = "".join(f"; {words}" for words in describe_counts(dict(sorted(found.source.counts.items()))))
     say(f"{found.source.kind} {found.source.location}: {counted(images, 'image')}{classes}{others}")
     for warning in found.warnings:
         say(f"warning: {warning}")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lvae.encode.sources.label_values import ClassNumbers, label_at
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 
 Shape = tuple[int, int, int]
@@ -61,7 +62,7 @@ class Labelled:
         if values is None:
             return cls(None, np.full(count, UNLABELLED, np.int32))
         if values.size != count:
-            raise LvaeError(where, f"{values.size} labels for {count} latents")
+            raise LvaeError(where, f"{counted(values.size, 'label')} for {counted(count, 'latent')}")
         values = values.reshape(-1)
         distinct, places = np.unique(values, return_inverse=True)
         numbers, found = ClassNumbers(), [label_at(value, where) for value in distinct.tolist()]

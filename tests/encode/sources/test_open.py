@@ -267,7 +267,7 @@ def test_missing_and_empty_sources_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert refused(tmp_path / "empty").endswith("no images found (it is empty).")
     fill(tmp_path / "texts", ["a.txt", "b.txt", ".c"])
-    assert refused(tmp_path / "texts").endswith("no images found (1 hidden files, 2 not images).")
+    assert refused(tmp_path / "texts").endswith("no images found (1 hidden file, 2 not images).")
     assert "not a source" in refused(fill(tmp_path, ["words"]) / "words")
     assert "Protocol not known" in refused("nowhere://bucket/images")
 
