@@ -54,9 +54,7 @@ def import_(published: Path, run: Path, check: bool, against: str | None, device
     type=click.Choice(["lvae", "published"]),
     help="safetensors and JSON in a folder, or the published torch layout [by OUT: .pt is the published one].",
 )
-@click.option(
-    "--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or last."
-)
+@shared.MODEL_WEIGHTS
 def export(run: Path, out: Path, layout: Any, weights: Any) -> None:
     """Write the model of RUN to OUT, with its autoencoder. 'lvae import' reads both layouts back, bit for bit."""
     by_name = "published" if out.suffix == ".pt" else "lvae"

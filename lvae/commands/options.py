@@ -142,7 +142,13 @@ SHUFFLE = click.option(
 
 LABELS = click.option("--labels", metavar="cycle|random|N|NAME|FILE", help="Classes of a conditional model [cycle].")
 MODEL_WEIGHTS = click.option(
-    "--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or last."
+    "--parameters",
+    "--weights",
+    "weights",
+    type=click.Choice(["ema", "raw"]),
+    default="ema",
+    show_default=True,
+    help="Those of the model: averaged, or of the last update. --weights is the older name.",
 )
 GUIDANCE = several(
     click.option(
