@@ -135,15 +135,16 @@ class Group(click.Group):
 
 def explain_usage(error: click.UsageError) -> str:
     """Wrong usage on one line: the command, what is wrong, and how it is written."""
-    problem = one_line(error.format_message())
+    problem = one_line(" ".join(error.format_message().split())).rstrip(".")
+    problem += "" if problem.endswith("?") else "."
     if error.ctx is None:
         return problem
     path = path_of(error.ctx)
     name = path.partition(" ")[2]
     written = f"Write '{usage_of(error.ctx)}'; '{path} --help' explains it."
     if not name:
-        return f"{problem.rstrip('.')}. 'lvae --help' lists the commands."
-    return f"{name}: {problem.rstrip('.')}. {written}"
+        return f"{problem} 'lvae --help' lists the commands."
+    return f"{name}: {problem} {written}"
 
 
 def _refuse_surplus(command: click.Command, name: str | None, words: list[str], parent: click.Context) -> None:

@@ -22,6 +22,7 @@ from lvae.manifests.parts.plan import AutoencoderRecord, read_plan
 from lvae.manifests.seeds import permute
 from lvae.manifests.storage.folder import Folder
 from lvae.train.devices.device import Device
+from lvae.train.runs.run import read_run
 
 READ_ROWS = 1024
 TYPICAL = 100  # training images whose own nearest neighbour is looked for
@@ -206,6 +207,18 @@ def _open_keys(dataset: Dataset) -> Callable[[int], str | None]:
     if dataset.manifest.origin == "samples" or read_plan(dataset.folder) is None:
         return lambda row: None
     return Originals(dataset).key
+
+
+def describe_strange(place: Path, dataset: Dataset) -> str | None:
+    """A line for a dataset that a run, or the run of samples, was not trained on: copies cannot be found there."""
+    if is_run(place):
+        trained_on: str | None = read_run(place).dataset.id
+    else:
+        plan = describe.plan_of(Folder(place))
+        trained_on = None if plan is None else plan.dataset
+    if trained_on is None or trained_on == dataset.manifest.id:
+        return None
+    return f"{dataset.folder} is not what the model was trained on: nothing is said here of copies of training images"
 
 
 def is_run(place: Path) -> bool:

@@ -190,8 +190,8 @@ def chart_map(title: str, steps: NDArray[np.float64], values: NDArray[np.float64
         axes.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10], integer=True)
         _finish(axes, "updates", [])
 
-    said = f"{title}: {most:.4g} at most, {values[:, -1].sum():.4g} of all at last"
-    return Chart(f"{title}; strongest: {most:.3g}", said, draw)
+    said = f"{title}: 99 % of them below {most:.4g}, {values[:, -1].sum():.4g} of all at last"
+    return Chart(f"{title}; full colour from {most:.3g}", said, draw)
 
 
 def _drop_missing(curves: Sequence[Curve], logarithmic: bool) -> list[Curve]:

@@ -60,6 +60,8 @@ class Run:
         where the run does not carry them; without them pictures are latents in false colours. device: "auto" is a GPU
         where there is one. LvaeError where there is no run, or none with a checkpoint.
         """
+        if weights not in ("ema", "raw"):
+            raise LvaeError(f"weights={weights!r}", "there are no such weights", 'Choose "ema" or "raw".')
         folder = find_run(run)
         loaded = LoadedRun.open(folder, weights, decoder, choose_device(device))
         return cls(loaded, latest_checkpoint(folder).step)
@@ -108,6 +110,11 @@ class Run:
         draws. Each weight is a number, or one for each resolution, lowest first. output_temperature: how much of its
         predicted std is added to the output's mean, as noise. LvaeError for what the model cannot do.
         """
+        if count is not None and count < 1:
+            raise LvaeError(f"count={count}", "there is nothing to draw", "Ask for 1 picture at least.")
+        for name, weights in (("temperature", temperature), ("output_temperature", output_temperature)):
+            if np.min(weights) < 0:
+                raise LvaeError(f"{name}={weights!r}", "must not be negative", "Give 0 or more.")
         loaded = self.loaded
         config = loaded.model.config
         if config.low_resolution_factor is not None:

@@ -57,7 +57,7 @@ def latent_scores(
     seeds = range(RIVAL_SETS)
     draws = [derive(seed, "rival", number) for number in seeds]
     lines = (
-        several("samples", "drawn from the model", [figures(latents_of(one, reference, num, seed)) for one in samples]),
+        several("samples", _say_origin(samples), [figures(latents_of(one, reference, num, seed)) for one in samples]),
         level_of_real(y, count, seed, wanted, progress),
         several(
             "linear",
@@ -80,6 +80,11 @@ def latent_scores(
         "seed": seed,
     }
     return Scores(lines, settings, few_rows(lines[0], count, len(y)))
+
+
+def _say_origin(samples: Sequence[Dataset]) -> str:
+    drawn = any(one.manifest.origin == "samples" for one in samples)
+    return "drawn from the model" if drawn else "images, and not samples of a model"
 
 
 def level_of_real(

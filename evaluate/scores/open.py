@@ -110,6 +110,12 @@ def _score_latents(samples: list[ScoredPath], reference: ScoredPath, options: Sc
     problem, choice = "pictures are scored by a network's features", options.choice
     sets = [one.require_dataset(problem, GIVE_FEATURES) for one in samples]
     other = reference.require_dataset(problem, GIVE_FEATURES)
+    if other.manifest.origin == "samples" and all(one.manifest.origin == "images" for one in sets):
+        raise LvaeError(
+            reference.path,
+            "holds samples, and what --samples names was made of images",
+            "Swap the two, or name images.",
+        )
     names = parse_metrics(options.metrics, latent_scores.METRICS, "latent space") or latent_scores.METRICS
     latent_scores.refuse_repeats(sets)
 

@@ -129,6 +129,9 @@ def run_neighbours(place: Path, dataset: str, out: Path, options: NeighboursOpti
     else:
         samples = Dataset.open(place)
         queries = Queries.of_dataset(samples, positions_of(options.indices, len(samples), options.count))
+    warning = near.describe_strange(place, data)
+    if warning is not None:
+        say(warning)
     network = load_decoder(data, None, place)
     features = None
     if options.features is not None:
@@ -151,6 +154,7 @@ def run_neighbours(place: Path, dataset: str, out: Path, options: NeighboursOpti
             {
                 **neighbour_figures.to_dict(queries, data, found),
                 "pictures": "source" if from_source else "reconstructions",
+                "warnings": [] if warning is None else [warning],
             }
         )
     else:

@@ -142,3 +142,12 @@ def test_copies_are_told_from_new_pictures(world: Path) -> None:
     far = replace(copies, found=tuple((replace(one[0], distance=copies.real[-1]), *one[1:]) for one in copies.found))
     assert judge((0, 1, 2), far).startswith("No copies among 3 samples: the nearest to a training image, #0, is")
     assert f"{len(far.real) - 1} are nearer than that to another one" in judge((0, 1, 2), far)
+
+
+def test_a_dataset_that_the_model_was_not_trained_on_is_told(world: Path, tmp_path: Path) -> None:
+    run = run_examples.run(tmp_path / "run", Dataset.open(world / "dataset"), run_examples.model_config(resolution=32, classes=8))
+    assert near.describe_strange(run, Dataset.open(world / "dataset")) is None
+    lvae("shard", world / "dataset", "--seed", "1", "--out", str(tmp_path / "other"))
+    warning = near.describe_strange(run, Dataset.open(tmp_path / "other"))
+    assert warning is not None
+    assert "not what the model was trained on" in warning

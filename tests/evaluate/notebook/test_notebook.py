@@ -160,3 +160,14 @@ def test_a_run_that_is_none_is_said_to_be_none(latents: Path) -> None:
 def test_a_run_says_what_it_is(run: Run) -> None:
     for part in ("update 7", "8 px", "3x8x8", "8 classes"):
         assert part in repr(run)
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"count": -3}, {"temperature": -1}, {"output_temperature": -0.5}])
+def test_what_cannot_be_drawn_is_told(run: Run, wrong: dict[str, float]) -> None:
+    with pytest.raises(LvaeError):
+        run.sample(**{"count": 2, **wrong})  # type: ignore[arg-type]
+
+
+def test_weights_that_are_not_there_are_told(run: Run) -> None:
+    with pytest.raises(LvaeError, match="no such weights"):
+        Run.open(run.loaded.run, weights="EMA")  # type: ignore[arg-type]
