@@ -66,13 +66,7 @@ def stats(dataset: str, by_class: bool, check: bool, preset: str | None, patienc
 @click.option("--class", "class_name", metavar="NAME", help="With --rows: of this class only; none: those without one.")
 @click.option("--images", type=click.IntRange(1), default=1024, show_default=True, help="To measure a run over.")
 @click.option("--split", default="train", show_default=True, help="To list, or to measure a run over.")
-@click.option(
-    "--weights",
-    type=click.Choice(["ema", "raw"]),
-    default="ema",
-    show_default=True,
-    help="Weights of a run: averaged or last.",
-)
+@shared.MODEL_WEIGHTS
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for draws from posteriors.")
 @click.option(
     "--device",

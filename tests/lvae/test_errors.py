@@ -152,6 +152,11 @@ def test_wrong_usage_is_one_line_and_2(words: list[str], world: Path) -> None:
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("lvae: ")
 
 
+@pytest.mark.parametrize("name", ["--parameters", "--weights"])
+def test_both_names_of_the_weights_of_a_model_are_known(name: str, world: Path) -> None:
+    assert "'ema', 'raw'" in lvae("sample", "run", "new", name, "mean", check=2, cwd=world).stderr
+
+
 def test_swapped_words_and_near_names_are_told(world: Path) -> None:
     assert "Write 'lvae train DATASET RUN'" in lvae("train", "run", "dataset", check=1, cwd=world).stderr
     assert "Did you mean dataset?" in lvae("train", "datset", "new", check=1, cwd=world).stderr
