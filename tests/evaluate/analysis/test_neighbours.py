@@ -145,7 +145,9 @@ def test_copies_are_told_from_new_pictures(world: Path) -> None:
 
 
 def test_a_dataset_that_the_model_was_not_trained_on_is_told(world: Path, tmp_path: Path) -> None:
-    run = run_examples.run(tmp_path / "run", Dataset.open(world / "dataset"), run_examples.model_config(resolution=32, classes=8))
+    run = run_examples.run(
+        tmp_path / "run", Dataset.open(world / "dataset"), run_examples.model_config(resolution=32, classes=8)
+    )
     assert near.describe_strange(run, Dataset.open(world / "dataset")) is None
     lvae("shard", world / "dataset", "--seed", "1", "--out", str(tmp_path / "other"))
     warning = near.describe_strange(run, Dataset.open(tmp_path / "other"))
