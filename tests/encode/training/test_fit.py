@@ -277,6 +277,7 @@ def test_grey_sources_are_trained_on_with_a_word(tmp_path: Path) -> None:
     assert "every picture is grey: the autoencoder will not learn colours" in said
 
 
+@pytest.mark.slow
 def test_a_full_disk_gets_one_sentence(pictures: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for it: first the pictures do not fit, then the checkpoints."""
     for kilobytes, where in ((20, "no space is left"), (160, "checkpoint of step 10")):

@@ -71,6 +71,7 @@ def test_files_in_the_working_directory_are_no_modules(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_nothing_stays_among_temporary_files_not_even_after_a_kill(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
