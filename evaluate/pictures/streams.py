@@ -16,6 +16,7 @@ from lvae.evaluate.pictures.decode import DecodeSettings, decode, decode_positio
 from lvae.manifests.concurrency import concurrently
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import ImageRow
 from lvae.manifests.seeds import chosen
 
@@ -75,7 +76,7 @@ def latents_stack(
 def chosen_positions(where: str, there: int, num: int | None, seed: int) -> NDArray[np.int64]:
     """Which of so many pictures count: all, or a seeded choice of `num`, in order."""
     if there < 2:
-        raise LvaeError(where, f"holds {there} images, too few to score", "Give at least 2.")
+        raise LvaeError(where, f"holds {counted(there, 'image')}, too few to score", "Give at least 2.")
     return chosen(there, num, where, seed)
 
 
