@@ -29,10 +29,10 @@ def run(command: list[str], folder: Path, check: bool = True) -> int:
     return subprocess.run([*program, *command[1:]], cwd=folder, check=check).returncode
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stories speak of."""
-    folder = tmp_path_factory.mktemp("stories")
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """What the stories speak of: for each test anew, since they change it."""
+    folder = tmp_path / "stories"
     for seed, name in enumerate(["photos", "later", "more-photos", "new-photos"]):
         write_scenes(folder / name, 32, 32, seed)
     for name in ("later", "more-photos", "new-photos"):
