@@ -361,7 +361,7 @@ class HierarchicalVAE(nn.Module):
         ).mean
 
     def names_to_round(self) -> tuple[list[str], list[str]]:
-        """Names of parameters that layers may compute with in half precision, and of those among them that are penalized.
+        """Names of parameters that layers may compute with in half precision; and those of them that are penalized.
 
         The output's are none of them. A penalty is that of the weight in full precision: see `keep_masters`.
         """
