@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
-from lvae.train.devices.device import Device, Function, Module, Precision
+from lvae.train.devices.device import Device, Module, Precision
 from lvae.train.devices.threefry import counted_normal, key_of
 
 
@@ -48,9 +48,6 @@ class XlaDevice(Device):
     def operand(self, number: int) -> Tensor:
         # Of one dimension: zeros and ones without any become constants of the program, too.
         return self.put_whole(torch.tensor([number], dtype=torch.int32)).squeeze(0)
-
-    def compile(self, function: Function) -> Function:
-        return function
 
     def normals(self, seed: int, first: int, count: int, size: int) -> Tensor:
         """Entry (i, j) is a function of (seed, first, i, j), however many devices share the work."""
