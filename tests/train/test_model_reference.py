@@ -60,6 +60,8 @@ def low_resolution(config: dict[str, Any], x: Tensor) -> Tensor | None:
 )
 def test_outputs_rates_losses_and_gradients_equal_the_reference(name: str, attention: str, dtype: torch.dtype) -> None:
     config = replace(EXAMPLES[name], attention=attention)  # type: ignore[arg-type]
+    if attention == "normalized" and config.resolutions[-1] == 1:  # scores of one position change nothing
+        config = replace(config, attentions=(*config.attentions[:-1], 0))
     model = lively(config).to(dtype)
     x, labels = batch(config)
     noise = draw_noise(config, range(3))
