@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from torch import Tensor
+
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -228,7 +230,12 @@ def average_group(folder: str | Path, training: TrainConfig, decay: float | None
 
 def load_weights(model: HierarchicalVAE, weights: Mapping[str, Any], where: str) -> None:
     """Fill a model; LvaeError naming the first tensor that is missing, strange or of another shape."""
-    own = model.state_dict()
+    check_weights(model.state_dict(), weights, where)
+    model.load_state_dict(weights)
+
+
+def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Any], where: str) -> None:
+    """LvaeError naming the first tensor that is missing, strange or of another shape than a model's own."""
     for name in sorted(own.keys() | weights.keys()):
         if name not in weights:
             raise LvaeError(where, f"weights of another model: {name} is missing")
@@ -237,7 +244,6 @@ def load_weights(model: HierarchicalVAE, weights: Mapping[str, Any], where: str)
         found, wanted = list(weights[name].shape), list(own[name].shape)
         if found != wanted:
             raise LvaeError(where, f"weights of another model: {name} is {found}, not {wanted}")
-    model.load_state_dict(weights)
 
 
 def copy_autoencoder(dataset: Dataset, run: Path) -> None:
