@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from lvae.encode.files import locations, naming
-from lvae.encode.files.left_out_words import no_images
+from lvae.encode.files.left_out import no_images
 from lvae.encode.files.remote import Status
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources.base import Notes

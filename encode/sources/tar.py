@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from lvae.encode.files import locations, naming
-from lvae.encode.files.left_out_words import no_images
-from lvae.encode.files.naming import LeftOut
+from lvae.encode.files.left_out import LeftOut, no_images
 from lvae.encode.files.patterns import base_of, is_pattern
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.label_values import name_numbers

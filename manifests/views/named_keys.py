@@ -80,11 +80,11 @@ def refuse_missing(where: str, lines: int, missing: tuple[str, ...], keys: Itera
     if not missing:
         return
     near = near_keys(missing[0], keys)
-    like = f"; near it: {', '.join(map(repr, near))}" if near else ""
+    like = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise LvaeError(
         where,
-        f"no image has {len(missing)} of these {counted(lines, 'key')}, {missing[0]!r} for one{like}",
-        "Nothing was changed. A key with a line end is written escaped, as \\n. "
+        f"no image has {len(missing)} of these {counted(lines, 'key')}, {missing[0]!r} for one",
+        f"{like}Nothing was changed. A key with a line end is written escaped, as \\n. "
         "--missing-ok passes over keys that are not there.",
     )
 
