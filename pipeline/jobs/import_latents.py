@@ -84,10 +84,11 @@ def import_latents(request: ImportRequest, engine: Engine, display: Display) -> 
             remove_leftovers(folder, plan)
             swap(folder, finished)
             return Result(finished, 0, 0)
+        spread = Spread(folder, folder, plan, engine, display)
         manifest, made, shards = finish_dataset(
-            Spread(folder, folder, plan, engine, display),
+            spread,
             settings,
-            lambda: _import_parts(folder, plan, {number: cache}, request, display),
+            lambda: _import_parts(spread, {number: cache}, request),
             lambda rejected: check_rejected(folder, plan, rejected, request.max_rejected, display.say),
         )
         _tell(plan, manifest, cache, number, display)
@@ -197,20 +198,19 @@ def _put_back_weights(folder: Folder, encoding: Encoding, options: ImportOptions
     store_weights(folder, encoding, network)
 
 
-def _import_parts(
-    folder: Folder, plan: Plan, caches: dict[int, Cache], request: ImportRequest, display: Display
-) -> int:
+def _import_parts(spread: Spread, caches: dict[int, Cache], request: ImportRequest) -> int:
+    folder, plan = spread.folder, spread.plan
     pending = [part for part in range(plan.listing.parts) if not has_receipt(folder, part)]
     others = {plan.listing.place(part).segment for part in pending} - set(caches)
     again = {number: _open_again(plan, number, request) for number in sorted(others)}
-    refuse_other_numbers(folder, plan, again, display.say)
+    refuse_other_numbers(folder, plan, again, spread.display.say)
     caches |= again
     rows = sum(plan.listing.place(part).rows for part in pending)
     images = plan.listing.images
     if pending:
-        forget_checked_parts(folder, pending)
-        with display.progress("importing", images, "images", images - rows) as bar:
-            parts = listed_parts(folder, plan, caches, pending)
+        forget_checked_parts(folder, spread.engine, pending)
+        parts = listed_parts(folder, plan, caches, pending)
+        with spread.display.progress("importing", images, "images", images - rows) as bar:
             for receipt in concurrently(partial(import_part, folder, plan), parts, lanes=LANES, ahead=LANES - 1):
                 bar.advance(receipt.rows)
     return len(pending)
