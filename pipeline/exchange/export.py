@@ -20,9 +20,9 @@ from lvae.manifests.parts.plan import UNKNOWN, Store
 from lvae.manifests.parts.rows import UNLABELLED
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.views.selection import TRAIN
+from lvae.pipeline.exchange.caches.record import MIRRORED, RECORD, ROWS, LatentsRecord, Layout, row_line
 from lvae.pipeline.exchange.caches.sorting import sort_many
 from lvae.pipeline.exchange.export_rows import Block, ExportRows
-from lvae.pipeline.exchange.record import MIRRORED, RECORD, ROWS, LatentsRecord, Layout, row_line
 from lvae.pipeline.exchange.writers import Content, DitWriter, Edm2Writer, NpyWriter, SafetensorsWriter, Writer
 
 LABELLED: tuple[Layout, ...] = ("lightningdit", "dit")  # whose trainers have no word for "no label"

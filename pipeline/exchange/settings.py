@@ -12,7 +12,7 @@ from lvae.encode.networks.base import Autoencoder
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import IMPORTED, UNKNOWN, AutoencoderRecord, Encoding, ImageSettings, Store
 from lvae.pipeline.exchange.caches.cache import Cache
-from lvae.pipeline.exchange.record import RECORD, ExportedCache
+from lvae.pipeline.exchange.caches.record import RECORD, ExportedCache
 from lvae.pipeline.planning.plan import build_without_weights
 
 ANY = "unknown"

@@ -17,9 +17,9 @@ from lvae.pipeline.exchange.caches.cache import Cache
 from lvae.pipeline.exchange.caches.file_caches import DitCache, Edm2Cache, MarCache
 from lvae.pipeline.exchange.caches.files import Files, FolderFiles, ZipFiles
 from lvae.pipeline.exchange.caches.mds_cache import MdsCache, has_index
+from lvae.pipeline.exchange.caches.record import ExportedCache, read_record
 from lvae.pipeline.exchange.caches.tar_cache import TarCache
 from lvae.pipeline.exchange.caches.zarr_arrays import is_zarr, read_zarr
-from lvae.pipeline.exchange.record import ExportedCache, read_record
 
 Layout = Literal["edm2", "lightningdit", "dit", "repa", "mar", "mds", "npy", "webdataset", "zarr"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)

@@ -15,9 +15,9 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.publishing.publish import drop_raw
 from lvae.pipeline.exchange.caches.open import open_cache
+from lvae.pipeline.exchange.caches.record import RECORD, ROWS
 from lvae.pipeline.exchange.export import ExportOptions, Layout, export
 from lvae.pipeline.exchange.part import convert
-from lvae.pipeline.exchange.record import RECORD, ROWS
 from lvae.pipeline.exchange.settings import Conversion
 from lvae.pipeline.exchange.stored_zip import StoredZip
 from tests.conftest import lvae
