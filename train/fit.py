@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.train.data.batches import Batches, open_source
+from lvae.train.data.batches import Batches
+from lvae.train.data.sources import open_source
 from lvae.train.devices.device import Device
 from lvae.train.loop.profiling import Profiler
 from lvae.train.loop.session import Best, Execution, Session, Start, Watching

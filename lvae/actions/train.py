@@ -16,8 +16,8 @@ from lvae.manifests.messages import counted
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.pipeline.progress.console import Bar, say
-from lvae.train.data.batches import Placement
 from lvae.train.data.checks import check_fits, check_shards, local_copy
+from lvae.train.data.sources import DataPlan, Placement, plan_data
 from lvae.train.devices.device import Device
 from lvae.train.devices.open import make_deterministic, open_device
 from lvae.train.fit import check_batch, fit
@@ -116,7 +116,8 @@ def train(dataset: str, run: Path, options: TrainOptions) -> bool:
     overrides = parse_pairs("--override", options.overrides)
     file = options.read_file()
     name = options.preset or (None if file is None else file.preset)
-    config = resolve_config(Dataset.open(dataset), before, name, options.given(file), hash_of_init, overrides)
+    opened = Dataset.open(dataset)
+    config = resolve_config(opened, before, name, options.given(file), hash_of_init, overrides)
     if options.continue_on is not None:
         config = _continue_on(config, before, run, dataset)
     if options.deterministic:
@@ -128,7 +129,9 @@ def train(dataset: str, run: Path, options: TrainOptions) -> bool:
         check_batch(config.training.update_size, device)
         config, memory = _choose_execution(config, options, device)
         if options.dry_run:
-            _show(config, device, memory)
+            streamed = opened.folder.remote and options.cache is None
+            data = plan_data(opened, device, config.training, config.model.classes, options.placement, streamed)
+            _show(config, device, memory, data)
             if options.config is not None and device.is_main and not options.config.exists():
                 meanings = {name: meaning for name, (_, meaning) in options.meanings.items()}
                 write_config_file(options.config, config, options.by_name(), meanings)
@@ -177,17 +180,18 @@ def _goes_on_alike(before: ExecutionRecord | None, options: TrainOptions, device
     return (before.device, before.devices) == ("cpu", device.world) and device.kind == "cpu"
 
 
-def _show(config: RunConfig, device: Device, memory: Memory) -> None:
+def _show(config: RunConfig, device: Device, memory: Memory, data: DataPlan) -> None:
     if device.is_main:
         found = estimate(config, device.world * device.parts, memory)
         settings = {name: records.plain(getattr(config, name)) for name in ("preset", "model", "training")}
         made = PRESETS.get(config.preset)
         paper = made and made.hardware and {"hardware": made.hardware, "hours": made.hours}
-        lines = [f"device              {device}", *found.lines()]
+        lines = [f"device              {device}", *found.lines(), f"latents             {data.line()}"]
         if made is not None and paper:
             lines.append(f"the paper's run     {made.hardware}, {made.hours:g} hours")
         click.echo("\n".join(lines), err=True)
-        click.echo(json.dumps({**settings, "paper": paper, "estimate": asdict(found), "device": str(device)}, indent=1))
+        reckoned = {"estimate": asdict(found), "data": asdict(data), "device": str(device)}
+        click.echo(json.dumps({**settings, "paper": paper, **reckoned}, indent=1))
 
 
 def _train(

@@ -341,6 +341,8 @@ def test_a_dry_run_shows_settings_and_trains_nothing(latents: Path, tmp_path: Pa
     assert (shown["model"]["resolution"], shown["training"]["batch"]) == (8, 4)
     assert shown["estimate"]["parameters"] > 10_000
     assert "updates an epoch" in done.stderr
+    assert shown["data"]["placement"] == "memory"
+    assert shown["data"]["update_bytes"] == 4 * 2 * shown["model"]["channels"] * 8 * 8  # float16
     assert not (tmp_path / "run").exists()
 
 

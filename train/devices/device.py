@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from lvae.manifests.messages import counted
 from lvae.manifests.seeds import derive
 
+UPLOADED = 64 << 20  # bytes sent to a device at a time where all latents are
 PATIENCE = datetime.timedelta(minutes=30)  # of a rank with the others: one of them may compile, or decode previews
 
 Precision = Literal["float32", "bfloat16", "tf32"]
@@ -96,6 +97,27 @@ class Device:
     def put_whole(self, tensor: Tensor) -> Tensor:
         """A tensor on the device, the same on all of them."""
         return tensor.to(self.torch_device)
+
+    def upload(self, shape: tuple[int, ...], dtype: torch.dtype, read: Callable[[int, Tensor], None]) -> Tensor:
+        """A tensor on the device, the same on all of them, that passes through the host in chunks.
+
+        read(first, rows) fills `rows` with the tensor's rows first, first + 1, ...; two chunks are in memory at a time.
+        """
+        whole = torch.empty(shape, dtype=dtype, device=self.torch_device)
+        row_bytes = whole[:1].nbytes
+        count = max(1, min(len(whole), UPLOADED // max(1, row_bytes)))
+        chunks = [self.pin(torch.empty(count, *shape[1:], dtype=dtype)) for _ in range(2)]
+        for number, first in enumerate(range(0, len(whole), count)):
+            start, chunk = min(first, len(whole) - count), chunks[number % 2]
+            read(start, chunk)
+            self.synchronize()  # what was sent before is there, so that its chunk may be filled next
+            self._send(whole, start, chunk)
+        self.synchronize()
+        return whole
+
+    def _send(self, whole: Tensor, start: int, chunk: Tensor) -> None:
+        """Begin to copy a chunk to where it belongs."""
+        whole[start : start + len(chunk)].copy_(chunk, non_blocking=True)
 
     def operand(self, number: int) -> Tensor:
         """A number that may be another one in the next step. XLA would compile anew for a number of Python's."""

@@ -45,6 +45,12 @@ class XlaDevice(Device):
         self._spmd.mark_sharding(moved, self._mesh, ("data", *(None,) * (tensor.dim() - 1)))
         return moved
 
+    def _send(self, whole: Tensor, start: int, chunk: Tensor) -> None:
+        # Rows as a tensor: one program for all chunks. A copy, for what is recorded may be read later.
+        rows = torch.arange(start, start + len(chunk))
+        whole.index_copy_(0, self.put_whole(rows), self.put_whole(chunk.clone()))
+        self.mark_step()
+
     def operand(self, number: int) -> Tensor:
         # Of one dimension: zeros and ones without any become constants of the program, too.
         return self.put_whole(torch.tensor([number], dtype=torch.int32)).squeeze(0)

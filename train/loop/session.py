@@ -16,7 +16,8 @@ from torch import Tensor
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.train.data.batches import Batches, Placement, Source, clip_latents, open_source
+from lvae.train.data.batches import Batches, clip_latents
+from lvae.train.data.sources import Placement, Source, open_source
 from lvae.train.loop.training_loop import is_due
 from lvae.train.loop.update import MEASURED, Updater
 from lvae.train.loop.validation import validate
