@@ -199,11 +199,10 @@ def _train(
 ) -> bool:
     if device.kind == "cpu":
         keep_freed_memory()
-    if device.local_rank == 0:
-        local_copy(dataset, options.cache, say)
-    device.barrier()
+    device.together(lambda: local_copy(dataset, options.cache, say) if device.local_rank == 0 else None)
     opened = Dataset.open(local_copy(dataset, options.cache))
     check_fits(opened, config.model)
+    device.together(lambda: _check_shards(opened) if device.is_main else None)
     weights = None
     if init is not None and options.init is not None:
         other = read_run(options.init).model
@@ -212,7 +211,6 @@ def _train(
         silent = Watching(preview=None if options.preview == "none" else lambda step, latents: None)
         result = fit(run, config, opened, device, options.execution(), silent, weights)
         return result.finished or result.out_of_time
-    check_shards(opened, say if sum(split.shards for split in opened.manifest.splits.values()) > 20 else lambda _: None)
     with writing(Folder(run)), Bar("training", config.training.updates, "updates") as bar:
         say(f"{device}: {config.preset}, {run}; {_portions(config)}")
         for change in config.new_overrides():
@@ -235,6 +233,11 @@ def _train(
     else:
         say(f"stopped after update {result.step}; the same command goes on from here")
     return result.finished or result.out_of_time
+
+
+def _check_shards(dataset: Dataset) -> None:
+    many = sum(split.shards for split in dataset.manifest.splits.values()) > 20
+    check_shards(dataset, say if many else lambda _: None)
 
 
 def _portions(config: RunConfig) -> str:

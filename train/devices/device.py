@@ -15,7 +15,8 @@
 Several processes are ranks: torchrun starts them and says so in the environment. A rank holds `rank` of `world` equal
 slices of every global batch. On XLA one process drives all devices of its host (SPMD): it is rank 0 of 1, holds the
 global batch, and `put` spreads it over `parts` devices; the processes of a pod all do the same with
-the same data. Where files are written only `is_main` writes.
+the same data. Where files are written only `is_main` writes. What processes must agree on, ranks or those of a pod,
+goes through `from_main`, `on_any_rank`, `from_all` and `together`.
 """
 
 import datetime
@@ -31,6 +32,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.seeds import derive
 
@@ -41,6 +43,7 @@ Precision = Literal["float32", "bfloat16", "tf32"]
 
 Module = TypeVar("Module", bound=nn.Module)
 Function = TypeVar("Function", bound=Callable[..., Any])
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,6 @@ class Device:
 
     kind: Literal["cpu", "cuda", "xla"] = "cpu"
     parts = 1  # devices over which `put` spreads a batch
-    stops_together = True  # whether all processes can agree to stop at the same step (`on_any_rank`)
 
     def __init__(self, precision: Precision = "float32", compiled: bool = False, ranks: Ranks = Ranks()):
         self.precision, self.compiled = precision, compiled
@@ -70,6 +72,11 @@ class Device:
     def _join(self) -> None:
         if self.world > 1 and not dist.is_initialized():
             dist.init_process_group("gloo", timeout=PATIENCE)
+
+    @property
+    def processes(self) -> int:
+        """Those that must agree: ranks, or the processes of a pod."""
+        return self.world
 
     @property
     def is_main(self) -> bool:
@@ -194,28 +201,50 @@ class Device:
         return wait
 
     def on_any_rank(self, flag: bool) -> bool:
-        """Whether any rank says yes; every rank must ask. Costs a message between hosts, never a wait for a GPU."""
-        if self.world == 1:
+        """Whether any process says yes; all must ask. Costs a message between hosts, never a wait for a GPU."""
+        if self.processes == 1:
             return flag
         said = torch.tensor([int(flag)])
         dist.all_reduce(said, dist.ReduceOp.MAX)
         return bool(said.item())
 
     def from_main(self, number: int) -> int:
-        """What the main rank says; every rank must ask."""
-        if self.world == 1:
+        """What the main process says; all must ask."""
+        if self.processes == 1:
             return number
         said = torch.tensor([number])
         dist.broadcast(said, 0)
         return int(said.item())
 
+    def from_all(self, number: int) -> list[int]:
+        """What each process says, of 64 bits, in their order; all must ask."""
+        if self.processes == 1:
+            return [number]
+        said = [torch.zeros(1, dtype=torch.int64) for _ in range(self.processes)]
+        dist.all_gather(said, torch.tensor([number], dtype=torch.int64))
+        return [int(one.item()) for one in said]
+
+    def together(self, action: Callable[[], Found]) -> Found:
+        """What an action gives that may fail. Where it fails in one process, all stop instead of waiting for it."""
+        if self.processes == 1:
+            return action()
+        try:
+            found = action()
+        except Exception:
+            self.from_all(1)
+            raise
+        for rank, failed in enumerate(self.from_all(0)):
+            if failed:
+                raise LvaeError(f"rank {rank}", "cannot begin, so no rank does", "Its own message says why.")
+        return found
+
     def barrier(self) -> None:
-        """Wait for all ranks."""
+        """Wait for all processes."""
         self.on_any_rank(False)
 
     def close(self) -> None:
         """Leave the other ranks."""
-        if self.world > 1 and dist.is_initialized():
+        if self.processes > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
     # --- memory ---

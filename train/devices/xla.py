@@ -1,11 +1,12 @@
 """Training on XLA devices (TPU)."""
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
-from lvae.train.devices.device import Device, Function, Module, Precision
+from lvae.train.devices.device import PATIENCE, Device, Function, Module, Precision
 from lvae.train.devices.threefry import counted_normal, key_of
 
 
@@ -27,8 +28,15 @@ class XlaDevice(Device):
         self._xla, self._spmd, self._runtime = torch_xla, spmd, runtime
         self.torch_device = torch_xla.device()
         self.parts = runtime.global_runtime_device_count()
-        self.stops_together = runtime.process_count() == 1
         self._mesh = spmd.Mesh(np.arange(self.parts), (self.parts,), ("data",))
+        if self.processes > 1 and not dist.is_initialized():
+            import torch_xla.distributed.xla_backend  # knows where the processes of a pod meet
+
+            dist.init_process_group("gloo", init_method="xla://", timeout=PATIENCE)
+
+    @property
+    def processes(self) -> int:
+        return int(self._runtime.process_count())
 
     @property
     def is_main(self) -> bool:

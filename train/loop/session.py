@@ -18,6 +18,7 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.train.data.batches import Batches, clip_latents
 from lvae.train.data.sources import Placement, Source, open_source
+from lvae.train.loop.agreement import check_weights
 from lvae.train.loop.training_loop import is_due
 from lvae.train.loop.update import MEASURED, Updater
 from lvae.train.loop.validation import validate
@@ -227,6 +228,7 @@ class Session:
         if int(self._device.fetch(self.updater.counts["useless"])):
             logger.warning("step %d is not saved: its loss is not finite", step)
             return
+        check_weights(self._run, self.updater, step)
         if self._device.is_main:
             values: dict[str, Any] = {"step": step, "position": self._position(step)}
             if self._best is not None:
