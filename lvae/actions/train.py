@@ -23,10 +23,11 @@ from lvae.train.devices.open import make_deterministic, open_device
 from lvae.train.fit import check_batch, fit
 from lvae.train.loop.session import Execution, Watching
 from lvae.train.presets import PRESETS
+from lvae.train.runs.boards import check_wandb, open_boards
 from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
 from lvae.train.runs.config_file import ConfigFile, read_config_file, write_config_file
 from lvae.train.runs.continuation import continue_on, describe_change
-from lvae.train.runs.estimates import Memory, choose_micro_batch, estimate, measure_memory, micro_batch_of
+from lvae.train.runs.estimates import Memory, choose_micro_batch, estimate, latent_flop, measure_memory, micro_batch_of
 from lvae.train.runs.fine_tuning import weights_that_fit
 from lvae.train.runs.resolve import resolve_config
 from lvae.train.runs.run import (
@@ -75,6 +76,7 @@ class TrainOptions:
     preview_every: int
     preview: Literal["latents", "decoded", "none"]
     profile: int
+    wandb: str | None
     dry_run: bool
     meanings: dict[str, tuple[str, str]]
 
@@ -94,8 +96,9 @@ class TrainOptions:
             return None
         return read_config_file(self.config)
 
-    def execution(self) -> Execution:
+    def execution(self, latent_flop: int) -> Execution:
         return Execution(
+            latent_flop=latent_flop,
             minutes=self.minutes,
             log=self.log_every,
             save=self.save_every,
@@ -110,6 +113,7 @@ class TrainOptions:
 
 def train(dataset: str, run: Path, options: TrainOptions) -> bool:
     """Whether the run is finished, or its minutes are over; otherwise a signal stopped it. Each rank calls this."""
+    check_wandb(options.wandb)
     before, dataset = read_run_if_there(run), options.continue_on or dataset
     init = latest_checkpoint(options.init, ("ema",)) if options.init is not None and before is None else None
     hash_of_init = None if init is None else init.sha256["ema.safetensors"]
@@ -207,9 +211,10 @@ def _train(
     if init is not None and options.init is not None:
         other = read_run(options.init).model
         weights = weights_that_fit(config.model, other, init.read("ema"), config.training.seed)
+    execution = options.execution(0 if device.peak_flops() is None else latent_flop(config.model))
     if not device.is_main:
         silent = Watching(preview=None if options.preview == "none" else lambda step, latents: None)
-        result = fit(run, config, opened, device, options.execution(), silent, weights)
+        result = fit(run, config, opened, device, execution, silent, weights)
         return result.finished or result.out_of_time
     with writing(Folder(run)), Bar("training", config.training.updates, "updates") as bar:
         say(f"{device}: {config.preset}, {run}; {_portions(config)}")
@@ -221,9 +226,13 @@ def _train(
             bar.begin(updates, done)
 
         watching = Watching(
-            begin, bar.at, lambda step, text: say(f"update {step}: {text}"), _preview(run, opened, options)
+            begin,
+            bar.at,
+            lambda step, text: say(f"update {step}: {text}"),
+            _preview(run, opened, options),
+            lambda step: open_boards(run, step, options.wandb, config),
         )
-        result = fit(run, config, opened, device, options.execution(), watching, weights)
+        result = fit(run, config, opened, device, execution, watching, weights)
     if result.finished:
         early = ", for validation did not improve any more" if result.step < config.training.updates else ""
         click.echo(f"{run}: {result.step} updates are done{early}")

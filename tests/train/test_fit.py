@@ -34,7 +34,7 @@ from tests.manifests.dataset_examples import flip
 
 SMALL = {"width": "8", "encoder_width": "8", "batch": "8", "warm_up_updates": "3"}
 OFTEN = Execution(log=2, save=4, validate=0, preview=0, keep_recent=2)
-TIMED = ("images_per_second", "data_wait_share")
+TIMED = ("images_per_second", "data_wait_share", "peak_memory_bytes")
 
 
 def run_here(

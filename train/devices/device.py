@@ -247,7 +247,11 @@ class Device:
         if self.processes > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
-    # --- memory ---
+    # --- limits ---
+
+    def peak_flops(self) -> float | None:
+        """Floating-point operations a second of one of its devices at most, in the precision at hand; None: unknown."""
+        return None
 
     def peak_bytes(self) -> int | None:
         """The most memory used so far: of the process on a CPU, of the allocator on a GPU; None where unknown."""
