@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --prefer-binary
 JOB_TESTS := tests/pipeline/jobs
 CLUSTER_TESTS := $(JOB_TESTS)/test_random_faults.py $(JOB_TESTS)/test_clusters.py $(JOB_TESTS)/test_clusters_decode.py $(JOB_TESTS)/test_s3.py
 
-.PHONY: demo test lint types pytest slow test-browser faults life fuzz .venv-cluster/wheel test-xla test-cluster faults-cluster bench clean
+.PHONY: demo test lint types pytest slow test-browser faults life search fuzz .venv-cluster/wheel test-xla test-cluster faults-cluster bench clean
 
 demo: .venv/installed-features
 	$(BIN)/lvae demo $(DEMO) --minutes $(DEMO_MINUTES)
@@ -58,6 +58,10 @@ test-browser: .venv/installed-test  # needs chromium and chromedriver
 
 life: .venv/installed-test  # of a dataset after its first day, and the stories of docs/datasets.md
 	$(BIN)/python -m pytest -n $(JOBS) -m slow $(JOB_TESTS)/test_life.py tests/test_docs_datasets.py
+
+search: .venv/installed-test  # for inputs that break a law, other ones at every run; LVAE_HOSTILE_EXAMPLES=3000, for more
+	LVAE_EXAMPLES=random $(BIN)/python -m pytest -n $(JOBS) -m "not xla and not cluster and not browser" \
+		$$(grep -rl "from hypothesis" tests --include="test_*.py")
 
 fuzz: .venv/installed-test  # for example make fuzz FUZZ='--minutes 60 --readers zip,tar'
 	$(BIN)/python -m tests.encode.fuzz $(FUZZ)

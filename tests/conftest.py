@@ -12,15 +12,23 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, settings
 
 # Before torch and numpy are loaded, here and in processes that tests start: several processes with a thread a core each
 # wait for one another most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("PYTHONFAULTHANDLER", "1")  # a process that dies in native code says where
 
 from lvae.encode.scenes.make import write_scenes
 
 # A shell starts what it puts into the background with interrupts ignored, and processes hand that down.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples at every run: what random ones find is for `make search`, not for a change that did not cause it.
+# How long an example takes is no fault on a busy machine.
+settings.register_profile("random", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("random"), derandomize=True)
+settings.load_profile(os.environ.get("LVAE_EXAMPLES", "same"))
 
 SMALL_KL = (
     '{"kind": "kl", "width": 8, "multipliers": [1, 2], "blocks": 1, "attention_levels": [], '

@@ -20,7 +20,7 @@ from lvae.train.loop.training_loop import run_updates
 from lvae.train.loop.update import Updater
 from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
-from lvae.train.runs.run import BEST, CHECKPOINTS, RunConfig, difference, load_weights, read_run_if_there, write_run
+from lvae.train.runs.run import BEST, CHECKPOINTS, RunConfig, difference, read_run_if_there, write_run
 
 PROFILE = "profile"
 ASKED_EVERY = 8  # updates, between the questions whether a rank was asked to stop
@@ -123,8 +123,7 @@ def _begin(
             step, int(checkpoint.values["position"]), config.new_overrides(), None if best is None else Best(**best)
         )
     if init is not None:
-        load_weights(updater.model, init, "--init")
-        updater.start_average()
+        updater.load(init, "--init")
     check_weights(run, updater, 0)
     _write_settings(run, config, 0, device)
     return Start(0, 0, config.new_overrides())

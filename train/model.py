@@ -4,7 +4,7 @@ Attributes are named so that `state_dict` has the names of the published torch f
 resolution to the highest, `encoder.encoder_levels` from the highest to the lowest, as there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,6 +27,7 @@ from lvae.train.network.layers import (
     ResidualBlock,
     Upsample,
     apply,
+    as_computed,
     power_iteration,
     reduce_image,
     without_autocast,
@@ -359,6 +360,22 @@ class HierarchicalVAE(nn.Module):
             nothing, labels, self._noise(noise, count), guidance=guidance, low_resolution=low_resolution
         ).mean
 
+    def names_to_round(self) -> tuple[list[str], list[str]]:
+        """Names of parameters that layers may compute with in half precision; and those of them that are penalized.
+
+        The output's are none of them. A penalty is that of the weight in full precision: see `keep_masters`.
+        """
+        penalized = {id(layer.conv.weight) for _, layers in self._list_penalized() for layer in layers}
+        names = {name: parameter for name, parameter in self.named_parameters() if not name.startswith("outproj.")}
+        return list(names), [name for name, parameter in names.items() if id(parameter) in penalized]
+
+    def keep_masters(self, masters: Mapping[str, Tensor]) -> None:
+        """Weights of penalized layers in full precision, by name; the layers themselves compute with rounded ones."""
+        for name, master in masters.items():
+            layer = self.get_submodule(name.removesuffix(".conv.weight"))
+            assert isinstance(layer, RegularizedConvolution)
+            layer.master = master
+
     def spectral(self) -> Tensor:
         """Sum over regularized layers of resolution * sigma; the vectors stay. Layers of one shape go together."""
         with without_autocast(self.outproj.weight):
@@ -428,8 +445,7 @@ class HierarchicalVAE(nn.Module):
         """(B,) -> (B, D), "no label" where dropped."""
         if self.embed is None or classes is None:
             return None
-        embedded: Tensor = self.embed(classes if drop is None else torch.where(drop, self.config.classes, classes))
-        return embedded
+        return as_computed(self.embed(classes if drop is None else torch.where(drop, self.config.classes, classes)))
 
     def reduce(self, x: Tensor, low_resolution: Tensor | None = None) -> Tensor | None:
         """An upsampler's first input, made from the full image (B, d, R, R) unless given; None for other models."""
@@ -446,7 +462,7 @@ class HierarchicalVAE(nn.Module):
             first: Tensor = self.inproj(low_resolution)
             return first
         assert self.initial_x is not None
-        return self.initial_x.expand(count, -1, -1, -1)
+        return as_computed(self.initial_x).expand(count, -1, -1, -1)
 
     def _observe(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, in full precision: their errors would be divided by small variances."""

@@ -49,6 +49,8 @@ def resolve(source: str) -> str:
     """A SOURCE as others should call it: an absolute path, or a URL. Refuses URLs that would give a secret away."""
     if source.startswith("file://"):
         source = urllib.parse.unquote(source.removeprefix("file://"))
+    if "\0" in source:
+        raise LvaeError(source, "holds a null byte, and no path does", "Write it without.")
     if not is_url(source):
         return str(Path(source).absolute())
     refuse_secrets(source)

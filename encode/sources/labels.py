@@ -45,7 +45,7 @@ def read_labels(path: str | Path) -> Labels:
     try:
         text = read_given_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LvaeError(path, "not UTF-8 text") from error
+        raise LvaeError(path, "not UTF-8 text", "Save it as UTF-8.") from error
     match path.suffix.lower():
         case ".csv":
             entries = _read_csv(text, path)
@@ -112,6 +112,9 @@ def _read_csv(text: str, path: Path) -> Iterator[Entry]:
                     continue
             if len(cells) != columns:
                 raise LvaeError(where, f"{len(cells)} columns instead of {columns}", "A line is key,label.")
+            if "\0" in cells[key_column]:
+                advice = "Save the file as UTF-8. A key with a null byte is written in .jsonl, as \\u0000."
+                raise LvaeError(where, "a key with a null byte", advice)
             yield where, cells[key_column], text_label(cells[label_column])
     except csv.Error as error:
         raise LvaeError(path, f"line {reader.line_num}: {error}") from error

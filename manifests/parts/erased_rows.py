@@ -133,7 +133,8 @@ def read_erased_rows(folder: Folder, record: FileRecord | None) -> ErasedRows:
     if folder.size(record.path) != record.bytes or folder.sha256(record.path) != record.sha256:
         raise FormError(where, "is missing or damaged", RESTORE)
     try:
-        table = pq.read_table(pa.BufferReader(folder.read(record.path)))
+        # Not read_table: its threads may still be ending when the process does, which then aborts.
+        table = pq.ParquetFile(pa.BufferReader(folder.read(record.path))).read(use_threads=False)
         if table.schema.remove_metadata() != SCHEMA or any(column.null_count for column in table.columns):
             raise pa.ArrowInvalid("other columns than erased rows have")
     except (pa.ArrowException, OSError, ValueError) as error:

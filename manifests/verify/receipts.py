@@ -1,9 +1,9 @@
 """Receipts of checks: sixteen parts, or four shards, that somebody has looked at.
 
-They lie under checks/, beside the dataset and no part of it, from the beginning of a verification until it has found no
-fault: one that was stopped goes on where it was, and what was checked before images are appended is not checked again.
-A receipt tells what it is about; of anything else it is stale, and is made anew. Nobody but the command that is about
-to publish a dataset takes them for granted: `lvae verify` looks at everything itself.
+They lie under checks/COMMAND/, beside the dataset and no part of it, until the command has found no fault: what it
+checked before it appended images it does not check again. A receipt tells what it is about; of anything else it is
+stale, and is made anew. Nobody goes by those of another command: since one was killed a disk may have lost bits, and a
+stranger's dataset may bring some along.
 """
 
 from dataclasses import dataclass
@@ -106,24 +106,26 @@ def shards_subject(view: ViewPlan, run: int, contents: bool) -> str:
     return records.sha256_of([view.sha256, run, contents])
 
 
-def check_name(kind: Literal["parts", "shards", "listing"], run: int) -> str:
-    return f"{CHECKS}/{kind}/{run // RECEIPTS_PER_FOLDER:06d}/{run:06d}.json"
+def check_name(command: str, kind: Literal["parts", "shards", "listing"], run: int) -> str:
+    return f"{CHECKS}/{command}/{kind}/{run // RECEIPTS_PER_FOLDER:06d}/{run:06d}.json"
 
 
-def read_checked_parts(scratch: Folder, run: int, subject: str) -> CheckedParts | None:
+def read_checked_parts(scratch: Folder, command: str, run: int, subject: str) -> CheckedParts | None:
     """The receipt of a check of this very thing, None where it is missing, damaged or stale."""
-    data = scratch.read_if_there(check_name("parts", run))
+    name = check_name(command, "parts", run)
+    data = scratch.read_if_there(name)
     try:
-        found = None if data is None else records.parse(CheckedParts, data, check_name("parts", run))
+        found = None if data is None else records.parse(CheckedParts, data, name)
     except LvaeError:
         return None
     return found if found is not None and found.subject == subject else None
 
 
-def read_checked_shards(scratch: Folder, run: int, subject: str) -> CheckedShards | None:
-    data = scratch.read_if_there(check_name("shards", run))
+def read_checked_shards(scratch: Folder, command: str, run: int, subject: str) -> CheckedShards | None:
+    name = check_name(command, "shards", run)
+    data = scratch.read_if_there(name)
     try:
-        found = None if data is None else records.parse(CheckedShards, data, check_name("shards", run))
+        found = None if data is None else records.parse(CheckedShards, data, name)
     except LvaeError:
         return None
     return found if found is not None and found.subject == subject else None

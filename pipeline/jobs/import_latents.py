@@ -81,10 +81,11 @@ def import_latents(request: ImportRequest, engine: Engine, display: Display) -> 
             remove_leftovers(folder, plan)
             swap(folder, finished)
             return Result(finished, 0, 0)
+        spread = Spread(folder, folder, plan, engine, display)
         manifest, made, shards = finish_dataset(
-            Spread(folder, folder, plan, engine, display),
+            spread,
             settings,
-            lambda: _import_parts(folder, plan, {number: cache}, request, display),
+            lambda: _import_parts(spread, {number: cache}, request),
             lambda rejected: check_rejected(folder, plan, rejected, request.max_rejected, display.say),
         )
         _tell(plan, manifest, cache, number, display)
@@ -192,9 +193,8 @@ def _put_back_weights(folder: Folder, encoding: Encoding, options: ImportOptions
     store_weights(folder, encoding, network)
 
 
-def _import_parts(
-    folder: Folder, plan: Plan, caches: dict[int, Cache], request: ImportRequest, display: Display
-) -> int:
+def _import_parts(spread: Spread, caches: dict[int, Cache], request: ImportRequest) -> int:
+    folder, plan = spread.folder, spread.plan
     pending = [part for part in range(plan.listing.parts) if not has_receipt(folder, part)]
     for number in sorted({plan.listing.place(part).segment for part in pending} - set(caches)):
         caches[number] = _open_again(plan, number, request)
@@ -207,8 +207,8 @@ def _import_parts(
     rows = sum(plan.listing.place(part).rows for part in pending)
     images = plan.listing.images
     if pending:
-        forget_checked_parts(folder, pending)
-        with display.progress("importing", images, "images", images - rows) as bar:
+        forget_checked_parts(folder, spread.engine, pending)
+        with spread.display.progress("importing", images, "images", images - rows) as bar:
             for receipt in concurrently(make, pending, lanes=LANES, ahead=LANES - 1):
                 bar.advance(receipt.rows)
     return len(pending)

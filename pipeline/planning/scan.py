@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lvae.encode.files.addresses import PublicOnly
-from lvae.encode.files.left_out_words import describe_counts
+from lvae.encode.files.left_out import describe_counts
 from lvae.encode.files.locations import SEEN_RANGE
 from lvae.encode.sources.base import Source, SourceWarning
 from lvae.encode.sources.open import apply_labels, open_source, read_labels

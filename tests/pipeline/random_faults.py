@@ -195,7 +195,7 @@ class Encoding:
         shards = ranges_of(range(sum(layout.shards for _, layout in layouts)), 8)
         parts = ranges_of(range(plan.listing.parts), 8)
         work = (
-            StepsToDo(folder.address, folder.address, "shard", views[0], plan.sha256, shards)
+            StepsToDo(folder.address, folder.address, "shard", views[0], plan.sha256, shards, "")
             if shards
             else PartsToEncode(folder.address, parts, Feeding(("cpu",), decoders=1))
         )

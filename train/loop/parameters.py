@@ -7,12 +7,13 @@ one tensor. On XLA, where a compiler sees the whole step, every parameter stays 
 import bisect
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lvae.train.devices.device import Device
+from lvae.train.loop.rounded import RoundedWeights
 
 BUCKET = 1 << 22  # numbers exchanged at a time, 16 MiB: large enough for a network, small enough to begin early
 Handle = Callable[[], None]
@@ -20,12 +21,20 @@ ALIGNMENT = 64  # numbers: kernels want addresses that are multiples of a cache 
 
 
 class Parameters:
-    """The trained parameters of a model. `tensors`: one, whose pieces the parameters become; or each of them."""
+    """The trained parameters of a model. `tensors`: one, whose pieces the parameters become; or each of them.
 
-    def __init__(self, model: nn.Module, flat: bool):
+    rounded: names of parameters that become pieces of a bfloat16 copy instead; needs `flat`. `refresh` that copy after
+    a change of `tensors`. masters: the float32 weights, leaves with gradients of their own, of some of these.
+    """
+
+    def __init__(
+        self, model: nn.Module, flat: bool, rounded: Collection[str] = (), masters: Collection[str] = ()
+    ) -> None:
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.flat = flat
         self.tensors = [parameter.detach() for parameter in self._parameters.values()]
+        self.masters: dict[str, Tensor] = {}
+        self._rounded: RoundedWeights | None = None
         if flat:
             self._offsets, size = _offsets(self.tensors)
             first = self.tensors[0]
@@ -35,6 +44,14 @@ class Parameters:
                 piece.copy_(parameter.detach())
                 parameter.data = piece
             self.tensors = [flat_tensor]
+        if rounded:
+            weights = self.named(self.tensors)
+            self.masters = {name: weights[name].detach().requires_grad_() for name in masters}
+            places = zip(self._parameters.items(), self._offsets, strict=True)
+            chosen = [(parameter, offset) for (name, parameter), offset in places if name in rounded]
+            self._rounded = RoundedWeights(chosen, self.tensors[0], self._gradients)
+        own = [(name, p) for name, p in self._parameters.items() if name not in rounded]
+        self._summed = [*own, *self.masters.items()]  # whose gradients backward passes add up in place
 
     def like(self, dtype: torch.dtype | None = None) -> list[Tensor]:
         """Zeros in the places of the parameters, for `named`; of another dtype if one is named."""
@@ -46,6 +63,11 @@ class Parameters:
     def named(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
         """`tensors`, or what `like` or `copies` gave, by parameters' names and in their shapes; nothing is copied."""
         return dict(zip(self._parameters, self._pieces(tensors[0]) if self.flat else tensors, strict=True))
+
+    def refresh(self) -> None:
+        """Round the weights anew, where they are rounded."""
+        if self._rounded is not None:
+            self._rounded.refresh()
 
     def _pieces(self, flat: Tensor) -> list[Tensor]:
         """The pieces of a flat tensor, laid out in memory as the parameters are."""
@@ -59,17 +81,22 @@ class Parameters:
 
         Before the first forward pass there are none: a compiler looks long at gradients that are views.
         """
-        pieces: Iterable[Tensor | None] = [None] * len(self._parameters)
-        if self.flat:
-            pieces = self._pieces(self._gradients.zero_())
-        for parameter, piece in zip(self._parameters.values(), pieces, strict=True):
-            parameter.grad = piece
+        pieces = self.named([self._gradients.zero_()]) if self.flat else {}
+        for name, parameter in self._summed:
+            parameter.grad = pieces.get(name)
+
+    def collect(self) -> None:
+        """After a backward pass: what it left in bfloat16 joins the gradients."""
+        if self._rounded is not None:
+            self._rounded.collect()
 
     def exchange(self, device: Device) -> "Exchange | None":
         """The gradients' mean over ranks, begun while a backward pass still runs; None where that is not possible."""
         if not self.flat or device.world == 1:
             return None
-        return Exchange(list(self._parameters.values()), self._offsets, self._gradients, device)
+        places = dict(zip(self._parameters, self._offsets, strict=True))
+        leaves = [(parameter, places[name]) for name, parameter in (*self._parameters.items(), *self.masters.items())]
+        return Exchange(leaves, self._offsets, self._gradients, self._rounded, device)
 
     def gradients(self) -> list[Tensor]:
         """After backward passes, in the places of `tensors`."""
@@ -83,19 +110,27 @@ class Exchange:
 
     Backward passes fill it from its end, roughly, so the last bucket is begun first; all ranks begin them in this one
     order, whatever is filled when. `arm` before the last backward pass of an update, `finish` after it.
+    leaves: what gets gradients, and where they belong. rounded: what collects those in bfloat16, if there are any.
     """
 
-    def __init__(self, parameters: list[nn.Parameter], offsets: list[int], flat: Tensor, device: Device):
-        self._device = device
+    def __init__(
+        self,
+        leaves: Sequence[tuple[Tensor, int]],
+        offsets: list[int],
+        flat: Tensor,
+        rounded: RoundedWeights | None,
+        device: Device,
+    ):
+        self._device, self._rounded = device, rounded
         starts = _bucket_starts(offsets, BUCKET)
-        ends = [*starts[1:], flat.numel()]
-        self._buckets = [flat[start:end] for start, end in zip(starts, ends, strict=True)]
+        self._spans = list(zip(starts, [*starts[1:], flat.numel()], strict=True))
+        self._buckets = [flat[start:end] for start, end in self._spans]
         self._wanted = [0] * len(starts)
-        for parameter, offset in zip(parameters, offsets, strict=True):
+        for leaf, offset in leaves:
             number = bisect.bisect_right(starts, offset) - 1
             self._wanted[number] += 1
             hook = functools.partial(self._filled, number)
-            parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+            leaf.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
         self._left = list(self._wanted)
         self._next = -1  # the bucket to begin next, counted down; -1: not armed
         self._armed = False
@@ -119,6 +154,8 @@ class Exchange:
                 self._begin()
 
     def _begin(self) -> None:
+        if self._rounded is not None:
+            self._rounded.collect(*self._spans[self._next])
         self.began.append((self._next, time.perf_counter()))
         self._under_way.append(self._device.begin_average(self._buckets[self._next]))
         self._next -= 1

@@ -18,6 +18,7 @@ from lvae.train.loop.parameters import Parameters
 from lvae.train.losses import loss, rate_schedule
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.noise import noise_shapes
+from lvae.train.runs.run import check_weights
 
 TRUSTING_UPDATES = 1000  # while the model still settles, large gradients are no sign of trouble
 GIVE_IN_AFTER = 25  # updates skipped one after another because the gradient's norm exceeds the threshold
@@ -37,12 +38,13 @@ class Updater:
 
     def __init__(self, model: HierarchicalVAE, config: TrainConfig, device: Device):
         self.model, self.config, self.device = device.place(model), config, device
-        self.parameters = Parameters(self.model, flat=device.kind != "xla")
+        flat = device.kind != "xla"
+        rounds = flat and device.precision == "bfloat16"
+        self.parameters = Parameters(self.model, flat, *(self.model.names_to_round() if rounds else ()))
+        self.model.keep_masters(self.parameters.masters)
         self.exchange = self.parameters.exchange(device)
         moments = torch.bfloat16 if config.moments == "bfloat16" else None
-        self.adam = Adam(
-            config, self.parameters.like(moments), self.parameters.like(moments), fused=device.kind != "xla"
-        )
+        self.adam = Adam(config, self.parameters.like(moments), self.parameters.like(moments), fused=flat)
         self.average = self.parameters.copies()
         self._more_averages = {group: self.parameters.copies() for group in config.averages if group != "ema"}
         shape = model.config
@@ -74,6 +76,8 @@ class Updater:
             if self.exchange is not None and number == len(batches):
                 self.exchange.arm()
             (total / len(batches)).backward()  # type: ignore[no-untyped-call]
+            if self.exchange is None or number < len(batches):
+                self.parameters.collect()
             measured = found / len(batches) if measured is None else measured + found / len(batches)
         assert measured is not None
         with torch.no_grad():
@@ -110,6 +114,7 @@ class Updater:
                 gradient.mul_((config.gradient_clip / norm).clamp(max=1.0))
         self.model.move_singular_vectors(decision.applied)
         self.adam.step(self.parameters.tensors, gradients, rate, decision.applied, counts["applied"].float())
+        self.parameters.refresh()
         for group, decay in config.averages.items():
             weight = averaging_weight(config, decay, counts["applied"]) * decision.applied.float()
             for average, weights in zip(self.averages[group], self.parameters.tensors, strict=True):
@@ -164,6 +169,17 @@ class Updater:
                 if key != "counts.keep":
                     tensor.copy_(found[key])
         self._keep = int(groups["optimizer"]["counts.keep"])
+        self.parameters.refresh()
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor], where: str) -> None:
+        """Begin with other weights, and the averages with them. LvaeError where they are another model's."""
+        own = self.groups()["model"]
+        check_weights(own, weights, where)
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+        self.parameters.refresh()
+        self.start_average()
 
     def reset_threshold(self) -> None:
         """Skip updates by the configured threshold, whatever it had become."""
@@ -197,6 +213,7 @@ class Updater:
     def _set(self, values: Sequence[Tensor]) -> None:
         for tensor, value in zip(self.parameters.tensors, values, strict=True):
             tensor.copy_(value)
+        self.parameters.refresh()
 
 
 def first_counts(threshold: float, groups: int) -> dict[str, Tensor]:

@@ -23,6 +23,14 @@ class Gaussian(NamedTuple):
         return cls(mean, variance_from(unconstrained))
 
     @classmethod
+    def pair(cls, first: Tensor, second: Tensor) -> tuple[Self, Self]:
+        """Two of equal shape, of which half precision is widened once."""
+        if first.dtype.itemsize >= torch.float32.itemsize:
+            return cls.of(first), cls.of(second)
+        both = full_precision(torch.stack([first, second]))
+        return cls.of(both[0]), cls.of(both[1])
+
+    @classmethod
     def standard(cls, like: Tensor) -> Self:
         """N(0, I) of this tensor's shape."""
         return cls(torch.zeros_like(like), torch.ones_like(like))

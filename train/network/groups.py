@@ -46,7 +46,12 @@ class StochasticGroup(nn.Module):
         h: Tensor = self.prior_block(state, label)
         if not self.hierarchical_prior:
             return None, h
-        return Gaussian.of(h[:, : 2 * self.z_channels]), h[:, 2 * self.z_channels :]
+        parameters, residual = self._split(h)
+        return Gaussian.of(parameters), residual
+
+    def _split(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """What the prior block gives: parameters of the prior, and the residual."""
+        return h[:, : 2 * self.z_channels], h[:, 2 * self.z_channels :]
 
     def join(self, state: Tensor, z: Tensor, residual: Tensor, label: Tensor | None) -> Tensor:
         state = state + self.zproj(z) + residual
@@ -61,9 +66,15 @@ class StochasticGroup(nn.Module):
         noise: (B, z, h, w), standard normal. label: the true one, for the posterior. told: the label as prior and
         shared block hear it, dropped now and then.
         """
-        posterior = self.posterior(state, activation, label)
-        prior, residual = self.prior(state, told)
-        nats = rate(posterior, Gaussian.standard(posterior.mean) if prior is None else prior)
+        found = self.posterior_block(self.actsproj(torch.cat([state, activation], 1)), label)
+        residual = self.prior_block(state, told)
+        if self.hierarchical_prior:
+            expected, residual = self._split(residual)
+            posterior, prior = Gaussian.pair(found, expected)
+        else:
+            posterior = Gaussian.of(found)
+            prior = Gaussian.standard(posterior.mean)
+        nats = rate(posterior, prior)
         return self.join(state, posterior.draw(noise), residual, told), nats
 
     def generate(

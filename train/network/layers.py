@@ -72,9 +72,13 @@ class LabelEmbedding(nn.Embedding):
 
 
 class RegularizedConvolution(nn.Module):
-    """A convolution whose largest singular value is penalized; `singular_vectors` holds the iteration's vector."""
+    """A convolution whose largest singular value is penalized; `singular_vectors` holds the iteration's vector.
+
+    master: the weight in full precision, where the convolution computes with a rounded copy of it.
+    """
 
     singular_vectors: Tensor
+    master: Tensor | None = None
 
     def __init__(self, inputs: int, outputs: int, kernel: int, scale: float):
         super().__init__()
@@ -88,7 +92,7 @@ class RegularizedConvolution(nn.Module):
     @property
     def matrix(self) -> Tensor:
         """(outputs, inputs * k * k): its singular values are those of the published [k * k * inputs, outputs]."""
-        return self.conv.weight.flatten(1)
+        return (self.conv.weight if self.master is None else self.master).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         h: Tensor = self.conv(x)
@@ -260,4 +264,14 @@ def apply(layer: Callable[..., T], inputs: Sequence[Tensor | None], recompute: b
 
 def without_autocast(like: Tensor) -> torch.autocast:
     """Where matrix products must keep the precision of their operands, on this tensor's device."""
-    return torch.autocast("cpu" if like.is_meta else like.device.type, enabled=False)
+    return torch.autocast(_kind(like), enabled=False)
+
+
+def as_computed(values: Tensor) -> Tensor:
+    """In the dtype that products give on this tensor's device, so that what they are added to does not widen them."""
+    kind = _kind(values)
+    return values.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else values
+
+
+def _kind(like: Tensor) -> str:
+    return "cpu" if like.is_meta else like.device.type

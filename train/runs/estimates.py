@@ -56,9 +56,9 @@ def measure_memory(model: ModelConfig, training: TrainConfig) -> Memory:
     """Reckoned on tensors without memory."""
     parameters = sum(p.numel() for p in _on_meta(model, training).parameters())
     moment = 2 if training.moments == "bfloat16" else 4
-    return Memory(
-        parameters, parameters * (4 + 4 + 2 * moment + 4 * len(training.averages)), activation_bytes(model, training)
-    )
+    rounded = 2 + 2 if training.precision == "bfloat16" else 0  # weights and their gradients
+    each = 4 + 4 + rounded + 2 * moment + 4 * len(training.averages)
+    return Memory(parameters, parameters * each, activation_bytes(model, training))
 
 
 def estimate(config: RunConfig, devices: int, memory: Memory | None = None) -> Estimate:

@@ -5,17 +5,20 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from torch import Tensor
+
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import MANIFEST, WRITTEN_BY, Manifest, Statistics
+from lvae.manifests.messages import did_you_mean
 from lvae.manifests.parts.plan import AutoencoderRecord, ImageSettings
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import Folder
 from lvae.train.config import ModelConfig, TrainConfig, check_together
 from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
-from lvae.train.runs.packaged import resolve_run
+from lvae.train.runs.packaged import packaged_names, resolve_run
 
 CONFIG, CHECKPOINTS, PREVIEWS = "config.json", "checkpoints", "previews"
 DATASET = "dataset"  # among the overrides: the run went on with another one
@@ -129,6 +132,8 @@ def find_run(run: str | Path) -> Path:
     Every way in from Python goes through here.
     """
     folder = resolve_run(run)
+    if not folder.exists() and (advice := did_you_mean(str(run), packaged_names())):
+        raise LvaeError(run, "no such run, and no model of the package", advice)
     read_run(folder)
     return folder
 
@@ -225,7 +230,12 @@ def average_group(folder: str | Path, training: TrainConfig, decay: float | None
 
 def load_weights(model: HierarchicalVAE, weights: Mapping[str, Any], where: str) -> None:
     """Fill a model; LvaeError naming the first tensor that is missing, strange or of another shape."""
-    own = model.state_dict()
+    check_weights(model.state_dict(), weights, where)
+    model.load_state_dict(weights)
+
+
+def check_weights(own: Mapping[str, Tensor], weights: Mapping[str, Any], where: str) -> None:
+    """LvaeError naming the first tensor that is missing, strange or of another shape than a model's own."""
     for name in sorted(own.keys() | weights.keys()):
         if name not in weights:
             raise LvaeError(where, f"weights of another model: {name} is missing")
@@ -234,7 +244,6 @@ def load_weights(model: HierarchicalVAE, weights: Mapping[str, Any], where: str)
         found, wanted = list(weights[name].shape), list(own[name].shape)
         if found != wanted:
             raise LvaeError(where, f"weights of another model: {name} is {found}, not {wanted}")
-    model.load_state_dict(weights)
 
 
 def copy_autoencoder(dataset: Dataset, run: Path) -> None:

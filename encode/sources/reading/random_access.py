@@ -28,6 +28,8 @@ class Containers:
 
     def read(self, row: ImageRow) -> bytes:
         """Raises OSError where the storage fails, LvaeError where the container is not as it was when listed."""
+        if row.offset < 0 or row.length < 0:
+            raise LvaeError(row.container, f"has no byte {row.offset}", "Scan the source again.")
         if row.length > MAX_MEMBER_BYTES:
             raise ImageRejected(f"a file of more than {MAX_MEMBER_BYTES >> 20} MiB")
         return self.read_at(row.container, row.offset, row.length)

@@ -8,7 +8,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from lvae.encode.files.naming import LeftOut
+from lvae.encode.files.left_out import LeftOut
 from lvae.encode.sources.label_values import ClassNumbers, Label, label_at, text_label
 from lvae.encode.sources.labels import parse_json
 from lvae.encode.sources.reading.random_access import Containers

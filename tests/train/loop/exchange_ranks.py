@@ -1,12 +1,13 @@
 """One rank of several on CPUs: three updates; prints losses, and when buckets were exchanged. Started by torchrun.
 
-python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.train.loop.exchange_ranks OUT
+python -m torch.distributed.run --standalone --nproc-per-node 2 -m tests.train.loop.exchange_ranks OUT PRECISION
 """
 
 import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,8 +22,9 @@ from tests.train.trainer_examples import batch, model_config, train_config
 def main() -> None:
     torch.set_num_threads(1)
     parameters.BUCKET = 4096
-    device = open_device("cpu")
-    training = Updater(HierarchicalVAE(model_config()), train_config(), device)
+    precision: Any = sys.argv[2]
+    device = open_device("cpu", precision)
+    training = Updater(HierarchicalVAE(model_config()), train_config(precision=precision), device)
     share = 8 // device.world
     for number in range(3):
         halves = []

@@ -12,11 +12,11 @@ import pytest
 from lvae.train.loop.parameters import _bucket_starts
 
 
-def run(count: int, out: Path) -> list[dict[str, Any]]:
+def run(count: int, out: Path, precision: str = "float32") -> list[dict[str, Any]]:
     """What each of so many ranks found."""
     out.mkdir()
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else []
-    command = [sys.executable, *launcher, "-m", "tests.train.loop.exchange_ranks", str(out)]
+    command = [sys.executable, *launcher, "-m", "tests.train.loop.exchange_ranks", str(out), precision]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(count)]
@@ -35,6 +35,18 @@ def test_ranks_exchange_early_in_one_order_and_learn_what_one_does(tmp_path: Pat
             assert len(found["order"]) > 3
             assert found["early"] >= len(found["order"]) // 2  # begun before the backward pass reached the first layer
             assert found["bytes"] == 4 * found["numbers"]  # once an update, whatever the micro-batches
+
+
+@pytest.mark.slow
+def test_gradients_in_half_precision_are_summed_and_exchanged_in_full(tmp_path: Path) -> None:
+    alone = run(1, tmp_path / "1", "bfloat16")[0]
+    ranks = run(2, tmp_path / "2", "bfloat16")
+    for found in ranks:
+        for name in ("loss", "norm", "weights"):
+            assert found[name] == pytest.approx(alone[name], rel=2e-3)  # bfloat16: each rank rounds its own gradients
+        assert found["weights"] == ranks[0]["weights"]
+        assert found["early"] >= len(found["order"]) // 2
+        assert found["bytes"] == 4 * found["numbers"]
 
 
 def test_buckets_begin_at_parameters() -> None:
