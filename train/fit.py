@@ -65,7 +65,6 @@ def fit(
             def update(step: int) -> None:
                 profiler.before(made[0])
                 updater(batches.next())
-                device.mark_step()
                 made[0] += 1
                 if (table := profiler.after(made[0])) is not None:
                     watching.line(step + 1, f"where {execution.profile} updates went\n{table}")

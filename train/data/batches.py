@@ -86,6 +86,7 @@ class Batches:
         stored, *rest = (self._device.put(tensor) for tensor in tensors)
         latents = clip_latents(self.source.finish(stored), self._config.clip)
         labels, dropped = rest or (None, None)
+        self._device.mark_step()  # not part of what is computed with it, whatever the number of micro-batches
         return Batch(latents, labels, dropped, self._first + self._offset(number))
 
     def _offset(self, number: int) -> int:

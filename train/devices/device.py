@@ -130,6 +130,14 @@ class Device:
         """A number that may be another one in the next step. XLA would compile anew for a number of Python's."""
         return torch.tensor(number, dtype=torch.int32)
 
+    def divisor(self, number: int) -> "int | Tensor":
+        """The same for one by which tensors are divided in several steps; of one dimension on XLA."""
+        return number
+
+    def put_scalar(self, value: Tensor) -> Tensor:
+        """A scalar of the state on the device."""
+        return self.put_whole(value)
+
     def pin(self, tensor: Tensor) -> Tensor:
         """A CPU tensor in memory from which `put` need not wait."""
         return tensor

@@ -1,10 +1,13 @@
 """Training on XLA devices (TPU)."""
 
+import os
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.machine import find_cache_home
 from lvae.manifests.seeds import derive
 from lvae.train.devices.device import PATIENCE, Device, Function, Module, Precision
 from lvae.train.devices.threefry import counted_normal, key_of
@@ -24,6 +27,10 @@ class XlaDevice(Device):
         import torch_xla.distributed.spmd as spmd
         from torch_xla import runtime
 
+        cache = find_cache_home()
+        on_tpu = os.environ.get("PJRT_DEVICE", "TPU") == "TPU"  # CPUs write programs, and cannot read them again
+        if on_tpu and cache is not None and "XLA_PERSISTENT_CACHE_PATH" not in os.environ:
+            runtime.initialize_cache(str(cache / "latent-vae" / "xla"))
         runtime.use_spmd()
         self._xla, self._spmd, self._runtime = torch_xla, spmd, runtime
         self.torch_device = torch_xla.device()
@@ -62,6 +69,12 @@ class XlaDevice(Device):
     def operand(self, number: int) -> Tensor:
         # Of one dimension: zeros and ones without any become constants of the program, too.
         return self.put_whole(torch.tensor([number], dtype=torch.int32)).squeeze(0)
+
+    def divisor(self, number: int) -> int | Tensor:
+        return self.put_whole(torch.tensor([number], dtype=torch.int32))  # read by several programs, made by none
+
+    def put_scalar(self, value: Tensor) -> Tensor:
+        return self.put_whole(value[None]).squeeze(0)  # see `operand`
 
     def compile(self, function: Function) -> Function:
         return function
