@@ -41,9 +41,10 @@ class WeightsAndBiases:
         known = Folder(run).read_if_there(WANDB_ID)
         name = secrets.token_hex(4) if known is None else known.decode().strip()
         settings = wandb.Settings(console="off", save_code=False, quiet=True)
+        init: Any = wandb.init
         where = {"project": project, "id": name, "name": run.name, "dir": str(run), "resume": "allow"}
         try:
-            self._run: Any = wandb.init(**where, config=dict(config), settings=settings)
+            self._run = init(**where, config=dict(config), settings=settings)
         except (wandb.Error, OSError) as error:
             advice = "Say 'wandb login' first, or set WANDB_MODE=offline."
             raise LvaeError(f"--wandb {project}", f"wandb does not begin ({error})", advice) from error

@@ -115,10 +115,10 @@ def activation_bytes(model: ModelConfig, training: TrainConfig) -> int:
     return whole // 2 if training.precision == "bfloat16" else whole
 
 
-class _Flop(TorchDispatchMode):
+class _Flop(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts those of matrix products and convolutions."""
 
-    found = 0
+    found: int = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
@@ -131,11 +131,11 @@ def latent_flop(model: ModelConfig) -> int:
     """What a latent costs in an update: the forward pass, counted, and twice as much for the backward pass."""
     with torch.device("meta"):
         network = HierarchicalVAE(model)
-    with torch.device("meta"), torch.no_grad(), _Flop() as counter:
+    with torch.device("meta"), torch.no_grad(), _Flop() as counter:  # type: ignore[no-untyped-call]
         x = torch.empty(1, model.channels, model.resolution, model.resolution)
         labels = torch.empty(1, dtype=torch.int64) if model.classes else None
         network(x, labels, [torch.empty(1, *shape) for shape in noise_shapes(model)])
-    return 3 * counter.found
+    return 3 * int(counter.found)
 
 
 def _on_meta(model: ModelConfig, training: TrainConfig) -> HierarchicalVAE:
