@@ -180,8 +180,8 @@ class SafetensorsWriter:
         if content.orientations == 2:
             arrays[f"{content.name}_flip"] = stored[:, 1]
         elif self._lightning:
-            arrays["latents_flip"] = stored[:, 0]  # the loader takes either, by the toss of a coin
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)).clone() for name, array in arrays.items()}
+            arrays["latents_flip"] = stored[:, 0].copy()  # the loader takes either, by the toss of a coin
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         metadata = {"total_size": str(self._filled), "dtype": f"torch.{content.dtype.name}", "device": "cpu"}
         save_file(tensors, self._out / self._name(), metadata)
         self._files += 1

@@ -11,6 +11,7 @@ from lvae.encode.files.locations import Seen
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import ImageRow
+from lvae.manifests.shards.float16 import widen
 from lvae.pipeline.exchange.caches.arrays import StoredArray, names_of, read_labels
 from lvae.pipeline.exchange.caches.cache import (
     REPEATS,
@@ -48,7 +49,8 @@ class Piece:
         for orientation, array in enumerate(one for one in (self.latents, self.flipped) if one is not None):
             for block in range(0, len(out), BLOCK):
                 part = out[block : block + BLOCK, orientation]
-                part[...] = array.read(start + block, start + block + len(part)).reshape(part.shape)
+                found = array.read(start + block, start + block + len(part))
+                part[...] = (widen(found) if found.dtype == np.float16 else found).reshape(part.shape)
 
 
 def find_piece(name: str, arrays: Sequence[StoredArray], wanted: str | None, where: str) -> Piece:

@@ -1,9 +1,9 @@
 """What our own export leaves beside the latents, and a cache read by it: export.json, and keys and labels by row."""
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring
 from typing import Any, Literal
 
 import numpy as np
@@ -62,7 +62,7 @@ class LatentsRecord:
 
 def row_line(key: str, label: int) -> bytes:
     """How a row stands in export_rows.jsonl, which has them in the order of the layout's files."""
-    return json.dumps([key, label], ensure_ascii=False).encode() + b"\n"
+    return f"[{encode_basestring(key)}, {label}]\n".encode()
 
 
 def read_record(files: Files) -> LatentsRecord | None:
