@@ -183,7 +183,7 @@ def size_of(file: "IO[bytes] | Watched") -> int:
 def read_up_to(location: str, limit: int) -> bytes:
     """A small file. Raises LvaeError where it has more bytes than that, OSError where it cannot be read."""
     with open_file(location, in_place=False) as file:
-        data = file.read(limit + 1)
+        data = file.read(min(size_of(file), limit) + 1)  # what is asked for is allocated
     if len(data) > limit:
         raise LvaeError(location, f"of more than {limit} bytes")
     return data

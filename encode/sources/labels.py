@@ -190,16 +190,20 @@ def parse_label_pairs(pairs: Any, where: str) -> dict[str, int] | None:
     labels: dict[str, int] = {}
     for number, pair in enumerate(pairs):
         here = f"{where}: labels[{number}]"
-        if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise LvaeError("", f"{here} is {json.dumps(pair):.60}", 'It has to be ["path", number].')
-        key = key_of_member(pair[0].replace("\\", "/"))
-        label = label_at(pair[1], f"{here} ({key})")
-        if isinstance(label, str):
-            label = text_label(label)
-        label = UNLABELLED if label is None else check_label(label, f"{here} ({key})", None)
+        key, label = parse_label_pair(pair, here)
         if labels.setdefault(key, label) != label:
             raise LvaeError(here, f"{key} has two labels, {labels[key]} and {label}")
     return labels
+
+
+def parse_label_pair(pair: Any, where: str) -> tuple[str, int]:
+    if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
+        raise LvaeError("", f"{where} is {json.dumps(pair):.60}", 'It has to be ["path", number].')
+    key = key_of_member(pair[0].replace("\\", "/"))
+    label = label_at(pair[1], f"{where} ({key})")
+    if isinstance(label, str):
+        label = text_label(label)
+    return key, UNLABELLED if label is None else check_label(label, f"{where} ({key})", None)
 
 
 class NamedLabels:

@@ -54,6 +54,16 @@ class Containers:
             data += piece
         return bytes(data)
 
+    def fill(self, container: str, offset: int, into: memoryview) -> None:
+        """The same into a buffer of bytes, of a file on this machine."""
+        file = self._file(self._only or locations.join(self._base, container))
+        done = 0
+        while done < len(into):
+            count = os.preadv(file.descriptor, [into[done : done + PIECE_BYTES]], offset + done)
+            if not count:
+                raise _shorter(container)
+            done += count
+
     def close(self) -> None:
         with self._lock:
             self._open.clear()
