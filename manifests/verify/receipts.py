@@ -13,6 +13,7 @@ from lvae.manifests import records
 from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.parts.plan import Plan
 from lvae.manifests.shards.layout import SplitLayout
+from lvae.manifests.statistics import MomentsRecord
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.names import Sha256
 from lvae.manifests.views.view import ViewPlan
@@ -46,7 +47,11 @@ class CheckedParts:
 
 @dataclass(frozen=True)
 class CheckedShards:
-    """What was found in some shards of a split. lines_bytes, lines_sha256: of their lines of the split's index."""
+    """What was found in some shards of a split.
+
+    lines_bytes, lines_sha256: of their lines of the split's index. moments: of their latents before normalization,
+    where no raw latents are left that tell them, and nothing is wrong.
+    """
 
     format: Literal["latent-vae-checked-shards"]
     version: Literal[1]
@@ -54,6 +59,7 @@ class CheckedShards:
     faults: tuple[Fault, ...]
     lines_bytes: int
     lines_sha256: Sha256
+    moments: MomentsRecord | None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.views.named_keys import find_keys, read_key_lines
 from tests.conftest import lvae
 from tests.encode.sources.archive_examples import tarred, zipped
-from tests.encode.sources.test_open import fill, listed, png, refused
+from tests.encode.sources.plain_files import fill, listed, png, refused
 
 
 def zip_of(path: Path, names: list[str]) -> Path:

@@ -3,10 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lvae.manifests.publishing.publish import drop_raw
 from lvae.manifests.storage.folder import Folder
+from lvae.manifests.verify import shard_statistics
 from lvae.manifests.verify.verify import verify
 from lvae.manifests.views import mixing
 from lvae.pipeline.engines.choose import Engine
@@ -14,6 +17,7 @@ from lvae.pipeline.jobs import spread
 from lvae.pipeline.jobs.check import ByWorkers, find_faults, forget_checked_parts
 from lvae.pipeline.progress.console import CONSOLE
 from tests.conftest import lvae, make_once
+from tests.manifests.dataset_examples import resign
 from tests.pipeline.faults import contents
 
 PIXELS = ("--autoencoder", "pixels-f2", "--size", "32", "--mirror", "--part-size", "2", "--workers", "1")
@@ -117,3 +121,24 @@ def test_what_another_command_has_checked_is_checked_again(right: Path, here: li
     assert not find_faults(Folder(out), killed, CONSOLE)
     assert len(find_faults(Folder(out), engine, CONSOLE)) == 2
     assert [path.name for path in (out / "checks").iterdir()] == [engine.command]
+
+
+def test_statistics_of_shards_alone_are_folded_by_workers(
+    right: Path, here: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they came from the raw parts, which are dropped: nobody goes through all shards alone."""
+    out = Path(shutil.copytree(right, tmp_path / "out"))
+    drop_raw(Folder(out))
+    monkeypatch.delattr(shard_statistics, "moments_from_shards")
+    engine = Engine("FnApiRunner", (), 1, {})
+    assert not find_faults(Folder(out), engine, CONSOLE)
+    [check] = out.glob(f"checks/{engine.command}/shards/*/*.json")
+    assert json.loads(check.read_bytes())["moments"]["count"] > 0
+    mean = json.loads((out / "manifest.json").read_bytes())["statistics"]["mean"][0]
+
+    def change(content: dict[str, Any]) -> None:
+        content["statistics"]["mean"][0] = mean + 0.01
+
+    resign(out, change)
+    [fault] = find_faults(Folder(out), engine, CONSOLE)
+    assert fault.problem == "statistics.mean is not that of the shards"
