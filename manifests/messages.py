@@ -1,12 +1,23 @@
 """Numbers and foreign names in sentences."""
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
     """1 image, 2 images; `many` where it is not `one` with an s."""
     return f"{count} {one if count == 1 else many or f'{one}s'}"
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """ "Did you mean A or B?" of the known names that are like a wrong one; `otherwise` where none is."""
+    near = difflib.get_close_matches(name, list(known), 3)
+    likeness = [difflib.SequenceMatcher(None, one, name).ratio() for one in near]
+    near = [one for one, like in zip(near, likeness, strict=True) if like > likeness[0] - 0.1]
+    *others, last = near or [""]
+    return f"Did you mean {', '.join(others)}{' or ' if others else ''}{last}?" if near else otherwise
 
 
 def duration(seconds: float) -> str:

@@ -4,13 +4,13 @@ Where the paper and its published code differ: base widths, multipliers and FFN 
 paper's parameter counts; EMA and micro-batches are the paper's; attention is real (DECISIONS.md, 17).
 """
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import did_you_mean
 from lvae.train.config import ModelConfig, TrainConfig
 
 SCALE_TOLERANCE = 0.1  # relative: how far a dataset's scale may be from a preset's before sigma_q means another thing
@@ -334,8 +334,8 @@ NAMES = (*PRESETS, *SIZED)
 def preset(name: str, shape: Sequence[int] | None = None) -> Preset:
     """By name, for latents of `shape` (channels, h, w), or the ones that it was made for."""
     if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, 3, cutoff=0.4)
-        raise LvaeError(f"{name!r:.60}", "no such preset", f"Near it: {', '.join(near or NAMES)}.")
+        advice = did_you_mean(name, NAMES, f"Choose one of {', '.join(NAMES)}.")
+        raise LvaeError(f"--preset {name:.60}", "there is no such preset", advice)
     if name in SIZED:
         make, resolution = SIZED[name]
         channels, height, width = (4, resolution, resolution) if shape is None else shape

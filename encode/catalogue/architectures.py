@@ -3,7 +3,6 @@
 Nothing here needs torch.
 """
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from lvae.encode.catalogue.published import PUBLISHED
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import did_you_mean
 from lvae.manifests.records import decode_json, require_whole
 
 MAX_WIDTH = 8192  # channels of the widest layer: a description from elsewhere must not exhaust the memory
@@ -192,11 +192,8 @@ def parse_spec(description: str | Path | Mapping[str, Any] | Spec) -> Spec:
         return _parse_json(text, "autoencoder")
     path = Path(description)
     if not path.is_file():
-        published = ", ".join(name for name in PUBLISHED if name not in KNOWN)
-        known = f"known are {', '.join(KNOWN)}; weights are published as {published}"
-        near = difflib.get_close_matches(text, [*KNOWN, *PUBLISHED], 1)
-        advice = f"Did you mean {near[0]}?" if near else ""
-        raise LvaeError(f"{quote(text)}", f"neither a JSON file nor the name of an autoencoder; {known}", advice)
+        advice = did_you_mean(text, dict.fromkeys([*KNOWN, *PUBLISHED]), "'lvae autoencoder list' names them.")
+        raise LvaeError(f"{quote(text)}", "neither a JSON file nor the name of an autoencoder", advice)
     try:
         with path.open("rb") as file:
             head = file.read(MAX_DESCRIPTION_BYTES)

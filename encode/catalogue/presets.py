@@ -4,7 +4,6 @@ The autoencoders, sizes and constants are those of the published code and of the
 section 4, appendix B). The script that encoded the images was not published; `unknown` says what had to be chosen.
 """
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from lvae.encode.catalogue.architectures import quote
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import did_you_mean
 
 UNPUBLISHED = "crop, draw or mode, mirrors"  # of every encoded dataset of the paper
 NOT_IN_THE_PAPER = "everything: this one is not in the paper, and is made like the others"
@@ -91,9 +91,8 @@ def encoding_preset(name: str) -> EncodingPreset:
     if found is not None:
         return found
     known = [*PRESETS, *ALIASES]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    advice = f"Did you mean {' or '.join(near)}?" if near else f"Choose one of {', '.join(known)}."
-    raise LvaeError(f"--preset {quote(name)}", "there is no such preset", str(advice))
+    advice = did_you_mean(name, known, f"Choose one of {', '.join(known)}.")
+    raise LvaeError(f"--preset {quote(name)}", "there is no such preset", advice)
 
 
 def paper_constants(name: str) -> tuple[float, float]:

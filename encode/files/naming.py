@@ -134,8 +134,11 @@ def readable(name: str) -> str:
 
 
 def key_of_member(name: str) -> str:
-    """A member's name without leading "./" or "/" and doubled slashes: what a folder would call it."""
-    return "/".join(part for part in name.split("/") if part not in ("", "."))
+    """A member's name without leading "./" or "/" and doubled slashes: what a folder would call it.
+
+    Nor does it end in null bytes, with which some writers fill a field up. Others are kept, so that no two are one.
+    """
+    return "/".join(part for part in name.rstrip("\0").split("/") if part not in ("", "."))
 
 
 SPLIT = re.compile(
@@ -266,55 +269,3 @@ def warn_of_splits(source: Labelled, splits: Splits, advice: str) -> bool:
     if remark is not None:
         source.warn("splits", f"{remark}. {advice} where the folders inside are the classes")
     return remark is not None
-
-
-class LeftOut:
-    """Counts what is no image, and keeps an example of what a person may have wanted to be read."""
-
-    def __init__(self, counts: dict[str, int]):
-        self._counts = counts
-        self._endings: dict[str, Counter[str]] = {}
-        self._examples: dict[str, str] = {}
-        self._outside, self._outside_example = 0, ""  # images whose names hold ..
-
-    def add(self, name: str, known: str | None = None) -> None:
-        """A file that is no image; `known`: under what it is counted, where its name does not say."""
-        what = known or what_is_left_out(name)
-        self._counts[what] = self._counts.get(what, 0) + 1
-        if what == HIDDEN and ".." in name.split("/") and is_image_name(name) is True:
-            self._outside += 1
-            self._outside_example = self._outside_example or name
-        if what in NAMED or (what in LOST and is_image_name(name) is True):
-            self._examples.setdefault(what, name)
-            if len(endings := self._endings.setdefault(what, Counter())) < 100:
-                endings[ending_of(name)] += 1
-
-    def warn(self, source: Labelled) -> None:
-        """Once all rows are through."""
-        if self._outside:
-            images, example = counted(self._outside, "image"), readable(self._outside_example)
-            source.warn("left out", f"{images} whose names lead out of the archive: left out, {example} for one")
-        for what, example in sorted(self._examples.items()):
-            if what != LABELS_NOT_USED:
-                endings = ", ".join(f"{number} {ending}" for ending, number in self._endings[what].most_common(5))
-                text = f"{self._counts[what]} {what}: left out ({endings}), {readable(example)} for one"
-                source.warn("left out", text)
-        count = self._counts.get(LABELS_NOT_USED, 0)
-        if count and len(source.classes or ()) < 2:
-            files, example = counted(count, "file"), readable(self._examples[LABELS_NOT_USED])
-            given = "no image has a label" if not source.classes else "there is one class"
-            text = f"{given}, and {files} may hold labels, {example} for one. Say --labels FILE to use one"
-            source.warn("labels not used", text)
-
-    @property
-    def hint(self) -> str:
-        """For an error: what is there that a person may have meant."""
-        example = self._examples.get(NOT_READ)
-        return f"{readable(example)} may hold some: give it as SOURCE, or a pattern of such." if example else ""
-
-
-def ending_of(name: str) -> str:
-    """The ending of a file's name, both of them for .tar.gz."""
-    base, last = posixpath.splitext(posixpath.basename(name).lower())
-    before = posixpath.splitext(base)[1]
-    return f".tar{last}" if before == ".tar" else last or "without an ending"

@@ -7,6 +7,7 @@ size and reduced. By day no class is far from a Gaussian; a share of nights make
 
 import io
 import os
+import re
 from bisect import bisect_left
 from collections.abc import Callable
 from math import cos, pi, sin
@@ -19,12 +20,14 @@ from PIL import Image
 
 from lvae.encode.scenes.drawing import CLASSES, MOTIFS, Brush
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import counted
 from lvae.manifests.seeds import derive
 
 OVERSAMPLING = 4
 LARGEST_SIZE = 1024
 LARGEST_COUNT = 10_000_000
 UNFINISHED = ".unfinished"
+NAME = re.compile(rf"({'|'.join(CLASSES)})/\d{{7}}\.png")
 MOONLIGHT = np.array([0.75, 0.85, 1.15], np.float32)  # of red, green and blue
 DARKNESS = (0.08, 0.2)  # how much of the light is left at night
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly however many there are
@@ -52,14 +55,25 @@ def write_scenes(
     _check_folder(folder, wanted, size, seed, night)
     for name in CLASSES[:count]:
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for name, index in wanted.items():
-        path = folder / name
+    for name in sorted(wanted, key=lambda name: wanted[name] != count - 1):  # the last says how many there are to be
+        path, index = folder / name, wanted[name]
         if not path.exists():
             unfinished = path.with_suffix(UNFINISHED)
             unfinished.write_bytes(_png(scene(seed, index, size, night)))
             unfinished.replace(path)
         if progress is not None:
             progress(1)
+
+
+def count_scenes(folder: Path) -> int:
+    """How many pictures a world has, or is to have where its drawing was cut short; 0 where there is none."""
+    return max(
+        (int(path.stem) + 1 for path in folder.glob("*/*.png") if NAME.fullmatch(_name(folder, path))), default=0
+    )
+
+
+def _name(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def scene(seed: int, index: int, size: int, night: float = 0) -> Image.Image:
@@ -113,9 +127,12 @@ def _check_folder(folder: Path, wanted: dict[str, int], size: int, seed: int, ni
         raise LvaeError(folder, "is not a folder")
     there: list[str] = []
     for parent, _, files in os.walk(folder):
-        there += [Path(parent, name).relative_to(folder).as_posix() for name in files]
+        there += [_name(folder, Path(parent, name)) for name in files]
     ours = sorted((wanted[name], name) for name in there if name in wanted)
     strange = [name for name in there if name not in wanted and not name.endswith(UNFINISHED)]
+    if strange and all(map(NAME.fullmatch, strange)):
+        here = counted(len(ours) + len(strange), "picture")
+        raise LvaeError(folder, f"holds {here}, and {len(wanted)} are asked for", "Name a new or empty folder.")
     if strange:
         raise LvaeError(folder, f"holds {min(strange)}, which is not of this world", "Name a new or empty folder.")
     by_hour = sorted((_hour(seed, index)[0], index, name) for index, name in ours)

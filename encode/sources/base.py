@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from lvae.encode.files import locations, naming
+from lvae.encode.files.left_out import LeftOut
 from lvae.encode.files.locations import Seen
-from lvae.encode.files.naming import LeftOut
 from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.parts.rows import ImageRow
 from lvae.manifests.storage.retry import ANSWERS, retry

@@ -11,8 +11,7 @@ import urllib.parse
 from collections.abc import Iterator
 
 from lvae.encode.files import locations, naming
-from lvae.encode.files.left_out_words import no_images
-from lvae.encode.files.naming import LeftOut
+from lvae.encode.files.left_out import LeftOut, no_images
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.labels import NamedLabels, parse_dataset_json
@@ -42,7 +41,7 @@ class FolderSource(Notes):
             yield row
         if not images:
             raise no_images(self.location, self.counts, left_out.hint)
-        left_out.warn(self)
+        left_out.warn(self, files_beside=True)
         if self._odd_names:
             names = counted(self._odd_names, "name")
             self.warn("names", f"{names} not UTF-8: written with \\x, {self._odd_name} for one")

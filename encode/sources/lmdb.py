@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from lvae.encode.files import locations, naming
-from lvae.encode.files.left_out_words import no_images
-from lvae.encode.files.naming import LeftOut
+from lvae.encode.files.left_out import LeftOut, no_images
 from lvae.encode.images import is_image
 from lvae.encode.sources.base import Notes
 from lvae.manifests.errors import LvaeError

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from lvae.encode.files import locations, naming
-from lvae.encode.files.left_out_words import no_images
-from lvae.encode.files.naming import LeftOut
+from lvae.encode.files.left_out import LeftOut, no_images
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.reading.tar_members import Member, is_image_member, open_tar, read_members
 from lvae.manifests.errors import LvaeError

@@ -20,7 +20,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from lvae.encode.files import locations, naming
-from lvae.encode.files.left_out_words import no_images
+from lvae.encode.files.left_out import no_images
 from lvae.encode.files.locations import Watched
 from lvae.encode.images import MAX_PIXELS, ImageRejected
 from lvae.encode.sources.base import Notes

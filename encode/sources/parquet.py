@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lvae.encode.files import locations, naming
-from lvae.encode.files.left_out_words import no_images
+from lvae.encode.files.left_out import LeftOut, no_images
 from lvae.encode.files.patterns import base_of
 from lvae.encode.images import ImageRejected
 from lvae.encode.sources.base import Notes
@@ -78,7 +78,7 @@ class ParquetSource(Notes):
                         yield ImageRow(key, name, -1, -1, f"{group}:{number}", chosen)
                         row += 1
                 images += row
-        left_out = naming.LeftOut(self.counts)
+        left_out = LeftOut(self.counts)
         if locations.is_folder(self.location):
             self.account_for_rest(self.location, self._files, left_out)
         if not images:

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from lvae.encode.files import locations, naming
-from lvae.encode.files.left_out_words import no_images
-from lvae.encode.files.naming import LeftOut
+from lvae.encode.files.left_out import LeftOut, no_images
 from lvae.encode.images import ImageRejected, is_image
 from lvae.encode.sources.base import Notes
 from lvae.encode.sources.labels import NamedLabels, parse_dataset_json
@@ -82,7 +81,7 @@ class ZipSource(Notes):
             yield ImageRow(key, locations.name_of(self._path), offset, info.file_size, member_name(info), label)
         if isinstance(labels, NamedLabels):
             labels.finish(found)
-        left_out.warn(self)
+        left_out.warn(self, files_beside=True)
         where = "lie in no folder" if isinstance(labels, naming.ArchiveFolders) else f"are not in {naming.DATASET_JSON}"
         naming.warn_of_unlabelled(self, where)
 

@@ -17,6 +17,8 @@ from lvae.actions.autoencoder import (
 from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.commands import places
+from lvae.commands.values import types
+from lvae.commands.values.fit import EXECUTION, SETTINGS
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
@@ -29,63 +31,8 @@ def autoencoder() -> None:
 @autoencoder.command(short_help="Train an autoencoder on images.")
 @shared.SOURCE
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option(
-    "--autoencoder",
-    "architecture",
-    default="default",
-    show_default=True,
-    metavar="NAME|JSON",
-    help="The network to train.",
-)
-@click.option("--init", metavar="FILE", help="Weights to start from [random ones, by --seed].")
-@click.option("--only-classes", metavar="A,B", help="Only pictures of these classes.")
-@click.option("--limit", type=click.IntRange(1), help="Only so many pictures: a fair sample by a hash of the key.")
-@click.option("--size", type=int, default=64, show_default=True, help="Side of the square crops, in pixels.")
-@click.option(
-    "--shorter-side",
-    metavar="LOW-HIGH",
-    help="How large a picture is seen before it is cropped: its shorter side [1.5 to 3 times --size].",
-)
-@click.option(
-    "--validation", default="5%", show_default=True, metavar="SHARE", help="Pictures set aside to measure on."
-)
-@click.option("--steps", type=int, default=20_000, show_default=True, help="Updates.")
-@click.option("--batch", type=int, default=16, show_default=True, help="Crops an update sees.")
-@click.option(
-    "--learning-rate", type=float, default=1e-3, show_default=True, help="Learning rate of Adam after the warm-up."
-)
-@click.option("--decay", type=float, default=0.5, show_default=True, help="Share of the updates over which it falls.")
-@click.option("--kl-weight", type=float, default=1e-6, show_default=True, help="kl: of the rate, as LDM counts it.")
-@click.option("--codebook-weight", type=float, default=1.0, show_default=True, help="vq: of the codebook's loss.")
-@click.option("--latent-noise", type=float, default=0.0, show_default=True, help="tiny: noise on the latent, in stds.")
-@click.option(
-    "--contrast-weight",
-    type=float,
-    default=0.0,
-    show_default=True,
-    help="Weight of the loss on local contrast, which sharpens.",
-)
-@click.option(
-    "--adversarial-weight", type=float, default=0.0, show_default=True, help="Weight of a patch discriminator."
-)
-@click.option("--discriminator-layers", type=int, default=3, show_default=True, help="3: it judges 70 px; 2: 34 px.")
-@click.option("--sharpen-after", type=int, default=0, show_default=True, help="Updates before these two join.")
-@click.option("--perceptual", metavar="VGG,LPIPS", help="Two files of weights: adds LPIPS.")
-@click.option("--perceptual-weight", type=float, default=1.0, show_default=True, help="Weight of LPIPS.")
-@click.option("--ema", type=float, default=0.999, show_default=True, help="Decay of the averaged weights.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed for all random draws.")
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16", "tf32"]),
-    default="float32",
-    show_default=True,
-    help="Precision of convolutions; bfloat16 needs a GPU.",
-)
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or what there is.")
-@click.option("--workers", type=click.IntRange(0), default=1, show_default=True, help="Processes that cut crops.")
-@click.option("--log-every", type=int, default=50, show_default=True, help="Updates between lines of metrics.jsonl.")
-@click.option("--save-every", type=int, default=500, show_default=True, help="Updates between checkpoints.")
-@click.option("--validate-every", type=int, default=1000, show_default=True, help="Updates between previews.")
+@SETTINGS
+@EXECUTION
 @click.option("--dry-run", is_flag=True, help="Print the settings; do nothing.")
 @shared.JSON
 def fit(source: str, out: Path, **options: Any) -> None:
@@ -108,7 +55,7 @@ def fit(source: str, out: Path, **options: Any) -> None:
     from lvae.manifests.records import plain
     from lvae.pipeline.progress.console import Bar, say
 
-    options["validation"] = shared.share(options["validation"], "--validation")
+    options["validation"] = types.share(options["validation"], "--validation")
     source_of = click.get_current_context().get_parameter_source
     unsaid = {name for name in options if source_of(name) == click.core.ParameterSource.DEFAULT}
     config = remember_settings(out, make_fit_config(options), unsaid)
@@ -240,11 +187,11 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
 @click.argument("name_or_path")
 @click.argument("images", type=places.SOURCE)
 @click.option("--weights", metavar="FILE|random:SEED", help="For a name whose weights are not here.")
-@click.option("--size", type=click.IntRange(8), default=128, show_default=True, help="Side of the crop in pixels.")
+@click.option("--size", type=types.Whole(8), default=128, show_default=True, help="Side of the crop in pixels.")
 @click.option("--crop", default="adm", show_default=True, help="As of 'lvae encode'.")
 @click.option("--held-out", metavar="SHARE", help="Only pictures that 'fit --validation SHARE' never trains on.")
 @click.option("--only-classes", metavar="A,B", help="Only pictures of these classes.")
-@click.option("--limit", type=click.IntRange(1), default=5000, show_default=True, help="A fair sample of so many.")
+@click.option("--limit", type=types.Whole(1), default=5000, show_default=True, help="A fair sample of so many.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or what there is.")
 @click.option(
     "--features",
@@ -270,7 +217,7 @@ def score(name_or_path: str, images: str, **options: Any) -> None:
     from lvae.pipeline.progress.console import Bar
 
     classes = tuple(options["only_classes"].split(",")) if options["only_classes"] else None
-    share = shared.share(options["held_out"], "--held-out") if options["held_out"] else None
+    share = types.share(options["held_out"], "--held-out") if options["held_out"] else None
     opened = open_autoencoder(name_or_path, options["weights"])
     chosen = choose(images, classes, options["limit"])
     with Bar("opening", len(chosen.rows), "pictures") as bar:

@@ -12,6 +12,7 @@ from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.encode import print_dataset
+from lvae.commands.values import types
 from lvae.encode.catalogue import presets
 from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.messages import counted
@@ -64,10 +65,10 @@ def stats(dataset: str, by_class: bool, check: bool, preset: str | None, patienc
 @click.option("--histogram", type=click.Path(path_type=Path), metavar="FILE.png", help="Channels and classes.")
 @click.option("--rows", is_flag=True, help="List the latents of a split: row, key, class, mirrored, position.")
 @click.option("--class", "class_name", metavar="NAME", help="With --rows: of this class only; none: those without one.")
-@click.option("--images", type=click.IntRange(1), default=1024, show_default=True, help="To measure a run over.")
+@click.option("--images", type=types.Whole(1), default=1024, show_default=True, help="To measure a run over.")
 @click.option("--split", default="train", show_default=True, help="To list, or to measure a run over.")
 @shared.MODEL_WEIGHTS
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for draws from posteriors.")
+@click.option("--seed", type=types.Whole(0), default=0, show_default=True, help="Seed for draws from posteriors.")
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -134,7 +135,7 @@ def _is_run(path: str) -> bool:
 @click.command(cls=shared.EngineCommand, short_help="Is everything as it was written?")
 @BEGUN
 @click.option("--deep", is_flag=True, help="Also checksums, statistics, order and NaN: reads every byte.")
-@click.option("--workers", type=click.IntRange(1), help="With --deep: so many processes look [this one].")
+@click.option("--workers", type=types.Whole(1), help="With --deep: so many processes look [this one].")
 @shared.PATIENCE
 @shared.JSON
 @click.pass_context

@@ -9,6 +9,7 @@ from lvae.actions import engines
 from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.commands import places
+from lvae.commands.values import types
 from lvae.encode.catalogue import presets
 from lvae.encode.feeding.settings import PREFETCH
 from lvae.manifests.messages import counted
@@ -85,13 +86,13 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
 @click.option("--preset", metavar="NAME", help="Settings of the paper, for all that is not given; see below.")
 @click.option("--autoencoder", metavar="NAME|JSON", help="One of those below, or a JSON description [default].")
 @click.option("--weights", metavar="FILE|random:SEED", help="A file of weights of any kind, or a folder.")
-@click.option("--size", type=click.IntRange(1), help="Side of the cropped square in pixels [256].")
-@click.option("--min-size", type=click.IntRange(0), help="Reject images whose shorter side has fewer pixels [0].")
+@click.option("--size", type=types.Whole(1), help="Side of the cropped square in pixels [256].")
+@click.option("--min-size", type=types.Whole(0), help="Reject images whose shorter side has fewer pixels [0].")
 @click.option("--crop", type=click.Choice(["adm", "lsun", "adm-lsun", "center", "none"]), help="How to crop [adm].")
 @click.option("--mirror", is_flag=True, default=None, help="Encode the mirror image of every picture as well.")
 @click.option("--store", type=click.Choice(["mode", "sample", "moments"]), help="What to keep of a posterior [mode].")
-@click.option("--seed", type=int, help="Seed for the order in the shards, and for --store sample [0].")
-@click.option("--batch", type=click.IntRange(1), help="Images in a forward pass [by the network's cost].")
+@click.option("--seed", type=types.Whole(), help="Seed for the order in the shards, and for --store sample [0].")
+@click.option("--batch", type=types.Whole(1), help="Images in a forward pass [by the network's cost].")
 @click.option("--device", default="auto", show_default=True, help="auto: every GPU, or the CPU; cpu, cuda, cuda:1.")
 @click.option("--devices", metavar="0,1", help="These GPUs of this machine, a worker each.")
 @click.option(
@@ -102,12 +103,12 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
 )
 @click.option(
     "--decode-workers",
-    type=click.IntRange(0),
+    type=types.Whole(0),
     help="Processes that open images for each worker [on a GPU the cores, shared out; none on a CPU].",
 )
 @click.option(
     "--prefetch",
-    type=click.IntRange(1),
+    type=types.Whole(1),
     default=PREFETCH,
     show_default=True,
     help="Batches that those open ahead, at most: what they take of the memory.",
@@ -117,7 +118,7 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; write nothing.")
 @click.option(
     "--images-per-second",
-    type=shared.Rate(0, min_open=True),
+    type=types.Number(0, min_open=True),
     help="With --dry-run: the rate of one worker, instead of a trial.",
 )
 @click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths given here.")
@@ -185,8 +186,8 @@ def encode(source: str, dataset: str, **options: Any) -> None:
 @click.command(cls=shared.EngineCommand, short_help="Another view of a dataset.")
 @shared.DATASET
 @shared.VIEW
-@click.option("--seed", type=int, help="Seed for the order in the shards [as it is].")
-@click.option("--limit", type=click.IntRange(1), help="Only so many images: a fair sample by a hash of the key.")
+@click.option("--seed", type=types.Whole(), help="Seed for the order in the shards [as it is].")
+@click.option("--limit", type=types.Whole(1), help="Only so many images: a fair sample by a hash of the key.")
 @click.option("--everything", is_flag=True, help="Forget the old view's selection and splits.")
 @click.option("--keep-old", is_flag=True, help="Keep the view that is there; 'lvae clean' removes it later.")
 @click.option("--out", type=click.Path(file_okay=False), help="Make a dataset of its own there, raw parts and all.")
@@ -228,7 +229,7 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
 @click.command(short_help="Several datasets into one.")
 @click.argument("datasets", nargs=-1, required=True, metavar="A B ... OUT", type=click.Path(file_okay=False))
 @shared.VIEW
-@click.option("--seed", type=int, help="Seed for the order in the shards [that of A].")
+@click.option("--seed", type=types.Whole(), help="Seed for the order in the shards [that of A].")
 @click.option("--skip-duplicates", is_flag=True, help="Where a key occurs twice, keep the image of the first dataset.")
 @shared.ENGINE
 @shared.JSON
@@ -245,6 +246,8 @@ def merge(datasets: tuple[str, ...], skip_duplicates: bool, **options: Any) -> N
         check_input(dataset, places.DATASET.wanted)
     guard_output(out, outputs.DATASET, inputs)
     view = shared.view_options(options, None)
+    if len(inputs) == 1:
+        click.echo(f"there is one dataset to join: {out} becomes a copy of {inputs[0]}", err=True)
     from lvae.pipeline.jobs import reshard as reshaping
 
     engine = engines.choose((), options["workers"], options["patience"])

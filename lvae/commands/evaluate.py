@@ -8,6 +8,7 @@ import click
 
 from lvae.commands import options as shared
 from lvae.commands import places
+from lvae.commands.values import types
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import FileOutput, FolderOutput, guard_output
@@ -46,11 +47,11 @@ MODE = click.option(
 @click.option(
     "--step", default="last", show_default=True, metavar="N|best|last", help="Which checkpoint to sample from."
 )
-@click.option("--ema", type=float, metavar="DECAY", help="Which average, of a run that keeps several [its main one].")
-@click.option("-n", "count", type=click.IntRange(1), help="How many [50000; with --low-resolution, as many as there].")
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Sample i is a function of it and i."
+    "--ema", type=types.Number(), metavar="DECAY", help="Which average, of a run that keeps several [its main one]."
 )
+@click.option("-n", "count", type=types.Whole(1), help="How many [50000; with --low-resolution, as many as there].")
+@click.option("--seed", type=types.Whole(0), default=0, show_default=True, help="Sample i is a function of it and i.")
 @shared.LABELS
 @shared.GUIDANCE
 @click.option(
@@ -58,13 +59,13 @@ MODE = click.option(
 )
 @click.option(
     "--output-temperature",
-    type=click.FloatRange(0),
+    type=types.Number(0),
     default=0.0,
     show_default=True,
     help="Noise added to the output's mean, as a share of its predicted std; 0: the mean, as in the paper.",
 )
 @shared.MODEL_WEIGHTS
-@click.option("--batch", type=click.IntRange(1), help="Changes no sample [64; on GPUs what fits].")
+@click.option("--batch", type=types.Whole(1), help="Changes no sample [64; on GPUs what fits].")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the model first: for many samples on a GPU.")
 @click.option(
     "--low-resolution", type=places.SAMPLES_OR_DATASET, metavar="SAMPLES", help="What an upsampler begins with."
@@ -78,7 +79,7 @@ def sample(run: Path, samples: Path, as_json: bool, **asked: Any) -> None:
     The same command goes on where it was interrupted. Without guidance the unconditional path is never computed.
     """
     guard_output(samples, outputs.SAMPLES, [run, asked["low_resolution"]])
-    from lvae.commands.values import check_sampling
+    from lvae.commands.values.model import check_sampling
 
     check_sampling(run, asked)
     from lvae.actions.evaluate import SampleExecution, run_sample
@@ -91,7 +92,7 @@ def sample(run: Path, samples: Path, as_json: bool, **asked: Any) -> None:
 
 PARTS = shared.several(
     click.option("--parts", metavar="FOLDER|URL", help="Where workers leave their parts [OUT.parts]."),
-    click.option("--part-size", type=click.IntRange(1), help="Pictures in a part [some 16 MiB of them]."),
+    click.option("--part-size", type=types.Whole(1), help="Pictures in a part [some 16 MiB of them]."),
     click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths."),
 )
 
@@ -103,8 +104,8 @@ PARTS = shared.several(
 @click.option("--format", type=click.Choice(["png", "npz", "grid"]), help="[by the name of OUT: .npz, .png, a folder]")
 @click.option("--split", default="train", show_default=True, help="Split of a dataset.")
 @click.option("--indices", metavar="0,5,7-20", help="Positions [all].")
-@click.option("--limit", type=click.IntRange(1), help="At most so many.")
-@click.option("--batch", type=click.IntRange(1), help="Changes memory and speed [16; not for workers].")
+@click.option("--limit", type=types.Whole(1), help="At most so many.")
+@click.option("--batch", type=types.Whole(1), help="Changes memory and speed [16; not for workers].")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
@@ -122,7 +123,7 @@ PARTS = shared.several(
 @click.option(
     "--beside", multiple=True, metavar="IMAGES", help="Grid: these, too (.npz, folder, dataset, ...); repeatable."
 )
-@click.option("--columns", type=click.IntRange(1), help="Grid: pictures in a row, of each place [8; 4 with --beside].")
+@click.option("--columns", type=types.Whole(1), help="Grid: pictures in a row, of each place [8; 4 with --beside].")
 @PARTS
 @shared.ENGINE
 def decode(latents: str, out: Path, **asked: Any) -> None:
@@ -152,9 +153,9 @@ def decode(latents: str, out: Path, **asked: Any) -> None:
 
 
 PICTURES = shared.several(
-    click.option("--num", type=click.IntRange(2), help="So many of each set, a choice by --seed [all]."),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for choices and subsets."),
-    click.option("--size", type=click.IntRange(8), help="Crop pictures of a source to this size [as they are]."),
+    click.option("--num", type=types.Whole(2), help="So many of each set, a choice by --seed [all]."),
+    click.option("--seed", type=types.Whole(0), default=0, show_default=True, help="Seed for choices and subsets."),
+    click.option("--size", type=types.Whole(8), help="Crop pictures of a source to this size [as they are]."),
     click.option(
         "--crop",
         type=click.Choice(["adm", "lsun", "adm-lsun", "center"]),

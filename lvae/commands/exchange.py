@@ -7,6 +7,7 @@ import click
 
 from lvae.commands import options as shared
 from lvae.commands import places
+from lvae.commands.values import types
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
@@ -20,9 +21,9 @@ from lvae.manifests.storage.places.guard import guard_output
 )
 @click.option("--autoencoder", metavar="NAME|JSON", help="Its autoencoder [the file's, or the preset's].")
 @click.option("--weights", metavar="FILE", help="Weights of the autoencoder [the file's, or those fetched].")
-@click.option("--shift", type=float, help="latents = (raw - shift) / scale [the preset's].")
-@click.option("--scale", type=float, help="Likewise.")
-@click.option("--size", type=click.IntRange(1), help="Size of the pictures in pixels [latents times the factor].")
+@click.option("--shift", type=types.Number(), help="latents = (raw - shift) / scale [the preset's].")
+@click.option("--scale", type=types.Number(), help="Likewise.")
+@click.option("--size", type=types.Whole(1), help="Size of the pictures in pixels [latents times the factor].")
 @click.option("--check", is_flag=True, help="Then look whether it behaves as it should; what the paper's files score.")
 @click.option("--against", type=places.DATASET, metavar="DATASET", help="With --check: also reconstruct these latents.")
 @click.option(

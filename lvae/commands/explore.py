@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.commands.values import types
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
@@ -16,7 +17,7 @@ VIEW = ("label", "seed", "guidance_mean", "guidance_variance", "left", "right", 
 @click.argument("run", required=False)
 @click.option("--dataset", metavar="DATASET", help="Whose images can be taken; their rates choose the sliders.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; others see what you name here.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.  [default: 0]")
+@click.option("--port", type=types.Whole(0, 65535), default=0, help="0 takes a free one.  [default: 0]")
 @click.option("--browser/--no-browser", default=True, help="Open the page in your browser.  [default: browser]")
 @shared.MODEL_WEIGHTS
 @click.option("--decoder", metavar="FILE", help="The autoencoder's weights, where RUN does not carry them.")
@@ -28,15 +29,15 @@ VIEW = ("label", "seed", "guidance_mean", "guidance_variance", "left", "right", 
     "--from", "from_", metavar="WHAT", default="sample:0", help="Of --picture: sample:SEED, index:N or a file."
 )
 @click.option("--to", metavar="WHAT", help="Of --picture: what to go towards.")
-@click.option("--share", type=click.FloatRange(0, 1), default=0.0, help="Of the way towards --to.")
+@click.option("--share", type=types.Number(0, 1), default=0.0, help="Of the way towards --to.")
 @click.option("--redraw", metavar="R,R", default="", help="Of --picture: resolutions drawn anew by --seed.")
 @click.option("--move", multiple=True, metavar="GROUP:CHANNEL=VALUE", help="Of --picture: a slider, in deviations.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="Of --picture: of what is drawn anew.")
-@click.option("--label", type=int, default=-1, help="Of --picture: the class by its number.")
-@click.option("--guidance-mean", type=float, default=0.0, help="Of --picture; 0 is off.")
-@click.option("--guidance-variance", type=float, default=0.0, help="Likewise.")
-@click.option("--left", type=click.IntRange(0), default=0, help="Of --picture: columns of latents beyond the frame.")
-@click.option("--right", type=click.IntRange(0), default=0, help="Likewise.")
+@click.option("--seed", type=types.Whole(0), default=0, help="Of --picture: of what is drawn anew.")
+@click.option("--label", type=types.Whole(), default=-1, help="Of --picture: the class by its number.")
+@click.option("--guidance-mean", type=types.Number(), default=0.0, help="Of --picture; 0 is off.")
+@click.option("--guidance-variance", type=types.Number(), default=0.0, help="Likewise.")
+@click.option("--left", type=types.Whole(0), default=0, help="Of --picture: columns of latents beyond the frame.")
+@click.option("--right", type=types.Whole(0), default=0, help="Likewise.")
 def explore(run: str | None, **options: Any) -> None:
     """Serve a page of RUN on this machine: sliders move channels of a sample or an image, and the picture follows.
 

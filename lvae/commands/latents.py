@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.commands.values import types
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
@@ -25,10 +26,10 @@ def latents() -> None:
 @click.option("--layout", type=click.Choice(LAYOUTS), default="auto", show_default=True, help="Whose files they are.")
 @click.option("--autoencoder", metavar="NAME|JSON|unknown", help="Which autoencoder made them.")
 @click.option("--weights", metavar="FILE|unknown", help="Its weights, kept in DATASET; or decode with --weights later.")
-@click.option("--factor", type=click.IntRange(1), help="With --autoencoder unknown: pixels a side of one place.")
+@click.option("--factor", type=types.Whole(1), help="With --autoencoder unknown: pixels a side of one place.")
 @click.option("--input-range", metavar="-1,1|0,1", help="Range of the images that the autoencoder saw.")
-@click.option("--scale", type=float, help="What the latents were multiplied by; 1 for none.")
-@click.option("--shift", type=float, help="What was subtracted before that [0].")
+@click.option("--scale", type=types.Number(), help="What the latents were multiplied by; 1 for none.")
+@click.option("--shift", type=types.Number(), help="What was subtracted before that [0].")
 @click.option(
     "--crop",
     type=click.Choice(["adm", "lsun", "adm-lsun", "center", "none", "unknown"]),
@@ -42,9 +43,9 @@ def latents() -> None:
 @click.option("--prefix", default="", metavar="TEXT", help="Put before every key, so that they differ from others.")
 @click.option("--append", is_flag=True, help="Add CACHE to a dataset that was imported before.")
 @click.option("--max-rejected", metavar="1%|N", help="Fail where more rows than this cannot be used.")
-@click.option("--seed", type=int, help="Seed for the order in the shards [0].")
+@click.option("--seed", type=types.Whole(), help="Seed for the order in the shards [0].")
 @shared.VIEW
-@click.option("--workers", type=click.IntRange(1), help="Worker processes for the shards [one a core].")
+@click.option("--workers", type=types.Whole(1), help="Worker processes for the shards [one a core].")
 @shared.JSON
 def import_(cache: str, dataset: str, **options: Any) -> None:
     """Make DATASET of CACHE, latents that another tool wrote: raw latents, exact statistics, shards, verified.
@@ -90,7 +91,7 @@ def import_(cache: str, dataset: str, **options: Any) -> None:
     help="Whose trainer is to read it; edm2 in a folder, or in OUT.zip.",
 )
 @click.option("--split", default="train", show_default=True, help="Which split of DATASET.")
-@click.option("--scale", type=float, help="Multiply raw latents by this; dit's trainer expects it [1].")
+@click.option("--scale", type=types.Number(), help="Multiply raw latents by this; dit's trainer expects it [1].")
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 @shared.JSON
 def export(dataset: str, out: Path, as_json: bool, **options: Any) -> None:

@@ -6,30 +6,37 @@ import click
 
 from lvae.actions.output import print_json
 from lvae.commands import options as shared
+from lvae.commands.values import types
 from lvae.manifests.messages import counted
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
 
-@click.command(short_help="Draw the small world.")
+@click.command(short_help="Draw a small world of labelled pictures.")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--count", type=click.IntRange(1), default=2000, show_default=True, help="Pictures.")
-@click.option("--size", type=click.IntRange(8, 1024), default=64, show_default=True, help="Side in pixels.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Picture i is a function of (seed, i).")
-@click.option("--night", type=click.FloatRange(0, 1), default=0, show_default=True, help="Share of dark pictures.")
-def scenes(out: Path, count: int, size: int, seed: int, night: float) -> None:
-    """Draw the small world: labelled little pictures in class folders, to try everything without a download."""
+@click.option("--count", type=types.Whole(1), help="Pictures [2000; as many as OUT has, where it is one already].")
+@click.option("--size", type=types.Whole(8, 1024), default=64, show_default=True, help="Side in pixels.")
+@click.option("--seed", type=types.Whole(), default=0, show_default=True, help="Picture i is a function of (seed, i).")
+@click.option("--night", type=types.Number(0, 1), default=0, show_default=True, help="Share of dark pictures.")
+def scenes(out: Path, count: int | None, size: int, seed: int, night: float) -> None:
+    """Draw a small world into OUT: labelled little pictures in class folders, to try everything without a download.
+
+    The same command goes on where it was stopped; a larger --count adds pictures to those that are there.
+    """
     from lvae.encode.scenes.drawing import CLASSES
 
     classes = "|".join(CLASSES)
     world = outputs.FolderOutput("scenes", frozenset(), rf"({classes})/(\d{{7}}\.(png|unfinished))?")
     guard_output(out, world)
-    from lvae.encode.scenes.make import write_scenes
+    from lvae.encode.scenes.make import count_scenes, write_scenes
     from lvae.pipeline.progress.console import Bar
 
+    before = count_scenes(out)
+    count = count or before or 2000
     with Bar("drawing", count, "pictures") as bar:
         write_scenes(out, count, size, seed, bar.advance, night)
-    click.echo(f"{out}: {counted(count, 'picture')} of {size} px")
+    added = f", {count - before} of them new" if 0 < before < count else ""
+    click.echo(f"{out}: {counted(count, 'picture')} of {size} px{added}")
     shared.suggest("encode", out, "DATASET", "--size", size)
 
 
@@ -38,12 +45,12 @@ def scenes(out: Path, count: int, size: int, seed: int, night: float) -> None:
 @click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Real images instead of drawn ones.")
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=types.Number(0, min_open=True),
     default=10.0,
     show_default=True,
     help="Minutes of training on two fast cores: 400 updates for each.",
 )
-@click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core].")
+@click.option("--workers", type=types.Whole(1), help="Worker processes [one a core].")
 @click.pass_context
 def demo(context: click.Context, out: Path, images: Path | None, minutes: float, workers: int | None) -> None:
     """The whole system on a small scale, in OUT [demo]: from pictures to a report on a model trained on their latents.

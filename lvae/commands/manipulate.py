@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.commands.values import types
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
@@ -22,7 +23,7 @@ class Picture(click.Path):
 SOURCES = click.argument("sources", nargs=-1, metavar="DATASET|IMAGES...")
 OUT = click.argument("out", metavar="OUT.png", type=Picture(path_type=Path))
 COMMON = shared.several(
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for all random draws."),
+    click.option("--seed", type=types.Whole(0), default=0, show_default=True, help="Seed for all random draws."),
     click.option(
         "--arrays", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.npz", help="Also write the arrays."
     ),
@@ -43,7 +44,7 @@ POSTERIOR = click.option(
     help="What stands for an image: a draw from its posteriors, or their means.",
 )
 IMAGES = click.option(
-    "--images", type=click.IntRange(1), default=256, show_default=True, help="Images of DATASET to measure rates over."
+    "--images", type=types.Whole(1), default=256, show_default=True, help="Images of DATASET to measure rates over."
 )
 
 
@@ -52,12 +53,10 @@ IMAGES = click.option(
 @SOURCES
 @OUT
 @click.option("--channels", metavar="G:C,G:C", help="Group and channel across, and down [the most informative ones].")
-@click.option("--steps", type=click.IntRange(2, 32), default=7, show_default=True, help="From -2.25 to 2.25.")
+@click.option("--steps", type=types.Whole(2, 32), default=7, show_default=True, help="From -2.25 to 2.25.")
 @click.option("--values", metavar="V,V,...", help="The values themselves.")
-@click.option("--index", type=click.IntRange(0), default=0, show_default=True, help="Which sample of the seed.")
-@click.option(
-    "--temperature", type=click.FloatRange(0), default=1.0, show_default=True, help="Temperature of all draws."
-)
+@click.option("--index", type=types.Whole(0), default=0, show_default=True, help="Which sample of the seed.")
+@click.option("--temperature", type=types.Number(0), default=1.0, show_default=True, help="Temperature of all draws.")
 @IMAGES
 @LABEL
 @shared.GUIDANCE
@@ -79,7 +78,7 @@ def traverse(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
 @shared.RUN
 @SOURCES
 @OUT
-@click.option("--steps", type=click.IntRange(1, 64), default=3, show_default=True, help="Pictures between.")
+@click.option("--steps", type=types.Whole(1, 64), default=3, show_default=True, help="Pictures between.")
 @click.option(
     "--pairs",
     type=click.Choice(["chain", "all"]),
@@ -120,11 +119,11 @@ def interpolate(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) ->
 @shared.RUN
 @SOURCES
 @OUT
-@click.option("--left", type=click.IntRange(0), help="Columns of latents to add.")
-@click.option("--right", type=click.IntRange(0), help="Likewise [as many as there are, if no side is named].")
-@click.option("--top", type=click.IntRange(0), help="Rows of latents to add.")
-@click.option("--bottom", type=click.IntRange(0), help="Likewise.")
-@click.option("--draws", type=click.IntRange(1), default=2, show_default=True, help="Ways in which an image goes on.")
+@click.option("--left", type=types.Whole(0), help="Columns of latents to add.")
+@click.option("--right", type=types.Whole(0), help="Likewise [as many as there are, if no side is named].")
+@click.option("--top", type=types.Whole(0), help="Rows of latents to add.")
+@click.option("--bottom", type=types.Whole(0), help="Likewise.")
+@click.option("--draws", type=types.Whole(1), default=2, show_default=True, help="Ways in which an image goes on.")
 @POSTERIOR
 @LABEL
 @shared.GUIDANCE

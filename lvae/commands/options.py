@@ -1,6 +1,5 @@
 """Options that several commands share, and what they mean to the library."""
 
-import math
 import re
 import shlex
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from lvae.commands import places
+from lvae.commands.values import types
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 
@@ -21,7 +21,6 @@ INTERRUPTED = 130  # what a command exits with that a signal stopped
 NEXT = "lvae.next"  # the command that a person is likely to want next
 Decorator = Callable[[Any], Any]
 T = TypeVar("T")
-SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 class EngineCommand(click.Command):
@@ -34,20 +33,6 @@ class EngineCommand(click.Command):
 
     def collect_usage_pieces(self, context: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(context), "[-- BEAM_OPTIONS]"]
-
-
-class Duration(click.ParamType):  # type: ignore[type-arg]
-    """Seconds, from 2h, 30m, 90s or 90."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        number, unit = (value[:-1], value[-1:]) if value[-1:] in SECONDS else (value, "s")
-        if not number.isdecimal():
-            self.fail(f"{value!r} is no time such as 2h, 30m or 90s.", param, ctx)
-        return float(number) * SECONDS[unit]
 
 
 def suggest(*words: object) -> None:
@@ -87,8 +72,8 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 SCAN = several(
     click.option("--labels", type=click.Path(path_type=Path), help="Labels by key: .csv, .jsonl or .json."),
-    click.option("--limit", type=click.IntRange(1), help="Only the first N images in source order."),
-    click.option("--part-size", type=click.IntRange(1), help="Images in a part, the unit of work and of retry."),
+    click.option("--limit", type=types.Whole(1), help="Only the first N images in source order."),
+    click.option("--part-size", type=types.Whole(1), help="Images in a part, the unit of work and of retry."),
     click.option("--append", is_flag=True, help="Add the images that are new in SOURCE to a dataset that is there."),
     click.option(
         "--refuse-private-addresses",
@@ -102,7 +87,7 @@ VIEW = several(
         "--normalization", metavar="channel|scalar|none|FILE|JSON", help="How latents are normalized [channel]."
     ),
     click.option("--format", "format_", type=click.Choice(["zarr", "webdataset"]), help="Shard format [zarr]."),
-    click.option("--shard-size", type=click.IntRange(1), help="Latents in a shard [8192]; never more than 512 MiB."),
+    click.option("--shard-size", type=types.Whole(1), help="Latents in a shard [8192]; never more than 512 MiB."),
     click.option("--dtype", type=click.Choice(["float16", "float32", "uint8"]), help="Stored numbers [float16]."),
     click.option("--split", multiple=True, metavar="val=5000|val=5%", help="Set images aside, by a hash of the key."),
     click.option(
@@ -119,7 +104,7 @@ VIEW = several(
 
 PATIENCE = click.option(
     "--patience",
-    type=Duration(),
+    type=types.Duration(),
     default="2h",
     show_default=True,
     metavar="2h|30m|90s",
@@ -127,7 +112,7 @@ PATIENCE = click.option(
 )
 
 ENGINE = several(
-    click.option("--workers", type=click.IntRange(1), help="Worker processes [one a core, or one a GPU]."),
+    click.option("--workers", type=types.Whole(1), help="Worker processes [one a core, or one a GPU]."),
     PATIENCE,
 )
 
@@ -167,25 +152,6 @@ GUIDANCE = several(
         help="extra: 0 is off, as in the paper; scale: 1 is off.",
     ),
 )
-
-
-class Rate(click.FloatRange):
-    """A number above 0 that is one: neither NaN nor infinity."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        rate = super().convert(value, param, ctx)
-        if not math.isfinite(rate):
-            self.fail(f"{value} is not a number.", param, ctx)
-        return rate
-
-
-def share(text: str, option: str) -> float:
-    """A share as a person writes it: 5% or 0.05."""
-    number, factor = (text[:-1], 0.01) if text.endswith("%") else (text, 1.0)
-    try:
-        return float(number) * factor
-    except ValueError:
-        raise LvaeError(f"{option} {text}", "write a share such as 5% or 0.05") from None
 
 
 def scan_options(options: dict[str, Any]) -> "ScanOptions":

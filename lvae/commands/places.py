@@ -1,5 +1,6 @@
 """Arguments that name places: what lies there is told before a command imports anything large."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,20 +8,23 @@ import click
 
 from lvae.manifests.storage.places import inputs
 from lvae.manifests.storage.places.inputs import Input, check_input
-from lvae.train.runs.packaged import resolve_run
+from lvae.train.runs.packaged import packaged_names, resolve_run
 
 
 class Place(click.ParamType):  # type: ignore[type-arg]
-    """A path or URL of something that must be there. path_type: what a command is handed."""
+    """A path or URL of something that must be there.
+
+    path_type: what a command is handed. names: what may be named without being here.
+    """
 
     name = "path"
 
-    def __init__(self, wanted: Input, path_type: type = str):
-        self.wanted, self.path_type = wanted, path_type
+    def __init__(self, wanted: Input, path_type: type = str, names: Iterable[str] = ()):
+        self.wanted, self.path_type, self.names = wanted, path_type, names
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if ctx is not None and not ctx.resilient_parsing:
-            check_input(value, self.wanted, usage_of(ctx))
+            check_input(value, self.wanted, usage_of(ctx), self.names)
         return self.path_type(value)
 
 
@@ -50,9 +54,9 @@ def path_of(context: click.Context) -> str:
 SOURCE = Place(inputs.IMAGES)
 DATASET = Place(inputs.DATASET)
 BEGUN_DATASET = Place(inputs.BEGUN)
-RUN = RunPlace(inputs.RUN, Path)
+RUN = RunPlace(inputs.RUN, Path, packaged_names())
 DATASET_OR_RUN = Place(inputs.DATASET_OR_RUN)
-RUN_OR_SAMPLES = RunPlace(inputs.RUN_OR_SAMPLES, Path)
+RUN_OR_SAMPLES = RunPlace(inputs.RUN_OR_SAMPLES, Path, packaged_names())
 SAMPLES_OR_DATASET = Place(inputs.SAMPLES_OR_DATASET)
 PUBLISHED = Place(inputs.PUBLISHED, Path)
 LATENTS_OR_IMAGES = Place(inputs.LATENTS_OR_IMAGES)

@@ -8,12 +8,13 @@ import click
 from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.evaluate import DEVICE, MODE, PRECISION
+from lvae.commands.values import types
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 from lvae.train.runs.packaged import refuse_packaged
 
-SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed for noise and subsets.")
+SEED = click.option("--seed", type=types.Whole(0), default=0, show_default=True, help="Seed for noise and subsets.")
 
 
 @click.command(short_help="Guidance and temperature, swept.")
@@ -23,9 +24,9 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 @click.option("--variances", metavar="W,W,...", help="Guidance of prior variances [0,1.5,3].")
 @click.option("--temperatures", metavar="T,T,...", help="Without guidance [0.9,0.8,0.7].")
 @click.option("--output-temperatures", metavar="S,S,...", help="Shares of the output's std, without guidance [none].")
-@click.option("-n", "count", type=click.IntRange(1), help="Samples of a setting [1000 with --reference].")
-@click.option("--pictures", type=click.IntRange(1), default=8, show_default=True, help="Samples that are shown.")
-@click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Seeds: --seed and those after.")
+@click.option("-n", "count", type=types.Whole(1), help="Samples of a setting [1000 with --reference].")
+@click.option("--pictures", type=types.Whole(1), default=8, show_default=True, help="Samples that are shown.")
+@click.option("--repeats", type=types.Whole(1), default=1, show_default=True, help="Seeds: --seed and those after.")
 @click.option("--mean-at-1x1", is_flag=True, help="Guide means at the resolution 1, too, which the paper does not.")
 @SEED
 @shared.LABELS
@@ -35,11 +36,11 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 )
 @click.option("--split", default="train", show_default=True, help="Split of a DATASET given as reference.")
 @click.option(
-    "--num", type=click.IntRange(20), help="So many of the reference, a choice by --seed [10000 latents, all images]."
+    "--num", type=types.Whole(20), help="So many of the reference, a choice by --seed [10000 latents, all images]."
 )
 @shared.FEATURES
 @MODE
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
+@click.option("--batch", type=types.Whole(1), default=64, show_default=True, help="Changes no sample.")
 @click.option(
     "--low-resolution", type=places.SAMPLES_OR_DATASET, metavar="SAMPLES", help="What an upsampler begins with."
 )
@@ -72,11 +73,11 @@ def sweep(run: Path, out: Path, **asked: Any) -> None:
 @click.argument("place", metavar="RUN_OR_SAMPLES", type=places.RUN_OR_SAMPLES)
 @shared.DATASET
 @click.argument("out", metavar="OUT.png", type=click.Path(path_type=Path))
-@click.option("-n", "count", type=click.IntRange(1), default=8, show_default=True, help="Samples.")
-@click.option("-k", type=click.IntRange(1, 50), default=6, show_default=True, help="Neighbours of each.")
+@click.option("-n", "count", type=types.Whole(1), default=8, show_default=True, help="Samples.")
+@click.option("-k", type=types.Whole(1, 50), default=6, show_default=True, help="Neighbours of each.")
 @click.option("--indices", metavar="0,5,7-20", help="Which of SAMPLES [the first].")
 @click.option("--split", default="train", show_default=True, help="Split of DATASET.")
-@click.option("--limit", type=click.IntRange(3), help="Search only the first so many latents: a fair sample [all].")
+@click.option("--limit", type=types.Whole(3), help="Search only the first so many latents: a fair sample [all].")
 @shared.FEATURES
 @MODE
 @SEED
@@ -114,9 +115,9 @@ def neighbours(place: Path, dataset: str, out: Path, **asked: Any) -> None:
     help="What RUN was trained on: adds neighbours, originals and scores.",
 )
 @click.option(
-    "-n", "count", type=click.IntRange(10), default=256, show_default=True, help="Samples of a setting and seed."
+    "-n", "count", type=types.Whole(10), default=256, show_default=True, help="Samples of a setting and seed."
 )
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Seeds: --seed and those after.")
+@click.option("--repeats", type=types.Whole(1), default=3, show_default=True, help="Seeds: --seed and those after.")
 @SEED
 @click.option(
     "--scores",
@@ -126,7 +127,7 @@ def neighbours(place: Path, dataset: str, out: Path, **asked: Any) -> None:
     help="What 'lvae score --json' printed, FID for instance; repeatable.",
 )
 @click.option("--weights", metavar="FILE", help="Weights of the autoencoder [those in RUN].")
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Changes no sample.")
+@click.option("--batch", type=types.Whole(1), default=64, show_default=True, help="Changes no sample.")
 @DEVICE
 @PRECISION
 @click.pass_context

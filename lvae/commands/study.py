@@ -7,6 +7,7 @@ import click
 
 from lvae.commands import options as shared
 from lvae.commands import places
+from lvae.commands.values import types
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
@@ -19,12 +20,12 @@ TABLE = click.Choice(["table1", "table2", "table3", "table4", "ablations"])
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=types.Number(0, min_open=True),
     default=60.0,
     show_default=True,
     help="Of training, of all arms and seeds together, on one thread; encoding, drawing and scoring come on top.",
 )
-@click.option("--size", type=click.IntRange(32), default=64, show_default=True, help="Of the pictures, in pixels.")
+@click.option("--size", type=types.Whole(32), default=64, show_default=True, help="Of the pictures, in pixels.")
 @click.option(
     "--features",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -33,10 +34,8 @@ TABLE = click.Choice(["table1", "table2", "table3", "table4", "ablations"])
     metavar=shared.NETWORK,
     help="The feature network that scores.",
 )
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Of training and of drawing.")
-@click.option(
-    "-n", "count", type=click.IntRange(20), default=1000, show_default=True, help="Pictures of an arm and seed."
-)
+@click.option("--seeds", type=types.Whole(1), default=3, show_default=True, help="Of training and of drawing.")
+@click.option("-n", "count", type=types.Whole(20), default=1000, show_default=True, help="Pictures of an arm and seed.")
 @click.pass_context
 def study(context: click.Context, /, table: str, images: str, out: Path, **asked: Any) -> None:
     """Repeat a comparison of the paper on IMAGES, into OUT: OUT/table.md, table.json and page.html.

@@ -7,6 +7,7 @@ import click
 
 from lvae.commands import options as shared
 from lvae.commands import places
+from lvae.commands.values import types
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.storage.places import guard as outputs
@@ -14,7 +15,7 @@ from lvae.manifests.storage.places.guard import guard_output
 
 CONFIGURABLE = (  # the options that a file of settings may have, too
     *("device", "compile", "deterministic", "threads", "micro_batch", "data", "cache", "save_every", "keep_every"),
-    *("log_every", "validate_every", "patience", "preview_every", "preview"),
+    *("log_every", "validate_every", "patience", "preview_every", "preview", "wandb"),
 )
 
 
@@ -59,13 +60,13 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
 @click.option("--conditional", is_flag=True, help="Condition the model on all classes of DATASET (--set classes=all).")
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, min_open=True),
+    type=types.Number(0, min_open=True),
     help="Save and stop after so many minutes of training; the same command goes on.",
 )
-@click.option("--steps", type=click.IntRange(1), help="Updates of the whole run [the preset's].")
-@click.option("--batch", type=click.IntRange(1), help="Latents that an update sees, over all devices [the preset's].")
-@click.option("--micro-batch", type=click.IntRange(1), help="Latents that a device computes at a time [what fits it].")
-@click.option("--accumulate", type=click.IntRange(1), help="An update sees so many times --batch, in so many portions.")
+@click.option("--steps", type=types.Whole(1), help="Updates of the whole run [the preset's].")
+@click.option("--batch", type=types.Whole(1), help="Latents that an update sees, over all devices [the preset's].")
+@click.option("--micro-batch", type=types.Whole(1), help="Latents that a device computes at a time [what fits it].")
+@click.option("--accumulate", type=types.Whole(1), help="An update sees so many times --batch, in so many portions.")
 @click.option(
     "--override",
     "overrides",
@@ -73,7 +74,7 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
     metavar="KEY=VALUE",
     help="Change a setting of the run that is there; RUN keeps a record.",
 )
-@click.option("--seed", type=click.IntRange(0), help="Seed for all random draws [0].")
+@click.option("--seed", type=types.Whole(0), help="Seed for all random draws [0].")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
@@ -93,7 +94,7 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
     help="Compile the model first: minutes, then faster steps [on GPUs].",
 )
 @click.option("--deterministic", is_flag=True, help="The same bits every time on a GPU, too; slower.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of a CPU [PyTorch's choice].")
+@click.option("--threads", type=types.Whole(1), help="Threads of a CPU [PyTorch's choice].")
 @click.option(
     "--data",
     "placement",
@@ -119,32 +120,32 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
     metavar="DATASET",
     help="Go on with this dataset from now on, one that grew or was erased from; RUN keeps a record.",
 )
-@click.option("--save-every", type=click.IntRange(0), default=2500, show_default=True, help="Updates; 0: at the end.")
+@click.option("--save-every", type=types.Whole(0), default=2500, show_default=True, help="Updates; 0: at the end.")
 @click.option(
     "--keep-every",
-    type=click.IntRange(0),
+    type=types.Whole(0),
     default=50_000,
     show_default=True,
     help="Checkpoints at multiples of this are kept; of the others, the best and the last three.",
 )
-@click.option("--log-every", type=click.IntRange(1), default=100, show_default=True, help="Updates.")
+@click.option("--log-every", type=types.Whole(1), default=100, show_default=True, help="Updates.")
 @click.option(
     "--validate-every",
-    type=click.IntRange(0),
+    type=types.Whole(0),
     default=2500,
     show_default=True,
     help="Updates; needs a split named val. 0: never.",
 )
 @click.option(
     "--patience",
-    type=click.IntRange(0),
+    type=types.Whole(0),
     default=0,
     show_default=True,
     help="End after so many validations in a row without a lower loss. 0: never.",
 )
 @click.option(
     "--preview-every",
-    type=click.IntRange(0),
+    type=types.Whole(0),
     default=2500,
     show_default=True,
     help="Updates; samples go to RUN/previews. 0: at the end.",
@@ -158,10 +159,15 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
 )
 @click.option(
     "--profile",
-    type=click.IntRange(0),
+    type=types.Whole(0),
     default=0,
     metavar="N",
     help="Trace N updates: RUN/profile/trace.json, and a table of where a step goes.",
+)
+@click.option(
+    "--wandb",
+    metavar="PROJECT",
+    help="Send the log to this project of Weights & Biases, too (extra wandb); WANDB_MODE=offline keeps it in RUN.",
 )
 @click.option("--dry-run", is_flag=True, help="Show settings, parameters, memory and epochs; train nothing.")
 def train(dataset: str, run: Path, **options: Any) -> None:
@@ -183,7 +189,7 @@ def train(dataset: str, run: Path, **options: Any) -> None:
     guard_output(run, outputs.RUN, [dataset, options["init"], options["continue_on"]])
     if options.pop("conditional"):
         options["settings"] = (*options["settings"], "classes=all")
-    from lvae.commands.values import check_training
+    from lvae.commands.values.model import check_training
 
     check_training(dataset, run, options)
     from lvae.actions.train import TrainOptions

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from machine import describe
 
-from lvae.encode.files.naming import LeftOut
+from lvae.encode.files.left_out import LeftOut
 from lvae.encode.sources.open import open_source
 from lvae.encode.sources.reading.walk import walk
 

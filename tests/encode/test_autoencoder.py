@@ -137,7 +137,7 @@ def test_missing_fields_are_named(field: str) -> None:
         ({"kind": "pixels", "factor": 3}, "factor must be 1, 2, 4 or 8, not 3"),
         ({"kind": "tiny"}, "the field latent_channels is missing"),
         ({"kind": "tiny", "latent_channels": 4, "codes": 5}, "unknown field 'codes'; a tiny autoencoder has blocks"),
-        ("kl-f9", "'kl-f9': neither a JSON file nor the name of an autoencoder; known are default, kl-f4, kl-f8"),
+        ("kl-f9", "'kl-f9': neither a JSON file nor the name of an autoencoder. Did you mean kl-f"),
         ('{"kind": "kl",', "not a JSON object"),
         ("{" * 5000, "not a JSON object"),
     ],

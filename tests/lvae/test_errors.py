@@ -144,6 +144,20 @@ def refuse_without_torch(wrong: list[list[str]], world: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("encode photos new --size abc", "'abc' is not a whole number."),
+        ("train dataset new --steps 0", "must be at least 1, not 0."),
+        ("train dataset new --minutes nan", "'nan' is not a number."),
+        ("neighbours run dataset new.png -k 51", "must be 1 to 50, not 51."),
+        ("autoencoder fit photos new --ema 2", "must be 0 to 1, not 2.0."),
+    ],
+)
+def test_wrong_numbers_are_told_in_plain_words(words: str, said: str, world: Path) -> None:
+    assert said in lvae(*words.split(), check=2, cwd=world).stderr
+
+
+@pytest.mark.parametrize(
     "words",
     [["encode", "photos", "new", "more"], ["nonsense"], ["encode"], ["encode", "photos", "new", "--crop", "round"]],
 )
@@ -160,6 +174,12 @@ def test_both_names_of_the_weights_of_a_model_are_known(name: str, world: Path) 
 def test_swapped_words_and_near_names_are_told(world: Path) -> None:
     assert "Write 'lvae train DATASET RUN'" in lvae("train", "run", "dataset", check=1, cwd=world).stderr
     assert "Did you mean dataset?" in lvae("train", "datset", "new", check=1, cwd=world).stderr
+    assert "Did you mean drawn-scenes?" in lvae("sample", "drawn-scene", "new", check=1, cwd=world).stderr
+    assert (
+        "Did you mean learning_rate?"
+        in lvae("train", "dataset", "new", "--set", "lerning_rate=1", check=1, cwd=world).stderr
+    )
+    assert "Did you mean" not in lvae("train", "dataset", "new", "--set", "nonsense=1", check=1, cwd=world).stderr
     assert "lvae encode photos DATASET" in lvae("train", "photos", "new", check=1, cwd=world).stderr
 
 

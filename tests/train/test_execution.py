@@ -97,7 +97,7 @@ def test_an_override_is_taken_and_written_down(latents: Path, tmp_path: Path) ->
     ("override", "problem"),
     [
         ("width=16", "is a setting of the model"),
-        ("lerning_rate=1", "Near it: learning_rate"),
+        ("lerning_rate=1", "Did you mean learning_rate?"),
         ("learning_rate", "say --override KEY=VALUE"),
     ],
 )

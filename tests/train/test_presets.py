@@ -85,7 +85,7 @@ def test_presets_are_held_against_the_latents() -> None:
 
 
 def test_an_unknown_name_is_answered_with_near_ones() -> None:
-    with pytest.raises(LvaeError, match=r"no such preset. Near it: .*imagenet256-f8"):
+    with pytest.raises(LvaeError, match=r"no such preset. Did you mean .*imagenet256-f8"):
         model_preset("imagenet-f8")
     with pytest.raises(LvaeError, match="church256-f8, church32-rgb"):
         model_preset("qqqqqqqqq")

@@ -61,15 +61,21 @@ class Updater:
         self._weigh = device.compile(self._weigh_output)
         device.compile_layers(self.model.layers_to_compile())
         self.model.one_layout = device.compiled
-        self._portions, self._compiles = 1, not rounds
+        self._portions: int | Tensor = 1
+        self._compiles = flat and not rounds  # whether the first pass is still to come, which has gradients to hide
         self._pass: Callable[..., Tensor] = self._micro_batch
         if (record := device.recorder()) is not None:
             sums = self.parameters.gradients()
             self._pass = Replay(self._micro_batch, sums, record, self.parameters.forget)
         self._threshold = config.skip_threshold * shape.channels * shape.resolution**2
         counts = first_counts(self._threshold, len(self._noise_shapes))
-        self.counts = {name: device.put_whole(value) for name, value in counts.items()}
+        self.counts = {name: device.put_scalar(value) for name, value in counts.items()}
         self._keep = 1
+        # On XLA a first micro-batch runs the program of all others: it adds to sums that are there, and are zero.
+        self._nothing = None if flat else device.put_whole(torch.zeros(len(MEASURED) - 2 + len(self._noise_shapes)))
+        if not flat:
+            self.parameters.clear_gradients()
+        device.mark_step()
 
     @property
     def averages(self) -> dict[str, list[Tensor]]:
@@ -77,10 +83,9 @@ class Updater:
         return {"ema": self.average, **self._more_averages}
 
     def __call__(self, batches: Sequence[Batch]) -> None:
-        """One update from its micro-batches."""
-        measured: Tensor | None = None
-        self._portions = len(batches)
-        if not self._compiles:
+        """One update from its micro-batches. On XLA each of them runs the same program, and what follows another."""
+        measured, self._portions = self._nothing, self.device.divisor(len(batches))
+        if self.parameters.flat and not self._compiles:
             self.parameters.clear_gradients()
         if self._penalty is not None:
             self._penalize(self._penalty)
@@ -93,6 +98,7 @@ class Updater:
             else:
                 found = self._pass(*inputs)
             measured = found if measured is None else measured + found
+            self.device.mark_step()
         assert measured is not None
         with torch.no_grad():
             self._apply(measured)
@@ -103,7 +109,7 @@ class Updater:
         pieces = [part.unflatten(1, shape) for part, shape in zip(parts, self._noise_shapes, strict=True)]
         with self.device.autocast():
             total, found = self._weigh(self.model(latents, labels, pieces, dropped), latents)
-        if self._compiles:  # before, there are no gradients: a compiler looks long at views
+        if self._compiles:  # a compiler looks long at gradients that are views
             self.parameters.clear_gradients()
             self._compiles = False
         (total / self._portions).backward()  # type: ignore[no-untyped-call]
@@ -152,6 +158,9 @@ class Updater:
         values = torch.cat([measured[:4], norm[None], rate[None], measured[4:]])
         self.counts = count_update(counts, decision, norm, values, self.device.operand(self._keep), self._threshold)
         self._keep = 1
+        if not self.parameters.flat:
+            self.parameters.clear_gradients()
+        self.device.mark_step()
 
     # --- the whole state, for checkpoints ---
 
@@ -200,6 +209,7 @@ class Updater:
                     tensor.copy_(found[key])
         self._keep = int(groups["optimizer"]["counts.keep"])
         self.parameters.refresh()
+        self.device.mark_step()
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor], where: str) -> None:
@@ -210,6 +220,7 @@ class Updater:
             tensor.copy_(weights[name])
         self.parameters.refresh()
         self.start_average()
+        self.device.mark_step()
 
     def reset_threshold(self) -> None:
         """Skip updates by the configured threshold, whatever it had become."""
@@ -244,6 +255,7 @@ class Updater:
         for tensor, value in zip(self.parameters.tensors, values, strict=True):
             tensor.copy_(value)
         self.parameters.refresh()
+        self.device.mark_step()
 
 
 def first_counts(threshold: float, groups: int) -> dict[str, Tensor]:

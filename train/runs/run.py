@@ -11,13 +11,14 @@ from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import MANIFEST, WRITTEN_BY, Manifest, Statistics
+from lvae.manifests.messages import did_you_mean
 from lvae.manifests.parts.plan import AutoencoderRecord, ImageSettings
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import Folder
 from lvae.train.config import ModelConfig, TrainConfig, check_together
 from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
-from lvae.train.runs.packaged import resolve_run
+from lvae.train.runs.packaged import packaged_names, resolve_run
 
 CONFIG, CHECKPOINTS, PREVIEWS = "config.json", "checkpoints", "previews"
 DATASET = "dataset"  # among the overrides: the run went on with another one
@@ -131,6 +132,8 @@ def find_run(run: str | Path) -> Path:
     Every way in from Python goes through here.
     """
     folder = resolve_run(run)
+    if not folder.exists() and (advice := did_you_mean(str(run), packaged_names())):
+        raise LvaeError(run, "no such run, and no model of the package", advice)
     read_run(folder)
     return folder
 

@@ -1,12 +1,12 @@
 """Settings as text, as a person gives them: checked without anything large, before a command imports it."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import did_you_mean
 from lvae.train.config import ModelConfig, TrainConfig, names_of
 
 DEFAULT_PRESET = "tiny"
@@ -79,10 +79,8 @@ def check_names(settings: Iterable[str], option: str = "--set") -> None:
     known = [*names_of(ModelConfig), *names_of(TrainConfig)]
     for name in settings:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 3, cutoff=0.5)
-            raise LvaeError(
-                f"{option} {name}", "there is no such setting", f"Near it: {', '.join(near or sorted(known))}."
-            )
+            advice = did_you_mean(name, known, "'lvae train DATASET RUN --dry-run --json' lists them.")
+            raise LvaeError(f"{option} {name:.60}", "there is no such setting", advice)
 
 
 def _with(record: Record, values: Mapping[str, Any]) -> Record:

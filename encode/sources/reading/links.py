@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from lvae.encode.files import naming
+from lvae.encode.files.left_out import LeftOut
 from lvae.manifests.errors import LvaeError
 
 MAX_LINKS_ON_THE_WAY = 40  # as of a file system
@@ -20,7 +21,7 @@ def target_of_link(key: str, text: str) -> str:
 
 
 def resolve_links(
-    path: str, targets: dict[str, str], files: Iterable[tuple[str, T]], left_out: naming.LeftOut
+    path: str, targets: dict[str, str], files: Iterable[tuple[str, T]], left_out: LeftOut
 ) -> Iterator[tuple[str, T]]:
     """Yield the key and the file for everything that links stand for, in the order of the links.
 

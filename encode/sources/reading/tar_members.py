@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 from lvae.encode.files import locations, naming
-from lvae.encode.files.naming import LeftOut
+from lvae.encode.files.left_out import LeftOut
 from lvae.encode.images import is_image
 from lvae.encode.sources.reading.links import resolve_links, target_of_link
 from lvae.manifests.errors import LvaeError

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 
 from lvae.encode.files import locations, naming
-from lvae.encode.files.naming import LeftOut
+from lvae.encode.files.left_out import LeftOut
 from lvae.encode.files.remote import Entry
 from lvae.encode.images import is_image
 from lvae.manifests.concurrency import concurrently

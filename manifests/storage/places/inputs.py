@@ -1,11 +1,12 @@
 """What a command is given where it wants a dataset, a run or images; and what to say where it is something else."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import did_you_mean
 from lvae.manifests.storage.places.kinds import FOLDERS, Kind, kind_of
 
 PATTERN = frozenset("*?[{")  # letters of patterns, which name many files
@@ -41,8 +42,11 @@ PUBLISHED = Input(
 LATENTS_OR_IMAGES = Input("a dataset, samples or images", IMAGES.kinds | DATASET.kinds, SAMPLE, "SAMPLES")
 
 
-def check_input(place: str | Path, wanted: Input, usage: str = "") -> Kind:
-    """The kind of what is there; LvaeError where it is not what is wanted. usage: of the command, for swapped words."""
+def check_input(place: str | Path, wanted: Input, usage: str = "", names: Iterable[str] = ()) -> Kind:
+    """The kind of what is there; LvaeError where it is not what is wanted.
+
+    usage: of the command, for swapped words. names: what may be named without being here.
+    """
     text = str(place)
     if "://" in text:
         return Kind.UNKNOWN  # a store may be away: whoever opens it waits
@@ -51,15 +55,16 @@ def check_input(place: str | Path, wanted: Input, usage: str = "") -> Kind:
     found = kind_of(place)
     if found in wanted.kinds or found == Kind.UNKNOWN:
         return found
-    raise wrong_kind(place, wanted, found, usage)
+    raise wrong_kind(place, wanted, found, usage, names)
 
 
-def wrong_kind(place: str | Path, wanted: Input, found: Kind, usage: str = "") -> LvaeError:
+def wrong_kind(place: str | Path, wanted: Input, found: Kind, usage: str = "", names: Iterable[str] = ()) -> LvaeError:
     """The error for something else than what was wanted."""
     make = f"Make one with '{wanted.make} {{}}'." if wanted.make else ""
     if found == Kind.MISSING:
         near = next(_near(Path(place), wanted), None)
-        advice = f"Did you mean {near}?" if near else make.format(place)
+        otherwise = did_you_mean(str(place), names, make.format(place))
+        advice = f"Did you mean {near}?" if near else otherwise
         return LvaeError(place, f"no such file or folder, where {wanted.name} is wanted", advice)
     if found == Kind.UNFINISHED and Kind.DATASET in wanted.kinds:
         return LvaeError(place, "is not finished", "Run the same 'lvae encode' command again.")

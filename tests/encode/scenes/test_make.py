@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from lvae.encode.scenes.drawing import CLASSES
-from lvae.encode.scenes.make import scene, write_scenes
+from lvae.encode.scenes.make import count_scenes, scene, write_scenes
 from lvae.encode.sources.open import open_source
 from lvae.manifests.errors import LvaeError
+from tests.conftest import lvae
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -52,6 +53,27 @@ def test_a_second_run_goes_on_where_the_first_stopped(tmp_path: Path) -> None:
     assert hashes(tmp_path / "cut") == hashes(tmp_path / "whole")
     assert kept.stat().st_mtime_ns == before
     assert sum(told) == 16
+
+
+def test_a_world_knows_how_many_pictures_it_is_to_have(tmp_path: Path) -> None:
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    assert count_scenes(tmp_path) == 0
+    with pytest.raises(KeyboardInterrupt):
+        write_scenes(tmp_path, 20, 8, seed=0, progress=stop)
+    assert count_scenes(tmp_path) == 20
+    write_scenes(tmp_path, 20, 8, seed=0)
+    with pytest.raises(LvaeError, match="holds 20 pictures, and 8 are asked for"):
+        write_scenes(tmp_path, 8, 8, seed=0)
+
+
+def test_a_world_does_not_grow_unasked(tmp_path: Path) -> None:
+    lvae("scenes", tmp_path, "--count", "8", "--size", "8")
+    before = hashes(tmp_path)
+    lvae("scenes", tmp_path, "--size", "8")
+    assert hashes(tmp_path) == before
+    assert "11 pictures of 8 px, 3 of them new" in lvae("scenes", tmp_path, "--count", "11", "--size", "8").stdout
 
 
 @pytest.mark.parametrize(("size", "seed"), [(24, 0), (16, 1)])

@@ -63,7 +63,15 @@ def test_linked_folders_beside_tars_are_told(tmp_path: Path) -> None:
     (tmp_path / "in.tar").rename(tmp_path / "in/a.tar")
     fill(tmp_path / "more", {"b.tar": b"x"})
     (tmp_path / "in/more").symlink_to("../more")
-    assert "1 linked folders" in told(tmp_path / "in")["left out"]
+    assert "1 linked folder not" in told(tmp_path / "in")["left out"]
+
+
+def test_labels_in_a_file_beside_each_image_are_told(tmp_path: Path) -> None:
+    fill(tmp_path, {f"{number}.{ending}": png() for number in range(3) for ending in ("png", "txt")})
+    fill(tmp_path, {"README.txt": b"x", "LICENSE.txt": b"x"})
+    assert "3 .txt files lie beside the images, 0.txt for one" in told(tmp_path)["labels not used"]
+    fill(tmp_path / "class", {"cat/1.png": png(), "cat/1.txt": b"x", "dog/1.png": png(), "dog/1.txt": b"x"})
+    assert "labels not used" not in told(tmp_path / "class")
 
 
 def test_what_lies_beside_parquet_is_told(tmp_path: Path) -> None:
@@ -148,7 +156,7 @@ def test_links_to_an_ancestor_are_told(tmp_path: Path, where: str) -> None:
     fill(tmp_path, {"others/dog.png": png(2), "source/cat/0.png": png(0), "source/cat/deep/1.png": png(1)})
     ancestor = {"around the source": ".", "the source": "source", "a folder of it": "source/cat"}[where]
     (tmp_path / "source/cat/deep/up").symlink_to(tmp_path / ancestor)
-    kind = "symbolic links that lead round in circles"
+    kind = "1 symbolic link that leads round in a circle"
     assert any(kind in text and "cat/deep/up/" in text for text in told(tmp_path / "source").values())
 
 

@@ -116,7 +116,7 @@ def test_a_dataset_of_zarr_shards_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
 def test_a_header_that_claims_hundreds_of_megabytes_takes_none(tmp_path: Path, kind: bytes) -> None:
     """Of a shard, streamed or mapped, and of a source."""
-    from lvae.encode.files.naming import LeftOut
+    from lvae.encode.files.left_out import LeftOut
     from lvae.encode.sources.reading.tar_members import read_members
 
     example = build(tmp_path / "dataset", format="webdataset")

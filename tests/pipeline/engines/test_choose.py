@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from lvae.cli import main
-from lvae.commands.options import Duration
+from lvae.commands.values.types import Duration
 from lvae.encode.feeding.settings import Feeding
 from lvae.manifests.errors import LvaeError
 from lvae.pipeline.beam.graphs import encode
