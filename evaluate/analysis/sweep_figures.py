@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lvae.evaluate.analysis.sweep import Setting, SweepRecord, samples_path
+from lvae.evaluate.analysis.sweep import SweepRecord, samples_path
+from lvae.evaluate.analysis.sweep_settings import Setting
 from lvae.evaluate.figures.charts import Chart, Series, chart_points
 from lvae.evaluate.figures.drawing import Captioned, png
 from lvae.evaluate.figures.grids import Block, Row, draw_grid, name_class

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from lvae.evaluate.analysis.sweep import Setting
 from lvae.evaluate.analysis.sweep_figures import chart_scores, describe_setting
+from lvae.evaluate.analysis.sweep_settings import Setting
 from lvae.evaluate.figures.charts import Chart, chart_bars
 from lvae.evaluate.figures.curves import chart_log
 from lvae.evaluate.figures.grids import name_class

@@ -18,7 +18,7 @@ from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.values import types
-from lvae.commands.values.fit import EXECUTION, SETTINGS
+from lvae.commands.values.fit import EXECUTION, SETTINGS, check_fit, check_scored
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
@@ -50,18 +50,20 @@ def fit(source: str, out: Path, **options: Any) -> None:
     lvae encode photos latents --weights stage/autoencoder.safetensors
     """
     guard_output(out, outputs.AUTOENCODER_RUN, [source, options["init"]])
-    from lvae.encode.training.fit import FitOptions, Watcher
-    from lvae.encode.training.fit import fit as fit_autoencoder
     from lvae.manifests.records import plain
-    from lvae.pipeline.progress.console import Bar, say
 
     options["validation"] = types.share(options["validation"], "--validation")
     source_of = click.get_current_context().get_parameter_source
     unsaid = {name for name in options if source_of(name) == click.core.ParameterSource.DEFAULT}
     config = remember_settings(out, make_fit_config(options), unsaid)
+    check_fit(config)
     if options["dry_run"]:
         print_json(plain(config))
         return
+    from lvae.encode.training.fit import FitOptions, Watcher
+    from lvae.encode.training.fit import fit as fit_autoencoder
+    from lvae.pipeline.progress.console import Bar, say
+
     with Bar("opening", 0, "pictures") as opening, Bar("training", config.steps, "updates") as training:
         watcher = Watcher(make_counter(opening), make_counter(training), say, draw_pairs)
         execution = FitOptions(
@@ -188,7 +190,13 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
 @click.argument("images", type=places.SOURCE)
 @click.option("--weights", metavar="FILE|random:SEED", help="For a name whose weights are not here.")
 @click.option("--size", type=types.Whole(8), default=128, show_default=True, help="Side of the crop in pixels.")
-@click.option("--crop", default="adm", show_default=True, help="As of 'lvae encode'.")
+@click.option(
+    "--crop",
+    type=click.Choice(["adm", "lsun", "adm-lsun", "center", "none"]),
+    default="adm",
+    show_default=True,
+    help="How to crop, as for 'lvae encode'.",
+)
 @click.option("--held-out", metavar="SHARE", help="Only pictures that 'fit --validation SHARE' never trains on.")
 @click.option("--only-classes", metavar="A,B", help="Only pictures of these classes.")
 @click.option("--limit", type=types.Whole(1), default=5000, show_default=True, help="A fair sample of so many.")
@@ -210,14 +218,15 @@ def score(name_or_path: str, images: str, **options: Any) -> None:
     """
     if options["grid"] is not None:
         guard_output(options["grid"], outputs.PNG, [images])
+    classes = tuple(options["only_classes"].split(",")) if options["only_classes"] else None
+    share = types.share(options["held_out"], "--held-out") if options["held_out"] else None
+    check_scored(name_or_path, options["weights"])
     from lvae.encode.quality.score import open_autoencoder
     from lvae.encode.quality.score import score as score_autoencoder
     from lvae.encode.sources.subset import choose
     from lvae.manifests.records import plain
     from lvae.pipeline.progress.console import Bar
 
-    classes = tuple(options["only_classes"].split(",")) if options["only_classes"] else None
-    share = types.share(options["held_out"], "--held-out") if options["held_out"] else None
     opened = open_autoencoder(name_or_path, options["weights"])
     chosen = choose(images, classes, options["limit"])
     with Bar("opening", len(chosen.rows), "pictures") as bar:

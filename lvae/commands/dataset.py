@@ -13,6 +13,7 @@ from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.encode import print_dataset
 from lvae.commands.values import types
+from lvae.commands.values.given import refuse_given
 from lvae.encode.catalogue import presets
 from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.messages import counted
@@ -93,6 +94,7 @@ def inspect(
     rows, wanted = asked.pop("rows"), asked.pop("class_name")
     if wanted is not None and not rows:
         raise LvaeError("--class", "chooses among the lines of --rows", "Give --rows, too.")
+    _refuse_unused(inspected, measured, rows)
     if _is_run(inspected):
         from lvae.actions.manipulate import InspectOptions, run_inspect
 
@@ -126,6 +128,16 @@ def inspect(
 
         write_histogram(opened, histogram)
         click.echo(f"{histogram}: written", err=True)
+
+
+def _refuse_unused(inspected: str, measured: str | None, rows: bool) -> None:
+    """LvaeError for options that are for measuring a run over a dataset, where none is measured."""
+    measuring = "is for measuring a RUN over a DATASET"
+    advice = "Write 'lvae inspect RUN DATASET', or leave it out."
+    if measured is None or not _is_run(inspected):
+        refuse_given(measuring, "images", "weights", "seed", "device", advice=advice)
+    if not rows and measured is None:
+        refuse_given(f"{measuring}, or for --rows", "split", advice=advice)
 
 
 def _is_run(path: str) -> bool:

@@ -10,6 +10,7 @@ from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.values import types
+from lvae.commands.values.encoding import check_encoding, check_reshaping
 from lvae.encode.catalogue import presets
 from lvae.encode.feeding.settings import PREFETCH
 from lvae.manifests.messages import counted
@@ -155,6 +156,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
         guard_output(dataset, outputs.DATASET, [source])
     options = _with_preset(options)
     view = shared.view_options(options, limit=None)
+    check_encoding(source, options)
     from lvae.encode.devices import check_precision
     from lvae.manifests.records import plain
     from lvae.manifests.storage.open import folder_at
@@ -207,14 +209,15 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
     """
     if out is not None:
         guard_output(out, outputs.DATASET, [dataset])
+        if keep_old:
+            raise click.UsageError("--keep-old is for another view of DATASET itself, not for --out.")
     view = shared.view_options(options, options["limit"])
+    check_reshaping([dataset], view, erase)
     from lvae.pipeline.jobs import reshard as reshaping
 
     engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
     engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)), shuffle=options["shuffle"])
     engines.examine(engine, dataset, None)
-    if out is not None and keep_old:
-        raise click.UsageError("--keep-old is for another view of DATASET itself, not for --out.")
 
     def write_view() -> "Result":
         if out is None:
@@ -246,6 +249,7 @@ def merge(datasets: tuple[str, ...], skip_duplicates: bool, **options: Any) -> N
         check_input(dataset, places.DATASET.wanted)
     guard_output(out, outputs.DATASET, inputs)
     view = shared.view_options(options, None)
+    check_reshaping(inputs, view)
     if len(inputs) == 1:
         click.echo(f"there is one dataset to join: {out} becomes a copy of {inputs[0]}", err=True)
     from lvae.pipeline.jobs import reshard as reshaping

@@ -9,7 +9,6 @@ import click
 from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.values import types
-from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import FileOutput, FolderOutput, guard_output
 from lvae.manifests.storage.places.inputs import check_input
@@ -141,6 +140,9 @@ def decode(latents: str, out: Path, **asked: Any) -> None:
     """
     guard_output(out, _decoded_output(out, asked["format"]), [latents, asked["weights"], *asked["beside"]])
     _guard_parts(out, asked, latents)
+    from lvae.commands.values.pictures import check_decoding
+
+    check_decoding(latents, asked)
     from lvae.actions import decode as jobs
     from lvae.actions.evaluate import DecodeOptions, run_decode
 
@@ -209,6 +211,9 @@ def score(as_json: bool, **asked: Any) -> None:
     """
     for place in (*asked["samples"], *([asked["reference"]] if asked["reference"] else [])):
         check_input(place, places.LATENTS_OR_IMAGES.wanted)
+    from lvae.commands.values.pictures import check_scoring
+
+    check_scoring(asked)
     from lvae.actions.evaluate import run_score
     from lvae.evaluate.features.open import PictureChoice
     from lvae.evaluate.scores.open import ScoreOptions
@@ -258,6 +263,9 @@ def features(images: str, out: Path, **asked: Any) -> None:
 def _features(images: str, out: Path, **asked: Any) -> None:
     guard_output(out, outputs.NPZ, [images, asked["features"]])
     _guard_parts(out, asked, images)
+    from lvae.commands.values.pictures import check_features_of
+
+    check_features_of(images, asked)
     from lvae.actions import decode as jobs
     from lvae.actions.evaluate import FeatureOptions, run_features
     from lvae.evaluate.features.open import PictureChoice
@@ -266,8 +274,6 @@ def _features(images: str, out: Path, **asked: Any) -> None:
     options = FeatureOptions(choice=_take(asked, PictureChoice), **asked)
     if work.is_asked_for:
         jobs.run(images, out, jobs.features_request(images, options), options.choice.device, work)
-    elif options.originals:
-        raise LvaeError("", "--originals is for workers", "Give --workers N, or name the images themselves.")
     else:
         run_features(images, out, options)
     shared.suggest("score", "--samples", "SAMPLES", "--reference", out)

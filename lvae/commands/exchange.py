@@ -8,6 +8,8 @@ import click
 from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.values import types
+from lvae.commands.values.given import refuse_given
+from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
@@ -41,6 +43,11 @@ def import_(published: Path, run: Path, check: bool, against: str | None, device
     is said which were taken. The layouts are known from the published code; the files themselves were not at hand.
     """
     guard_output(run, outputs.RUN, [published, asked["config"], asked["weights"], against])
+    if not check:
+        refuse_given("is for --check", "device", "against", advice="Give --check, or leave it out.")
+    for name in ("config", "weights"):
+        if asked[name] is not None and not Path(asked[name]).exists():
+            raise LvaeError(f"--{name} {asked[name]}", "no such file")
     from lvae.actions.import_run import ImportOptions, run_import
 
     run_import(published, run, ImportOptions(**asked), check, against, device)

@@ -7,6 +7,7 @@ import click
 
 from lvae.commands import options as shared
 from lvae.commands.values import types
+from lvae.commands.values.given import refuse_given
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
@@ -69,6 +70,9 @@ def traverse(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
     measured over DATASET. Groups count from 0 in the order they are drawn, lowest resolution first.
     """
     _guard(run, sources, out, asked)
+    from lvae.commands.values.pictures import check_traversal
+
+    check_traversal(run, sources, asked)
     from lvae.actions.manipulate import TraverseOptions, run_traverse
 
     run_traverse(run, sources, out, TraverseOptions(**asked))
@@ -110,6 +114,9 @@ def interpolate(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) ->
     The ends are the reconstructions. Between images of two classes, the label is that of the nearer one.
     """
     _guard(run, sources, out, asked)
+    from lvae.commands.values.pictures import check_images
+
+    check_images(run, sources, asked, least=2)
     from lvae.actions.manipulate import InterpolateOptions, run_interpolate
 
     run_interpolate(run, sources, out, InterpolateOptions(**asked))
@@ -136,6 +143,9 @@ def outpaint(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
     A column of latents is as many pixels wide as the autoencoder's downsampling factor.
     """
     _guard(run, sources, out, asked)
+    from lvae.commands.values.pictures import check_images
+
+    check_images(run, sources, asked)
     from lvae.actions.manipulate import OutpaintOptions, run_outpaint
 
     run_outpaint(run, sources, out, OutpaintOptions(**asked))
@@ -167,7 +177,12 @@ def depths(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None
     --nats draws the rate by resolution, for several models beside one another with --beside.
     """
     _guard(run, sources, out, asked)
-    if asked["nats"] is not None:
+    from lvae.commands.values.pictures import check_images
+
+    check_images(run, sources, asked)
+    if asked["nats"] is None:
+        refuse_given("adds a model to the chart of --nats", "beside", advice="Give --nats FILE.png, or leave it out.")
+    else:
         guard_output(asked["nats"], outputs.PNG, [run, *sources])
     from lvae.actions.manipulate import DepthsOptions, run_depths
 

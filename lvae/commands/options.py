@@ -1,6 +1,5 @@
 """Options that several commands share, and what they mean to the library."""
 
-import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 
 from lvae.commands import places
 from lvae.commands.values import types
+from lvae.commands.values.given import refuse_given
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 
@@ -170,18 +170,21 @@ def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":
     keys = options["without_keys"]
     if keys is not None and not keys.exists():
         raise LvaeError(f"--without-keys {keys}", "no such file", "Write a file with one key a line.")
+    from lvae.manifests.views.selection import check_split
+
     split: dict[str, str] = {}
     for item in (item for value in options["split"] for item in value.split(",")):
         name, _, share = item.partition("=")
         if name in split:
             raise LvaeError("--split", f"{name} is given twice")
-        if re.fullmatch(r"\d+|\d+(\.\d+)?%", share) is None:
-            raise LvaeError(f"--split {item}", "cannot be read", "Write val=5000 or val=5%.")
+        check_split(name, share)
         split[name] = share
     if options["normalization"] is not None:
         from lvae.manifests.statistics import check_normalization
 
         check_normalization(options["normalization"])
+    if keys is None:
+        refuse_given("passes over keys in --without-keys, and none are given", "missing_ok")
     from lvae.pipeline.planning.view import ViewOptions
 
     return ViewOptions(

@@ -60,6 +60,9 @@ def sweep(run: Path, out: Path, **asked: Any) -> None:
     same command goes on where it was stopped, and more weights add to what is there.
     """
     guard_output(out, outputs.SWEEP, [run, asked["low_resolution"], asked["reference"]])
+    from lvae.commands.values.pictures import check_sweep
+
+    check_sweep(run, asked)
     from lvae.actions.report import SweepOptions, run_sweep
     from lvae.evaluate.analysis.sweep_scoring import ScoringOptions
     from lvae.evaluate.samples.draw import SampleOptions
@@ -98,6 +101,9 @@ def neighbours(place: Path, dataset: str, out: Path, **asked: Any) -> None:
     come from the images' source; where that is gone they are reconstructions, and marked so.
     """
     guard_output(out, outputs.PNG, [place, dataset])
+    from lvae.commands.values.pictures import check_neighbours
+
+    check_neighbours(place, dataset, asked)
     from lvae.actions.report import NeighboursOptions, run_neighbours
     from lvae.evaluate.samples.draw import SampleOptions
 

@@ -52,6 +52,9 @@ def study(context: click.Context, /, table: str, images: str, out: Path, **asked
     chain of our own commands, which are shown; the same command goes on where it was stopped, to the same table.
     """
     guard_output(out, outputs.STUDY, [images])
+    from lvae.commands.values.pictures import check_features
+
+    check_features(asked["features"])
     from lvae.actions.study.run import StudyOptions, run
 
     run(context.find_root().command, table, images, out, StudyOptions(**asked))
