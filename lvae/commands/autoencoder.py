@@ -25,7 +25,7 @@ from lvae.manifests.storage.places.guard import guard_output
 
 @click.group()
 def autoencoder() -> None:
-    """Autoencoders: which there are, their weights, training and scoring one."""
+    """List, fetch, train, score and convert autoencoders."""
 
 
 @autoencoder.command(short_help="Train an autoencoder on images.")
@@ -39,9 +39,8 @@ def fit(source: str, out: Path, **options: Any) -> None:
     """Train an autoencoder on the images of SOURCE; its weights become OUT/autoencoder.safetensors.
 
     The same command goes on after the last checkpoint, whatever stopped it; SIGTERM and Ctrl-C save first, then exit
-    with 130. The loss is the mean absolute error, the
-    bottleneck's term, and what keeps pictures sharp: LPIPS where its weights are given, local contrast, a patch
-    discriminator. Pictures smaller than the crop are left out and counted.
+    with 130. The loss is the mean absolute error and the bottleneck's own term, plus what options add to keep pictures
+    sharp: LPIPS, local contrast, a patch discriminator. Pictures smaller than the crop are left out and counted.
 
     \b
     lvae autoencoder fit photos stage --steps 20000
@@ -86,7 +85,7 @@ def fit(source: str, out: Path, **options: Any) -> None:
         shared.suggest("encode", "IMAGES", "DATASET", "--weights", fitted.weights)
 
 
-@autoencoder.command()
+@autoencoder.command(short_help="Any file of weights to safetensors.")
 @click.argument("file")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--autoencoder", "demanded", metavar="NAME|JSON", help="What FILE must be [whatever it is].")
@@ -95,14 +94,14 @@ def fit(source: str, out: Path, **options: Any) -> None:
     type=click.Choice(["compvis", "diffusers"]),
     default="compvis",
     show_default=True,
-    help="Layout or numbers of OUT.",
+    help="Layout of OUT.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="Layout or numbers of OUT.",
+    help="Numbers in OUT.",
 )
 @shared.JSON
 def convert(
@@ -185,7 +184,7 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
     shared.suggest("encode", "IMAGES", "DATASET", "--autoencoder", name)
 
 
-@autoencoder.command(short_help="How well one does on pictures.")
+@autoencoder.command(short_help="How well one reconstructs pictures.")
 @click.argument("name_or_path")
 @click.argument("images", type=places.SOURCE)
 @click.option("--weights", metavar="FILE|random:SEED", help="For a name whose weights are not here.")
@@ -197,24 +196,33 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
     show_default=True,
     help="How to crop, as for 'lvae encode'.",
 )
-@click.option("--held-out", metavar="SHARE", help="Only pictures that 'fit --validation SHARE' never trains on.")
+@click.option("--held-out", metavar="SHARE", help="Only the pictures that 'fit --validation SHARE' sets aside.")
 @click.option("--only-classes", metavar="A,B", help="Only pictures of these classes.")
-@click.option("--limit", type=types.Whole(1), default=5000, show_default=True, help="A fair sample of so many.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or what there is.")
+@click.option(
+    "--limit",
+    type=types.Whole(1),
+    default=5000,
+    show_default=True,
+    help="At most so many pictures, chosen by a hash of the key.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto: the GPU, if there is one; cpu, cuda, cuda:1.")
 @click.option(
     "--features",
     type=click.Path(path_type=Path),
     metavar=shared.NETWORK,
-    help="A feature network: rFID by the FID Inception, or the Fréchet distance by another, too.",
+    help="Also the Fréchet distance by a feature network, which is rFID by the FID Inception network.",
 )
-@click.option("--grid", type=click.Path(path_type=Path), help="A PNG of pictures beside what is made.")
+@click.option(
+    "--grid", type=click.Path(path_type=Path), help="Draw pictures beside their reconstructions into this PNG."
+)
 @shared.JSON
 def score(name_or_path: str, images: str, **options: Any) -> None:
-    """Score an autoencoder on the images of a source: a name, a run of 'fit', or a file or folder of weights.
+    """Score an autoencoder on IMAGES, any source. NAME_OR_PATH: a name, a run of 'fit', or a file or folder of weights.
 
-    PSNR, SSIM and L1 are means over pictures; beside them the best linear code (principal components of patches) of
-    the same size. Detail kept is the power above a quarter of a cycle a pixel relative to the originals. Each latent
-    channel's mean, std, excess kurtosis and what the PSNR falls to without it.
+    \b
+    PSNR, SSIM, L1  means over pictures, beside the best linear code of the same size (principal components of patches)
+    detail kept     power above a quarter of a cycle a pixel, as a share of the originals'
+    latents         mean, std and excess kurtosis of each channel, and the PSNR without it
     """
     if options["grid"] is not None:
         guard_output(options["grid"], outputs.PNG, [images])
