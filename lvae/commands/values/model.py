@@ -55,10 +55,11 @@ def check_training(dataset: str, run: Path, options: dict[str, Any]) -> None:
 def _refuse_unused(dataset: Dataset, options: dict[str, Any]) -> None:
     if "val" not in dataset.manifest.splits:
         problem = "needs a split named val, and DATASET has none"
-        refuse_given(problem, "patience", "validate_every", advice="Make one: 'lvae shard DATASET --split val=5%'.")
-    if options["validate_every"] == 0:
+        asked = [name for name in ("patience", "validate_every") if options[name]]
+        refuse_given(problem, *asked, advice="Make one: 'lvae shard DATASET --split val=5%'.")
+    if options["validate_every"] == 0 and options["patience"]:
         refuse_given("counts validations, and --validate-every 0 makes none", "patience")
-    if options["preview"] == "none":
+    if options["preview"] == "none" and options["preview_every"]:
         refuse_given("says when previews are made, and --preview none makes none", "preview_every")
     refuse_given("is where a DATASET behind a URL is copied, and this one is here", "cache")
 
