@@ -170,6 +170,8 @@ def _refuse_odd_paths(words: list[str]) -> None:
     if {"-h", "--help"}.intersection(words):
         return
     for place in (*words, os.getcwd()):  # noqa: PTH109
+        if "\0" in place:
+            raise LvaeError(place, "holds a null byte, and no path does", "Write it without.")
         try:
             place.encode()
         except UnicodeEncodeError:

@@ -71,14 +71,14 @@ class ChannelMoments:
 
     @classmethod
     def _of_block(cls, latents: NDArray[Any]) -> Self:
-        values = np.ascontiguousarray(np.moveaxis(latents.astype(np.float64), 1, 0)).reshape(latents.shape[1], -1)
+        values = np.array(np.moveaxis(latents, 1, 0), np.float64, order="C").reshape(latents.shape[1], -1)
         if values.shape[1] == 0:
             return cls.empty(latents.shape[1])
-        mean = values.mean(axis=1)
-        deviations = values - mean[:, None]
+        mean, lowest, highest = values.mean(axis=1), values.min(axis=1), values.max(axis=1)
+        deviations = np.subtract(values, mean[:, None], out=values)
         # The second term takes back what rounding of the mean put into the first (Chan, Golub and LeVeque, 1983).
         m2 = np.einsum("cn,cn->c", deviations, deviations) - deviations.sum(axis=1) ** 2 / values.shape[1]
-        return cls(values.shape[1], mean, m2, values.min(axis=1), values.max(axis=1))
+        return cls(values.shape[1], mean, m2, lowest, highest)
 
     @classmethod
     def _of_pixels(cls, pixels: NDArray[np.uint8]) -> Self:

@@ -95,8 +95,13 @@ def compile_for(forward: Forward, backend: str | Callable[..., Any] = "inductor"
                 compiled(images)
                 chosen.append(lambda images: compiled(images).clone())  # a graph writes its next result over this one
             except Exception as error:  # whatever a compiler lacks here: a C compiler, headers, an operation
-                first = (str(error) or type(error).__name__).splitlines()[0]
-                _log.warning("the network cannot be compiled here (%s); it runs as it is", first)
+                if isinstance(getattr(error, "inner_exception", error), torch.OutOfMemoryError):
+                    _log.warning("compiled, the network needs more memory than the device has; it runs as it is")
+                    torch.compiler.reset()
+                    torch.cuda.empty_cache()
+                else:
+                    first = (str(error) or type(error).__name__).splitlines()[0]
+                    _log.warning("the network cannot be compiled here (%s); it runs as it is", first)
                 chosen.append(forward)
         return chosen[0](images)
 

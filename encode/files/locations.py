@@ -49,6 +49,8 @@ def resolve(source: str) -> str:
     """A SOURCE as others should call it: an absolute path, or a URL. Refuses URLs that would give a secret away."""
     if source.startswith("file://"):
         source = urllib.parse.unquote(source.removeprefix("file://"))
+    if "\0" in source:
+        raise LvaeError(source, "holds a null byte, and no path does", "Write it without.")
     if not is_url(source):
         return str(Path(source).absolute())
     refuse_secrets(source)
@@ -181,7 +183,7 @@ def size_of(file: "IO[bytes] | Watched") -> int:
 def read_up_to(location: str, limit: int) -> bytes:
     """A small file. Raises LvaeError where it has more bytes than that, OSError where it cannot be read."""
     with open_file(location, in_place=False) as file:
-        data = file.read(limit + 1)
+        data = file.read(min(size_of(file), limit) + 1)  # what is asked for is allocated
     if len(data) > limit:
         raise LvaeError(location, f"of more than {limit} bytes")
     return data

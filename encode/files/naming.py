@@ -134,8 +134,11 @@ def readable(name: str) -> str:
 
 
 def key_of_member(name: str) -> str:
-    """A member's name without leading "./" or "/" and doubled slashes: what a folder would call it."""
-    return "/".join(part for part in name.split("/") if part not in ("", "."))
+    """A member's name without leading "./" or "/" and doubled slashes: what a folder would call it.
+
+    Nor does it end in null bytes, with which some writers fill a field up. Others are kept, so that no two are one.
+    """
+    return "/".join(part for part in name.rstrip("\0").split("/") if part not in ("", "."))
 
 
 SPLIT = re.compile(

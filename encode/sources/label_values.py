@@ -35,6 +35,7 @@ def as_label(value: Any) -> Label:
         except UnicodeDecodeError as error:
             raise NotALabelError("bytes that are not UTF-8") from error
     if isinstance(value, str):
+        value = value.rstrip("\0")  # of fields of one width
         return None if len(value) < 100 and value.strip().lower() in NO_LABEL else value
     if isinstance(value, float | Decimal):
         if math.isnan(value):
@@ -51,7 +52,7 @@ def as_label(value: Any) -> Label:
 
 def text_label(text: str) -> Label:
     """A label from a file of text, where numbers cannot be told from names but by their look."""
-    text = text.strip()
+    text = text.rstrip("\0").strip()
     if number := WHOLE.fullmatch(text):
         return as_label(int(number[1]))
     return as_label(text)

@@ -45,7 +45,7 @@ def read_labels(path: str | Path) -> Labels:
     try:
         text = read_given_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LvaeError(path, "not UTF-8 text") from error
+        raise LvaeError(path, "not UTF-8 text", "Save it as UTF-8.") from error
     match path.suffix.lower():
         case ".csv":
             entries = _read_csv(text, path)
@@ -112,6 +112,9 @@ def _read_csv(text: str, path: Path) -> Iterator[Entry]:
                     continue
             if len(cells) != columns:
                 raise LvaeError(where, f"{len(cells)} columns instead of {columns}", "A line is key,label.")
+            if "\0" in cells[key_column]:
+                advice = "Save the file as UTF-8. A key with a null byte is written in .jsonl, as \\u0000."
+                raise LvaeError(where, "a key with a null byte", advice)
             yield where, cells[key_column], text_label(cells[label_column])
     except csv.Error as error:
         raise LvaeError(path, f"line {reader.line_num}: {error}") from error
@@ -187,16 +190,20 @@ def parse_label_pairs(pairs: Any, where: str) -> dict[str, int] | None:
     labels: dict[str, int] = {}
     for number, pair in enumerate(pairs):
         here = f"{where}: labels[{number}]"
-        if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise LvaeError("", f"{here} is {json.dumps(pair):.60}", 'It has to be ["path", number].')
-        key = key_of_member(pair[0].replace("\\", "/"))
-        label = label_at(pair[1], f"{here} ({key})")
-        if isinstance(label, str):
-            label = text_label(label)
-        label = UNLABELLED if label is None else check_label(label, f"{here} ({key})", None)
+        key, label = parse_label_pair(pair, here)
         if labels.setdefault(key, label) != label:
             raise LvaeError(here, f"{key} has two labels, {labels[key]} and {label}")
     return labels
+
+
+def parse_label_pair(pair: Any, where: str) -> tuple[str, int]:
+    if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)):
+        raise LvaeError("", f"{where} is {json.dumps(pair):.60}", 'It has to be ["path", number].')
+    key = key_of_member(pair[0].replace("\\", "/"))
+    label = label_at(pair[1], f"{where} ({key})")
+    if isinstance(label, str):
+        label = text_label(label)
+    return key, UNLABELLED if label is None else check_label(label, f"{where} ({key})", None)
 
 
 class NamedLabels:

@@ -174,13 +174,16 @@ def lines_of(location: str, labels: bool = True) -> Iterator[Line]:
                 case _:
                     found = _read_text(file, location)
             for number, path, label in found:
-                if not path or "\0" in path or not naming.is_utf8(path):
+                if "\0" in path:
+                    advice = "A list is UTF-8 text, a path a line: no UTF-16, nor what 'find -print0' writes."
+                    raise LvaeError(location, f"line {number}: a path with a null byte", advice)
+                if not path or not naming.is_utf8(path):
                     raise LvaeError(
                         location, f"line {number}: {('no path' if not path else 'a path of odd characters')}"
                     )
                 yield number, path, label_at(label, f"{location}: line {number}") if labels else None
     except UnicodeDecodeError as error:
-        raise LvaeError(location, "not UTF-8 text") from error
+        raise LvaeError(location, "not UTF-8 text", "Save it as UTF-8.") from error
     except OSError as error:
         raise_outage(error)
         raise LvaeError(location, f"cannot be read ({locations.explain(error)})") from error

@@ -153,7 +153,7 @@ def _read_classes(path: str) -> tuple[str, ...] | None:
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise LvaeError(path, "not UTF-8 text") from error
+        raise LvaeError(path, "not UTF-8 text", "Save it as UTF-8.") from error
     except OSError as error:
         raise_outage(error)
         raise LvaeError(path, f"cannot be read ({locations.explain(error)})") from error
@@ -162,6 +162,8 @@ def _read_classes(path: str) -> tuple[str, ...] | None:
         classes = classes[:-1]
     met: set[str] = set()
     for number, name in enumerate(classes, 1):
+        if "\0" in name:
+            raise LvaeError(path, f"line {number} holds a null byte", "Save the file as UTF-8.")
         if not name or name in met:
             raise LvaeError(path, f"line {number} is {('empty' if not name else f'{name!r} again')}")
         met.add(name)

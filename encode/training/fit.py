@@ -43,6 +43,7 @@ from lvae.manifests.storage.locks import writing
 from lvae.train.devices.open import open_device
 from lvae.train.loop.signals import SIGNALS, StopSignals
 from lvae.train.loop.training_loop import is_due, run_updates
+from lvae.train.runs.boards import open_boards
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import MetricsLog
 
@@ -200,7 +201,7 @@ class _Run:
     def go(self) -> Fitted | None:
         first, steps = self._resume(), self._config.steps
         self._watcher.training(first, steps)
-        self._log = MetricsLog(self._folder.root, first)
+        self._log = MetricsLog(self._folder.root, first, open_boards(self._folder.root, first))
         self._began, self._last = time.monotonic(), first
         batches = self._batches(first)
 

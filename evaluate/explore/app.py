@@ -1,18 +1,21 @@
 """The page's server: itself, what it may ask for, and nothing else. No path that a browser sends reaches the disk."""
 
+import asyncio
 import base64
+import gc
 import ipaddress
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -20,10 +23,12 @@ from starlette.routing import Route
 from lvae.encode.images import ImageRejected
 from lvae.evaluate.explore.channels import Channel
 from lvae.evaluate.explore.painter import Painter, Tab
-from lvae.evaluate.explore.view import FARTHEST, command_of, parse_view
+from lvae.evaluate.explore.view import FARTHEST, PLAIN, Move, Subject, View, command_of, parse_view
 from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.figures.grids import name_class
 from lvae.manifests.errors import LvaeError
+
+T = TypeVar("T")
 
 MOST_UPLOAD = 32 << 20  # bytes
 MOST_VIEW = 64 << 10
@@ -53,13 +58,35 @@ class Named:
 
 
 class Page:
-    """One run for any number of tabs. Pictures are made one after the other, by whichever thread asks."""
+    """One run for any number of tabs. Pictures are made one after the other."""
 
     def __init__(self, painter: Painter, channels: dict[int, list[Channel]], named: Named):
         self._painter, self._channels, self._named = painter, channels, named
         self._lock = Lock()
+        self._worker = ThreadPoolExecutor(1)  # torch keeps threads of its own for every thread that computes
         self._tabs: OrderedDict[str, Tab] = OrderedDict()
         self._names: OrderedDict[str, str] = OrderedDict()
+
+    def warm_up(self) -> None:
+        """Make pictures as a hand asks for them, so that the first ones do not wait for what is set up once.
+
+        What is in memory now stays, so the garbage collector need not look at it while a picture is waited for.
+        """
+        begin = PLAIN if self._painter.dataset is None else replace(PLAIN, subject=Subject("index"))
+        moved = (Move(channels[0].group, channels[0].channel, 1.0) for channels in self._channels.values() if channels)
+        views = [PLAIN, begin, *(replace(begin, moves=(move,)) for move in moved)]
+        self._worker.submit(self._paint_all, views).result()
+        gc.collect()
+        gc.freeze()
+
+    def _paint_all(self, views: Sequence[View]) -> None:
+        mine = Tab()
+        for view in views:
+            png(Image.fromarray(self._painter.paint(view, mine)))
+
+    async def work(self, call: Callable[[], T]) -> T:
+        """What a call gives, made by the thread of pictures."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, call)
 
     def about(self) -> dict[str, Any]:
         """What the page's controls are made of."""
@@ -129,12 +156,12 @@ def make_app(page: Page, token: str, hosts: Sequence[str], by_number: bool = Fal
     async def image(request: Request) -> Response:
         data = await _body(request, MOST_UPLOAD)
         name = _plain_name(request.query_params.get("name", ""))
-        return JSONResponse(await run_in_threadpool(page.take_image, data, name))
+        return JSONResponse(await page.work(partial(page.take_image, data, name)))
 
     async def picture(request: Request) -> Response:
         data = await _body(request, MOST_VIEW)
         tab = request.query_params.get("tab", "")[:64]
-        return JSONResponse(await run_in_threadpool(page.paint, data, tab))
+        return JSONResponse(await page.work(partial(page.paint, data, tab)))
 
     def guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:

@@ -44,6 +44,7 @@ def run_explore(run: str | None, place: Place, host: str, port: int, browser: bo
         advice = "Install the extra: pip install 'latent-vae[explore]'."
         raise LvaeError("lvae explore", f"{error.name} is not installed", advice) from None
     page = Page(painter, rank_channels(painter.loaded, painter.dataset), Named(run, place.dataset))
+    page.warm_up()
 
     def ready(address: str) -> None:
         click.echo(address)

@@ -15,7 +15,7 @@ from lvae.manifests.storage.places.guard import guard_output
 
 CONFIGURABLE = (  # the options that a file of settings may have, too
     *("device", "compile", "deterministic", "threads", "micro_batch", "data", "cache", "save_every", "keep_every"),
-    *("log_every", "validate_every", "patience", "preview_every", "preview"),
+    *("log_every", "validate_every", "patience", "preview_every", "preview", "wandb"),
 )
 
 
@@ -163,6 +163,11 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
     default=0,
     metavar="N",
     help="Trace N updates: RUN/profile/trace.json, and a table of where a step goes.",
+)
+@click.option(
+    "--wandb",
+    metavar="PROJECT",
+    help="Send the log to this project of Weights & Biases, too (extra wandb); WANDB_MODE=offline keeps it in RUN.",
 )
 @click.option("--dry-run", is_flag=True, help="Show settings, parameters, memory and epochs; train nothing.")
 def train(dataset: str, run: Path, **options: Any) -> None:

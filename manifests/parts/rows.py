@@ -3,10 +3,12 @@
 import bisect
 import hashlib
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,11 @@ from lvae.manifests.storage.retry import raise_outage
 
 PARTS_PER_FILE = 1024
 UNLABELLED = -1
+_NUMBER = r"(0|[1-9]\d{0,17})"
+MEMBERS = {  # by kind of source, where a member is no name
+    "parquet": re.compile(f"{_NUMBER}:{_NUMBER}", re.ASCII),
+    **dict.fromkeys(("npz", "npy", "synthetic"), re.compile(_NUMBER, re.ASCII)),
+}
 
 
 class DamagedRowsError(LvaeError):
@@ -277,10 +284,15 @@ class RowReader:
         table, place = self.listed(part), self.listing.place(part)
         rows = list(map(ImageRow._make, zip(*(table[name].to_pylist() for name in SCHEMA.names), strict=True)))
         kind = self.listing.segments[place.segment].kind
-        for row in rows if kind != "list" else ():
-            if _leads_out(row.container) or (kind == "folder" and _leads_out(row.key)):
+        member = MEMBERS.get(kind)
+        for row in rows:
+            names = [row.container or row.key] if kind != "folder" else [row.container, row.key, unquote(row.member)]
+            if any("\0" in name or (kind != "list" and _leads_out(name)) for name in names):
                 where = self._folder.place(place.file)
                 raise LvaeError(where, f"{row.key!r:.200} leads out of its source", "Do not use these files.")
+            if member is not None and member.fullmatch(row.member) is None:
+                where = self._folder.place(place.file)
+                raise LvaeError(where, f"{row.key!r:.200} has no place in its source", "Do not use these files.")
         return rows
 
     def segment(self, number: int) -> Iterator[ImageRow]:

@@ -24,7 +24,7 @@ from lvae.manifests.parts.plan import Plan, read_plan_file, read_plan_if_whole
 from lvae.manifests.parts.receipts import REJECTED, beyond, orphans
 from lvae.manifests.shards.index import files_index_name, write_index
 from lvae.manifests.statistics import ChannelMoments
-from lvae.manifests.storage.folder import TEMPORARY, FileRecord, Folder
+from lvae.manifests.storage.folder import CHUNK_BYTES, TEMPORARY, FileRecord, Folder
 from lvae.manifests.views.combine import Selected
 from lvae.manifests.views.order_files import rejected_file
 from lvae.manifests.views.selection import Selection
@@ -41,7 +41,14 @@ INLINE_FILES = 32  # of rows/ in the manifest itself
 
 def write_rejected(folder: Folder, order: Folder, groups: int) -> None:
     """Every image that could not be used, in row order, as the groups of an order tell it; there even where empty."""
-    folder.write(REJECTED, (order.read(rejected_file(group)) for group in range(groups)))
+    folder.write(REJECTED, (piece for group in range(groups) for piece in _pieces_of(order, rejected_file(group))))
+
+
+def _pieces_of(folder: Folder, name: str) -> Iterator[bytes]:
+    """A file of any size, a piece at a time."""
+    with folder.local(name).open("rb") as file:
+        while piece := file.read(CHUNK_BYTES):
+            yield piece
 
 
 def statistics_record(moments: ChannelMoments, latents: int) -> Statistics:

@@ -1,9 +1,9 @@
 """Receipts of checks: sixteen parts, or four shards, that somebody has looked at.
 
-They lie under checks/, beside the dataset and no part of it, from the beginning of a verification until it has found no
-fault: one that was stopped goes on where it was, and what was checked before images are appended is not checked again.
-A receipt tells what it is about; of anything else it is stale, and is made anew. Nobody but the command that is about
-to publish a dataset takes them for granted: `lvae verify` looks at everything itself.
+They lie under checks/COMMAND/, beside the dataset and no part of it, until the command has found no fault: what it
+checked before it appended images it does not check again. A receipt tells what it is about; of anything else it is
+stale, and is made anew. Nobody goes by those of another command: since one was killed a disk may have lost bits, and a
+stranger's dataset may bring some along.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from lvae.manifests import records
 from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.parts.plan import Plan
 from lvae.manifests.shards.layout import SplitLayout
+from lvae.manifests.statistics import MomentsRecord
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.names import Sha256
 from lvae.manifests.views.view import ViewPlan
@@ -46,7 +47,11 @@ class CheckedParts:
 
 @dataclass(frozen=True)
 class CheckedShards:
-    """What was found in some shards of a split. lines_bytes, lines_sha256: of their lines of the split's index."""
+    """What was found in some shards of a split.
+
+    lines_bytes, lines_sha256: of their lines of the split's index. moments: of their latents before normalization,
+    where no raw latents are left that tell them, and nothing is wrong.
+    """
 
     format: Literal["latent-vae-checked-shards"]
     version: Literal[1]
@@ -54,6 +59,7 @@ class CheckedShards:
     faults: tuple[Fault, ...]
     lines_bytes: int
     lines_sha256: Sha256
+    moments: MomentsRecord | None
 
 
 @dataclass(frozen=True)
@@ -106,24 +112,26 @@ def shards_subject(view: ViewPlan, run: int, contents: bool) -> str:
     return records.sha256_of([view.sha256, run, contents])
 
 
-def check_name(kind: Literal["parts", "shards", "listing"], run: int) -> str:
-    return f"{CHECKS}/{kind}/{run // RECEIPTS_PER_FOLDER:06d}/{run:06d}.json"
+def check_name(command: str, kind: Literal["parts", "shards", "listing"], run: int) -> str:
+    return f"{CHECKS}/{command}/{kind}/{run // RECEIPTS_PER_FOLDER:06d}/{run:06d}.json"
 
 
-def read_checked_parts(scratch: Folder, run: int, subject: str) -> CheckedParts | None:
+def read_checked_parts(scratch: Folder, command: str, run: int, subject: str) -> CheckedParts | None:
     """The receipt of a check of this very thing, None where it is missing, damaged or stale."""
-    data = scratch.read_if_there(check_name("parts", run))
+    name = check_name(command, "parts", run)
+    data = scratch.read_if_there(name)
     try:
-        found = None if data is None else records.parse(CheckedParts, data, check_name("parts", run))
+        found = None if data is None else records.parse(CheckedParts, data, name)
     except LvaeError:
         return None
     return found if found is not None and found.subject == subject else None
 
 
-def read_checked_shards(scratch: Folder, run: int, subject: str) -> CheckedShards | None:
-    data = scratch.read_if_there(check_name("shards", run))
+def read_checked_shards(scratch: Folder, command: str, run: int, subject: str) -> CheckedShards | None:
+    name = check_name(command, "shards", run)
+    data = scratch.read_if_there(name)
     try:
-        found = None if data is None else records.parse(CheckedShards, data, check_name("shards", run))
+        found = None if data is None else records.parse(CheckedShards, data, name)
     except LvaeError:
         return None
     return found if found is not None and found.subject == subject else None

@@ -12,9 +12,9 @@ from lvae.manifests.parts.receipts import RECEIPTS, REJECTED
 from lvae.manifests.parts.rows import RowReader
 from lvae.manifests.publishing.publish import INLINE_FILES, statistics_record
 from lvae.manifests.shards.index import files_index_name, read_files_index
-from lvae.manifests.statistics import Normalization
+from lvae.manifests.statistics import ChannelMoments, Normalization
 from lvae.manifests.storage.folder import FileRecord, Folder
-from lvae.manifests.verify.shard_statistics import moments_from_shards, shard_tolerance
+from lvae.manifests.verify.shard_statistics import shard_tolerance
 from lvae.manifests.views.combine import Selected
 from lvae.manifests.views.view import ViewSettings, plan_view, read_view, view_file, view_id
 
@@ -83,8 +83,8 @@ def _manifest_numbers(manifest: Manifest, settings: ViewSettings, selected: Sele
         yield Fault(MANIFEST, "normalization is not what the statistics give")
 
 
-def statistics_from_shards(folder: Folder, manifest: Manifest) -> Iterator[Fault]:
-    moments, _ = moments_from_shards(folder, manifest)
+def statistics_faults(manifest: Manifest, moments: ChannelMoments) -> Iterator[Fault]:
+    """moments: of the shards' latents, before normalization."""
     tolerance = shard_tolerance(manifest)
     if (np.abs(moments.mean - manifest.statistics.mean) > tolerance).any():
         yield Fault(MANIFEST, "statistics.mean is not that of the shards")

@@ -1,13 +1,14 @@
 """Statistics of the raw latents, from the shards alone: exact up to the rounding of what is stored."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.manifest import Manifest
+from lvae.manifests.shards.layout import ArrayLike
 from lvae.manifests.statistics import STD_TOLERANCE, ChannelMoments
 from lvae.manifests.storage.folder import Folder
 
@@ -25,7 +26,7 @@ def moments_from_shards(folder: Folder, manifest: Manifest) -> tuple[ChannelMome
         dataset = Dataset(folder, manifest, split)
         labels = dataset.labels
         for start in range(0, len(dataset), READ_ROWS):
-            raw, here = _raw_moments(dataset, slice(start, start + READ_ROWS)), labels[start : start + READ_ROWS]
+            raw, here = raw_moments(manifest, dataset, start, start + READ_ROWS), labels[start : start + READ_ROWS]
             total = total.merge(raw(slice(None)))
             for label in np.unique(here):
                 by_label[int(label)] = by_label.get(int(label), empty).merge(raw(here == label))
@@ -35,15 +36,32 @@ def moments_from_shards(folder: Folder, manifest: Manifest) -> tuple[ChannelMome
     return total, by_label
 
 
-def _raw_moments(dataset: Dataset, here: slice) -> Callable[[Any], ChannelMoments]:
-    """The moments of some rows of a block, as they were before normalization."""
-    stored = np.asarray(dataset.latents[here])
-    raw = stored if stored.dtype == np.uint8 else dataset.denormalize(stored)
-    if dataset.log_variances is None:
+class Latents(Protocol):
+    """What is read of a split: a dataset, or the reader of its shards."""
+
+    @property
+    def latents(self) -> ArrayLike: ...
+    @property
+    def log_variances(self) -> ArrayLike | None: ...
+
+
+def raw_moments(manifest: Manifest, split: Latents, start: int, stop: int) -> Callable[[Any], ChannelMoments]:
+    """The moments of some rows of a block of a split, as they were before normalization."""
+    stored = np.asarray(split.latents[start:stop])
+    raw = stored if stored.dtype == np.uint8 else manifest.normalization.denormalize(stored)
+    if split.log_variances is None:
         return lambda rows: ChannelMoments.of(raw[rows])
-    scale = np.array(dataset.normalization.scale)[:, None, None]
-    log_variances = np.asarray(dataset.log_variances[here], np.float64) + 2 * np.log(scale)
+    scale = np.array(manifest.normalization.scale)[:, None, None]
+    log_variances = np.asarray(split.log_variances[start:stop], np.float64) + 2 * np.log(scale)
     return lambda rows: ChannelMoments.of_posterior(raw[rows], log_variances[rows])
+
+
+def moments_of_rows(manifest: Manifest, split: Latents, rows: range) -> ChannelMoments:
+    """The moments of a run of rows of a split, before normalization."""
+    total = ChannelMoments.empty(manifest.view.shape[0])
+    for start in range(rows.start, rows.stop, READ_ROWS):
+        total = total.merge(raw_moments(manifest, split, start, min(start + READ_ROWS, rows.stop))(slice(None)))
+    return total
 
 
 def shard_tolerance(manifest: Manifest) -> NDArray[np.float64]:

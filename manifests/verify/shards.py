@@ -17,10 +17,11 @@ from lvae.manifests.messages import counted
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.shards.index import Shard, read_index
 from lvae.manifests.shards.layout import ShardContent, SplitLayout, SplitReader
+from lvae.manifests.statistics import ChannelMoments, MomentsRecord
 from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.verify.parts import sha256_of_next
 from lvae.manifests.verify.receipts import CheckedShards, shard_runs, shards_of_run, shards_subject
-from lvae.manifests.verify.shard_statistics import READ_ROWS
+from lvae.manifests.verify.shard_statistics import READ_ROWS, moments_of_rows
 from lvae.manifests.views.view import (
     ShardReceipt,
     ViewPlan,
@@ -110,8 +111,10 @@ def check_shards(folder: Folder, manifest: Manifest, view: ViewPlan, run: int, g
                 problem = "it does not hold what the raw parts give, in order"
                 faults.append(Fault(name, problem, split=split, shard=number))
             reader.close()
+        moments = _moments(manifest, reader, layout, numbers) if not faults else None
     except LvaeError as error:
         faults.append(Fault(where, error.problem))
+        moments = None
     data = b"".join(lines)
     return CheckedShards(
         format="latent-vae-checked-shards",
@@ -120,7 +123,20 @@ def check_shards(folder: Folder, manifest: Manifest, view: ViewPlan, run: int, g
         faults=tuple(dict.fromkeys(faults)),
         lines_bytes=len(data),
         lines_sha256=hashlib.sha256(data).hexdigest(),
+        moments=moments,
     )
+
+
+def _moments(manifest: Manifest, reader: SplitReader, layout: SplitLayout, numbers: range) -> MomentsRecord | None:
+    """Of the latents of some shards, where a dataset of images has no raw parts left."""
+    if manifest.raw == "kept" or manifest.origin != "images":
+        return None
+    total = ChannelMoments.empty(manifest.view.shape[0])
+    for number in numbers:
+        first, count = layout.rows_of(number)
+        total = total.merge(moments_of_rows(manifest, reader, range(first, first + count)))
+        reader.close()
+    return total.to_record()
 
 
 def _inside(manifest: Manifest, view: ViewPlan, reader: SplitReader, split: str, number: int) -> Iterator[Fault]:

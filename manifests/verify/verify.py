@@ -1,7 +1,7 @@
 """Is a dataset what its manifest says? Every fault is named, with what mends it."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from lvae.manifests.errors import Fault, LvaeError
 from lvae.manifests.manifest import (
@@ -16,11 +16,12 @@ from lvae.manifests.manifest import (
 from lvae.manifests.parts.plan import PLAN, Plan, read_plan
 from lvae.manifests.parts.receipts import RECEIPTS, REJECTED
 from lvae.manifests.shards.index import files_index_name, read_files_index
+from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.verify.checker import Checker, Here, Subject
 from lvae.manifests.verify.parts import check_parts, part_faults, sha256_of_start
-from lvae.manifests.verify.receipts import part_runs
-from lvae.manifests.verify.selection import listing_faults, selection_faults, statistics_from_shards
+from lvae.manifests.verify.receipts import CheckedShards, part_runs
+from lvae.manifests.verify.selection import listing_faults, selection_faults, statistics_faults
 from lvae.manifests.verify.shards import Progress, file_faults, looked_into, shard_faults, view_faults
 
 
@@ -106,11 +107,24 @@ def _look_deep(
         faults += _from_rows(Subject(folder, manifest, whole), checker, progress)
     if view is not None:
         compared = whole if not faults and manifest.raw == "kept" else None
-        looked = checker.shards(folder, manifest, view, compared)
-        faults += looked_into(folder, manifest, view, looked, progress)
-    if whole is not None and not faults and manifest.raw != "kept":
-        faults += statistics_from_shards(folder, manifest)
+        merged = _Merged(manifest, checker.shards(folder, manifest, view, compared))
+        faults += looked_into(folder, manifest, view, merged, progress)
+        if whole is not None and not faults and manifest.raw != "kept":
+            faults += statistics_faults(manifest, merged.moments)
     return faults
+
+
+class _Merged:
+    """Hands on what was found in shards, and merges their moments."""
+
+    def __init__(self, manifest: Manifest, checked: Iterable[CheckedShards]):
+        self._checked, self.moments = checked, ChannelMoments.empty(manifest.view.shape[0])
+
+    def __iter__(self) -> Iterator[CheckedShards]:
+        for found in self._checked:
+            if found.moments is not None:
+                self.moments = self.moments.merge(found.moments.to_moments())
+            yield found
 
 
 def _from_rows(subject: Subject, checker: Checker, progress: Progress) -> list[Fault]:

@@ -1,7 +1,9 @@
 """The content of one shard, gathered from the raw parts."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,15 +66,37 @@ class RawLatents:
                     yield block[start : start + NORMALIZE_ROWS]
             return
         for part, of in zip(parts, rows, strict=True):
-            raw = self._mapped(part)
             for start in range(0, len(of), NORMALIZE_ROWS):
-                yield raw[of[start : start + NORMALIZE_ROWS]]
+                yield self._rows(part, of[start : start + NORMALIZE_ROWS])
 
     def _name(self, part: int) -> str:
         return raw_name(part, bytes(self._hashes[part]).decode())
 
     def _count(self, part: int) -> int:
         return int(self._offsets[part + 1] - self._offsets[part])
+
+    def _rows(self, part: int, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Ascending rows of a part: a few among many, so that mapping it would take longer than reading them."""
+        shape, dtype = (self._count(part), *self._encoding.raw_shape), np.dtype(self._encoding.raw_dtype)
+        header, wanted = array_header(shape, dtype), WantedRows(self._name(part), shape[0], rows)
+        row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        found = np.empty((len(rows), *shape[1:]), dtype)
+        with suppress(OSError), self._folder.local(wanted.name).open("rb", 0) as file:
+            whole = os.fstat(file.fileno()).st_size == len(header) + shape[0] * row_bytes
+            if whole and os.pread(file.fileno(), len(header), 0) == header:
+                position = 0
+                for first, last in wanted.runs(row_bytes):
+                    piece = np.empty((last + 1 - first, *shape[1:]), dtype)
+                    read = os.preadv(file.fileno(), [piece.data], len(header) + first * row_bytes)
+                    if read != piece.nbytes:
+                        break
+                    here = rows[position : np.searchsorted(rows, last, side="right")]
+                    found[position : position + len(here)] = piece[here - first]
+                    position += len(here)
+                else:
+                    return found
+        mapped: NDArray[Any] = self._mapped(part)[rows]  # or what is wrong with the file
+        return mapped
 
     def _mapped(self, part: int) -> NDArray[Any]:
         raw = load_array(self._folder.local(self._name(part)), True)

@@ -34,7 +34,12 @@ class NamedKeys:
 
 def read_key_lines(path: Path) -> list[str]:
     """The lines of a file of keys. Bytes that are not UTF-8 are written as \\xe9, as keys of such names are."""
-    text = read_given_file(path, f"--without-keys {path}").decode("utf-8-sig", "backslashreplace")
+    where = f"--without-keys {path}"
+    text = read_given_file(path, where).decode("utf-8-sig", "backslashreplace")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        advice = "The file is UTF-8 text, a key a line; a null byte in a key is written \\x00."
+        raise LvaeError(where, f"line {line} holds a null byte", advice)
     return [line for line in text.split("\n") if line.strip("\r")]  # and at nothing else that a key may hold
 
 

@@ -91,7 +91,11 @@ class Order:
         return np.concatenate(found)
 
     def _pieces(self, name: str, starts: list[int], stops: list[int]) -> Iterator[bytes]:
-        """Ascending pieces of a file, which may lie close together: the file itself, where they are many."""
+        """Ascending pieces of a file: asked for alone on a store, where they are few and far between."""
+        if self._order.remote and stops[-1] - starts[0] > 2 * len(starts) * GAP_BYTES:
+            pieces = zip(starts, stops, strict=True)
+            yield from self._order.read_pieces([(name, start, stop) for start, stop in pieces])
+            return
         with self._order.local(name).open("rb") as file:
             for start, stop in zip(starts, stops, strict=True):
                 file.seek(start)

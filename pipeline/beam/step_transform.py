@@ -40,4 +40,4 @@ def _place(job: Job, work: StepsToDo) -> Place:
     plan = load_plan(work.dataset, job.plan_sha256).before_append(work.plan)
     if plan is None:
         raise LvaeError(work.dataset, "holds another plan than was submitted", "Run the same command again.")
-    return Place(folder, scratch, plan, work.view)
+    return Place(folder, scratch, plan, work.view, work.command)

@@ -31,12 +31,16 @@ from lvae.manifests.views.view import ViewPlan, read_view, shard_of
 
 @dataclass(frozen=True)
 class Place:
-    """Where a step works. plan: of the dataset, as far as its manifest goes where that is looked at."""
+    """Where a step works. plan: of the dataset, as far as its manifest goes where that is looked at.
+
+    command: which one asks, for steps whose files are for that one alone.
+    """
 
     folder: Folder
     scratch: Folder
     plan: Plan
     view_name: str
+    command: str
 
     @cached_property
     def fold(self) -> Fold:
@@ -92,7 +96,7 @@ def _write_index(place: Place, number: int) -> None:
 
 def _check_parts(place: Place, number: int) -> None:
     found = check_parts(place.folder, place.plan, number, place.manifest.raw == "kept", deep=True)
-    place.scratch.create(check_name("parts", number), records.dumps(found))
+    place.scratch.create(check_name(place.command, "parts", number), records.dumps(found))
 
 
 def _check_shards(place: Place, number: int) -> None:
@@ -106,12 +110,12 @@ def _compare_shards(place: Place, number: int) -> None:
 def _create_check(place: Place, number: int, plan: Plan | None) -> None:
     gather = None if plan is None else gather_for(place.folder, plan, place.view, place.scratch)
     found = check_shards(place.folder, place.manifest, place.view, number, gather)
-    place.scratch.create(check_name("shards", number), records.dumps(found))
+    place.scratch.create(check_name(place.command, "shards", number), records.dumps(found))
 
 
 def _check_listing(place: Place, number: int) -> None:
     found = segment_sha256(place.folder, place.plan, number)
-    place.scratch.create(check_name("listing", number), found.encode())
+    place.scratch.create(check_name(place.command, "listing", number), found.encode())
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class StepsToDo:
     """One of the steps of pipeline/beam/steps.py with many numbers.
 
     scratch: the address of the folder in which it leaves what it leaves. view: the name of the one that it is about, or
-    "". plan: the hash of the dataset's plan, as far as it counts. numbers: ranges, one a task.
+    "". plan: the hash of the dataset's plan, as far as it counts. numbers: ranges, one a task. command: which one asks.
     """
 
     dataset: str
@@ -67,6 +67,7 @@ class StepsToDo:
     view: str
     plan: str
     numbers: tuple[Range, ...]
+    command: str
     kind: Literal["steps"] = "steps"
 
     @property

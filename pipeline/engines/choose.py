@@ -2,8 +2,9 @@
 
 import importlib
 import logging
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 from lvae.manifests.errors import LvaeError
@@ -36,7 +37,7 @@ class Engine:
     """How a job is run: the runner by its full name, its options, and how many worker processes on this machine.
 
     environment: of those, beside the command's. patience: seconds to wait for a storage that fails. shuffle: in how
-    many passes shards are written; "auto" means two on an object store.
+    many passes shards are written; "auto" means two on an object store. command: names this one among all others.
     """
 
     runner: str
@@ -45,6 +46,7 @@ class Engine:
     environment: dict[str, str]
     patience: float = DEFAULT_SECONDS
     shuffle: Literal["auto", "one-pass", "two-passes"] = "auto"
+    command: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def tasks(self) -> int:

@@ -6,7 +6,7 @@ is finished is asked of the receipts, never of the runner; what is not is submit
 
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -21,7 +21,7 @@ from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.engines.patience import Patience
 from lvae.pipeline.engines.processes import read_last_line, start_child
 from lvae.pipeline.engines.supervise import Watcher, supervise
-from lvae.pipeline.engines.tasks import Pending, Tasks
+from lvae.pipeline.engines.tasks import Pending, Tasks, holds, share_one
 from lvae.pipeline.progress import reports as progress
 
 FULL_BYTES = 1 << 20  # a disk with less than this is full: what failed, failed for that
@@ -46,7 +46,8 @@ def run(folder: Folder, tasks: Tasks, engine: Engine, watch: Watcher, say: Calla
     while pending:
         deadly = {task for task, count in deaths_alone.items() if count >= DEATHS_ALONE}
         suspects = [task for task in pending if deaths[task] >= 2 and task not in deadly]
-        others = [task for task in pending if task not in suspects and task not in deadly]
+        apart = {*suspects, *deadly}
+        others = [task for task in pending if task not in apart] if apart else pending
         batch = others or suspects[:1]
         if not batch:
             break
@@ -62,13 +63,13 @@ def run(folder: Folder, tasks: Tasks, engine: Engine, watch: Watcher, say: Calla
         got_on = len(pending) < len(before)
         if got_on:
             patience.reset()
-        if not set(batch) & set(pending):
+        if not share_one(pending, batch):
             continue
         if end.failed == "storage":
             patience.wait(end.how)
             continue
         if end.failed is None:
-            deaths.update(task for task in batch if task in pending and tasks.name(task) in end.under_way)
+            deaths.update(task for task in batch if tasks.name(task) in end.under_way and holds(pending, task))
             if alone:
                 deaths_alone.update(batch)
                 say(f"{tasks.describe(batch[0])} took its process down ({end.how})")
@@ -104,7 +105,7 @@ class _End:
 
 
 def _submit(
-    folder: Folder, tasks: Tasks, batch: list[int], waiting: Pending, engine: Engine, alone: bool, watch: Watcher
+    folder: Folder, tasks: Tasks, batch: Sequence[int], waiting: Pending, engine: Engine, alone: bool, watch: Watcher
 ) -> _End:
     progress.forget(folder)
     workers = 1 if alone else min(engine.workers, len(batch))
@@ -117,7 +118,7 @@ def _submit(
         spec = scratch / "submission.json"
         spec.write_bytes(records.dumps(submission))
         with start_child(spec, output, engine.environment, cancelling=not engine.in_process) as process:
-            end = supervise(folder, process, attempt, waiting, set(batch), engine, watch)
+            end = supervise(folder, process, attempt, waiting, batch, engine, watch)
         last_line = read_last_line(output)
     reports = progress.read_reports(folder, attempt)
     watch(reports, waiting.update())

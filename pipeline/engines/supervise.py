@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from lvae.manifests.storage.retry import is_outage
 from lvae.pipeline.engines import clusters
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.engines.processes import ProcessGroup
-from lvae.pipeline.engines.tasks import Pending
+from lvae.pipeline.engines.tasks import Pending, share_one
 from lvae.pipeline.progress import reports as progress
 from lvae.pipeline.progress.reports import Report
 
@@ -30,7 +30,7 @@ TASK_CPU_SECONDS = 0.5  # of a task's own thread, that count as getting somewher
 BUSY_SHARE = 0.02  # of a core, that counts as getting somewhere before a worker is heard of; idle waiting stays below
 SLOW_LOOK_SECONDS = 5.0  # a look that takes longer waits for the storage, and tells nothing of the workers
 
-Watcher = Callable[[list[Report], list[int]], None]
+Watcher = Callable[[list[Report], Sequence[int]], None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def supervise(
     process: "subprocess.Popen[bytes]",
     attempt: str,
     pending: Pending,
-    batch: set[int],
+    batch: Sequence[int],
     engine: Engine,
     watch: Watcher,
 ) -> Ending:
@@ -115,7 +115,7 @@ def supervise(
         if now - start > SLOW_LOOK_SECONDS:
             liveness.excuse(now - last)
         watch(reports, left)
-        if batch.isdisjoint(left):
+        if not share_one(left, batch):
             done_at = done_at or now
             if now - done_at >= FINISHING_SECONDS or all(one.kind != "working" for one in reports):
                 return Ending("all done")

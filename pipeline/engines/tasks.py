@@ -1,5 +1,7 @@
 """The work of a job, task by task, and which of it has no receipt yet."""
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,24 +24,38 @@ class Tasks:
     finished: Callable[[int], bool]
     name: Callable[[int], str]
     describe: Callable[[int], str]
-    work: Callable[[list[int]], Work]
+    work: Callable[[Sequence[int]], Work]
 
 
 class Pending:
-    """The tasks without a receipt. Each is asked for by name, and not again once it is finished."""
+    """The tasks without a receipt, ascending. Each is asked for by name, and not again once it is finished.
+
+    Eight bytes a task: there may be millions.
+    """
 
     def __init__(self, folder: Folder, tasks: Tasks):
         self._folder, self._tasks = folder, tasks
-        self.numbers = list(tasks.numbers)
+        self.numbers: Sequence[int] = array("q", tasks.numbers)
         self._throttle = Throttle(LOOKS)
 
-    def update(self) -> list[int]:
-        found = list(self._folder.each(self._tasks.finished, self.numbers))
-        self.numbers = [number for number, finished in zip(self.numbers, found, strict=True) if not finished]
+    def update(self) -> Sequence[int]:
+        found = zip(self.numbers, self._folder.each(self._tasks.finished, self.numbers), strict=True)
+        self.numbers = array("q", (number for number, finished in found if not finished))
         return self.numbers
 
-    def update_sometimes(self) -> list[int]:
+    def update_sometimes(self) -> Sequence[int]:
         if self._throttle.due:
             with self._throttle:
                 self.update()
         return self.numbers
+
+
+def holds(numbers: Sequence[int], number: int) -> bool:
+    """Of ascending numbers."""
+    place = bisect_left(numbers, number)
+    return place < len(numbers) and numbers[place] == number
+
+
+def share_one(left: Sequence[int], batch: Sequence[int]) -> bool:
+    """Whether a task is in both; the first one that is left is, as a rule."""
+    return any(holds(batch, number) for number in left)

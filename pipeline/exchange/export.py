@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,14 +16,15 @@ from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
+from lvae.manifests.parts.plan import UNKNOWN, Store
 from lvae.manifests.parts.rows import UNLABELLED
 from lvae.manifests.statistics import ChannelMoments
 from lvae.manifests.views.selection import TRAIN
-from lvae.pipeline.exchange.export_rows import ExportRows
+from lvae.pipeline.exchange.caches.record import MIRRORED, RECORD, ROWS, LatentsRecord, Layout, row_line
+from lvae.pipeline.exchange.caches.sorting import sort_many
+from lvae.pipeline.exchange.export_rows import Block, ExportRows
 from lvae.pipeline.exchange.writers import Content, DitWriter, Edm2Writer, NpyWriter, SafetensorsWriter, Writer
 
-Layout = Literal["edm2", "lightningdit", "dit", "npy", "safetensors"]
-RECORD = "export.json"
 LABELLED: tuple[Layout, ...] = ("lightningdit", "dit")  # whose trainers have no word for "no label"
 ONE_LATENT: tuple[Layout, ...] = ("lightningdit", "dit")  # an image, whatever was kept of its posterior
 WITHOUT_FLIPS: tuple[Layout, ...] = ("edm2", "dit")
@@ -36,29 +38,6 @@ class ExportOptions:
     split: str = TRAIN
     scale: float | None = None
     dtype: Literal["float32", "float16"] = "float32"
-
-
-@dataclass(frozen=True)
-class LatentsRecord:
-    """export.json: what was written, of which dataset. `count`: of rows in the layout; mean, std: of its numbers."""
-
-    format: Literal["latent-vae-exported-latents"]
-    version: Literal[1]
-    dataset: str
-    layout: str
-    split: str
-    count: int
-    orientations: int
-    scale: float
-    dtype: str
-    store: str
-    autoencoder: str
-    weights_sha256: str | None
-    input_range: tuple[float, float]
-    crop: str
-    exact: bool
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 def export(
@@ -81,13 +60,15 @@ def export(
     unfinished.unlink(missing_ok=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _writer(options.layout, unfinished, content) as writer:
-            for latents, labels in _converted(rows, options, content, scale):
+        with _writer(options.layout, unfinished, content) as writer, tempfile.TemporaryFile("w+b") as lines:
+            for block, latents, labels in _converted(rows, options, content, scale):
                 writer.add(latents, labels)
+                lines.writelines(_row_lines(block, options.layout))
                 advance(len(labels))
+            lines.seek(0)
+            writer.add_table(ROWS, _in_file_order(lines, options.layout))
+            writer.add_table(RECORD, [records.dumps(record)])
             writer.finish()
-        if not single:
-            (unfinished / RECORD).write_bytes(records.dumps(record))
         os.replace(unfinished, out)  # noqa: PTH105  over an empty folder, too
     finally:
         if unfinished.is_dir():
@@ -109,6 +90,12 @@ def _scale(options: ExportOptions) -> float:
 
 def _keeps_moments(rows: ExportRows, layout: Layout) -> bool:
     return rows.moments and layout in ("npy", "safetensors")
+
+
+def _holds(rows: ExportRows, layout: Layout) -> Store:
+    """What the rows of the layout are: edm2's have deviations, which are 0 where none were kept."""
+    store = rows.dataset.manifest.autoencoder.store
+    return "mode" if rows.moments and layout in ONE_LATENT else store
 
 
 def _content(rows: ExportRows, options: ExportOptions, scale: float) -> Content:
@@ -144,7 +131,7 @@ def _describe(rows: ExportRows, options: ExportOptions, content: Content, scale:
     alone = options.layout in WITHOUT_FLIPS
     return LatentsRecord(
         format="latent-vae-exported-latents",
-        version=1,
+        version=2,
         dataset=manifest.id,
         layout=options.layout,
         split=options.split,
@@ -153,11 +140,15 @@ def _describe(rows: ExportRows, options: ExportOptions, content: Content, scale:
         scale=scale,
         dtype=options.dtype,
         store=manifest.autoencoder.store,
+        holds=_holds(rows, options.layout),
         autoencoder=manifest.autoencoder.name,
-        weights_sha256=manifest.autoencoder.weights_sha256,
+        architecture=manifest.autoencoder.architecture,
+        downsampling_factor=manifest.autoencoder.downsampling_factor,
+        weights_sha256=manifest.autoencoder.weights_sha256 or UNKNOWN,
         input_range=manifest.image.input_range,
         crop=manifest.image.crop,
         exact=rows.exact,
+        classes=rows.dataset.classes,
         mean=content.mean,
         std=content.std,
     )
@@ -204,9 +195,25 @@ def _tell(rows: ExportRows, options: ExportOptions, say: Callable[[str], None]) 
         say(f"{counted(unlabelled, 'latent')} without a label: dataset.json has none at all, as edm2 writes it then")
 
 
+def _row_lines(block: Block, layout: Layout) -> Iterator[bytes]:
+    alone = block.latents.shape[1] == 2 and layout in WITHOUT_FLIPS
+    for key, label in zip(block.keys, block.labels.tolist(), strict=True):
+        yield row_line(key, label)
+        if alone:
+            yield row_line(f"{key}{MIRRORED}", label)
+
+
+def _in_file_order(lines: Iterable[bytes], layout: Layout) -> Iterable[bytes]:
+    """Lines by row, as the names of the layout's files sort: fast-DiT's are numbers without leading zeros."""
+    if layout != "dit":
+        return lines
+    named = ((f"{number}.npy", line.decode()) for number, line in enumerate(lines))
+    return (line.encode() for _, line in sort_many(named))
+
+
 def _converted(
     rows: ExportRows, options: ExportOptions, content: Content, scale: float
-) -> Iterator[tuple[NDArray[np.floating], NDArray[np.int32]]]:
+) -> Iterator[tuple[Block, NDArray[np.floating], NDArray[np.int32]]]:
     channels = rows.dataset.manifest.view.shape[0]
     for block in rows.blocks():
         means, spreads = block.latents[:, :, :channels], block.latents[:, :, channels:]
@@ -222,7 +229,7 @@ def _converted(
         labels = block.labels
         if options.layout in LABELLED:
             labels = np.maximum(labels, 0)
-        yield np.ascontiguousarray(means, content.dtype), labels
+        yield block, np.ascontiguousarray(means, content.dtype), labels
 
 
 def _writer(layout: Layout, out: Path, content: Content) -> Writer:

@@ -1,6 +1,6 @@
 """The latents of a dataset as an export takes them: raw, in the order of their rows, an image with its mirror."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.keys import Keys
 from lvae.manifests.parts.plan import Plan, read_plan
 from lvae.manifests.parts.receipts import read_raw, receipts
 from lvae.manifests.views.selected_rows import selected_parts, sides_of
@@ -22,6 +23,7 @@ class Block:
 
     latents: NDArray[np.float32]
     labels: NDArray[np.int32]
+    keys: Sequence[str]
 
 
 class ExportRows:
@@ -59,12 +61,16 @@ class ExportRows:
             raw = read_raw(folder, receipt, encoding).reshape(-1, self.orientations, *encoding.raw_shape)
             for start in range(0, len(here), BLOCK):
                 some = here[start : start + BLOCK]
-                yield Block(np.asarray(raw[part.images[some]], np.float32), part.labels[some])
+                keys = [part.keys[index] for index in some.tolist()]
+                yield Block(np.asarray(raw[part.images[some]], np.float32), part.labels[some], keys)
 
     def _from_shards(self) -> Iterator[Block]:
         dataset = self.dataset
         order = np.lexsort((dataset.mirrored[:], dataset.rows[:]))
         scale = np.log(np.array(dataset.normalization.scale))[:, None, None] * 2
+        rows = dataset.rows[order[:: self.orientations]]
+        samples = dataset.manifest.origin == "samples"
+        keys: Sequence[str] = [f"sample {row}" for row in rows] if samples else Keys(dataset.folder, rows)
         for start in range(0, len(order), BLOCK * self.orientations):
             some = order[start : start + BLOCK * self.orientations]
             stored, labels = dataset.read(some, np.float32)
@@ -73,4 +79,5 @@ class ExportRows:
                 spreads = np.stack([dataset.log_variances[int(index)] for index in some]).astype(np.float64) + scale
                 found = np.concatenate([found, spreads.astype(np.float32)], 1)
             whole = found.reshape(-1, self.orientations, *found.shape[1:])
-            yield Block(whole, labels[:: self.orientations])
+            first = start // self.orientations
+            yield Block(whole, labels[:: self.orientations], keys[first : first + BLOCK])

@@ -1,5 +1,6 @@
 """The rows of a cache, written down as a segment of a dataset or found to be one that is there."""
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lvae.encode.sources.labels import apply_labels, read_labels
+from lvae.encode.sources.reading.random_access import Containers
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.listing_hash import ListingHash
 from lvae.manifests.parts.plan import Plan
@@ -33,7 +35,7 @@ class CacheRows:
     def __init__(self, cache: Cache, options: ListingOptions):
         self._cache, self._options = cache, options
         self.classes: tuple[str, ...] | None = None
-        self._hashes: list[int] = []
+        self._hashes = array("q")
 
     def __iter__(self) -> Iterator[ImageRow]:
         rows, labels = self._cache.rows(), self._options.labels
@@ -52,10 +54,10 @@ class CacheRows:
             self.classes = found.classes or (tuple(map(str, range(largest + 1))) or None)
 
     def _numbered(self, rows: Iterator[ImageRow], path: Path) -> Iterator[ImageRow]:
-        (array,) = arrays.read_arrays(path)
-        if not array.is_label:
+        (labels,) = arrays.read_arrays(path, Containers(""))
+        if not labels.is_label:
             raise LvaeError(path, "holds no labels")
-        found = Labelled.of(arrays.read_labels(array), array.shape[0], str(path))
+        found = Labelled.of(arrays.read_labels(labels), labels.shape[0], str(path))
         self.classes, count = found.classes, 0
         for row in rows:
             if count >= len(found.labels):
@@ -72,7 +74,7 @@ class CacheRows:
 
     def refuse_repeated(self, folder: Folder, plan: Plan | None) -> None:
         """LvaeError where a key stands twice, here or in the dataset."""
-        hashes = [np.array(self._hashes, np.int64)]
+        hashes = [np.frombuffer(self._hashes, np.int64)]
         if plan is not None:
             reader = RowReader(folder, plan.listing)
             hashes += [

@@ -1,8 +1,9 @@
 """What a cache does not say: asked for by name, never guessed."""
 
+import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from lvae.encode.autoencoder import load, load_file
@@ -11,6 +12,7 @@ from lvae.encode.networks.base import Autoencoder
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import IMPORTED, UNKNOWN, AutoencoderRecord, Encoding, ImageSettings, Store
 from lvae.pipeline.exchange.caches.cache import Cache
+from lvae.pipeline.exchange.caches.record import RECORD, ExportedCache
 from lvae.pipeline.planning.plan import build_without_weights
 
 ANY = "unknown"
@@ -103,6 +105,49 @@ def new_encoding(cache: Cache, options: ImportOptions) -> tuple[Encoding, Conver
     return Encoding(image, record, seed=0, batch=1, precision="float32", threads=1), conversion, network
 
 
+def with_record(options: ImportOptions, cache: Cache) -> ImportOptions:
+    """The settings that export.json names, where it lies beside the latents and nothing else was said.
+
+    LvaeError where something else was said.
+    """
+    if not isinstance(cache, ExportedCache):
+        return options
+    record = cache.record
+    ranges = [text for text, found in INPUT_RANGES.items() if found == record.input_range]
+    known = bool(record.architecture)
+    if not ranges or record.crop not in (*CROPS, ANY):
+        raise LvaeError(cache.location, f"{RECORD} names a crop or a range that is not known here")
+    said = {
+        "input-range": (options.input_range, ranges[0]),
+        "scale": (options.scale, record.scale),
+        "shift": (options.shift or 0.0, 0.0),
+        "crop": (options.crop, record.crop),
+        "store": (options.store, record.holds),
+        "factor": (options.factor, None if known else record.downsampling_factor),
+    }
+    for name, (here, there) in said.items():
+        if here is not None and here != there:
+            raise LvaeError(f"--{name} {here}", f"{RECORD} of {cache.location} says {there}", "Leave it out.")
+    autoencoder = options.autoencoder
+    if known and autoencoder not in (None, ANY):
+        architecture = build_without_weights(str(autoencoder)).architecture
+        if architecture != record.architecture:
+            problem = f"is not {record.autoencoder:.60}, which {RECORD} names"
+            raise LvaeError(f"--autoencoder {autoencoder:.60}", problem, "Leave it out.")
+    elif autoencoder is None or known:
+        autoencoder = json.dumps(record.architecture) if known else ANY
+    return replace(
+        options,
+        autoencoder=autoencoder,
+        weights=options.weights or ANY,
+        factor=record.downsampling_factor if autoencoder == ANY else None,
+        input_range=ranges[0],
+        scale=record.scale,
+        crop=record.crop,
+        store=record.holds,
+    )
+
+
 def parse_range(text: str) -> tuple[float, float]:
     if text not in INPUT_RANGES:
         raise LvaeError(f"--input-range {text:.40}", f"is none of {' and '.join(INPUT_RANGES)}")
@@ -151,6 +196,8 @@ def _autoencoder(options: ImportOptions, store: Store, cache: Cache) -> tuple[Au
         weights = str(options.weights)
         network = load_file(weights) if options.autoencoder is None else load(options.autoencoder, weights)
         weights_sha256 = network.fingerprint
+        if isinstance(cache, ExportedCache) and cache.record.weights_sha256 not in (ANY, weights_sha256):
+            raise LvaeError(f"--weights {weights}", f"are not those of the latents, by {RECORD}", "Name those.")
     if network.architecture["kind"] == "pixels":
         raise LvaeError("--autoencoder", "pixels are no latents", "Encode the images with 'lvae encode'.")
     if store == "moments" and network.architecture["kind"] != "kl":

@@ -1,6 +1,6 @@
 """Latents written as other trainers read them: one class a layout."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, Self
@@ -49,7 +49,16 @@ class Writer(Protocol):
         """More images: (n, orientations, C', h, w) in the dtype to be stored, and (n,)."""
         ...
 
+    def add_table(self, name: str, pieces: Iterable[bytes]) -> None:
+        """A file beside the latents."""
+        ...
+
     def finish(self) -> None: ...
+
+
+def _write_table(path: Path, pieces: Iterable[bytes]) -> None:
+    with path.open("xb") as file:
+        file.writelines(pieces)
 
 
 class Edm2Writer:
@@ -74,6 +83,13 @@ class Edm2Writer:
             self._write(_edm2_name(self._count), self._header + entry.tobytes())
             self._count += 1
         self._labels.append(np.repeat(labels, self._orientations))
+
+    def add_table(self, name: str, pieces: Iterable[bytes]) -> None:
+        if self._zip is not None:
+            self._zip.add(name, b"".join(pieces))
+        else:
+            self._out.mkdir(exist_ok=True)
+            _write_table(self._out / name, pieces)
 
     def finish(self) -> None:
         labels = np.concatenate(self._labels) if self._labels else np.empty(0, np.int32)
@@ -105,6 +121,7 @@ class DitWriter:
     """imagenet256_features/N.npy (1, C, h, w) and imagenet256_labels/N.npy (1,), the names that train.py looks for."""
 
     def __init__(self, out: Path, content: Content):
+        self._out = out
         self._features, self._labels = out / "imagenet256_features", out / "imagenet256_labels"
         for folder in (self._features, self._labels):
             folder.mkdir(parents=True)
@@ -123,6 +140,9 @@ class DitWriter:
                 (self._features / f"{self._count}.npy").write_bytes(self._header + entry.tobytes())
                 (self._labels / f"{self._count}.npy").write_bytes(self._label_header + label.tobytes())
                 self._count += 1
+
+    def add_table(self, name: str, pieces: Iterable[bytes]) -> None:
+        _write_table(self._out / name, pieces)
 
     def finish(self) -> None: ...
 
@@ -160,8 +180,8 @@ class SafetensorsWriter:
         if content.orientations == 2:
             arrays[f"{content.name}_flip"] = stored[:, 1]
         elif self._lightning:
-            arrays["latents_flip"] = stored[:, 0]  # the loader takes either, by the toss of a coin
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)).clone() for name, array in arrays.items()}
+            arrays["latents_flip"] = stored[:, 0].copy()  # the loader takes either, by the toss of a coin
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
         metadata = {"total_size": str(self._filled), "dtype": f"torch.{content.dtype.name}", "device": "cpu"}
         save_file(tensors, self._out / self._name(), metadata)
         self._files += 1
@@ -172,6 +192,9 @@ class SafetensorsWriter:
             return f"latents-{self._files:06d}.safetensors"
         rank, shard = divmod(self._files, RANK_FILES)
         return f"latents_rank{rank:02d}_shard{shard:03d}.safetensors"
+
+    def add_table(self, name: str, pieces: Iterable[bytes]) -> None:
+        _write_table(self._out / name, pieces)
 
     def finish(self) -> None:
         if self._filled:
@@ -186,6 +209,7 @@ class NpyWriter:
     """latents.npy (or moments.npy), ..._flip.npy and labels.npy: whole arrays, written forwards."""
 
     def __init__(self, out: Path, content: Content):
+        self._out = out
         out.mkdir(parents=True, exist_ok=True)
         names = [content.name, f"{content.name}_flip"][: content.orientations]
         self._files: Sequence[IO[bytes]] = [(out / f"{name}.npy").open("xb") for name in names]
@@ -205,5 +229,8 @@ class NpyWriter:
         for orientation, file in enumerate(self._files):
             file.write(np.ascontiguousarray(latents[:, orientation]).data)
         self._labels.write(labels.astype(np.int64).data)
+
+    def add_table(self, name: str, pieces: Iterable[bytes]) -> None:
+        _write_table(self._out / name, pieces)
 
     def finish(self) -> None: ...

@@ -46,29 +46,42 @@ class ByWorkers:
     engine: Engine
     display: Display
 
+    @property
+    def command(self) -> str:
+        return self.engine.command
+
     def _spread(self, folder: Folder, plan: Plan) -> Spread:
         return Spread(folder, self.scratch, plan, self.engine, self.display)
+
+    def _is_there(self, kind: Kind, run: int) -> bool:
+        return self.scratch.size(check_name(self.command, kind, run)) is not None
+
+    def _make_way(self, kind: Kind, runs: range, counts: Callable[[int], bool]) -> None:
+        """Remove receipts that do not count: stale ones, and those that tell of faults, which may have been mended."""
+        for run in runs:
+            if self._is_there(kind, run) and not counts(run):
+                self.scratch.remove(check_name(self.command, kind, run))
 
     def parts(self, subject: Subject) -> Iterator[CheckedParts]:
         plan, scratch = subject.plan, self.scratch
 
         def look(run: int) -> CheckedParts | None:
-            return read_checked_parts(scratch, run, parts_subject(plan, run, subject.kept))
+            return read_checked_parts(scratch, self.command, run, parts_subject(plan, run, subject.kept))
 
         runs = range(part_runs(plan))
-        _make_way(scratch, "parts", runs, lambda run: _faultless(look(run)))
+        self._make_way("parts", runs, lambda run: _faultless(look(run)))
         spread = self._spread(subject.folder, plan)
-        spread.do("check parts", runs, lambda run: _is_there(scratch, "parts", run))
+        spread.do("check parts", runs, lambda run: self._is_there("parts", run))
         for found in scratch.each(look, runs):
             yield _require(found)
 
     def segments(self, subject: Subject) -> Iterator[str]:
         scratch, numbers = self.scratch, range(len(subject.plan.listing.segments))
         spread = self._spread(subject.folder, subject.plan)
-        _make_way(scratch, "listing", numbers, lambda number: False)
-        spread.do("check listing", numbers, lambda one: _is_there(scratch, "listing", one))
+        self._make_way("listing", numbers, lambda number: False)
+        spread.do("check listing", numbers, lambda one: self._is_there("listing", one))
         for number in numbers:
-            yield scratch.read(check_name("listing", number)).decode()
+            yield scratch.read(check_name(self.command, "listing", number)).decode()
 
     def select(self, subject: Subject, selection: Selection) -> Selected:
         return fold_again(self._spread(subject.folder, subject.plan), selection, statistics=subject.kept)
@@ -77,32 +90,21 @@ class ByWorkers:
         scratch, runs = self.scratch, range(shard_runs(view.layouts))
 
         def look(run: int) -> CheckedShards | None:
-            return read_checked_shards(scratch, run, shards_subject(view, run, plan is not None))
+            return read_checked_shards(scratch, self.command, run, shards_subject(view, run, plan is not None))
 
-        _make_way(scratch, "shards", runs, lambda run: _faultless(look(run)))
+        self._make_way("shards", runs, lambda run: _faultless(look(run)))
         whole = plan or read_plan(folder)
         if whole is None:
             raise LvaeError(folder, "has no plan.json", "Run its 'lvae encode' command again.")
         step = "check shards" if plan is None else "compare shards"
         spread = self._spread(folder, whole)
-        spread.do(step, runs, lambda run: _is_there(scratch, "shards", run), view.name)
+        spread.do(step, runs, lambda run: self._is_there("shards", run), view.name)
         for found in scratch.each(look, runs):
             yield _require(found)
 
 
 def _faultless(found: CheckedParts | CheckedShards | None) -> bool:
     return found is not None and not found.faults
-
-
-def _is_there(scratch: Folder, kind: Kind, run: int) -> bool:
-    return scratch.size(check_name(kind, run)) is not None
-
-
-def _make_way(scratch: Folder, kind: Kind, runs: range, counts: Callable[[int], bool]) -> None:
-    """Remove receipts that do not count: stale ones, and those that tell of faults, which may have been mended."""
-    for run in runs:
-        if _is_there(scratch, kind, run) and not counts(run):
-            scratch.remove(check_name(kind, run))
 
 
 def _require(found: T | None) -> T:
@@ -114,8 +116,11 @@ def _require(found: T | None) -> T:
 def find_faults(folder: Folder, engine: Engine, display: Display) -> list[Fault]:
     """All faults of a dataset, to the last byte, by workers where it is large. For the holder of the lock.
 
-    What was found lies under checks/ until `forget_checks`, and is not looked at twice meanwhile.
+    What was found lies under checks/ until `forget_checks`, and this command does not look at it twice. What another
+    one has left there, which was killed maybe long ago, goes.
     """
+    if next(folder.names(f"{CHECKS}/{engine.command}"), None) is None:
+        forget_checks(folder)
     plan = read_plan_if_whole(folder)
     if plan is None or plan.encoding is None or Spread(folder, folder, plan, engine, display).small:
         return verify(folder, deep=True)
@@ -127,11 +132,11 @@ def forget_checks(folder: Folder) -> None:
     folder.remove(CHECKS)
 
 
-def forget_checked_parts(folder: Folder, parts: Iterable[int]) -> None:
+def forget_checked_parts(folder: Folder, engine: Engine, parts: Iterable[int]) -> None:
     """What was checked of parts that are made again: their receipts may be others then."""
-    if any(True for _ in folder.names(CHECKS)):
+    if next(folder.names(f"{CHECKS}/{engine.command}"), None) is not None:
         for run in sorted({part // PARTS_AT_ONCE for part in parts}):
-            folder.remove(check_name("parts", run))
+            folder.remove(check_name(engine.command, "parts", run))
 
 
 def refuse_faults(folder: Folder, plan: Plan, engine: Engine, display: Display) -> None:

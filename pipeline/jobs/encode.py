@@ -168,7 +168,7 @@ def _encode_parts(folder: Folder, plan: Plan, feeding: Feeding, engine: Engine, 
     pending = Pending(folder, tasks).update()
     if not pending:
         return 0
-    forget_checked_parts(folder, pending)
+    forget_checked_parts(folder, engine, pending)
     made, parts_done = len(pending), progress.PartsDone(sizes, pending)
     with display.progress("encoding", sum(sizes), "images", parts_done.now([], pending)) as bar:
         run(folder, tasks, engine, lambda reports, waiting: bar.at(parts_done.now(reports, waiting)), display.say)

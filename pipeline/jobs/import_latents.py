@@ -1,5 +1,6 @@
 """A cache of latents that another tool made as a dataset of ours: plan, parts, view, manifest, verification."""
 
+from collections import deque
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from lvae.manifests.manifest import Manifest, refuse_earlier_format
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.erased_rows import ErasedRows
 from lvae.manifests.parts.plan import Encoding, Origin, Plan, refuse_change, write_plan
-from lvae.manifests.parts.receipts import Receipt, has_receipt
+from lvae.manifests.parts.receipts import has_receipt
 from lvae.manifests.parts.rows import Listing, Segment
 from lvae.manifests.publishing.publish import swap
 from lvae.manifests.storage.folder import Folder
@@ -23,8 +24,9 @@ from lvae.pipeline.exchange.caches.cache import Cache
 from lvae.pipeline.exchange.caches.open import Choice, Layout, open_cache
 from lvae.pipeline.exchange.listing import ListingOptions, find_segment, write_segment
 from lvae.pipeline.exchange.part import import_part
+from lvae.pipeline.exchange.parts import listed_parts, refuse_other_numbers
 from lvae.pipeline.exchange.remarks import remarks
-from lvae.pipeline.exchange.settings import ANY, Conversion, ImportOptions, new_encoding, parse_range
+from lvae.pipeline.exchange.settings import ANY, Conversion, ImportOptions, new_encoding, parse_range, with_record
 from lvae.pipeline.jobs.check import find_faults, forget_checked_parts, forget_checks
 from lvae.pipeline.jobs.encode import (
     Result,
@@ -39,10 +41,11 @@ from lvae.pipeline.jobs.spread import Spread
 from lvae.pipeline.planning.bounds import parse_rejection_bound
 from lvae.pipeline.planning.existing import Existing, load_existing
 from lvae.pipeline.planning.plan import build_without_weights, store_weights
+from lvae.pipeline.planning.scan import remember, remembered
 from lvae.pipeline.planning.view import ViewOptions
 from lvae.pipeline.progress.display import Display
 
-LANES = 2  # parts under way at the same time: one is read, one written
+LANES = 3  # parts under way at the same time: read, computed on, written and flushed to the disk
 
 
 @dataclass(frozen=True)
@@ -81,10 +84,11 @@ def import_latents(request: ImportRequest, engine: Engine, display: Display) -> 
             remove_leftovers(folder, plan)
             swap(folder, finished)
             return Result(finished, 0, 0)
+        spread = Spread(folder, folder, plan, engine, display)
         manifest, made, shards = finish_dataset(
-            Spread(folder, folder, plan, engine, display),
+            spread,
             settings,
-            lambda: _import_parts(folder, plan, {number: cache}, request, display),
+            lambda: _import_parts(spread, {number: cache}, request),
             lambda rejected: check_rejected(folder, plan, rejected, request.max_rejected, display.say),
         )
         _tell(plan, manifest, cache, number, display)
@@ -103,11 +107,13 @@ def _prepare(folder: Folder, existing: Existing, request: ImportRequest, display
         raise LvaeError(folder, "holds encoded images", "Import into another folder.")
     channels = old.encoded().raw_shape[0]
     cache = open_cache(request.cache, replace(request.choice, channels=channels))
-    conversion = _conversion(folder, old, cache, request.options)
-    _refuse_other_settings(folder, old.encoded(), cache, request.options)
+    options = with_record(request.options, cache)
+    conversion = _conversion(folder, old, cache, options)
+    _refuse_other_settings(folder, old.encoded(), cache, options)
     kind = conversion.kind(cache.layout)
     number = find_segment(old, cache, kind, request.listing)
     if number is not None:
+        refuse_other_numbers(folder, old, {number: cache}, display.say)
         _put_back_weights(folder, old.encoded(), request.options)
         return old, cache, number
     if not request.listing.append:
@@ -116,13 +122,12 @@ def _prepare(folder: Folder, existing: Existing, request: ImportRequest, display
     _refuse_other_kind(folder, old, kind)
     again = open_cache(request.cache, replace(request.choice, channels=channels))
     segment = write_segment(folder, again, kind, request.listing, old)
-    plan = replace(
-        old,
-        origins=(*old.origins, _origin(request)),
-        listing=Listing((*old.listing.segments, segment)),
-    )
+    number = len(old.listing.segments)
+    remember(folder, remembered(folder) | {number: again.seen.sum}, None)
+    origins, listing = (*old.origins, _origin(request)), Listing((*old.listing.segments, segment))
+    plan = replace(old, origins=origins, listing=listing)
     write_plan(folder, plan)
-    return plan, again, len(plan.listing.segments) - 1
+    return plan, again, number
 
 
 def _first_plan(folder: Folder, request: ImportRequest) -> tuple[Plan, Cache, int]:
@@ -131,11 +136,12 @@ def _first_plan(folder: Folder, request: ImportRequest) -> tuple[Plan, Cache, in
     if options.autoencoder not in (None, ANY):
         channels = build_without_weights(str(options.autoencoder)).latent_channels
     cache = open_cache(request.cache, replace(request.choice, channels=channels))
-    encoding, conversion, network = new_encoding(cache, options)
+    encoding, conversion, network = new_encoding(cache, with_record(options, cache))
     segment = write_segment(folder, cache, conversion.kind(cache.layout), request.listing, None)
     plan = Plan("latent-vae-plan", 1, (_origin(request),), Listing((segment,)), ErasedRows(), encoding)
     if network is not None:
         store_weights(folder, encoding, network)
+    remember(folder, {0: cache.seen.sum}, None)
     write_plan(folder, plan)
     return plan, cache, 0
 
@@ -192,24 +198,20 @@ def _put_back_weights(folder: Folder, encoding: Encoding, options: ImportOptions
     store_weights(folder, encoding, network)
 
 
-def _import_parts(
-    folder: Folder, plan: Plan, caches: dict[int, Cache], request: ImportRequest, display: Display
-) -> int:
+def _import_parts(spread: Spread, caches: dict[int, Cache], request: ImportRequest) -> int:
+    folder, plan = spread.folder, spread.plan
     pending = [part for part in range(plan.listing.parts) if not has_receipt(folder, part)]
-    for number in sorted({plan.listing.place(part).segment for part in pending} - set(caches)):
-        caches[number] = _open_again(plan, number, request)
-    conversions = [Conversion.of(segment.kind) for segment in plan.listing.segments]
-
-    def make(part: int) -> Receipt:
-        number = plan.listing.place(part).segment
-        return import_part(folder, plan, part, caches[number], conversions[number])
-
+    others = {plan.listing.place(part).segment for part in pending} - set(caches)
+    again = {number: _open_again(plan, number, request) for number in sorted(others)}
+    refuse_other_numbers(folder, plan, again, spread.display.say)
+    caches |= again
     rows = sum(plan.listing.place(part).rows for part in pending)
     images = plan.listing.images
     if pending:
-        forget_checked_parts(folder, pending)
-        with display.progress("importing", images, "images", images - rows) as bar:
-            for receipt in concurrently(make, pending, lanes=LANES, ahead=LANES - 1):
+        forget_checked_parts(folder, spread.engine, pending)
+        parts = listed_parts(folder, plan, caches, pending)
+        with spread.display.progress("importing", images, "images", images - rows) as bar:
+            for receipt in concurrently(partial(import_part, folder, plan), parts, lanes=LANES, ahead=LANES - 1):
                 bar.advance(receipt.rows)
     return len(pending)
 
@@ -222,6 +224,7 @@ def _open_again(plan: Plan, number: int, request: ImportRequest) -> Cache:
     cache = open_cache(source, choice)
     if (cache.shape, cache.orientations) != (plan.encoded().raw_shape, plan.encoded().image.orientations):
         raise LvaeError(source, "is not as it was when it was imported")
+    deque(cache.rows(), maxlen=0)  # so that its files have been looked at
     return cache
 
 

@@ -48,7 +48,7 @@ class Spread:
             finished=finished,
             name=lambda number: f"{step} {number}",
             describe=lambda number: f"{step} {number}",
-            work=lambda some: StepsToDo(here, scratch, step, view, plan, ranges_of(some, engine.tasks)),
+            work=lambda some: StepsToDo(here, scratch, step, view, plan, ranges_of(some, engine.tasks), engine.command),
         )
         made, total = len(Pending(self.scratch, tasks).update()), len(numbers)
         if made:
@@ -59,7 +59,7 @@ class Spread:
 
     def do_here(self, step: str, numbers: Sequence[int], finished: Finished, view: str = "") -> int:
         """The same in this process."""
-        place, made = Place(self.folder, self.scratch, self.plan, view), 0
+        place, made = Place(self.folder, self.scratch, self.plan, view, self.engine.command), 0
         for number in numbers:
             if not finished(number):
                 STEPS[step].do(place, number)

@@ -122,10 +122,10 @@ def tell(found: Scan, images: int, say: Callable[[str], None]) -> None:
         say(f"warning: {warning}")
 
 
-def remember(folder: Folder, seen: dict[int, int], found: Scan) -> None:
+def remember(folder: Folder, seen: dict[int, int], found: Scan | None) -> None:
     """How the files of each segment looked, so that touched ones are noticed; and what the latest scan found."""
     plain = {str(segment): f"{value % SEEN_RANGE:064x}" for segment, value in seen.items()}
-    folder.write(SEEN, records.dumps({"seen": plain, **account_of(found)}))
+    folder.write(SEEN, records.dumps({"seen": plain, **({} if found is None else account_of(found))}))
 
 
 def account_of(found: Scan) -> dict[str, object]:

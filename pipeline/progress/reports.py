@@ -198,17 +198,17 @@ class PartsDone:
     "part N".
     """
 
-    def __init__(self, sizes: Sequence[int], waiting: list[int]):
+    def __init__(self, sizes: Sequence[int], waiting: Sequence[int]):
         self._sizes, self._all = sizes, sum(sizes)
         self._waiting, self._left = waiting, self._items_of(waiting)
 
-    def now(self, found: list[Report], waiting: list[int]) -> int:
+    def now(self, found: list[Report], waiting: Sequence[int]) -> int:
         if waiting is not self._waiting:  # most of the time nothing has changed, and there may be a million
             self._waiting, self._left = waiting, self._items_of(waiting)
         working = {report.task: report.done for report in found if report.kind == "working"}
         return self._all - self._left + sum(done for task, done in working.items() if self._is_waiting(task))
 
-    def _items_of(self, waiting: list[int]) -> int:
+    def _items_of(self, waiting: Sequence[int]) -> int:
         return sum(self._sizes[part] for part in waiting)
 
     def _is_waiting(self, task: str) -> bool:

@@ -79,6 +79,9 @@ def import_parts(cache: Path, dataset: Path) -> str:
     """Times the parts alone, in a process of its own, whose figures it prints."""
     code = (
         "import json, resource, sys, time\n"
+        "from lvae.actions import engines\n"
+        "from lvae.pipeline.engines.patience import DEFAULT_SECONDS\n"
+        "from lvae.pipeline.jobs.spread import Spread\n"
         "from lvae.pipeline.exchange.caches.open import Choice\n"
         "from lvae.pipeline.exchange.listing import ListingOptions\n"
         "from lvae.pipeline.exchange.settings import ImportOptions\n"
@@ -92,7 +95,8 @@ def import_parts(cache: Path, dataset: Path) -> str:
         "begin, folder = time.perf_counter(), folder_at(sys.argv[2])\n"
         "plan, cache, number = job._prepare(folder, Existing(), request, CONSOLE)\n"
         "listed, cpu = time.perf_counter(), time.process_time()\n"
-        "job._import_parts(folder, plan, {number: cache}, request, CONSOLE)\n"
+        "engine = engines.choose((), 1, DEFAULT_SECONDS)\n"
+        "job._import_parts(Spread(folder, folder, plan, engine, CONSOLE), {number: cache}, request)\n"
         "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10\n"
         "print(json.dumps([listed - begin, time.perf_counter() - listed, time.process_time() - cpu, peak]))\n"
     )

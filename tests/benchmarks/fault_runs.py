@@ -1,7 +1,7 @@
 """Random faults by seed, as many as fit into a time: how many jobs end by themselves, and how many by another command.
 
     LVAE_FAULT_SEEDS=100 .venv-cluster/bin/python -m tests.benchmarks.fault_runs [--work encoding] [--minutes 25]
-        [--lanes 2] [--record]
+        [--lanes 2] [--engines dask,portable] [--record]
 
 In the environment and after the installation of `make test-cluster`, which runs the first ten seeds. Each engine has so
 many lanes, a lane its own cluster and its own small disk; all run at once.
@@ -20,14 +20,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.benchmarks.machine import describe
-from tests.pipeline.cluster import dask
-from tests.pipeline.random_faults import WORKS, Engine, InProcess, OnDask, Outcome, Work, World, failing_writes, run
+from tests.pipeline.cluster import dask, portable
+from tests.pipeline.random_faults import (
+    WORKS,
+    Engine,
+    InProcess,
+    OnDask,
+    OnPortable,
+    Outcome,
+    Work,
+    World,
+    failing_writes,
+    run,
+)
 
 RECORDS = {
     "encoding": Path(__file__).with_suffix(".md"),
     "decoding": Path(__file__).with_name("fault_runs_decoding.md"),
 }
-ENGINES = ("in-process", "dask")
+ENGINES = ("in-process", "dask", "portable")
 
 
 @dataclass
@@ -61,6 +72,10 @@ class Results:
 def engine_of(name: str, root: Path) -> Iterator[Engine]:
     if name == "in-process":
         yield InProcess()
+        return
+    if name == "portable":
+        with portable(root / "cluster", **failing_writes(root)) as service:
+            yield OnPortable(service)
         return
     with dask(root / "cluster", **failing_writes(root)) as cluster:
         yield OnDask(cluster)
@@ -115,6 +130,7 @@ def main() -> None:
     parser.add_argument("--work", choices=list(WORKS), default="encoding")
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--lanes", type=int, default=2, help="runs of each engine at once")
+    parser.add_argument("--engines", type=lambda text: text.split(","), default=list(ENGINES), help="some of them")
     parser.add_argument("--record", action="store_true", help="write the tables to the work's .md")
     options = parser.parse_args()
     seeds = int(os.environ.get("LVAE_FAULT_SEEDS", "100"))
@@ -129,7 +145,7 @@ def main() -> None:
         results = Results(heading, record, deadline, {engine: iter(range(seeds)) for engine in ENGINES})
         lanes = []
         for number in range(options.lanes):
-            for engine in ENGINES:
+            for engine in options.engines:
                 (own := root / f"{engine}-{number}").mkdir()
                 lanes.append(threading.Thread(target=lane, args=(engine, own, work, results)))
         for thread in lanes:

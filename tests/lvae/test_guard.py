@@ -189,6 +189,7 @@ def test_pictures_of_an_earlier_decode_do_not_stay(world: Path, tmp_path: Path) 
         ("encode scenes {} --autoencoder pixels --size 32", "raw/000000/part-notes.txt"),
         ("encode scenes {} --autoencoder pixels --size 32", "erased/notes.parquet"),
         ("encode scenes {} --autoencoder pixels --size 32", "timings/mine.csv"),
+        ("encode scenes {} --autoencoder pixels --size 32", "rejected.jsonl"),
         ("train dataset {} --steps 1", "metrics.jsonl"),
         ("train dataset {} --steps 1", "checkpoints/epoch-3/model.bin"),
         ("decode dataset out.npz --device cpu --workers 1 --parts {}", "parts/gear.step"),

@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from tests.pipeline.faults import wait_for
 
@@ -127,13 +129,38 @@ def dask(root: Path, workers: int = 2, **more: str) -> Iterator[Dask]:
 class Portable(Processes):
     """Beam's job service, and a pool that starts workers for it."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, **more: str):
+        """more: the environment of the workers, beside that of the tests."""
         super().__init__(root)
+        self._more = more
         self.job_port, self.pool_port = free_port(), free_port()
+        self._start_both()
+
+    def _start_both(self) -> None:
         service = "apache_beam.runners.portability.local_job_service_main"
-        self.start("-m", service, "--port", str(self.job_port))
-        self.pool = self.start("-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={self.pool_port}")
+        self.service = self.start("-m", service, "--port", str(self.job_port))
+        pool = ("-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={self.pool_port}")
+        self.pool = self.start(*pool, **self._more)
         wait_for("the job service and the pool", lambda: listens(self.job_port) and listens(self.pool_port))
+
+    @property
+    def workers(self) -> list[int]:
+        """Processes of the pool, which starts some for each job."""
+        with suppress(psutil.NoSuchProcess):
+            found = psutil.Process(self.pool.pid).children()
+            return [one.pid for one in found if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+        return []
+
+    def mend(self, stopped: bool = True) -> None:
+        """What was killed anew; a job service that is gone takes its workers along. stopped: and all that was."""
+        if stopped:
+            for worker in self.workers:
+                if _is_stopped(worker):
+                    os.kill(worker, signal.SIGKILL)
+        if self.service.poll() is not None or self.pool.poll() is not None:
+            self.end()
+            wait_for("the ports", lambda: not listens(self.job_port) and not listens(self.pool_port))
+            self._start_both()
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -147,8 +174,8 @@ class Portable(Processes):
 
 
 @contextmanager
-def portable(root: Path) -> Iterator[Portable]:
-    service = Portable(root)
+def portable(root: Path, **more: str) -> Iterator[Portable]:
+    service = Portable(root, **more)
     try:
         yield service
     finally:

@@ -1,6 +1,8 @@
 """Faults drawn by seed, at random moments of a job; then the same command until it ends by itself.
 
-| fault | in-process, 2 workers | Dask, 2 workers |
+Encoding has a process beside each worker that opens its images.
+
+| fault | in-process, 2 workers | Dask, 2 workers (Beam's job service: its own) |
 |---|---|---|
 | kill: command, worker, both workers, worker and command | yes | yes |
 | kill: scheduler | the process that holds Beam's runner | the scheduler |
@@ -38,7 +40,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.manifests.views.view import read_view
 from lvae.pipeline.beam.work import PartsToDecode, PartsToEncode, StepsToDo, Submission, ranges_of
 from tests.conftest import SMALL_KL, lvae_process
-from tests.pipeline.cluster import Dask
+from tests.pipeline.cluster import Dask, Portable
 from tests.pipeline.faults import busy, children, contents, opening_processes, receipts, worker_processes
 
 PICTURES, PART_SIZE, PARTS, SHARDS = 96, 6, 16, 2
@@ -113,6 +115,28 @@ class OnDask:
 
     def mend(self, stopped: bool = False) -> None:
         self._cluster.mend(stopped)
+
+
+class OnPortable:
+    name = "portable"
+
+    def __init__(self, service: Portable):
+        self._service = service
+
+    def options(self) -> tuple[str, ...]:
+        return self._service.options
+
+    def submission_options(self) -> tuple[str, ...]:
+        return ("--runner=PortableRunner", *self._service.options[2:])
+
+    def workers(self, command: int) -> list[int]:
+        return self._service.workers
+
+    def scheduler(self, command: int) -> list[int]:
+        return [self._service.service.pid] if self._service.service.poll() is None else []
+
+    def mend(self, stopped: bool = False) -> None:
+        self._service.mend(stopped)
 
 
 @dataclass(frozen=True)
@@ -195,7 +219,7 @@ class Encoding:
         shards = ranges_of(range(sum(layout.shards for _, layout in layouts)), 8)
         parts = ranges_of(range(plan.listing.parts), 8)
         work = (
-            StepsToDo(folder.address, folder.address, "shard", views[0], plan.sha256, shards)
+            StepsToDo(folder.address, folder.address, "shard", views[0], plan.sha256, shards, "")
             if shards
             else PartsToEncode(folder.address, parts, Feeding(("cpu",), decoders=1))
         )

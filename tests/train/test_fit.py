@@ -34,7 +34,7 @@ from tests.manifests.dataset_examples import flip
 
 SMALL = {"width": "8", "encoder_width": "8", "batch": "8", "warm_up_updates": "3"}
 OFTEN = Execution(log=2, save=4, validate=0, preview=0, keep_recent=2)
-TIMED = ("images_per_second", "data_wait_share")
+TIMED = ("images_per_second", "data_wait_share", "peak_memory_bytes")
 
 
 def run_here(
@@ -341,6 +341,8 @@ def test_a_dry_run_shows_settings_and_trains_nothing(latents: Path, tmp_path: Pa
     assert (shown["model"]["resolution"], shown["training"]["batch"]) == (8, 4)
     assert shown["estimate"]["parameters"] > 10_000
     assert "updates an epoch" in done.stderr
+    assert shown["data"]["placement"] == "memory"
+    assert shown["data"]["update_bytes"] == 4 * 2 * shown["model"]["channels"] * 8 * 8  # float16
     assert not (tmp_path / "run").exists()
 
 

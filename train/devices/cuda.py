@@ -10,6 +10,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 from lvae.train.devices.device import PATIENCE, Device, Precision, Ranks
 from lvae.train.devices.mersenne import BLOCK, seeded_normals
+from lvae.train.devices.peaks import peak_flops
 from lvae.train.devices.threefry import MASK_32, counted_normal, key_of
 
 
@@ -62,6 +63,9 @@ class CudaDevice(Device):
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.torch_device)
+
+    def peak_flops(self) -> float | None:
+        return peak_flops(self.describe(), self.precision)
 
     def peak_bytes(self) -> int | None:
         return torch.cuda.max_memory_allocated(self.torch_device)

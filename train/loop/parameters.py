@@ -79,11 +79,16 @@ class Parameters:
     def clear_gradients(self) -> None:
         """Before an update's first backward pass. Those of a flat tensor's pieces are pieces too, which passes add to.
 
-        Before the first forward pass there are none: a compiler looks long at gradients that are views.
+        Before the first forward pass there are none: a compiler looks long at gradients that are views. On XLA they are
+        there from the start, and cleared by the program that used them.
         """
-        pieces = self.named([self._gradients.zero_()]) if self.flat else {}
-        for name, parameter in self._summed:
-            parameter.grad = pieces.get(name)
+        if self.flat:
+            pieces = self.named([self._gradients.zero_()])
+            for name, parameter in self._summed:
+                parameter.grad = pieces[name]
+            return
+        for parameter in self._parameters.values():
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.zero_()
 
     def collect(self) -> None:
         """After a backward pass: what it left in bfloat16 joins the gradients."""
@@ -102,7 +107,7 @@ class Parameters:
         """After backward passes, in the places of `tensors`."""
         if self.flat:
             return [self._gradients]
-        return [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters.values()]
+        return [p.grad for p in self._parameters.values() if p.grad is not None]
 
 
 class Exchange:

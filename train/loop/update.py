@@ -56,8 +56,13 @@ class Updater:
         self._losses = device.compile(self._losses_of)
         self._threshold = config.skip_threshold * shape.channels * shape.resolution**2
         counts = first_counts(self._threshold, len(self._noise_shapes))
-        self.counts = {name: device.put_whole(value) for name, value in counts.items()}
+        self.counts = {name: device.put_scalar(value) for name, value in counts.items()}
         self._keep = 1
+        # On XLA a first micro-batch runs the program of all others: it adds to sums that are there, and are zero.
+        self._nothing = None if flat else device.put_whole(torch.zeros(len(MEASURED) - 2 + len(self._noise_shapes)))
+        if not flat:
+            self.parameters.clear_gradients()
+        device.mark_step()
 
     @property
     def averages(self) -> dict[str, list[Tensor]]:
@@ -65,20 +70,21 @@ class Updater:
         return {"ema": self.average, **self._more_averages}
 
     def __call__(self, batches: Sequence[Batch]) -> None:
-        """One update from its micro-batches."""
-        measured: Tensor | None = None
+        """One update from its micro-batches. On XLA each of them runs the same program, and what follows another."""
+        measured, count = self._nothing, self.device.divisor(len(batches))
         for number, batch in enumerate(batches, 1):
             noise = self.device.normals(self.config.seed, batch.first, len(batch.latents), sum(self._noise_sizes))
             with self.device.autocast():
                 total, found = self._losses(batch.latents, batch.labels, batch.dropped, noise)
-            if measured is None:
+            if measured is None:  # elsewhere than on XLA: before the first backward pass
                 self.parameters.clear_gradients()
             if self.exchange is not None and number == len(batches):
                 self.exchange.arm()
-            (total / len(batches)).backward()  # type: ignore[no-untyped-call]
+            (total / count).backward()  # type: ignore[no-untyped-call]
             if self.exchange is None or number < len(batches):
                 self.parameters.collect()
-            measured = found / len(batches) if measured is None else measured + found / len(batches)
+            measured = found / count if measured is None else measured + found / count
+            self.device.mark_step()
         assert measured is not None
         with torch.no_grad():
             self._apply(measured)
@@ -122,6 +128,9 @@ class Updater:
         values = torch.cat([measured[:4], norm[None], rate[None], measured[4:]])
         self.counts = count_update(counts, decision, norm, values, self.device.operand(self._keep), self._threshold)
         self._keep = 1
+        if not self.parameters.flat:
+            self.parameters.clear_gradients()
+        self.device.mark_step()
 
     # --- the whole state, for checkpoints ---
 
@@ -170,6 +179,7 @@ class Updater:
                     tensor.copy_(found[key])
         self._keep = int(groups["optimizer"]["counts.keep"])
         self.parameters.refresh()
+        self.device.mark_step()
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor], where: str) -> None:
@@ -180,6 +190,7 @@ class Updater:
             tensor.copy_(weights[name])
         self.parameters.refresh()
         self.start_average()
+        self.device.mark_step()
 
     def reset_threshold(self) -> None:
         """Skip updates by the configured threshold, whatever it had become."""
@@ -214,6 +225,7 @@ class Updater:
         for tensor, value in zip(self.parameters.tensors, values, strict=True):
             tensor.copy_(value)
         self.parameters.refresh()
+        self.device.mark_step()
 
 
 def first_counts(threshold: float, groups: int) -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ import torch
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.seeds import derive
-from lvae.train.data.batches import Source, clip_latents
+from lvae.train.data.batches import clip_latents
+from lvae.train.data.sources import Source
 from lvae.train.loop.update import Updater
 from lvae.train.losses import reconstruction
 from lvae.train.network.noise import noise_shapes

@@ -28,6 +28,8 @@ class Containers:
 
     def read(self, row: ImageRow) -> bytes:
         """Raises OSError where the storage fails, LvaeError where the container is not as it was when listed."""
+        if row.offset < 0 or row.length < 0:
+            raise LvaeError(row.container, f"has no byte {row.offset}", "Scan the source again.")
         if row.length > MAX_MEMBER_BYTES:
             raise ImageRejected(f"a file of more than {MAX_MEMBER_BYTES >> 20} MiB")
         return self.read_at(row.container, row.offset, row.length)
@@ -51,6 +53,16 @@ class Containers:
                 raise _shorter(container)
             data += piece
         return bytes(data)
+
+    def fill(self, container: str, offset: int, into: memoryview) -> None:
+        """The same into a buffer of bytes, of a file on this machine."""
+        file = self._file(self._only or locations.join(self._base, container))
+        done = 0
+        while done < len(into):
+            count = os.preadv(file.descriptor, [into[done : done + PIECE_BYTES]], offset + done)
+            if not count:
+                raise _shorter(container)
+            done += count
 
     def close(self) -> None:
         with self._lock:

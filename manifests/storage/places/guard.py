@@ -18,7 +18,8 @@ from lvae.manifests.storage.places.marks import is_marked
 
 ELSEWHERE = "Name a new or empty folder."
 OPEN = {  # folders of ours in which others may lie, beside these files of their own
-    Kind.RUN: {"config.json", "metrics.jsonl", "checkpoints", "weights", "previews", "tensorboard", "report"},
+    Kind.RUN: {"config.json", "metrics.jsonl", "checkpoints", "weights", "previews", "tensorboard", "report"}
+    | {"wandb", "profile"},
     Kind.AUTOENCODER_RUN: {"fit.json", "pictures.bin", "pictures.json", "metrics.jsonl", "checkpoints", "previews"}
     | {"tensorboard", "architecture.json", "autoencoder.safetensors"},
     Kind.SWEEP: {"sweep.json", "sweep.png", "scores.png", "samples"},
@@ -52,7 +53,7 @@ class FileOutput:
 DATASET = FolderOutput(
     "a dataset",
     frozenset({Kind.DATASET, Kind.UNFINISHED}),
-    r"rows/(\d{6}\.parquet)?|weights/([0-9a-f]{64}\.safetensors)?|rejected\.jsonl|"
+    r"rows/(\d{6}\.parquet)?|weights/([0-9a-f]{64}\.safetensors)?|"
     r"timings/(source\.json|\d{6}/(part-\d{6,}(\.enlarged)?\.json)?)?|"
     r"erased/([0-9a-f]{16}\.parquet)?|raw/(\d{6}/(part-\d{6,}\.(json|[0-9a-f]{8}\.npy))?)?|"
     r"shards/([a-z]+-(zarr|webdataset)-(float16|float32|uint8)-[0-9a-f]{8}/.*)?",

@@ -83,6 +83,7 @@ MARKERS = (
     Marker(Kind.CACHE, "export.json", "latent-vae-exported-latents"),
 )
 BESIDE = {Kind.EXPORT: "model.safetensors"}  # a model.json alone stands beside a model.pt, in any folder
+BESIDE_LINK = {**BESIDE, Kind.RUN: "checkpoints"}  # in the hub's cache every model has a config.json that is a link
 ENDINGS = {
     Kind.IMAGE: IMAGE_ENDINGS,
     Kind.WEIGHTS: frozenset([".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".msgpack", ".flax", ".pkl", ".onnx"]),
@@ -126,10 +127,16 @@ def kind_of(place: str | Path) -> Kind:
 
 
 def marked_kind(folder: Path) -> Kind | None:
-    """Which folder of ours it is, None where it is none. A damaged marker counts: the command itself says so."""
+    """Which folder of ours it is, None where it is none. A damaged marker counts: the command itself says so.
+
+    So does a link in a marker's place, whatever it leads to: it is not followed.
+    """
     for kind, name, format_ in MARKERS:
         path = folder / name
-        if path.is_file() and _is_of_format(path, format_) and (folder / BESIDE.get(kind, "")).exists():
+        if not path.is_symlink() and not path.is_file():
+            continue
+        beside = (BESIDE_LINK if path.is_symlink() else BESIDE).get(kind)
+        if (beside is None or os.path.lexists(folder / beside)) and _is_of_format(path, format_):
             return kind
     return None
 
@@ -176,11 +183,11 @@ def _kind_of_contents(folder: Path) -> Kind:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """What lies in a folder and right below it, up to a number."""
+    """What lies in a folder and right below it, up to a number. Links in it are not followed."""
     left = LOOKED_AT
     for path in _list(folder):
         yield path
-        for below in _list(path) if path.is_dir() else ():
+        for below in _list(path) if path.is_dir() and not path.is_symlink() else ():
             yield below
             if (left := left - 1) < 0:
                 return

@@ -7,11 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lvae.encode.files.locations import Seen
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import ImageRow
+from lvae.manifests.shards.float16 import widen
 from lvae.pipeline.exchange.caches.arrays import StoredArray, names_of, read_labels
-from lvae.pipeline.exchange.caches.cache import REPEATS, Labelled, Moments, Shape, entry_shape, refuse_empty
+from lvae.pipeline.exchange.caches.cache import (
+    REPEATS,
+    Labelled,
+    Moments,
+    Shape,
+    entry_shape,
+    look_at,
+    refuse_empty,
+)
 from lvae.pipeline.exchange.caches.repeats import padding
 
 LATENTS = ("latents", "moments")
@@ -39,7 +49,8 @@ class Piece:
         for orientation, array in enumerate(one for one in (self.latents, self.flipped) if one is not None):
             for block in range(0, len(out), BLOCK):
                 part = out[block : block + BLOCK, orientation]
-                part[...] = array.read(start + block, start + block + len(part)).reshape(part.shape)
+                found = array.read(start + block, start + block + len(part))
+                part[...] = (widen(found) if found.dtype == np.float16 else found).reshape(part.shape)
 
 
 def find_piece(name: str, arrays: Sequence[StoredArray], wanted: str | None, where: str) -> Piece:
@@ -79,6 +90,7 @@ class ArrayCache:
         self.moments: Moments | None = "log-variance" if first.latents.name == "moments" else None
         self.classes: tuple[str, ...] | None = None
         self.notes: list[str] = []
+        self.seen = Seen()
         for piece in pieces:
             if entry_shape(piece.latents.shape[1:], location) != self.shape:
                 raise LvaeError(f"{location}/{piece.name}", "holds latents of another shape than the first file")
@@ -88,6 +100,8 @@ class ArrayCache:
 
     def rows(self) -> Iterator[ImageRow]:
         """Labels are read first: four bytes a row."""
+        self.notes.clear()
+        self.seen = look_at(self.location)
         values = [read_labels(piece.labels) for piece in self._pieces.values() if piece.labels is not None]
         count = sum(piece.count for piece in self._pieces.values())
         found = Labelled.of(np.concatenate(values) if values else None, count, f"{self.location}: labels")
@@ -138,18 +152,19 @@ class LightningCache(ArrayCache):
         super().__init__("lightningdit", location, pieces)
 
     def repeats(self, labels: NDArray[np.int32]) -> dict[int, int]:
-        ranks: dict[int, list[int]] = {}  # the rows of every rank: (first, count) of its files, in order
+        ranks: dict[int, list[range]] = {}  # the rows of every rank's files, in order
         first = 0
         for piece in self._pieces.values():
             ranked = RANKED.fullmatch(piece.name)
             if ranked is None:
                 return {}
-            ranks.setdefault(int(ranked[1]), []).extend(range(first, first + piece.count))
+            if piece.count:
+                ranks.setdefault(int(ranked[1]), []).append(range(first, first + piece.count))
             first += piece.count
-        if len({len(rows) for rows in ranks.values()}) != 1 or len(ranks) < 2:
+        if len({sum(map(len, files)) for files in ranks.values()}) != 1 or len(ranks) < 2:
             return {}
-        heads = [ranks[rank][0] for rank in sorted(ranks)]
-        tails = [ranks[rank][-1] for rank in sorted(ranks)]
+        heads = [ranks[rank][0][0] for rank in sorted(ranks)]
+        tails = [ranks[rank][-1][-1] for rank in sorted(ranks)]
         found = padding([self._one(row) for row in heads], [self._one(row) for row in tails])
         repeated = {tails[len(tails) - found + index]: heads[index] for index in range(found)}
         if any(labels[row] != labels[original] for row, original in repeated.items()):

@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lvae.encode.files import locations
+from lvae.encode.files.locations import Seen
 from lvae.encode.sources.label_values import ClassNumbers, label_at
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
@@ -30,6 +32,7 @@ class Cache(Protocol):
     moments: what the layout keeps of a posterior; None where that is one latent, or where the layout does not say.
     classes: final once `rows` is through.
     notes: what a person should know of it; final once `rows` is through.
+    seen: a hash over size and time of its files; final once `rows` is through. Where it differs, numbers may, too.
     """
 
     layout: str
@@ -39,6 +42,7 @@ class Cache(Protocol):
     moments: Moments | None
     classes: tuple[str, ...] | None
     notes: list[str]
+    seen: Seen
 
     def rows(self) -> Iterator[ImageRow]:
         """One an image, in order, each with a key of its own. LvaeError for what is damaged as a whole."""
@@ -94,6 +98,17 @@ def number_type(dtype: str, where: str) -> np.dtype[np.floating]:
 
 def array_bytes(shape: Sequence[int], dtype: np.dtype[np.floating]) -> int:
     return math.prod(shape) * dtype.itemsize
+
+
+def look_at(location: str) -> Seen:
+    """How a file, or every file of a folder, looks now."""
+    seen = Seen()
+    folder = locations.is_folder(location)
+    for name in sorted(locations.walk_names(location)) if folder else [""]:
+        if not name.endswith("/"):
+            found = locations.status(f"{location}/{name}" if folder else location)
+            seen.add(name, found.size, found.stamp)
+    return seen
 
 
 def refuse_empty(rows: int, location: str) -> None:

@@ -1,6 +1,7 @@
 """Caches of a file an image: edm2's and REPA's means with deviations, fast-DiT's pairs, MAR's moments."""
 
 import io
+import itertools
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,16 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lvae.encode.files.locations import Watched
+from lvae.encode.files.locations import Seen, Watched
 from lvae.encode.files.naming import DATASET_JSON
 from lvae.encode.sources.label_values import name_numbers
-from lvae.encode.sources.labels import parse_dataset_json
 from lvae.encode.sources.npz import LABEL, read_header
 from lvae.encode.sources.zip import DAMAGE
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 from lvae.pipeline.exchange.caches.cache import Labelled, Moments, Shape, refuse_empty
+from lvae.pipeline.exchange.caches.dataset_json import read_label_pairs
 from lvae.pipeline.exchange.caches.files import MAX_BYTES, Files, FolderFiles
 from lvae.pipeline.exchange.caches.npy_bytes import NpyEntries
 
@@ -32,29 +33,29 @@ class FileCache:
         self.layout, self.location, self.moments = layout, files.location, moments
         self.classes: tuple[str, ...] | None = None
         self.notes: list[str] = []
-        self._files = files
-        self._rows = files.rows(suffix)
-        refuse_empty(len(self._rows), files.location)
-        self.orientations, first = self._look_at_first()
-        self._entries = NpyEntries(first[0], f"{files.location}/{self._rows[0].key}")
+        self.seen = Seen()
+        self._files, self._suffix = files, suffix
+        row = files.first(suffix)
+        if row is None:
+            refuse_empty(0, files.location)
+            raise AssertionError
+        first = self.arrays(self._files.read(row), 2)
+        self.orientations = len(first)
+        self._entries = NpyEntries(first[0], f"{files.location}/{row.key}")
         self.shape: Shape = self._entries.shape
         if moments is not None and self.shape[0] % 2:
             raise LvaeError(self.location, f"{counted(self.shape[0], 'channel')} are no means with {moments}s")
-
-    def _look_at_first(self) -> tuple[int, list[bytes]]:
-        arrays = self.arrays(self._files.read(self._rows[0]), 2)
-        return len(arrays), arrays
 
     def arrays(self, data: bytes, most: int) -> list[bytes]:
         return [data]
 
     def rows(self) -> Iterator[ImageRow]:
-        yield from self._take_rows()
+        yield from self._listed()
 
-    def _take_rows(self) -> list[ImageRow]:
-        """Handed out once, since they may be millions."""
-        rows, self._rows = self._rows, []
-        return rows
+    def _listed(self) -> Iterator[ImageRow]:
+        """The files as they are found, sorted, without labels."""
+        self.seen = Seen()
+        yield from self._files.rows(self._suffix, self.seen)
 
     def read(self, rows: Sequence[ImageRow], out: NDArray[np.float32]) -> dict[int, str]:
         reasons: dict[int, str] = {}
@@ -85,23 +86,32 @@ class Edm2Cache(FileCache):
         super().__init__(layout, files, "deviation")
 
     def rows(self) -> Iterator[ImageRow]:
-        text = self._files.read_if_there(DATASET_JSON)
+        pieces = self._files.read_if_there(DATASET_JSON)
         where = f"{self.location}/{DATASET_JSON}"
-        labels = None if text is None else parse_dataset_json(text, where)
-        del text
-        rows = self._take_rows()
+        labels = None if pieces is None else read_label_pairs(pieces, where)
         if labels is None:
-            yield from rows
+            yield from self._listed()
             return
-        self.classes = name_numbers(max(labels.values(), default=-1))
-        used = 0
-        for row in rows:
-            used += row.key in labels
-            yield row._replace(label=labels.get(row.key, UNLABELLED))
-        if used < len(labels):
-            self.notes.append(f"{DATASET_JSON} names {counted(len(labels) - used, 'latent')} that are not there")
-        if used < len(rows):
-            self.notes.append(f"{counted(len(rows) - used, 'latent')} not named by {DATASET_JSON}: unlabelled")
+        lost = unlabelled = 0
+        largest = UNLABELLED
+        named = next(labels, None)
+        for row in self._listed():
+            while named is not None and named[0] < row.key:
+                lost, largest, named = lost + 1, max(largest, named[1]), next(labels, None)
+            if named is None or named[0] != row.key:
+                unlabelled += 1
+                yield row
+            else:
+                yield row._replace(label=named[1])
+                largest, named = max(largest, named[1]), next(labels, None)
+        while named is not None:
+            lost, largest, named = lost + 1, max(largest, named[1]), next(labels, None)
+        self.classes = name_numbers(largest)
+        self.notes.clear()
+        if lost:
+            self.notes.append(f"{DATASET_JSON} names {counted(lost, 'latent')} that are not there")
+        if unlabelled:
+            self.notes.append(f"{counted(unlabelled, 'latent')} not named by {DATASET_JSON}: unlabelled")
 
 
 class DitCache(FileCache):
@@ -114,15 +124,18 @@ class DitCache(FileCache):
         self.notes = ["fast-DiT's script mirrors every second image at random, and does not say which"]
 
     def rows(self) -> Iterator[ImageRow]:
-        labels, rows = self._labels.rows(".npy"), self._take_rows()
-        if [row.key for row in labels] != [row.key for row in rows]:
-            name = min({row.key for row in labels} ^ {row.key for row in rows})
-            raise LvaeError(self.location, f"{name} has no partner", "Features and labels must have the same names.")
-        values = np.fromiter((_read_label(self._labels, row) for row in labels), np.int64, len(labels))
-        found = Labelled.of(values, len(labels), self._labels.location)
+        """Twice over the labels' folder: numbers are counted before rows are labelled."""
+        values = np.fromiter((_read_label(self._labels, row) for row in self._labels.rows(".npy", Seen())), np.int64)
+        found = Labelled.of(values, len(values), self._labels.location)
         self.classes = found.classes
-        for row, label in zip(rows, found.labels.tolist(), strict=True):
-            yield row._replace(label=label)
+        names = (row.key for row in self._labels.rows(".npy", Seen()))
+        labels = iter(found.labels.tolist())
+        for row, name in itertools.zip_longest(self._listed(), names):
+            if row is None or row.key != name:
+                alone = min(one for one in (name, None if row is None else row.key) if one is not None)
+                advice = "Features and labels must have the same names."
+                raise LvaeError(self.location, f"{alone} has no partner", advice)
+            yield row._replace(label=next(labels))
 
 
 def _read_label(files: FolderFiles, row: ImageRow) -> int:
@@ -151,13 +164,13 @@ class MarCache(FileCache):
             raise LvaeError("", f"not a whole .npz ({error!s:.100})") from error
 
     def rows(self) -> Iterator[ImageRow]:
-        rows = self._take_rows()
-        self.classes = tuple(sorted({row.key.partition("/")[0] for row in rows if "/" in row.key})) or None
+        """Twice over the folders: classes are numbered before rows are labelled."""
+        folders = {row.key.partition("/")[0] for row in self._files.rows(self._suffix, Seen()) if "/" in row.key}
+        self.classes = tuple(sorted(folders)) or None
         numbers = {name: number for number, name in enumerate(self.classes or ())}
-        for row in rows:
-            yield row._replace(
-                label=numbers.get(row.key.partition("/")[0], UNLABELLED) if "/" in row.key else UNLABELLED
-            )
+        for row in self._listed():
+            folder, slash, _ = row.key.partition("/")
+            yield row._replace(label=numbers.get(folder, UNLABELLED) if slash else UNLABELLED)
 
 
 def _inflate(archive: zipfile.ZipFile, name: str) -> bytes:

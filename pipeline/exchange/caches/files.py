@@ -1,35 +1,43 @@
-"""The files of a cache: in a folder, or stored in a zip. Named by their paths, in the order of those."""
+"""The files of a cache: in a folder, or stored in a zip. Listed one by one, in the order of their paths."""
 
-import itertools
 import os
 import stat
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from lvae.encode.files import locations
+from lvae.encode.files.locations import Seen, Watched
 from lvae.encode.sources.reading.random_access import Containers
-from lvae.encode.sources.zip import DAMAGE, data_offset, open_archive
+from lvae.encode.sources.zip import DAMAGE, data_offset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
+from lvae.pipeline.exchange.caches.sorting import sort_many
+from lvae.pipeline.exchange.caches.zip_directory import read_directory
 
 MAX_BYTES = 64 << 20  # of one latent's file
 MAX_TABLE = 1 << 30  # of a table of labels
+PIECE = 1 << 20
 
 
 class Files(Protocol):
     location: str
 
-    def rows(self, suffix: str) -> list[ImageRow]:
-        """The files whose names end so, as rows without labels, sorted by name."""
+    def rows(self, suffix: str, seen: Seen) -> Iterator[ImageRow]:
+        """The files whose names end so, as rows without labels, sorted by name. seen: is told of each."""
+        ...
+
+    def first(self, suffix: str) -> ImageRow | None:
+        """One of them."""
         ...
 
     def read(self, row: ImageRow) -> bytes:
         """Raises OSError where the storage fails, LvaeError where the file is not as it was when listed."""
         ...
 
-    def read_if_there(self, name: str) -> bytes | None: ...
+    def read_if_there(self, name: str) -> Iterator[bytes] | None:
+        """A table, in pieces."""
+        ...
 
 
 class FolderFiles:
@@ -38,32 +46,50 @@ class FolderFiles:
     def __init__(self, location: str):
         self.location = location
 
-    def rows(self, suffix: str) -> list[ImageRow]:
-        found = [
-            ImageRow(name, name, 0, size, "", UNLABELLED)
-            for name, size in _walk(Path(self.location), "")
-            if name.lower().endswith(suffix)
-        ]
-        found.sort()
-        return found
+    def rows(self, suffix: str, seen: Seen) -> Iterator[ImageRow]:
+        for name, found in _walk(Path(self.location), "", suffix):
+            seen.add(name, found.st_size, found.st_mtime_ns)
+            yield ImageRow(name, name, 0, found.st_size, "", UNLABELLED)
+
+    def first(self, suffix: str) -> ImageRow | None:
+        return next(self.rows(suffix, Seen()), None)
 
     def read(self, row: ImageRow) -> bytes:
         return locations.read_up_to(f"{self.location}/{row.container}", MAX_BYTES)
 
-    def read_if_there(self, name: str) -> bytes | None:
-        path = f"{self.location}/{name}"
-        return locations.read_up_to(path, MAX_TABLE) if Path(path).is_file() else None
+    def read_if_there(self, name: str) -> Iterator[bytes] | None:
+        path = Path(self.location, name)
+        return _read_pieces(path, 0, path.stat().st_size) if path.is_file() else None
 
 
-def _walk(folder: Path, below: str) -> Iterator[tuple[str, int]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path), f"{below}{entry.name}/")
-            elif stat.S_ISREG((found := entry.stat()).st_mode):
-                yield below + entry.name, found.st_size
+def _walk(folder: Path, below: str, suffix: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Files by path: a folder sorts as its name with a slash, so that whole paths are in order."""
+
+    def names() -> Iterator[tuple[str]]:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    yield (f"{entry.name}/",)
+                elif entry.name.lower().endswith(suffix):
+                    yield (entry.name,)
+
+    for (name,) in sort_many(names()):
+        if name.endswith("/"):
+            yield from _walk(folder / name, below + name, suffix)
+        elif stat.S_ISREG((found := os.stat(f"{folder}/{name}")).st_mode):  # noqa: PTH116  a Path each is slow
+            yield below + name, found
+
+
+def _read_pieces(path: Path, offset: int, length: int) -> Iterator[bytes]:
+    if length > MAX_TABLE:
+        raise LvaeError(path, f"a table of more than {MAX_TABLE >> 30} GiB")
+    with path.open("rb") as file:
+        file.seek(offset)
+        while length and (piece := file.read(min(PIECE, length))):
+            length -= len(piece)
+            yield piece
 
 
 class ZipFiles:
@@ -74,35 +100,43 @@ class ZipFiles:
         self._name = Path(location).name
         self._containers = Containers("", location)
 
-    def rows(self, suffix: str) -> list[ImageRow]:
+    def rows(self, suffix: str, seen: Seen) -> Iterator[ImageRow]:
+        found = locations.status(self.location)
+        seen.add(self._name, found.size, found.stamp)
+        before = ""
+        for key, offset, size in sort_many(self._members(suffix)):
+            if key == before:
+                raise LvaeError(self.location, f"{key!r:.100} stands twice", "Names must be unique.")
+            yield ImageRow(key, self._name, offset, size, "", UNLABELLED)
+            before = key
+
+    def first(self, suffix: str) -> ImageRow | None:
+        found = next(self._members(suffix), None)
+        return None if found is None else ImageRow(found[0], self._name, found[1], found[2], "", UNLABELLED)
+
+    def _members(self, suffix: str) -> Iterator[tuple[str, int, int]]:
+        """Name, offset and length of each, in the order of the directory."""
         try:
-            with locations.Watched(locations.open_file(self.location)) as file:
+            with Watched(locations.open_file(self.location)) as file:
                 size = locations.size_of(file)
-                with open_archive(file, self.location) as archive:
-                    return self._rows(archive, size, suffix)
+                for info in read_directory(file, size, self.location):
+                    if info.filename.lower().endswith(suffix):
+                        offset = data_offset(self._containers, info, size, self.location)
+                        if offset < 0 or info.flag_bits & 1:
+                            problem = f"{info.filename!r:.100} is compressed or encrypted"
+                            advice = "edm2 stores them plainly; unpack the zip to a folder."
+                            raise LvaeError(self.location, problem, advice)
+                        yield info.filename, offset, info.file_size
         except OSError as error:
             raise LvaeError(self.location, f"cannot be read ({locations.explain(error)})") from error
         except DAMAGE as error:
             raise LvaeError(self.location, f"not a whole zip ({error})") from error
 
-    def _rows(self, archive: zipfile.ZipFile, size: int, suffix: str) -> list[ImageRow]:
-        found = []
-        for info in archive.infolist():
-            if info.filename.lower().endswith(suffix):
-                offset = data_offset(self._containers, info, size, self.location)
-                if offset < 0 or info.flag_bits & 1:
-                    problem = f"{info.filename!r:.100} is compressed or encrypted"
-                    raise LvaeError(self.location, problem, "edm2 stores them plainly; unpack the zip to a folder.")
-                found.append(ImageRow(info.filename, self._name, offset, info.file_size, "", UNLABELLED))
-        found.sort()
-        for one, next_one in itertools.pairwise(found):
-            if one.key == next_one.key:
-                raise LvaeError(self.location, f"{one.key!r:.100} stands twice", "Names must be unique.")
-        return found
-
     def read(self, row: ImageRow) -> bytes:
         return self._containers.read_at(row.container, row.offset, row.length)
 
-    def read_if_there(self, name: str) -> bytes | None:
-        found = [row for row in self.rows(name) if row.key == name]
-        return self._containers.read_at(self._name, found[0].offset, found[0].length) if found else None
+    def read_if_there(self, name: str) -> Iterator[bytes] | None:
+        for found, offset, length in self._members(name):
+            if found == name:
+                return _read_pieces(Path(self.location), offset, length)
+        return None

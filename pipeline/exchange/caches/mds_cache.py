@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.encode.files import locations
+from lvae.encode.files.locations import Seen
 from lvae.encode.sources.label_values import ClassNumbers
 from lvae.encode.sources.labels import parse_json
 from lvae.encode.sources.reading.random_access import Containers
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
-from lvae.pipeline.exchange.caches.cache import Moments, Shape, entry_shape, refuse_empty
+from lvae.pipeline.exchange.caches.cache import Moments, Shape, entry_shape, look_at, refuse_empty
 from lvae.pipeline.exchange.caches.files import MAX_BYTES
 
 INDEX = "index.json"
@@ -55,6 +56,7 @@ class MdsCache:
         self.location, self._channels = location, channels
         self.classes: tuple[str, ...] | None = None
         self.notes: list[str] = []
+        self.seen = Seen()
         self._shards = {shard.name: shard for shard in _read_indexes(Path(location))}
         self._containers = Containers(location)
         refuse_empty(sum(shard.samples for shard in self._shards.values()), location)
@@ -153,6 +155,7 @@ class MdsCache:
 
     def rows(self) -> Iterator[ImageRow]:
         """One a sample. Labels are read where a column of whole numbers bears such a name."""
+        self.seen = look_at(self.location)
         columns = {name: encoding for name, encoding, _ in next(iter(self._shards.values())).columns}
         column = next((name for name in LABELS if columns.get(name) in INTEGERS), None)
         if column is not None:

@@ -9,13 +9,15 @@ from typing import Literal, get_args
 from lvae.encode.files.locations import is_url
 from lvae.encode.files.naming import DATASET_JSON
 from lvae.encode.files.patterns import base_of, expand, is_pattern
+from lvae.encode.sources.reading.random_access import Containers
 from lvae.manifests.errors import LvaeError
 from lvae.pipeline.exchange.caches.array_caches import RANKED, ArrayCache, LightningCache, find_piece
 from lvae.pipeline.exchange.caches.arrays import read_arrays
 from lvae.pipeline.exchange.caches.cache import Cache
 from lvae.pipeline.exchange.caches.file_caches import DitCache, Edm2Cache, MarCache
-from lvae.pipeline.exchange.caches.files import FolderFiles, ZipFiles
+from lvae.pipeline.exchange.caches.files import Files, FolderFiles, ZipFiles
 from lvae.pipeline.exchange.caches.mds_cache import MdsCache, has_index
+from lvae.pipeline.exchange.caches.record import ExportedCache, read_record
 from lvae.pipeline.exchange.caches.tar_cache import TarCache
 from lvae.pipeline.exchange.caches.zarr_arrays import is_zarr, read_zarr
 
@@ -51,9 +53,24 @@ def open_cache(location: str, choice: Choice = Choice()) -> Cache:
     if layout is None:
         raise LvaeError(location, "looks like no cache of latents that is known", f"A cache is {KNOWN}; see --layout.")
     try:
-        return _open(layout, path, pattern, choice)
+        cache = _open(layout, path, pattern, choice)
+        files = None if pattern else _beside(path)
+        record = None if files is None else read_record(files)
+        return cache if files is None or record is None else ExportedCache(cache, record, files)
     except OSError as error:
         raise LvaeError(location, f"cannot be read ({error.strerror or error})") from error
+
+
+def _beside(path: Path) -> Files | None:
+    """Where an export of ours leaves its record: in the folder, or in edm2's zip."""
+    if path.is_dir():
+        return FolderFiles(str(_features_of(path)))
+    return ZipFiles(str(path)) if path.suffix == ".zip" else None
+
+
+def _features_of(path: Path) -> Path:
+    """Where REPA's latents lie below the folder that it is given; that folder itself in other layouts."""
+    return path / REPA if (path / REPA).is_dir() else path
 
 
 def _recognize(path: Path, pattern: bool) -> Layout | None:
@@ -103,8 +120,7 @@ def _dit_folders(path: Path) -> tuple[Path, Path] | None:
 def _open(layout: Layout, path: Path, pattern: bool, choice: Choice) -> Cache:
     match layout:
         case "edm2" | "repa":
-            folder = path / REPA if (path / REPA).is_dir() else path
-            return Edm2Cache(layout, ZipFiles(str(path)) if path.is_file() else FolderFiles(str(folder)))
+            return Edm2Cache(layout, ZipFiles(str(path)) if path.is_file() else FolderFiles(str(_features_of(path))))
         case "dit":
             folders = _dit_folders(path) if path.is_dir() else None
             if folders is None:
@@ -139,18 +155,20 @@ def _tars(path: Path, pattern: bool) -> list[Path]:
 
 
 def _open_arrays(layout: Layout, path: Path, array: str | None) -> Cache:
+    opened = Containers("")
     if path.is_file():
-        return ArrayCache("npy", str(path), [find_piece(path.name, read_arrays(path), array, str(path))])
+        return ArrayCache("npy", str(path), [find_piece(path.name, read_arrays(path, opened), array, str(path))])
     files = sorted(one for one in path.iterdir() if one.name.endswith(SINGLE) and one.is_file())
     stacks = [one for one in files if one.suffix == ".safetensors"]
     if layout == "lightningdit" or stacks:
-        pieces = [find_piece(one.name, read_arrays(one), array, str(one)) for one in stacks]
+        pieces = [find_piece(one.name, read_arrays(one, opened), array, str(one)) for one in stacks]
         if not pieces:
             raise LvaeError(path, "holds no .safetensors files")
         return LightningCache(str(path), pieces) if layout == "lightningdit" else ArrayCache("npy", str(path), pieces)
     if not files:
         raise LvaeError(path, "holds no arrays")
     if {one.stem for one in files} & ARRAYS and all(one.suffix == ".npy" for one in files):
-        arrays = [found for one in files for found in read_arrays(one)]
+        arrays = [found for one in files for found in read_arrays(one, opened)]
         return ArrayCache("npy", str(path), [find_piece("latents.npy", arrays, array, str(path))])
-    return ArrayCache("npy", str(path), [find_piece(one.name, read_arrays(one), array, str(one)) for one in files])
+    pieces = [find_piece(one.name, read_arrays(one, opened), array, str(one)) for one in files]
+    return ArrayCache("npy", str(path), pieces)

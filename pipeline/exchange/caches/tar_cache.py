@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.encode.files.left_out import LeftOut
+from lvae.encode.files.locations import Seen
 from lvae.encode.sources.label_values import ClassNumbers, Label, label_at, text_label
 from lvae.encode.sources.labels import parse_json
 from lvae.encode.sources.reading.random_access import Containers
@@ -42,6 +43,7 @@ class TarCache:
         self._containers = Containers(str(tars[0].parent))
         self.classes: tuple[str, ...] | None = None
         self.notes: list[str] = []
+        self.seen = Seen()
         first = next(self._samples(), None)
         if first is None:
             refuse_empty(0, location)
@@ -54,8 +56,9 @@ class TarCache:
         self.shape: Shape = self._entries.shape
 
     def _samples(self) -> Iterator[tuple[Path, Sample]]:
+        self.seen = Seen()
         for tar in self._tars:
-            with open_tar(str(tar), tar.name, None) as file, open(tar, "rb") as content:
+            with open_tar(str(tar), tar.name, self.seen) as file, open(tar, "rb") as content:
                 sample = Sample("")
                 for member in read_members(str(tar), file, LeftOut({})):
                     folder, slash, name = member.key.rpartition("/")

@@ -59,6 +59,20 @@ def test_a_network_that_cannot_be_compiled_runs_as_it_is(caplog: pytest.LogCaptu
     assert "cannot be compiled here" in caplog.text
 
 
+def test_a_network_that_only_fits_as_it_is_runs_so(caplog: pytest.LogCaptureFixture) -> None:
+    """A compiled one keeps memory of its own; whether while it is compiled or when it runs."""
+
+    def fails(graph: object, inputs: object) -> Callable[..., object]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    pixels = torch.rand(2, 3, 8, 8)
+    for backend in (fails, lambda graph, inputs: lambda *_: fails(graph, inputs)):
+        caplog.clear()
+        assert compile_for(torch.neg, backend)(pixels).equal(-pixels)
+        assert "needs more memory than the device has" in caplog.text
+        assert "cannot be compiled" not in caplog.text
+
+
 def test_a_machine_without_memory_is_no_bug_either() -> None:
     """The part is tried again, and alone, as where the system kills a worker."""
     with pytest.raises(MemoryError, match="allocate"):

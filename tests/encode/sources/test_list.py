@@ -157,7 +157,7 @@ def test_a_path_that_stands_twice_is_refused(folder: Path) -> None:
         ("a.csv", "", "no images found"),
         ("a.csv", "path,label\n", "no images found"),
         ("a.csv", "a\0b.png,1\n", "line 1"),
-        ("a.txt", "a\0b.png\n", "a path of odd characters"),
+        ("a.txt", "a\0b.png\n", "line 1: a path with a null byte"),
         ("a.txt", "x" * 2_000_000, "line 1 has more than"),
         ("a.jsonl", "a.png\n", "not JSON"),
         ("a.jsonl", '{"label": 1}\n', 'a line is {"path": "a.jpg", "label": 3}'),

@@ -34,6 +34,7 @@ def client(root: Path) -> TestClient:
     loaded = LoadedRun.open(root / "run")
     painter = Painter(loaded, open_dataset(loaded, str(root / "data")))
     page = Page(painter, rank_channels(loaded, painter.dataset), Named("run", "data"))
+    page.warm_up()
     return TestClient(make_app(page, TOKEN, ("127.0.0.1",)), base_url="http://127.0.0.1:1234")
 
 

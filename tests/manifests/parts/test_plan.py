@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,3 +140,15 @@ def test_shapes_follow_from_the_settings(tmp_path: Path) -> None:
     ]:
         encoding = plan_of(Folder(tmp_path), contents).encoded()
         assert (encoding.latent_shape, encoding.raw_shape, encoding.raw_dtype) == (latent, raw, dtype)
+
+
+def test_the_plans_before_each_append_are_hashed_once(plan: Plan) -> None:
+    """Every prefix from its start would be hours for some thousand appends: 1.1 million segments here."""
+    [segment] = plan.listing.segments
+    segments = tuple(replace(segment, sha256=f"{number:064x}") for number in range(1500))
+    long = replace(plan, origins=plan.origins * 1500, listing=Listing(segments))
+    start = time.process_time()
+    middle = replace(plan, origins=plan.origins * 750, listing=Listing(segments[:750]))
+    assert long.before_append(middle.sha256) == middle
+    assert long.before_append("0" * 64) is None
+    assert time.process_time() - start < 5

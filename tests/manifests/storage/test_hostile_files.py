@@ -288,8 +288,8 @@ def test_rows_that_lead_out_of_their_source_are_not_read(world: Path, tmp_path: 
 
     here = prepare(world, tmp_path / "world")
     path = here / "dataset/rows/000000.parquet"
-    for column in ("key", "container"):
-        for text in ("../victim/kept.npy", str(here / "victim/kept.npy"), "http://169.254.169.254/x"):
+    for column in ("key", "container", "member"):
+        for text in ("../victim/kept.npy", str(here / "victim/kept.npy"), "http://169.254.169.254/x", "a\0b"):
             shutil.copy(here / "whole/rows/000000.parquet", path)
             table = pq.read_table(path)
             number = table.schema.get_field_index(column)

@@ -20,7 +20,7 @@ def test_our_graphs_are_chains() -> None:
     for make in (
         lambda pipeline: encode(pipeline, [(0, 3), (3, 5)], EncodeParts(JOB, Feeding(("cpu",)))),
         lambda pipeline: decode(pipeline, [(0, 2)], MakePictures(JOB, ("cpu",))),
-        lambda pipeline: do_step(pipeline, [(0, 2)], DoStep(JOB, StepsToDo("/a", "/a", "fold", "", "0" * 64, ()))),
+        lambda pipeline: do_step(pipeline, [(0, 2)], DoStep(JOB, StepsToDo("/a", "/a", "fold", "", "0" * 64, (), ""))),
     ):
         pipeline = beam.Pipeline()
         make(pipeline)

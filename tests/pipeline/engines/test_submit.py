@@ -28,7 +28,7 @@ def watched(code: str, folder: Folder) -> str:
     process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     try:
         pending = Pending(folder, tasks)
-        return supervise.supervise(folder, process, "attempt", pending, {0}, engine, lambda *_: None).how
+        return supervise.supervise(folder, process, "attempt", pending, [0], engine, lambda *_: None).how
     finally:
         process.kill()
         process.wait()

@@ -1,6 +1,8 @@
 """`lvae latents export`: what is written is what their loaders ask for, and comes back bit for bit."""
 
+import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 
+from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.publishing.publish import drop_raw
 from lvae.pipeline.exchange.caches.open import open_cache
+from lvae.pipeline.exchange.caches.record import RECORD, ROWS
 from lvae.pipeline.exchange.export import ExportOptions, Layout, export
 from lvae.pipeline.exchange.part import convert
 from lvae.pipeline.exchange.settings import Conversion
@@ -27,6 +31,13 @@ def example(root: Path, **contents: object) -> Example:
     return build(root, Contents(images=60, **LABELLED, **contents), only_classes=["a", "b", "c"])  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Example]:
+    """Without and with mirrors; only looked at."""
+    root = tmp_path_factory.mktemp("datasets")
+    return {mirrored: example(root / f"{mirrored}", mirrored=mirrored) for mirrored in (False, True)}
+
+
 def write(made: Example, out: Path, layout: Layout, **options: object) -> list[str]:
     said: list[str] = []
     export(made.open(), out, ExportOptions(layout, **options), said.append, lambda _: None)  # type: ignore[arg-type]
@@ -38,7 +49,7 @@ def read(place: Path, scale: float = 1) -> tuple[NDArray[np.float32], NDArray[np
     cache = open_cache(str(place))
     rows = list(cache.rows())
     if cache.layout == "dit":
-        rows.sort(key=lambda row: int(row.key.removesuffix(".npy")))
+        rows.sort(key=lambda row: int(row.container.removesuffix(".npy")))
     out = np.empty((len(rows), cache.orientations, *cache.shape), np.float32)
     assert cache.read(rows, out) == {}
     convert(out, cache.moments is not None, cache.moments == "deviation", Conversion(scale))
@@ -57,10 +68,33 @@ def selected(made: Example) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
 
 @pytest.mark.parametrize("layout", ["edm2", "edm2.zip", "lightningdit", "dit", "npy", "safetensors"])
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_what_was_exported_comes_back_bit_for_bit(tmp_path: Path, layout: str, mirrored: bool) -> None:
+def test_what_was_exported_comes_back_with_keys_labels_and_classes(tmp_path: Path, layout: str, mirrored: bool) -> None:
     made, out = example(tmp_path / "dataset", mirrored=mirrored), tmp_path / f"out-{layout}"
     kind: Layout = layout.removesuffix(".zip")  # type: ignore[assignment]
     write(made, out, kind, **({"scale": 1.0} if layout == "dit" else {}))
+    found, labels = read(out)
+    wanted, numbers = selected(made)
+    cache = open_cache(str(out))
+    keys = [row.key for row in sorted(cache.rows(), key=lambda row: (row.label, row.key))]
+    dataset = made.open()
+    named = {(int(label), key) for label, key in zip(dataset.labels[:], dataset.keys[:], strict=True)}
+    if kind in ("edm2", "dit"):
+        wanted, numbers = wanted.reshape(-1, 1, *wanted.shape[2:]), np.repeat(numbers, made.contents.orientations)
+        named |= {(label, f"{key} (mirrored)") for label, key in named if mirrored}
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(labels, numbers)
+    assert keys == [key for _, key in sorted(named)]
+    assert cache.classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("layout", ["edm2", "lightningdit", "dit", "npy", "safetensors"])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_others_read_the_same_latents_bit_for_bit(
+    tmp_path: Path, datasets: dict[bool, Example], layout: Layout, mirrored: bool
+) -> None:
+    made, out, kind = datasets[mirrored], tmp_path / f"out-{layout}", layout
+    write(made, out, kind, **({"scale": 1.0} if layout == "dit" else {}))
+    (out / RECORD).unlink()
     found, labels = read(out)
     wanted, numbers = selected(made)
     if kind in ("edm2", "dit"):
@@ -107,6 +141,65 @@ def test_without_raw_parts_the_shards_are_denormalized(tmp_path: Path) -> None:
     scale = np.array(made.manifest.normalization.scale)[:, None, None]
     assert (np.abs(found[:, :, :4] - wanted[:, :, :4]) / scale).max() < 4e-3
     assert np.abs(found[:, :, 4:] - wanted[:, :, 4:]).max() < 2e-2
+
+
+def test_an_export_is_imported_without_another_word(tmp_path: Path) -> None:
+    """Unlabelled rows are unlabelled again, though LightningDiT's files call them class 0; the scale is taken out."""
+    made, out, back = build(tmp_path / "a", Contents(images=30, classes=None)), tmp_path / "out", tmp_path / "back"
+    write(made, out, "lightningdit", scale=0.5)
+    record = json.loads((out / RECORD).read_text())
+    (out / RECORD).write_text(json.dumps(record | {"architecture": {}}))  # of the example's no network can be built
+    done = lvae("latents", "import", out, back, "--workers", "1")
+    assert "keys, labels and settings are those of export.json" in done.stderr
+    before, after = made.open(), Dataset.open(back)
+    assert sorted(after.keys[:]) == sorted(before.keys[:])
+    assert set(after.labels[:].tolist()) == {-1}
+    np.testing.assert_allclose(after.statistics.mean, before.statistics.mean, rtol=1e-12)
+    a, b = before.manifest, after.manifest
+    assert (a.image.mirrored, a.image.input_range, a.autoencoder.downsampling_factor) == (
+        b.image.mirrored, b.image.input_range, b.autoencoder.downsampling_factor,
+    )  # fmt: skip
+    assert "there is nothing to do" in lvae("latents", "import", out, back, "--workers", "1").stderr
+    line = lvae("latents", "import", out, tmp_path / "other", "--scale", "1", check=1).stderr
+    assert "--scale 1.0: export.json of" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "problem"),
+    [
+        (RECORD, lambda text: text.replace('"dit"', '"edm2"'), "describes edm2, and these files are dit"),
+        (RECORD, lambda text: text.replace('"count": ', '"count": 1'), "speaks of"),
+        (RECORD, lambda text: text.replace('"count"', '"number"'), "unknown field"),
+        (RECORD, lambda text: text.replace('"orientations": 1', '"orientations": 2'), "mirrored latents"),
+        (RECORD, lambda text: text.replace('"holds": "mode"', '"holds": "all"'), "is none of"),
+        (ROWS, lambda text: "\n".join(text.splitlines()[1:]) + "\n", "has label"),
+        (ROWS, lambda text: text + '["another", 0]\n', "has not as many rows"),
+        (ROWS, lambda text: text.replace("0]", "3]"), "out of range"),
+        (ROWS, lambda text: text.replace('["', '["' + "x" * 70_000, 1), "a line of more than"),
+        (ROWS, lambda text: text[:-1], "ends within a line"),
+        (ROWS, lambda text: '["\\ud800", 0]\n' + text, "not valid JSON"),
+        (ROWS, lambda text: "null\n" + text, "is not"),
+    ],
+)
+def test_a_record_that_says_something_else_is_refused_in_one_line(
+    tmp_path: Path, datasets: dict[bool, Example], name: str, change: Callable[[str], str], problem: str
+) -> None:
+    out = tmp_path / "out"
+    write(datasets[False], out, "dit", scale=1.0)
+    text = (out / name).read_text()
+    assert change(text) != text
+    (out / name).write_text(change(text))
+    with pytest.raises(LvaeError, match=problem) as raised:
+        list(open_cache(str(out)).rows())
+    assert len(str(raised.value)) < 400
+
+
+def test_a_record_of_others_is_none(tmp_path: Path, datasets: dict[bool, Example]) -> None:
+    out = tmp_path / "out"
+    write(datasets[False], out, "npy")
+    for text in ("{", "[]", '{"format": "theirs"}', '{"format": "latent-vae-exported-latents", "version": 1}'):
+        (out / RECORD).write_text(text)
+        assert next(iter(open_cache(str(out)).rows())).key == "latents.npy:0000000"
 
 
 def test_splits_are_exported_by_themselves(tmp_path: Path) -> None:

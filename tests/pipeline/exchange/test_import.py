@@ -152,3 +152,18 @@ def test_latents_of_images_from_0_to_1_decode_to_whole_pictures(tmp_path: Path) 
     opened = Dataset.open(tmp_path / "dataset")
     pictures = decode(load_decoder(opened), encoded.numpy())
     assert np.abs(pictures.astype(float) - wanted).max() <= 1
+
+
+def test_a_cache_whose_numbers_were_changed_is_refused(tmp_path: Path) -> None:
+    """Its shapes and sizes are what they were, so that nothing but its content tells."""
+    np.save(tmp_path / "latents.npy", latents())
+    command = ("latents", "import", tmp_path / "latents.npy", tmp_path / "dataset", *SAID, "--scale", "1")
+    lvae(*command, "--store", "mode")
+    np.save(tmp_path / "latents.npy", latents())
+    again = lvae(*command)
+    assert "files were touched since they were listed; comparing the numbers of 1 part" in again.stderr
+    assert "comparing" not in lvae(*command).stderr
+    np.save(tmp_path / "latents.npy", latents(7))
+    line = lvae(*command, check=1).stderr
+    assert "is not what it was when part 0" in line
+    np.testing.assert_array_equal(raw(tmp_path / "dataset"), latents())

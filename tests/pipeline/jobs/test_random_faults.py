@@ -1,6 +1,6 @@
-"""Random faults by seed, in-process and on Dask; random_faults.py says which.
+"""Random faults by seed, in-process, on Dask and on Beam's job service; random_faults.py says which.
 
-LVAE_FAULT_SEEDS: how many seeds of encoding; of decoding a fifth.
+LVAE_FAULT_SEEDS: how many seeds of encoding; of decoding a fifth, on the job service half of encoding.
 """
 
 import fcntl
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.cluster import dask
-from tests.pipeline.random_faults import WORKS, InProcess, OnDask, World, failing_writes, run
+from tests.pipeline.cluster import dask, portable
+from tests.pipeline.random_faults import WORKS, InProcess, OnDask, OnPortable, World, failing_writes, run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
@@ -54,3 +54,20 @@ def test_on_dask_whatever_happens_the_bytes_are_those_of_an_undisturbed_run(
     engine, root = on_dask
     engine.mend(stopped=True)
     run(engine, seed, WORKS[work](world), root)
+
+
+@pytest.fixture(scope="module")
+def on_portable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OnPortable, Path]]:
+    root = tmp_path_factory.mktemp("portable")
+    with portable(root / "cluster", **failing_writes(root)) as service:
+        yield OnPortable(service), root
+
+
+@pytest.mark.xdist_group("random faults on the portable path")
+@pytest.mark.parametrize("seed", SEEDS[: -(-len(SEEDS) // 2)])
+def test_on_the_portable_path_whatever_happens_the_bytes_are_those_of_an_undisturbed_run(
+    seed: int, world: World, on_portable: tuple[OnPortable, Path]
+) -> None:
+    engine, root = on_portable
+    engine.mend(stopped=True)
+    run(engine, seed, WORKS["encoding"](world), root)

@@ -1,0 +1,83 @@
+"""Files, tars and zips of flat pictures, and what a SOURCE says of them."""
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lvae.encode.sources.base import Source
+from lvae.encode.sources.open import open_reader, open_source
+from lvae.manifests.errors import LvaeError
+from lvae.manifests.parts.rows import ImageRow
+
+
+def png(level: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (level % 256, level // 256 % 256, 99)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def fill(folder: Path, names: Iterable[str]) -> Path:
+    """A file for every name; those that end like images are images."""
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(number) if name.endswith((".png", ".jpg")) else b"text")
+    return folder
+
+
+def tarred(path: Path, members: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=form) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def zipped(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def listed(location: object) -> tuple[Source, list[ImageRow]]:
+    source = open_source(str(location))
+    rows = list(source.rows())
+    assert rows == list(source.rows())
+    assert len({row.key for row in rows}) == len(rows)
+    return source, rows
+
+
+def labels_of(location: object) -> dict[str, int]:
+    return {row.key: row.label for row in listed(location)[1]}
+
+
+def contents(location: object) -> dict[str, bytes]:
+    source, rows = listed(location)
+    reader = open_reader(source.kind, source.location)
+    found = {row.key: reader.read(row) for row in rows}
+    assert all(len(found[row.key]) == row.length for row in rows)
+    reader.close()
+    return found
+
+
+def refused(location: object) -> str:
+    with pytest.raises(LvaeError) as caught:
+        list(open_source(str(location)).rows())
+    said = str(caught.value)
+    assert "\n" not in said
+    return said
+
+
+def samples(first: int, count: int, classes: int = 3) -> dict[str, bytes]:
+    members = {}
+    for number in range(first, first + count):
+        members[f"{number:04}.png"] = png(number)
+        members[f"{number:04}.cls"] = str(number % classes).encode()
+    return members
