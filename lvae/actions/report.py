@@ -112,7 +112,7 @@ def run_sweep(run: Path, out: Path, options: SweepOptions) -> None:
         click.echo(format_table(record))
         if record.warning is not None:
             say(f"warning: {record.warning}")
-    where = f", scored in {out / 'scores.png'}" if record.metrics else ""
+    where = f", scored in {out / 'scores.png'}" if record.metrics and (out / "scores.png").exists() else ""
     seeds = f" from {counted(options.repeats, 'seed')} each" if options.repeats > 1 else ""
     click.echo(
         f"{out / 'sweep.png'}: {counted(len(settings), 'setting')}, {counted(count, 'sample')}{seeds} of {run}, "

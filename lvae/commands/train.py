@@ -9,7 +9,6 @@ from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.values import types
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.messages import counted
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
@@ -212,8 +211,7 @@ def plot(run: Path, out: Path | None) -> None:
     guard_output(target, outputs.PNG, [run])
     from lvae.evaluate.figures.curves import write_curves
 
-    lines = write_curves(run, target)
-    click.echo(f"{target}: {counted(lines, 'line')} of the log")
+    click.echo(f"{target}: {write_curves(run, target)}")
 
 
 COMMANDS = (train, plot)
