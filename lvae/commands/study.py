@@ -15,7 +15,7 @@ TABLE = click.Choice(["table1", "table2", "table3", "table4", "ablations"])
 
 
 @click.command(short_help="The paper's comparisons, on your images.", epilog=shared.NETWORKS)
-@click.argument("table", type=TABLE)
+@click.argument("table", type=TABLE, metavar="TABLE")
 @click.argument("images", type=places.SOURCE)
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
