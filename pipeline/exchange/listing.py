@@ -17,7 +17,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.exchange.caches import arrays
 from lvae.pipeline.exchange.caches.cache import Cache, Labelled
 
-PART_BYTES = 16 << 20  # of stored numbers in one part
+PART_BYTES = 32 << 20  # of stored numbers in one part
 
 
 @dataclass(frozen=True)

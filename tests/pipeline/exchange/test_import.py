@@ -121,7 +121,7 @@ def test_a_damaged_part_is_imported_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_import_goes_on_where_it_was(tmp_path: Path) -> None:
-    many = np.random.default_rng(0).normal(size=(30_000, 4, 8, 8)).astype(np.float32)
+    many = np.random.default_rng(0).normal(size=(70_000, 4, 8, 8)).astype(np.float32)
     np.save(tmp_path / "latents.npy", many)
     said = [*SAID, "--scale", "1", "--store", "mode"]
     command = [sys.executable, "-m", "lvae", "latents", "import", tmp_path / "latents.npy", tmp_path / "dataset", *said]
