@@ -1,4 +1,4 @@
-"""What a process takes of this machine: the device that it computes on, and memory that glibc keeps for it."""
+"""What a process takes of this machine: its device, memory that glibc keeps for it, and the user's cache folder."""
 
 import ctypes
 import importlib.util
@@ -90,3 +90,14 @@ def find_gpus(numbers: str, gpus: int) -> tuple[str, ...]:
 
 def _is_one_of(number: str, gpus: int) -> bool:
     return number.isascii() and number.isdigit() and len(number) < 10 and int(number) < gpus
+
+
+def find_cache_home() -> Path | None:
+    """The user's cache folder; None for a user without a home folder, as in a container that runs as a number."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    if named:
+        return Path(named)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        return None

@@ -22,6 +22,7 @@ EXCEPTIONS = {
         "lvae.train.devices",
         "lvae.train.loop.signals",
         "lvae.train.loop.training_loop",
+        "lvae.train.runs.boards",
         "lvae.train.runs.checkpoints",
         "lvae.train.runs.metrics_log",
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.machine import find_cache_home
 
 ZOO = "https://ommer-lab.com/files/latent-diffusion/"
 HUB = "https://huggingface.co"
@@ -90,7 +91,7 @@ def architecture_of(name: str) -> str:
 
 def cache_folder() -> Path:
     """Where fetched weights are kept: `latent-vae` in the user's cache folder. LvaeError where there is none."""
-    home = _find_cache_home()
+    home = find_cache_home()
     if home is None:
         raise LvaeError("HOME", "not set, and this user has no entry of its own", "Set XDG_CACHE_HOME to a folder.")
     return home / "latent-vae" / "autoencoders"
@@ -105,7 +106,7 @@ def find_weights(name: str) -> Path | None:
     """Weights of that name that are on this machine, ready to be read."""
     if name == DEFAULT:
         return OURS if OURS.is_file() else None
-    if name not in PUBLISHED or _find_cache_home() is None:
+    if name not in PUBLISHED or find_cache_home() is None:
         return None
     return path_in_cache(name) if _is_there(path_in_cache(name)) else None
 
@@ -114,7 +115,7 @@ def find_in_hub_cache(published: Published) -> Path | None:
     """The file in Hugging Face's own cache, where its tools put it."""
     if published.repository is None:
         return None
-    cache, home, hub = _find_cache_home(), os.environ.get("HF_HOME"), os.environ.get("HF_HUB_CACHE")
+    cache, home, hub = find_cache_home(), os.environ.get("HF_HOME"), os.environ.get("HF_HUB_CACHE")
     if not (hub or home or cache):
         return None
     folder = Path(hub) if hub else (Path(home) if home else Path(cache or "") / "huggingface") / "hub"
@@ -131,14 +132,3 @@ def _is_there(path: Path) -> bool:
         return path.is_file()
     except OSError:  # where this user may not look
         return False
-
-
-def _find_cache_home() -> Path | None:
-    """The user's cache folder; None for a user without a home folder, as in a container that runs as a number."""
-    named = os.environ.get("XDG_CACHE_HOME")
-    if named:
-        return Path(named)
-    try:
-        return Path.home() / ".cache"
-    except RuntimeError:
-        return None

@@ -16,18 +16,20 @@ from lvae.manifests.messages import counted
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.storage.locks import writing
 from lvae.pipeline.progress.console import Bar, say
-from lvae.train.data.batches import Placement
 from lvae.train.data.checks import check_fits, check_shards, local_copy
+from lvae.train.data.sources import DataPlan, Placement, plan_data
 from lvae.train.devices.device import Device
 from lvae.train.devices.open import make_deterministic, open_device
 from lvae.train.fit import check_batch, fit
 from lvae.train.loop.session import Execution, Watching
 from lvae.train.presets import PRESETS
+from lvae.train.runs.boards import check_wandb, open_boards
 from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
 from lvae.train.runs.config_file import ConfigFile, read_config_file, write_config_file
 from lvae.train.runs.continuation import continue_on, describe_change
-from lvae.train.runs.estimates import Memory, choose_micro_batch, estimate, measure_memory, micro_batch_of
+from lvae.train.runs.estimates import Memory, choose_micro_batch, estimate, latent_flop, measure_memory, micro_batch_of
 from lvae.train.runs.fine_tuning import weights_that_fit
+from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.resolve import resolve_config
 from lvae.train.runs.run import (
     CHECKPOINTS,
@@ -39,6 +41,7 @@ from lvae.train.runs.run import (
     read_run_if_there,
 )
 from lvae.train.runs.settings import SHORTHANDS, merge_settings, parse_pairs
+from lvae.train.runs.trial import estimate_time
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ class TrainOptions:
     preview_every: int
     preview: Literal["latents", "decoded", "none"]
     profile: int
+    wandb: str | None
     dry_run: bool
+    as_json: bool
     meanings: dict[str, tuple[str, str]]
 
     def given(self, file: ConfigFile | None) -> dict[str, str]:
@@ -94,8 +99,9 @@ class TrainOptions:
             return None
         return read_config_file(self.config)
 
-    def execution(self) -> Execution:
+    def execution(self, latent_flop: int) -> Execution:
         return Execution(
+            latent_flop=latent_flop,
             minutes=self.minutes,
             log=self.log_every,
             save=self.save_every,
@@ -110,13 +116,15 @@ class TrainOptions:
 
 def train(dataset: str, run: Path, options: TrainOptions) -> bool:
     """Whether the run is finished, or its minutes are over; otherwise a signal stopped it. Each rank calls this."""
+    check_wandb(options.wandb)
     before, dataset = read_run_if_there(run), options.continue_on or dataset
     init = latest_checkpoint(options.init, ("ema",)) if options.init is not None and before is None else None
     hash_of_init = None if init is None else init.sha256["ema.safetensors"]
     overrides = parse_pairs("--override", options.overrides)
     file = options.read_file()
     name = options.preset or (None if file is None else file.preset)
-    config = resolve_config(Dataset.open(dataset), before, name, options.given(file), hash_of_init, overrides)
+    opened = Dataset.open(dataset)
+    config = resolve_config(opened, before, name, options.given(file), hash_of_init, overrides)
     if options.continue_on is not None:
         config = _continue_on(config, before, run, dataset)
     if options.deterministic:
@@ -128,7 +136,9 @@ def train(dataset: str, run: Path, options: TrainOptions) -> bool:
         check_batch(config.training.update_size, device)
         config, memory = _choose_execution(config, options, device)
         if options.dry_run:
-            _show(config, device, memory)
+            streamed = opened.folder.remote and options.cache is None
+            data = plan_data(opened, device, config.training, config.model.classes, options.placement, streamed)
+            _show(config, device, memory, data, [] if before is None else read_metrics(run), options.as_json)
             if options.config is not None and device.is_main and not options.config.exists():
                 meanings = {name: meaning for name, (_, meaning) in options.meanings.items()}
                 write_config_file(options.config, config, options.by_name(), meanings)
@@ -177,17 +187,34 @@ def _goes_on_alike(before: ExecutionRecord | None, options: TrainOptions, device
     return (before.device, before.devices) == ("cpu", device.world) and device.kind == "cpu"
 
 
-def _show(config: RunConfig, device: Device, memory: Memory) -> None:
+def _show(
+    config: RunConfig, device: Device, memory: Memory, data: DataPlan, log: list[dict[str, Any]], as_json: bool
+) -> None:
     if device.is_main:
         found = estimate(config, device.world * device.parts, memory)
-        settings = {name: records.plain(getattr(config, name)) for name in ("preset", "model", "training")}
+        needed = estimate_time(config, log, found.parameters, device)
         made = PRESETS.get(config.preset)
         paper = made and made.hardware and {"hardware": made.hardware, "hours": made.hours}
-        lines = [f"device              {device}", *found.lines()]
+        if as_json:
+            settings = {name: records.plain(getattr(config, name)) for name in ("preset", "model", "training")}
+            reckoned = {"estimate": asdict(found), "data": asdict(data), "device": str(device)}
+            needs = {"time": None if needed is None else asdict(needed)}
+            click.echo(json.dumps({**settings, "paper": paper, **reckoned, **needs}, indent=1))
+            return
+        model = config.model
+        kind = f"{counted(model.classes, 'class', 'classes')}" if model.classes else "unconditional"
+        lines = [
+            f"preset              {config.preset}: {counted(sum(model.groups), 'group')} of z, {kind}",
+            f"training            {config.training.updates} updates of {config.training.update_size} latents",
+            f"device              {device}",
+            *found.lines(),
+            f"latents             {data.line()}",
+            needed.line() if needed is not None else "time                cannot be said before it runs",
+        ]
         if made is not None and paper:
             lines.append(f"the paper's run     {made.hardware}, {made.hours:g} hours")
-        click.echo("\n".join(lines), err=True)
-        click.echo(json.dumps({**settings, "paper": paper, "estimate": asdict(found), "device": str(device)}, indent=1))
+        lines.append("every setting       --dry-run --json prints them, --set KEY=VALUE changes one")
+        click.echo("\n".join(lines))
 
 
 def _train(
@@ -195,20 +222,19 @@ def _train(
 ) -> bool:
     if device.kind == "cpu":
         keep_freed_memory()
-    if device.local_rank == 0:
-        local_copy(dataset, options.cache, say)
-    device.barrier()
+    device.together(lambda: local_copy(dataset, options.cache, say) if device.local_rank == 0 else None)
     opened = Dataset.open(local_copy(dataset, options.cache))
     check_fits(opened, config.model)
+    device.together(lambda: _check_shards(opened) if device.is_main else None)
     weights = None
     if init is not None and options.init is not None:
         other = read_run(options.init).model
         weights = weights_that_fit(config.model, other, init.read("ema"), config.training.seed)
+    execution = options.execution(0 if device.peak_flops() is None else latent_flop(config.model))
     if not device.is_main:
         silent = Watching(preview=None if options.preview == "none" else lambda step, latents: None)
-        result = fit(run, config, opened, device, options.execution(), silent, weights)
+        result = fit(run, config, opened, device, execution, silent, weights)
         return result.finished or result.out_of_time
-    check_shards(opened, say if sum(split.shards for split in opened.manifest.splits.values()) > 20 else lambda _: None)
     with writing(Folder(run)), Bar("training", config.training.updates, "updates") as bar:
         say(f"{device}: {config.preset}, {run}; {_portions(config)}")
         for change in config.new_overrides():
@@ -219,9 +245,13 @@ def _train(
             bar.begin(updates, done)
 
         watching = Watching(
-            begin, bar.at, lambda step, text: say(f"update {step}: {text}"), _preview(run, opened, options)
+            begin,
+            bar.at,
+            lambda step, text: say(f"update {step}: {text}"),
+            _preview(run, opened, options),
+            lambda step: open_boards(run, step, options.wandb, config),
         )
-        result = fit(run, config, opened, device, options.execution(), watching, weights)
+        result = fit(run, config, opened, device, execution, watching, weights)
     if result.finished:
         early = ", for validation did not improve any more" if result.step < config.training.updates else ""
         click.echo(f"{run}: {result.step} updates are done{early}")
@@ -231,6 +261,11 @@ def _train(
     else:
         say(f"stopped after update {result.step}; the same command goes on from here")
     return result.finished or result.out_of_time
+
+
+def _check_shards(dataset: Dataset) -> None:
+    many = sum(split.shards for split in dataset.manifest.splits.values()) > 20
+    check_shards(dataset, say if many else lambda _: None)
 
 
 def _portions(config: RunConfig) -> str:

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,15 +19,13 @@ from torch import Tensor
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.seeds import derive, permute
-from lvae.manifests.statistics import PIXEL_VALUES
 from lvae.train.config import TrainConfig
 from lvae.train.data.checks import check_range
+from lvae.train.data.sources import Source
 from lvae.train.data.stream import Stream
-from lvae.train.devices.device import Device, host_free_bytes
+from lvae.train.devices.device import Device
 from lvae.train.network.noise import draw_drop
 
-Placement = Literal["auto", "disk", "memory", "device"]
-DEVICE_SHARE, MEMORY_SHARE = 0.25, 0.4  # of what is free, that a whole dataset may take unasked
 UPDATES_AHEAD = 2
 
 
@@ -53,108 +51,6 @@ def order(first: int, count: int, latents: int, seed: int) -> NDArray[np.int64]:
         here = epochs == epoch
         result[here] = permute(places[here], latents, seed, f"epoch/{epoch}")
     return result
-
-
-class Source(Protocol):
-    """Where latents are read from, in two halves: in the reading thread, then on the device."""
-
-    placement: str
-
-    def read(self, indices: NDArray[np.int64], samples: NDArray[np.int64]) -> Tensor:
-        """What goes to the device, (n, ...), for these latents as these samples of the sequence."""
-
-    def finish(self, on_device: Tensor) -> Tensor:
-        """The latents as float32 (n, C, h, w), not yet clipped."""
-
-
-class Stored:
-    """Latents as they are stored: mapped from the shards, or copied into memory whole."""
-
-    def __init__(self, dataset: Dataset, device: Device, in_memory: bool):
-        self.placement = "memory" if in_memory else "disk"
-        self._dataset = dataset
-        self._all = np.asarray(dataset.latents) if in_memory else None
-        self._meaning = ByteMeaning(dataset, device)
-
-    def read(self, indices: NDArray[np.int64], samples: NDArray[np.int64]) -> Tensor:
-        latents = self._dataset.read(indices)[0] if self._all is None else self._all[indices]
-        return torch.from_numpy(latents)
-
-    def finish(self, on_device: Tensor) -> Tensor:
-        return self._meaning(on_device)
-
-
-class Resident:
-    """All latents on the device; only their numbers travel."""
-
-    placement = "device"
-
-    def __init__(self, dataset: Dataset, device: Device):
-        self._all = device.put_whole(torch.from_numpy(np.asarray(dataset.latents)))
-        self._meaning = ByteMeaning(dataset, device)
-
-    def read(self, indices: NDArray[np.int64], samples: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(indices)
-
-    def finish(self, on_device: Tensor) -> Tensor:
-        return self._meaning(self._all[on_device])
-
-
-class Drawn:
-    """Posteriors kept as mean and log-variance, of which every sample is a new draw, a function of (seed, sample)."""
-
-    placement = "disk"
-
-    def __init__(self, dataset: Dataset, seed: int):
-        self._dataset, self._seed = dataset, seed
-
-    def read(self, indices: NDArray[np.int64], samples: NDArray[np.int64]) -> Tensor:
-        means, _ = self._dataset.read(indices, np.float32)
-        assert self._dataset.log_variances is not None
-        deviations = np.exp(0.5 * self._dataset.log_variances[indices].astype(np.float32))
-        for mean, deviation, sample in zip(means, deviations, samples.tolist(), strict=True):
-            generator = np.random.Generator(np.random.Philox(derive(self._seed, "posterior", sample)))
-            mean += deviation * generator.standard_normal(mean.shape, np.float32)
-        return torch.from_numpy(means)
-
-    def finish(self, on_device: Tensor) -> Tensor:
-        return on_device
-
-
-class ByteMeaning:
-    """Stored numbers as normalized float32; a byte of a pixel dataset means u/127.5 - 1, normalized."""
-
-    def __init__(self, dataset: Dataset, device: Device):
-        self._table: Tensor | None = None
-        if dataset.manifest.view.dtype == "uint8":
-            shift, scale = (np.array(v)[:, None] for v in (dataset.normalization.shift, dataset.normalization.scale))
-            self._table = device.put_whole(torch.from_numpy(((PIXEL_VALUES - shift) / scale).astype(np.float32)))
-            channels = torch.arange(len(self._table))[:, None, None] * 256
-            self._channels = device.put_whole(channels)
-
-    def __call__(self, stored: Tensor) -> Tensor:
-        if self._table is None:
-            return stored.to(torch.float32)
-        return self._table.flatten()[stored.long() + self._channels]
-
-
-def open_source(dataset: Dataset, device: Device, seed: int, placement: Placement = "auto") -> Source:
-    """All latents on the device or in memory where they fit easily; mapped otherwise; tars elsewhere as a stream."""
-    if dataset.folder.remote:
-        return Stream(dataset, seed)
-    if dataset.log_variances is not None:
-        return Drawn(dataset, seed)
-    if placement == "auto":
-        placement = _placement(dataset, device)
-    return Resident(dataset, device) if placement == "device" else Stored(dataset, device, placement == "memory")
-
-
-def _placement(dataset: Dataset, device: Device) -> Placement:
-    size = len(dataset) * int(np.prod(dataset.manifest.view.shape)) * np.dtype(dataset.manifest.view.dtype).itemsize
-    free = device.free_bytes()
-    if device.kind != "cpu" and free is not None and size <= DEVICE_SHARE * free:
-        return "device"
-    return "memory" if size <= MEMORY_SHARE * host_free_bytes() / device.local_world else "disk"
 
 
 def clip_latents(latents: Tensor, bound: float | None) -> Tensor:
@@ -190,6 +86,7 @@ class Batches:
         stored, *rest = (self._device.put(tensor) for tensor in tensors)
         latents = clip_latents(self.source.finish(stored), self._config.clip)
         labels, dropped = rest or (None, None)
+        self._device.mark_step()  # not part of what is computed with it, whatever the number of micro-batches
         return Batch(latents, labels, dropped, self._first + self._offset(number))
 
     def _offset(self, number: int) -> int:

@@ -6,7 +6,7 @@ shards before it are not even fetched.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -24,21 +24,22 @@ class Stream:
 
     placement = "stream"
 
-    def __init__(self, dataset: Dataset, seed: int):
-        self._dataset, self._seed = dataset, seed
+    def __init__(self, dataset: Dataset, seed: int, meaning: Callable[[Tensor], Tensor]):
+        """meaning: of stored numbers on the device, as float32."""
+        self._dataset, self._seed, self._meaning = dataset, seed, meaning
         self._shards = list(read_index(dataset.folder, dataset.manifest.splits[dataset.name].index))
         self._position = 0
         self._samples: Iterator[Sample] | None = None
 
     def read(self, indices: NDArray[np.int64], samples: NDArray[np.int64]) -> Tensor:
         """Latents by their place, as previews and validation ask for them."""
-        return torch.from_numpy(self._dataset.read(indices, np.float32)[0])
+        return torch.from_numpy(self._dataset.read(indices)[0])
 
     def finish(self, on_device: Tensor) -> Tensor:
-        return on_device
+        return self._meaning(on_device)
 
     def take(self, first: int, count: int) -> tuple[Tensor, NDArray[np.int64]]:
-        """Samples first .. first + count: latents (count, C, h, w), float32, and labels (count,)."""
+        """Samples first .. first + count: latents (count, C, h, w) as they are stored, and labels (count,)."""
         if self._samples is None or first < self._position:
             self._samples, self._position = self._from(first), first
         for _ in itertools.islice(self._samples, first - self._position):
@@ -58,6 +59,6 @@ class Stream:
                     left -= shard.count
                     continue
                 options = StreamOptions(shard.count, derive(self._seed, f"within/{epoch}", number), by_node=False)
-                samples = iter(self._dataset.stream([shard], options, np.float32))
+                samples = iter(self._dataset.stream([shard], options))
                 yield from itertools.islice(samples, left, None)
                 left = 0

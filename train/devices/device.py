@@ -15,14 +15,15 @@
 Several processes are ranks: torchrun starts them and says so in the environment. A rank holds `rank` of `world` equal
 slices of every global batch. On XLA one process drives all devices of its host (SPMD): it is rank 0 of 1, holds the
 global batch, and `put` spreads it over `parts` devices; the processes of a pod all do the same with
-the same data. Where files are written only `is_main` writes.
+the same data. Where files are written only `is_main` writes. What processes must agree on, ranks or those of a pod,
+goes through `from_main`, `on_any_rank`, `from_all` and `together`.
 """
 
 import datetime
 import os
 import resource
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -31,15 +32,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.seeds import derive
 
+UPLOADED = 64 << 20  # bytes sent to a device at a time where all latents are
 PATIENCE = datetime.timedelta(minutes=30)  # of a rank with the others: one of them may compile, or decode previews
 
 Precision = Literal["float32", "bfloat16", "tf32"]
+Recorder = Callable[[Callable[..., Tensor], Sequence[Tensor | None]], tuple[Callable[[], None], Tensor]]
+GRAPHS = 64  # of one kind of layer, one a resolution; beyond its own limit PyTorch would silently compile no more
 
 Module = TypeVar("Module", bound=nn.Module)
 Function = TypeVar("Function", bound=Callable[..., Any])
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Device:
 
     kind: Literal["cpu", "cuda", "xla"] = "cpu"
     parts = 1  # devices over which `put` spreads a batch
-    stops_together = True  # whether all processes can agree to stop at the same step (`on_any_rank`)
+    backend = "inductor"  # of torch.compile
 
     def __init__(self, precision: Precision = "float32", compiled: bool = False, ranks: Ranks = Ranks()):
         self.precision, self.compiled = precision, compiled
@@ -69,6 +75,11 @@ class Device:
     def _join(self) -> None:
         if self.world > 1 and not dist.is_initialized():
             dist.init_process_group("gloo", timeout=PATIENCE)
+
+    @property
+    def processes(self) -> int:
+        """Those that must agree: ranks, or the processes of a pod."""
+        return self.world
 
     @property
     def is_main(self) -> bool:
@@ -97,9 +108,38 @@ class Device:
         """A tensor on the device, the same on all of them."""
         return tensor.to(self.torch_device)
 
+    def upload(self, shape: tuple[int, ...], dtype: torch.dtype, read: Callable[[int, Tensor], None]) -> Tensor:
+        """A tensor on the device, the same on all of them, that passes through the host in chunks.
+
+        read(first, rows) fills `rows` with the tensor's rows first, first + 1, ...; two chunks are in memory at a time.
+        """
+        whole = torch.empty(shape, dtype=dtype, device=self.torch_device)
+        row_bytes = whole[:1].nbytes
+        count = max(1, min(len(whole), UPLOADED // max(1, row_bytes)))
+        chunks = [self.pin(torch.empty(count, *shape[1:], dtype=dtype)) for _ in range(2)]
+        for number, first in enumerate(range(0, len(whole), count)):
+            start, chunk = min(first, len(whole) - count), chunks[number % 2]
+            read(start, chunk)
+            self.synchronize()  # what was sent before is there, so that its chunk may be filled next
+            self._send(whole, start, chunk)
+        self.synchronize()
+        return whole
+
+    def _send(self, whole: Tensor, start: int, chunk: Tensor) -> None:
+        """Begin to copy a chunk to where it belongs."""
+        whole[start : start + len(chunk)].copy_(chunk, non_blocking=True)
+
     def operand(self, number: int) -> Tensor:
         """A number that may be another one in the next step. XLA would compile anew for a number of Python's."""
         return torch.tensor(number, dtype=torch.int32)
+
+    def divisor(self, number: int) -> "int | Tensor":
+        """The same for one by which tensors are divided in several steps; of one dimension on XLA."""
+        return number
+
+    def put_scalar(self, value: Tensor) -> Tensor:
+        """A scalar of the state on the device."""
+        return self.put_whole(value)
 
     def pin(self, tensor: Tensor) -> Tensor:
         """A CPU tensor in memory from which `put` need not wait."""
@@ -117,7 +157,24 @@ class Device:
 
     def compile(self, function: Function) -> Function:
         """The function compiled for fixed shapes where that was asked for; the function itself otherwise."""
-        return torch.compile(function, dynamic=False) if self.compiled else function  # type: ignore[return-value]
+        if not self.compiled:
+            return function
+        return torch.compile(function, dynamic=False, backend=self.backend)  # type: ignore[return-value]
+
+    def compile_layers(self, layers: Iterable[nn.Module]) -> None:
+        """The same for each of these layers by itself, so that equal ones are compiled once."""
+        if self.compiled:
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GRAPHS)
+            for layer in layers:
+                layer.compile(dynamic=False, backend=self.backend)
+
+    def recorder(self) -> "Recorder | None":
+        """From a function and tensors to what does the same with them again, and where it puts the result."""
+        return None
+
+    def without_compiling(self) -> AbstractContextManager[Any]:
+        """Compiled functions and layers run as they were written inside: other shapes would be compiled anew."""
+        return torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
 
     def normals(self, seed: int, first: int, count: int, size: int) -> Tensor:
         """float32 (count, size) on the device: the noise of the samples at positions first .. first + count.
@@ -172,31 +229,57 @@ class Device:
         return wait
 
     def on_any_rank(self, flag: bool) -> bool:
-        """Whether any rank says yes; every rank must ask. Costs a message between hosts, never a wait for a GPU."""
-        if self.world == 1:
+        """Whether any process says yes; all must ask. Costs a message between hosts, never a wait for a GPU."""
+        if self.processes == 1:
             return flag
         said = torch.tensor([int(flag)])
         dist.all_reduce(said, dist.ReduceOp.MAX)
         return bool(said.item())
 
     def from_main(self, number: int) -> int:
-        """What the main rank says; every rank must ask."""
-        if self.world == 1:
+        """What the main process says; all must ask."""
+        if self.processes == 1:
             return number
         said = torch.tensor([number])
         dist.broadcast(said, 0)
         return int(said.item())
 
+    def from_all(self, number: int) -> list[int]:
+        """What each process says, of 64 bits, in their order; all must ask."""
+        if self.processes == 1:
+            return [number]
+        said = [torch.zeros(1, dtype=torch.int64) for _ in range(self.processes)]
+        dist.all_gather(said, torch.tensor([number], dtype=torch.int64))
+        return [int(one.item()) for one in said]
+
+    def together(self, action: Callable[[], Found]) -> Found:
+        """What an action gives that may fail. Where it fails in one process, all stop instead of waiting for it."""
+        if self.processes == 1:
+            return action()
+        try:
+            found = action()
+        except Exception:
+            self.from_all(1)
+            raise
+        for rank, failed in enumerate(self.from_all(0)):
+            if failed:
+                raise LvaeError(f"rank {rank}", "cannot begin, so no rank does", "Its own message says why.")
+        return found
+
     def barrier(self) -> None:
-        """Wait for all ranks."""
+        """Wait for all processes."""
         self.on_any_rank(False)
 
     def close(self) -> None:
         """Leave the other ranks."""
-        if self.world > 1 and dist.is_initialized():
+        if self.processes > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
-    # --- memory ---
+    # --- limits ---
+
+    def peak_flops(self) -> float | None:
+        """Floating-point operations a second of one of its devices at most, in the precision at hand; None: unknown."""
+        return None
 
     def peak_bytes(self) -> int | None:
         """The most memory used so far: of the process on a CPU, of the allocator on a GPU; None where unknown."""

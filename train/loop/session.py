@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from torch import Tensor
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.train.data.batches import Batches, Placement, Source, clip_latents, open_source
+from lvae.train.data.batches import Batches, clip_latents
+from lvae.train.data.sources import Placement, Source, open_source
+from lvae.train.loop.agreement import check_weights
 from lvae.train.loop.training_loop import is_due
 from lvae.train.loop.update import MEASURED, Updater
 from lvae.train.loop.validation import validate
 from lvae.train.runs.checkpoint_writer import CheckpointWriter
 from lvae.train.runs.checkpoints import Checkpoints
-from lvae.train.runs.metrics_log import MetricsLog
+from lvae.train.runs.metrics_log import Board, MetricsLog
 from lvae.train.runs.run import BEST, Override
 
 VALIDATION = "val"  # the split
@@ -39,6 +41,7 @@ class Execution:
     placement: where latents are kept. The others: how often, in updates; 0: never (the end of a run is always written
     down and saved). patience: validations in a row without a lower loss after which the run ends; 0: none do.
     profile: updates to trace, at the start; 0: none. minutes: of training, after which the run is saved and left.
+    latent_flop: what a latent costs in an update, in floating-point operations; 0 where nobody asks.
     """
 
     log: int = 100
@@ -51,6 +54,7 @@ class Execution:
     patience: int = 0
     profile: int = 0
     minutes: float | None = None
+    latent_flop: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,15 @@ class Watching:
     """Whom to tell: of every update, of every line of the log in words, and of samples.
 
     begin(updates, step): how many updates there will be, and how many there are. preview(step, latents) gets float32
-    (n, C, h, w) from the averaged weights, normalized as the dataset is.
+    (n, C, h, w) from the averaged weights, normalized as the dataset is. boards(step): other viewers of the log, opened
+    where a run goes on.
     """
 
     begin: Callable[[int, int], None] = lambda updates, step: None
     update: Callable[[int], None] = lambda step: None
     line: Callable[[int, str], None] = lambda step, text: None
     preview: Callable[[int, NDArray[np.float32]], None] | None = None
+    boards: Callable[[int], Sequence[Board]] = lambda step: ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,9 @@ class Session:
         if execution.validate and VALIDATION in dataset.splits and len(dataset.split(VALIDATION)):
             held_out = dataset.split(VALIDATION)
             self._validation = open_source(held_out, self._device, updater.config.seed, "disk"), held_out
-        self._log = MetricsLog(run, start.step) if self._device.is_main else None
+        self._log: MetricsLog | None = None
+        if self._device.is_main:
+            self._log = MetricsLog(run, start.step, watching.boards(start.step))
         self._start, self._overrides, self._best = start, start.overrides, start.best
         self._logged, self._waited, self._time = start.step, batches.waited, time.perf_counter()
         self._threshold = float(self._device.fetch(updater.counts["threshold"]))
@@ -126,11 +134,17 @@ class Session:
         if end or validates or is_due(step, self._execution.log):
             self._write_down(step, validates)
         end = end or self.is_over
-        if self._watching.preview is not None and (end or is_due(step, self._execution.preview)):
-            self._preview(step)
+        shows = self._watching.preview is not None and (end or is_due(step, self._execution.preview))
         improved = bool(self._execution.save) and self._best is not None and self._best.step == step
-        if end or stopping or improved or is_due(step, self._execution.save):
-            self._save(step)
+        saves = end or stopping or improved or is_due(step, self._execution.save)
+        if shows or saves:
+            self._device.synchronize()  # what is left to do of updates belongs to them
+            begin = time.perf_counter()
+            if shows:
+                self._preview(step)
+            if saves:
+                self._save(step)
+            self._time += time.perf_counter() - begin  # the speed is that of updates
         return self.is_over
 
     def _write_down(self, step: int, validates: bool) -> None:
@@ -166,8 +180,19 @@ class Session:
             "skipped_updates": int(counts["skipped"]),
             "images_per_second": images / seconds,
             "data_wait_share": (self.batches.waited - self._waited) / seconds,
+            **self._utilization(images / seconds),
             **self._say_overrides(),
         }
+
+    def _utilization(self, speed: float) -> dict[str, float]:
+        """How much of a device is used, as far as that is known: of its arithmetic (MFU), and its memory at most."""
+        device, found = self._device, {}
+        peak, flop, memory = device.peak_flops(), self._execution.latent_flop, device.peak_bytes()
+        if peak is not None and flop:
+            found["model_flops_utilization"] = speed * flop / (peak * device.world * device.parts)
+        if memory is not None:
+            found["peak_memory_bytes"] = memory
+        return found
 
     def _position(self, step: int) -> int:
         """Samples seen after an update."""
@@ -214,7 +239,7 @@ class Session:
             low = F.interpolate(
                 clip_latents(latents, self.updater.config.clip), (side, side), mode="bilinear", antialias=True
             )
-        with self.updater.using_average(), self._device.autocast():
+        with self.updater.using_average(), self._device.without_compiling(), self._device.autocast():
             samples = model.sample(PREVIEWED, labels, low_resolution=low)
             self._device.mark_step()
             found = self._device.fetch(samples.float()).numpy()
@@ -226,6 +251,7 @@ class Session:
         if int(self._device.fetch(self.updater.counts["useless"])):
             logger.warning("step %d is not saved: its loss is not finite", step)
             return
+        check_weights(self._run, self.updater, step)
         if self._device.is_main:
             values: dict[str, Any] = {"step": step, "position": self._position(step)}
             if self._best is not None:
@@ -249,4 +275,7 @@ def summary(line: dict[str, Any]) -> str:
         words.append(f"validation {line['validation_loss_nats']:.1f}")
     if line["skipped_updates"]:
         words.append(f"{line['skipped_updates']} skipped")
-    return ", ".join([*words, f"{line['images_per_second']:.0f} images/s"])
+    words.append(f"{line['images_per_second']:.0f} images/s")
+    if "model_flops_utilization" in line:
+        words.append(f"MFU {100 * line['model_flops_utilization']:.0f} %")
+    return ", ".join(words)

@@ -9,17 +9,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """While entered, the first signal sets `asked`; a second one acts as it would have without this.
+    """While entered, the first signal sets `asked`; a second one acts as it would have without this."""
 
-    wanted: False leaves signals alone, for processes that could not agree on where to stop.
-    """
-
-    def __init__(self, wanted: bool = True) -> None:
-        self.asked, self._wanted = False, wanted
+    def __init__(self) -> None:
+        self.asked = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        if self._wanted and threading.current_thread() is threading.main_thread():  # nobody else may handle signals
+        if threading.current_thread() is threading.main_thread():  # nobody else may handle signals
             self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
         return self
 

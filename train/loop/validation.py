@@ -7,7 +7,8 @@ import torch
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.seeds import derive
-from lvae.train.data.batches import Source, clip_latents
+from lvae.train.data.batches import clip_latents
+from lvae.train.data.sources import Source
 from lvae.train.loop.update import Updater
 from lvae.train.losses import reconstruction
 from lvae.train.network.noise import noise_shapes
@@ -31,7 +32,7 @@ def validate(updater: Updater, source: Source, dataset: Dataset) -> Validation:
     sizes = [z * height * width for z, height, width in shapes]
     count, size = min(len(dataset), LATENTS), config.batch // device.world
     sums: list[torch.Tensor] = []  # on the device until the end
-    with updater.using_average():
+    with updater.using_average(), device.without_compiling():
         for start in range(device.rank * size, count, config.batch):
             # Shapes stay the same, so the last batch is filled up with its first image, which then counts once.
             indices = np.arange(start, start + size)

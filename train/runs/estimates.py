@@ -1,9 +1,12 @@
 """What a run will need, before anything is allocated."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from lvae.manifests.errors import LvaeError
 from lvae.train.config import ModelConfig, TrainConfig
@@ -110,6 +113,29 @@ def activation_bytes(model: ModelConfig, training: TrainConfig) -> int:
         loss(out, x, torch.empty(len(out.rates)), training.sigma_q, training.spectral_weight)
     whole = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) // 2
     return whole // 2 if training.precision == "bfloat16" else whole
+
+
+class _Flop(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts those of matrix products and convolutions."""
+
+    found: int = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        if (count := flop_registry.get(function._overloadpacket)) is not None:
+            self.found += count(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def latent_flop(model: ModelConfig) -> int:
+    """What a latent costs in an update: the forward pass, counted, and twice as much for the backward pass."""
+    with torch.device("meta"):
+        network = HierarchicalVAE(model)
+    with torch.device("meta"), torch.no_grad(), _Flop() as counter:  # type: ignore[no-untyped-call]
+        x = torch.empty(1, model.channels, model.resolution, model.resolution)
+        labels = torch.empty(1, dtype=torch.int64) if model.classes else None
+        network(x, labels, [torch.empty(1, *shape) for shape in noise_shapes(model)])
+    return 3 * int(counter.found)
 
 
 def _on_meta(model: ModelConfig, training: TrainConfig) -> HierarchicalVAE:

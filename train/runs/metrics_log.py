@@ -1,44 +1,45 @@
-"""RUN/metrics.jsonl, one line per entry of the log, and the same for TensorBoard where it is installed."""
+"""RUN/metrics.jsonl, one line per entry of the log, and the same for other viewers of it."""
 
-import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lvae.manifests import records
 from lvae.manifests.storage.folder import Folder
 
-METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
+METRICS = "metrics.jsonl"
+
+
+class Board(Protocol):
+    """A viewer of a log."""
+
+    def write(self, step: int, line: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class MetricsLog:
     """Appends lines, each flushed. Opened at the step of a checkpoint, it drops the lines that came after that."""
 
-    def __init__(self, run: Path, step: int):
+    def __init__(self, run: Path, step: int, boards: Sequence[Board] = ()):
         kept = [line for line in read_metrics(run) if line["step"] <= step]
         Folder(run).write(METRICS, b"".join(map(records.line, kept)))
         self._file = Folder(run).local(METRICS).open("ab")
-        self._board: Any = None
-        if importlib.util.find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(Folder(run).local(TENSORBOARD)), purge_step=step + 1)
+        self._boards = boards
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Numbers that are none become null, for JSON knows no NaN."""
         self._file.write(records.line({name: _sayable(value) for name, value in line.items()}))
         self._file.flush()
-        if self._board is not None:
-            for name, value in line.items():
-                if isinstance(value, int | float) and name != "step":
-                    self._board.add_scalar(name, value, line["step"])
-            self._board.flush()
+        numbers = {name: value for name, value in line.items() if isinstance(value, int | float) and name != "step"}
+        for board in self._boards:
+            board.write(line["step"], numbers)
 
     def close(self) -> None:
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        for board in self._boards:
+            board.close()
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
-from lvae.train.data.batches import Batch, Batches, open_source, order
+from lvae.train.data.batches import Batch, Batches, order
+from lvae.train.data.sources import open_source
 from lvae.train.devices.device import Device, Ranks
 from lvae.train.devices.open import ranks_of
 from tests.manifests.dataset_examples import build, encode, shard

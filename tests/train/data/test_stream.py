@@ -8,7 +8,9 @@ import pytest
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.train.data.checks import check_range, local_copy
+from lvae.train.data.sources import StoredMeaning
 from lvae.train.data.stream import Stream
+from lvae.train.devices.device import Device
 from tests.conftest import lvae
 from tests.manifests.dataset_examples import Example, build
 from tests.manifests.shards.test_tar_stream import put_in_memory
@@ -25,6 +27,10 @@ def url(tars: Example) -> str:
     return put_in_memory(tars.root, "memory://train/tars")
 
 
+def stream(dataset: Dataset) -> Stream:
+    return Stream(dataset, 1, StoredMeaning(dataset, Device()))
+
+
 def test_tars_at_a_url_need_no_copy(url: str, tmp_path: Path) -> None:
     assert local_copy(url, None) == url
     build(tmp_path / "zarr")
@@ -34,8 +40,8 @@ def test_tars_at_a_url_need_no_copy(url: str, tmp_path: Path) -> None:
 
 def test_every_epoch_holds_every_latent_once_in_another_order(tars: Example, url: str) -> None:
     count = len(tars.open())
-    latents, labels = Stream(Dataset.open(url), 1).take(0, 2 * count)
-    whole = sorted(latent.tobytes() for latent in np.asarray(tars.open().latents, np.float32))
+    latents, labels = stream(Dataset.open(url)).take(0, 2 * count)
+    whole = sorted(latent.tobytes() for latent in np.asarray(tars.open().latents))
     epochs = [[latent.tobytes() for latent in latents[start : start + count].numpy()] for start in (0, count)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == whole and epochs[0] != epochs[1]
     assert sorted(labels[:count].tolist()) == sorted(tars.open().labels.tolist())
@@ -44,10 +50,10 @@ def test_every_epoch_holds_every_latent_once_in_another_order(tars: Example, url
 @pytest.mark.parametrize("first", [0, 1, 63, 64, 65, 143, 144, 200])
 def test_the_sequence_is_the_same_from_any_position_and_in_any_slices(url: str, first: int) -> None:
     dataset = Dataset.open(url)
-    latents, labels = Stream(dataset, 1).take(0, 260)
-    stream = Stream(dataset, 1)
+    latents, labels = stream(dataset).take(0, 260)
+    one = stream(dataset)
     for start in range(first, first + 40, 10):  # this rank's five of every ten
-        mine, names = stream.take(start + 5, 5)
+        mine, names = one.take(start + 5, 5)
         np.testing.assert_array_equal(mine, latents[start + 5 : start + 10])
         np.testing.assert_array_equal(names, labels[start + 5 : start + 10])
 
