@@ -13,16 +13,16 @@ KEY_PARITY = 0x1BD11BDA
 MASK_32 = 0xFFFFFFFF
 
 
-def counted_normal(key: Tensor, rows: int, columns: int, first: int = 0) -> Tensor:
+def counted_normal(key: Tensor, rows: int, columns: int, first: int | Tensor = 0) -> Tensor:
     """float32 (rows, columns) on the device of `key`, int32 (2,): entry (i, j) is a function of the key, first + i, j.
 
-    first: counted modulo 2^32.
+    first: counted modulo 2^32; as a tensor int32 (1,) where it must not become part of a program.
 
     A counter-based generator made of additions, rotations and exclusive ors only (Salmon et al., 2011), so that a
     compiler may cut the array among devices as it likes. Pairs of words become pairs of normals (Box and Muller).
     """
     half = -(-columns // 2)
-    start = first - (1 << 32) if first >> 31 else first
+    start = first if isinstance(first, Tensor) else signed(first)
     row = (start + torch.arange(rows, dtype=torch.int32, device=key.device))[:, None].expand(rows, half)
     column = torch.arange(half, dtype=torch.int32, device=key.device)[None, :].expand(rows, half)
     radii, angles = threefry(key, row, column)
@@ -56,5 +56,9 @@ def _uniform(words: Tensor) -> Tensor:
 
 def key_of(seed: int) -> Tensor:
     """A 64-bit seed as a key: int32 (2,), on the CPU."""
-    words = [(seed >> shift) & MASK_32 for shift in (0, 32)]
-    return torch.tensor([word - (1 << 32) if word >> 31 else word for word in words], dtype=torch.int32)
+    return torch.tensor([signed((seed >> shift) & MASK_32) for shift in (0, 32)], dtype=torch.int32)
+
+
+def signed(word: int) -> int:
+    """32 bits as an int32 has them."""
+    return word - (1 << 32) if word >> 31 else word
