@@ -42,11 +42,11 @@ types: .venv/installed-test
 	$(BIN)/mypy
 
 pytest: .venv/installed-test
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # What takes minutes each: kill -9, stalls, a full disk, bad storage, a dataset's life after its first day, long searches.
 slow: .venv/installed-test
-	$(BIN)/python -m pytest -n $(JOBS) -m "slow and not cluster"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "slow and not cluster"
 
 # With stragglers, leases and outages by seed, on a disk and on an S3 server; LVAE_FAULT_SEEDS=200, for more.
 faults: .venv/installed-test

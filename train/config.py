@@ -27,7 +27,8 @@ class ModelConfig:
     z_channels: channels of the variable of one group.
     classes: 0 for an unconditional model.
     hierarchical_prior: a learned prior per group, given the groups above; otherwise N(0, I).
-    attention: "softmax", or what the published code computes in its place where there are several heads.
+    attention: "softmax", "normalized" (the same with queries and keys of one length, times a scale that learns), or
+        "published": what the published code computes in its place where there are several heads.
     low_resolution_factor: an upsampler, given the image reduced by this factor; its lowest resolution is that image's.
     """
 
@@ -44,7 +45,7 @@ class ModelConfig:
     z_channels: int
     classes: int
     hierarchical_prior: bool
-    attention: Literal["softmax", "published"] = "softmax"
+    attention: Literal["softmax", "normalized", "published"] = "softmax"
     low_resolution_factor: int | None = None
 
     def __post_init__(self) -> None:
@@ -61,8 +62,8 @@ class ModelConfig:
             self._check_list(name, least=0 if name in ("ffn_ratios", "attentions", "heads") else 1)
         if type(self.hierarchical_prior) is not bool:
             raise LvaeError("", f"hierarchical_prior must be true or false, not {self.hierarchical_prior!r:.60}")
-        if self.attention not in ("softmax", "published"):
-            raise LvaeError("", f"attention must be softmax or published, not {self.attention!r:.60}")
+        if self.attention not in ("softmax", "normalized", "published"):
+            raise LvaeError("", f"attention must be softmax, normalized or published, not {self.attention!r:.60}")
         self._check_resolutions()
         self._check_widths()
         self._check_upsampler()

@@ -23,11 +23,13 @@ from lvae.train.network.layers import (
     Dense,
     Downsample,
     LabelEmbedding,
+    QueryKeyNorm,
     RegularizedConvolution,
     ResidualBlock,
     Upsample,
     apply,
     as_computed,
+    lay_out,
     power_iteration,
     reduce_image,
     without_autocast,
@@ -144,14 +146,16 @@ class Encoder(nn.Module):
         self.in_proj = Convolution(config.channels, config.encoder_widths[0], 3)
         self.encoder_levels = nn.ModuleList(EncoderLevel(config, level) for level in range(len(config.groups)))
 
-    def forward(self, x: Tensor, label: Tensor | None, recompute_from: int | None) -> dict[int, Tensor]:
+    def forward(
+        self, x: Tensor, label: Tensor | None, recompute_from: int | None = None, one_layout: bool = False
+    ) -> dict[int, Tensor]:
         """label: (B, D), always the true one. -> resolution: (B, E, r, r)."""
         x = self.in_proj(x)
         activations = {}
         for level in self.encoder_levels:
             assert isinstance(level, EncoderLevel)
             recompute = recompute_from is not None and level.resolution >= recompute_from
-            activations[level.resolution], x = level(x, label, recompute)
+            activations[level.resolution], x = level(lay_out(x) if one_layout else x, label, recompute)
         return activations
 
 
@@ -178,6 +182,9 @@ class HierarchicalVAE(nn.Module):
     Weights are a function of `seed`: nobody's random state is touched. On torch's meta device nothing is allocated.
     recompute_from: layers at this resolution and above keep no activations for the backward pass; values do not change.
 
+    one_layout: whether `forward` gives all layers of a resolution tensors of one layout, which compiled ones need.
+    penalty: what `forward` gives as `spectral`: that, or what somebody else has made of it already.
+
     Labels are int (B,) and go unused by an unconditional model; None and negative ones mean "no label". Noise is a list
     as `noise.draw_noise` gives it; None stands for draw_noise(config, range(B)).
     """
@@ -186,6 +193,7 @@ class HierarchicalVAE(nn.Module):
         super().__init__()
         self.config = config
         self.recompute_from = recompute_from
+        self.one_layout, self.penalty = False, self.spectral
         lowest = config.widths[-1]
         self.initial_x = self.inproj = self.embed = None
         if config.low_resolution_factor is None:
@@ -204,7 +212,7 @@ class HierarchicalVAE(nn.Module):
     def initialize(self, seed: int) -> None:
         """Fill all weights and vectors. Each is a function of (seed, its name), drawn on the CPU."""
         for name, module in self.named_modules():
-            if isinstance(module, Convolution | Dense | LabelEmbedding | RegularizedConvolution):
+            if isinstance(module, Convolution | Dense | LabelEmbedding | RegularizedConvolution | QueryKeyNorm):
                 module.initialize(torch.Generator().manual_seed(derive(seed, "weights", name)))
         if self.initial_x is not None:
             self.initial_x.zero_()
@@ -225,8 +233,9 @@ class HierarchicalVAE(nn.Module):
         noise, classes = self._noise(noise, len(x)), self._classes(labels, len(x))
         label = self._embed(classes)
         told = label if drop is None else self._embed(classes, drop)
-        activations = self.encoder(x, label, self.recompute_from)
+        activations = self.encoder(x, label, self.recompute_from, self.one_layout)
         state = self._start(len(x), self.reduce(x, low_resolution))
+        state = lay_out(state) if self.one_layout else state
         rates: list[Tensor] = []
         for layer, size in self._layers():
             recompute = self.recompute_from is not None and size[0] >= self.recompute_from
@@ -236,9 +245,10 @@ class HierarchicalVAE(nn.Module):
                 rates.append(nats)
             elif isinstance(layer, Upsample):
                 state = layer(state, size)
+                state = lay_out(state) if self.one_layout else state
             else:
                 state = apply(layer, (state,), recompute)
-        return Output(*self._observe(state), torch.stack(rates), self.spectral())
+        return Output(*self._observe(state), torch.stack(rates), self.penalty())
 
     def infer(
         self,
@@ -252,7 +262,7 @@ class HierarchicalVAE(nn.Module):
         Noise of zeros follows the means. `decode` with the z, and the same labels, gives the model's reconstruction.
         """
         noise, label = self._noise(noise, len(x)), self._embed(self._classes(labels, len(x)))
-        activations = self.encoder(x, label, None)
+        activations = self.encoder(x, label)
         state = self._start(len(x), self.reduce(x, low_resolution))
         found = Inference([], [], [])
         for layer, size in self._layers():
@@ -359,6 +369,12 @@ class HierarchicalVAE(nn.Module):
         return self.decode(
             nothing, labels, self._noise(noise, count), guidance=guidance, low_resolution=low_resolution
         ).mean
+
+    def layers_to_compile(self) -> list[nn.Module]:
+        """What a training pass calls many times: equal ones among them have equal graphs."""
+        kinds = StochasticGroup | Attention | ResidualBlock
+        levels = [*self.encoder.encoder_levels, *self.layer_list]
+        return [layer for level in levels for layer in level.layer_list if isinstance(layer, kinds)]
 
     def names_to_round(self) -> tuple[list[str], list[str]]:
         """Names of parameters that layers may compute with in half precision; and those of them that are penalized.

@@ -60,6 +60,9 @@ def run_export(run: Path, out: Path, layout: Layout | None, weights: Literal["em
     if layout == "published" and out.suffix != ".pt":
         raise LvaeError(out, "must end in .pt in the published layout")
     config, checkpoint = read_run(run), latest_checkpoint(run)
+    if layout == "published" and config.model.attention == "normalized":
+        advice = "Leave out --layout published, and give a folder."
+        raise LvaeError(out, "the published layout has no place for normalized attention", advice)
     model = HierarchicalVAE(config.model)
     load_weights(model, checkpoint.read("ema" if weights == "ema" else "model"), str(checkpoint.path))
     name = config.dataset.autoencoder.weights_file

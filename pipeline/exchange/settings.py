@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from lvae.encode.autoencoder import load, load_file
+from lvae.encode.catalogue.published import find_weights
 from lvae.encode.crops import CROPS
 from lvae.encode.networks.base import Autoencoder
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import IMPORTED, UNKNOWN, AutoencoderRecord, Encoding, ImageSettings, Store
 from lvae.pipeline.exchange.caches.cache import Cache
-from lvae.pipeline.exchange.caches.record import RECORD, ExportedCache
+from lvae.pipeline.exchange.caches.record import RECORD, ExportedCache, LatentsRecord
 from lvae.pipeline.planning.plan import build_without_weights
 
 ANY = "unknown"
@@ -139,13 +140,21 @@ def with_record(options: ImportOptions, cache: Cache) -> ImportOptions:
     return replace(
         options,
         autoencoder=autoencoder,
-        weights=options.weights or ANY,
+        weights=options.weights or _weights_here(record) or ANY,
         factor=record.downsampling_factor if autoencoder == ANY else None,
         input_range=ranges[0],
         scale=record.scale,
         crop=record.crop,
         store=record.holds,
     )
+
+
+def _weights_here(record: LatentsRecord) -> str | None:
+    """Those of the record, where this machine has them under the name of their autoencoder."""
+    found = find_weights(record.autoencoder)
+    if found is None or load(record.autoencoder, found).fingerprint != record.weights_sha256:
+        return None
+    return str(found)
 
 
 def parse_range(text: str) -> tuple[float, float]:

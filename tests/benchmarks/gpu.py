@@ -28,7 +28,8 @@ from latent_error import error
 from machine import describe
 from numpy.typing import NDArray
 from pipeline_overhead import fill
-from train_step import batch_of, ours
+from reckoning import count as count_flops
+from train_step import batch_of
 
 from lvae.encode.autoencoder import load
 from lvae.encode.feeding.cores import cores
@@ -45,6 +46,8 @@ from lvae.pipeline.planning.plan import EncodeOptions, prepare
 from lvae.pipeline.planning.scan import ScanOptions
 from lvae.train.config import ModelConfig, TrainConfig
 from lvae.train.devices.open import open_device
+from lvae.train.loop.replay import WARM_UP, Replay
+from lvae.train.loop.update import Updater
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.noise import draw_noise
 from lvae.train.presets import preset
@@ -196,33 +199,43 @@ def feed(bench: Bench) -> list[str]:
 
 
 def train(bench: Bench) -> list[str]:
-    """Updates of presets, as `lvae train` makes them."""
-    lines = ["| preset | batch | precision | compiled | step, s | images/s | memory |", "|---|---|---|---|---|---|---|"]
-    for name, batch in bench.sizes.presets:
+    """Updates of two micro-batches, as `lvae train` makes them: the same in every row, so that losses say who errs."""
+    lines = [
+        "| preset | micro-batch | precision | compiled | CUDA graph | first update, s | step, s | images/s | TFLOP/s "
+        "| loss, nats | memory |",
+        "|" + "---|" * 11,
+    ]
+    for name, size in bench.sizes.presets:
         found = preset(name)
-        training = replace(found.training, batch=batch, accumulate=1)
-        hows = (("float32", False), ("bfloat16", False), ("bfloat16", True)) if bench.gpu else (("float32", False),)
-        lines += [train_one(bench, found.model, training, name, how) for how in hows]
+        training = replace(found.training, batch=size, accumulate=2)
+        hows = (("float32", False), ("tf32", False), ("bfloat16", False), ("bfloat16", True))
+        flops = count_flops(replace(found, training=training))[0]
+        lines += [
+            f"| {name} {train_one(bench, found.model, training, how, flops)}"
+            for how in (hows if bench.gpu else (("float32", False), ("bfloat16", False)))
+        ]
     return lines
 
 
-def train_one(bench: Bench, model: ModelConfig, training: TrainConfig, name: str, how: tuple[str, bool]) -> str:
+def train_one(bench: Bench, model: ModelConfig, training: TrainConfig, how: tuple[str, bool], flops: float) -> str:
     precision, compiled = how
     device = open_device(bench.device.split(":")[0], precision, compiled)  # type: ignore[arg-type]
-    step = ours(model, replace(training, precision=device.precision), batch_of(model, training.batch, device), device)
+    updater = Updater(HierarchicalVAE(model, 0), replace(training, precision=device.precision), device)
+    micro_batch = batch_of(model, training.batch, device)
     times = []
-    for _ in range(3):
-        step()
-    for _ in range(10 if bench.gpu else 1):
+    for _ in range(WARM_UP + 1 + (10 if bench.gpu else 1)):
         bench.synchronize()
         start = time.perf_counter()
-        step()
+        updater([micro_batch] * training.accumulate)
         bench.synchronize()
         times.append(time.perf_counter() - start)
-    taken = statistics.median(times)
+    taken = statistics.median(times[WARM_UP + 1 :])
+    counts = updater.read_counts()
+    loss, rate = float(counts["sums"][0] / counts["summed"]), training.update_size / taken
+    recorded = isinstance(updater._pass, Replay) and updater._pass.is_recorded
     return (
-        f"| {name} | {training.batch} | {precision} | {'yes' if compiled else 'no'} | {taken:.3f} "
-        f"| {training.batch / taken:.1f} | {bench.memory()} |"
+        f"| {training.batch} | {precision} | {'yes' if compiled else 'no'} | {'yes' if recorded else 'no'} "
+        f"| {times[0]:.1f} | {taken:.3f} | {rate:.1f} | {flops * rate / 1e12:.2f} | {loss:.1f} | {bench.memory()} |"
     )
 
 

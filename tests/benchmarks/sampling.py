@@ -44,7 +44,7 @@ DECODERS = (("default", None, 64), ("kl-f8", "random:0", 256))  # name, weights,
 def published(model: HierarchicalVAE, labels: Tensor, noise: list[Tensor], weights: tuple[float, float]) -> Tensor:
     """Both paths always, one call after the other."""
     count, drawn = len(labels), iter(noise)
-    label, nobody = model._embedded(model._classes(labels, count)), model._embedded(model._classes(None, count))
+    label, nobody = model._embed(model._classes(labels, count)), model._embed(model._classes(None, count))
     one = other = model._start(count, None)
     for layer, size in model._layers():
         if isinstance(layer, StochasticGroup):
@@ -56,7 +56,7 @@ def published(model: HierarchicalVAE, labels: Tensor, noise: list[Tensor], weigh
             one, other = layer(one, size), layer(other, size)
         else:
             one, other = layer(one), layer(other)
-    return model._observed(one)[0]
+    return model._observe(one)[0]
 
 
 def lively(model: HierarchicalVAE) -> HierarchicalVAE:

@@ -59,12 +59,20 @@ def block(w: State, name: str, x: Tensor, label: Tensor | None) -> Tensor:
     return x + h if not regularized and hidden == h.shape[1] else h
 
 
+def unit(w: State, name: str, which: int, x: Tensor) -> Tensor:
+    return w[f"{name}.norm.scale"][which] * x / ((x * x).mean(2, keepdim=True) + 1e-6).sqrt()
+
+
 def attention(w: State, name: str, x: Tensor, heads: int, published: bool) -> Tensor:
+    normalized = f"{name}.norm.scale" in w
     b, c, height, width = x.shape
     t = torch.stack([x[:, :, i, j] for i in range(height) for j in range(width)], dim=1)
     if heads == 1:
         q = linear(w, f"{name}.qproj", t)
-        y = torch.softmax(q @ t.transpose(1, 2) / math.sqrt(c), dim=2) @ t
+        k = t
+        if normalized:
+            q, k = unit(w, name, 0, q), unit(w, name, 1, k)
+        y = torch.softmax(q @ k.transpose(1, 2) / math.sqrt(c), dim=2) @ t
     else:
         qkv = linear(w, f"{name}.qkvproj", t)
         q, k, v = qkv[..., :c], qkv[..., c : 2 * c], qkv[..., 2 * c :]
@@ -75,7 +83,10 @@ def attention(w: State, name: str, x: Tensor, heads: int, published: bool) -> Te
             parts = []
             for head in range(heads):
                 at = slice(head * n, (head + 1) * n)
-                scores = q[..., at] @ k[..., at].transpose(1, 2) / math.sqrt(n)
+                one, other = q[..., at], k[..., at]
+                if normalized:
+                    one, other = unit(w, name, 0, one), unit(w, name, 1, other)
+                scores = one @ other.transpose(1, 2) / math.sqrt(n)
                 parts.append(torch.softmax(scores, dim=2) @ v[..., at])
             y = torch.cat(parts, dim=2)
     t = t + linear(w, f"{name}.outproj", y)

@@ -1,11 +1,13 @@
 """What an update is, against how it is executed: a run may move, and its settings change only where that is written."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lvae.train.config import TrainConfig
 from lvae.train.runs.estimates import Memory, choose_micro_batch
@@ -141,3 +143,28 @@ def test_the_micro_batch_is_the_largest_that_fits() -> None:
 
 def test_an_update_sees_batch_times_accumulate() -> None:
     assert TrainConfig(batch=8, accumulate=4).update_size == 32
+
+
+def test_a_profile_says_where_updates_went(latents: Path, whole: Path, tmp_path: Path) -> None:
+    said = train(latents, tmp_path / "run", 4, "--batch", "8", "--profile", "1")
+    assert "where 1 updates went" in said
+    events = json.loads((tmp_path / "run" / "profile" / "trace.json").read_text())["traceEvents"]
+    names = [event["name"] for event in events if "cat" in event]
+    assert (names.count("aten::_fused_adam_"), names.count("aten::silu") > 10) == (1, True)
+    assert "aten::convolution" in (tmp_path / "run" / "profile" / "table.txt").read_text()
+    assert losses(tmp_path / "run") == losses(whole)[:4]
+
+
+def test_deterministic_training_refuses_what_differs_from_run_to_run(
+    latents: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    try:
+        train(latents, tmp_path / "run", 4, "--batch", "8", "--deterministic")
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        with pytest.raises(RuntimeError, match="deterministic"):
+            torch.zeros(3).put_(torch.tensor([0]), torch.tensor([1.0]))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert losses(tmp_path / "run") == losses(whole)[:4]  # CPUs need nothing

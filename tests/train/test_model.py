@@ -79,7 +79,12 @@ def dead_rows(model: HierarchicalVAE) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("name", "attention"), [*((name, "softmax") for name in NAMES), *((name, "published") for name in PARAMETERS)]
+    ("name", "attention"),
+    [
+        *((name, "softmax") for name in NAMES),
+        *((name, "published") for name in PARAMETERS),
+        ("imagenet256-f8", "normalized"),
+    ],
 )
 def test_every_parameter_gets_a_gradient(name: str, attention: str) -> None:
     config = replace(scaled_down(name), attention=attention)  # type: ignore[arg-type]

@@ -113,6 +113,10 @@ def test_latents_are_sent_in_chunks_by_one_program(updates: dict[str, Any]) -> N
     assert updates["upload"] == {"equal": True, "programs": 2}  # the other one makes room
 
 
+def test_noise_of_training_is_that_of_a_cpu_that_counts(updates: dict[str, Any]) -> None:
+    assert updates["noise"] < 2e-6  # logarithms and cosines
+
+
 def test_hosts_of_a_pod_agree() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -8,9 +8,11 @@ import json
 import numpy as np
 import torch
 
+from lvae.manifests.seeds import derive
 from lvae.train.data.batches import Batch
 from lvae.train.devices import device as devices
 from lvae.train.devices.open import open_device
+from lvae.train.devices.threefry import counted_normal, key_of
 from lvae.train.loop.update import Updater
 from lvae.train.model import HierarchicalVAE
 from tests.train.trainer_examples import batch, model_config, train_config
@@ -43,6 +45,8 @@ def main() -> None:
             seen.append(programs())
         counts = updater.read_counts()
         found[str(portions)] = {"programs": seen, "sums": (counts["sums"] / counts["summed"]).tolist()}
+    noise = device.normals(3, 4, 8, 4001).cpu() - counted_normal(key_of(derive(3, "noise", 0)), 8, 4001, 4)
+    found["noise"] = float(noise.abs().max())
     devices.UPLOADED = 1 << 10
     source = torch.randn(100, 4, 2, 2).half()
 

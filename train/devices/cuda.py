@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
-from lvae.train.devices.device import PATIENCE, Device, Precision, Ranks
+from lvae.train.devices.device import PATIENCE, Device, Precision, Ranks, Recorder
 from lvae.train.devices.mersenne import BLOCK, seeded_normals
 from lvae.train.devices.peaks import peak_flops
 from lvae.train.devices.threefry import MASK_32, counted_normal, key_of
@@ -42,6 +42,20 @@ class CudaDevice(Device):
 
     def pin(self, tensor: Tensor) -> Tensor:
         return tensor.pin_memory()
+
+    def recorder(self) -> Recorder | None:
+        return self._record if self.compiled else None
+
+    def _record(
+        self, function: Callable[..., Tensor], inputs: Sequence[Tensor | None]
+    ) -> tuple[Callable[[], None], Tensor]:
+        """A CUDA graph of what the function does with these tensors, wherever it was called before."""
+        torch.cuda.synchronize(self.torch_device)
+        torch.cuda.empty_cache()  # a graph has memory of its own
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may pin memory meanwhile
+            result = function(*inputs)
+        return graph.replay, result
 
     def normals(self, seed: int, first: int, count: int, size: int) -> Tensor:
         """Entry (i, j) is a function of (seed, first + i, j): neither ranks nor micro-batches change anything."""

@@ -23,7 +23,7 @@ import datetime
 import os
 import resource
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -40,6 +40,8 @@ UPLOADED = 64 << 20  # bytes sent to a device at a time where all latents are
 PATIENCE = datetime.timedelta(minutes=30)  # of a rank with the others: one of them may compile, or decode previews
 
 Precision = Literal["float32", "bfloat16", "tf32"]
+Recorder = Callable[[Callable[..., Tensor], Sequence[Tensor | None]], tuple[Callable[[], None], Tensor]]
+GRAPHS = 64  # of one kind of layer, one a resolution; beyond its own limit PyTorch would silently compile no more
 
 Module = TypeVar("Module", bound=nn.Module)
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -61,6 +63,7 @@ class Device:
 
     kind: Literal["cpu", "cuda", "xla"] = "cpu"
     parts = 1  # devices over which `put` spreads a batch
+    backend = "inductor"  # of torch.compile
 
     def __init__(self, precision: Precision = "float32", compiled: bool = False, ranks: Ranks = Ranks()):
         self.precision, self.compiled = precision, compiled
@@ -154,7 +157,24 @@ class Device:
 
     def compile(self, function: Function) -> Function:
         """The function compiled for fixed shapes where that was asked for; the function itself otherwise."""
-        return torch.compile(function, dynamic=False) if self.compiled else function  # type: ignore[return-value]
+        if not self.compiled:
+            return function
+        return torch.compile(function, dynamic=False, backend=self.backend)  # type: ignore[return-value]
+
+    def compile_layers(self, layers: Iterable[nn.Module]) -> None:
+        """The same for each of these layers by itself, so that equal ones are compiled once."""
+        if self.compiled:
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GRAPHS)
+            for layer in layers:
+                layer.compile(dynamic=False, backend=self.backend)
+
+    def recorder(self) -> "Recorder | None":
+        """From a function and tensors to what does the same with them again, and where it puts the result."""
+        return None
+
+    def without_compiling(self) -> AbstractContextManager[Any]:
+        """Compiled functions and layers run as they were written inside: other shapes would be compiled anew."""
+        return torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
 
     def normals(self, seed: int, first: int, count: int, size: int) -> Tensor:
         """float32 (count, size) on the device: the noise of the samples at positions first .. first + count.

@@ -45,13 +45,18 @@ def threefry(key: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor
 
 
 def _rotate(words: Tensor, distance: int) -> Tensor:
-    """To the left; the right shift of a signed word drags its sign along, which the mask takes away."""
-    return (words << distance) | ((words >> (32 - distance)) & ((1 << distance) - 1))
+    """To the left."""
+    return (words << distance) | _shift_right(words, 32 - distance)
+
+
+def _shift_right(words: Tensor, distance: int) -> Tensor:
+    """Without the sign. XLA divides where it should shift, which rounds otherwise: what would be lost goes first."""
+    return ((words & -(1 << distance)) >> distance) & ((1 << (32 - distance)) - 1)
 
 
 def _uniform(words: Tensor) -> Tensor:
     """The upper 24 bits as a float32 in (0, 1]."""
-    return (((words >> 8) & 0xFFFFFF) + 1).to(torch.float32) * 2.0**-24
+    return (_shift_right(words, 8) + 1).to(torch.float32) * 2.0**-24
 
 
 def key_of(seed: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.machine import find_cache_home
 from lvae.manifests.seeds import derive
-from lvae.train.devices.device import PATIENCE, Device, Function, Module, Precision
+from lvae.train.devices.device import PATIENCE, Device, Module, Precision
 from lvae.train.devices.threefry import MASK_32, counted_normal, key_of, signed
 
 
@@ -75,9 +75,6 @@ class XlaDevice(Device):
 
     def put_scalar(self, value: Tensor) -> Tensor:
         return self.put_whole(value[None]).squeeze(0)  # see `operand`
-
-    def compile(self, function: Function) -> Function:
-        return function
 
     def normals(self, seed: int, first: int, count: int, size: int) -> Tensor:
         """Entry (i, j) is a function of (seed, first + i, j): neither devices nor micro-batches change anything."""

@@ -7,7 +7,7 @@ one tensor. On XLA, where a compiler sees the whole step, every parameter stays 
 import bisect
 import functools
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ class Parameters:
     """The trained parameters of a model. `tensors`: one, whose pieces the parameters become; or each of them.
 
     rounded: names of parameters that become pieces of a bfloat16 copy instead; needs `flat`. `refresh` that copy after
-    a change of `tensors`. masters: the float32 weights, leaves with gradients of their own, of some of these.
+    a change of `tensors`. masters: names of those of which float32 weights are wanted as leaves, too; see `add`.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Parameters:
         if rounded:
             weights = self.named(self.tensors)
             self.masters = {name: weights[name].detach().requires_grad_() for name in masters}
-            places = zip(self._parameters.items(), self._offsets, strict=True)
-            chosen = [(parameter, offset) for (name, parameter), offset in places if name in rounded]
-            self._rounded = RoundedWeights(chosen, self.tensors[0], self._gradients)
-        own = [(name, p) for name, p in self._parameters.items() if name not in rounded]
-        self._summed = [*own, *self.masters.items()]  # whose gradients backward passes add up in place
+            places = dict(zip(self._parameters, self._offsets, strict=True))
+            self._rounded = RoundedWeights(
+                [(self._parameters[name], places[name]) for name in rounded], self.tensors[0], self._gradients
+            )
+        self._summed = [(name, p) for name, p in self._parameters.items() if name not in rounded]
 
     def like(self, dtype: torch.dtype | None = None) -> list[Tensor]:
         """Zeros in the places of the parameters, for `named`; of another dtype if one is named."""
@@ -84,7 +84,7 @@ class Parameters:
         """
         if self.flat:
             pieces = self.named([self._gradients.zero_()])
-            for name, parameter in self._summed:
+            for name, parameter in self._summed:  # of the others `collect` takes them
                 parameter.grad = pieces[name]
             return
         for parameter in self._parameters.values():
@@ -95,13 +95,21 @@ class Parameters:
         if self._rounded is not None:
             self._rounded.collect()
 
+    def add(self, gradients: Mapping[str, Tensor]) -> None:
+        """More gradients, by parameters' names."""
+        pieces = self.named([self._gradients])
+        torch._foreach_add_([pieces[name] for name in gradients], list(gradients.values()))
+
+    def forget(self) -> None:
+        """What a backward pass left that did not end; what it added to the gradients stays."""
+        if self._rounded is not None:
+            self._rounded.forget()
+
     def exchange(self, device: Device) -> "Exchange | None":
         """The gradients' mean over ranks, begun while a backward pass still runs; None where that is not possible."""
         if not self.flat or device.world == 1:
             return None
-        places = dict(zip(self._parameters, self._offsets, strict=True))
-        leaves = [(parameter, places[name]) for name, parameter in (*self._parameters.items(), *self.masters.items())]
-        return Exchange(leaves, self._offsets, self._gradients, self._rounded, device)
+        return Exchange(list(self._parameters.values()), self._offsets, self._gradients, self._rounded, device)
 
     def gradients(self) -> list[Tensor]:
         """After backward passes, in the places of `tensors`."""
@@ -115,12 +123,12 @@ class Exchange:
 
     Backward passes fill it from its end, roughly, so the last bucket is begun first; all ranks begin them in this one
     order, whatever is filled when. `arm` before the last backward pass of an update, `finish` after it.
-    leaves: what gets gradients, and where they belong. rounded: what collects those in bfloat16, if there are any.
+    rounded: what collects gradients in bfloat16, if there are any.
     """
 
     def __init__(
         self,
-        leaves: Sequence[tuple[Tensor, int]],
+        parameters: list[nn.Parameter],
         offsets: list[int],
         flat: Tensor,
         rounded: RoundedWeights | None,
@@ -131,14 +139,14 @@ class Exchange:
         self._spans = list(zip(starts, [*starts[1:], flat.numel()], strict=True))
         self._buckets = [flat[start:end] for start, end in self._spans]
         self._wanted = [0] * len(starts)
-        for leaf, offset in leaves:
+        for parameter, offset in zip(parameters, offsets, strict=True):
             number = bisect.bisect_right(starts, offset) - 1
             self._wanted[number] += 1
             hook = functools.partial(self._filled, number)
-            leaf.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+            parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
         self._left = list(self._wanted)
         self._next = -1  # the bucket to begin next, counted down; -1: not armed
-        self._armed = False
+        self.armed = False  # whether this backward pass is the last one
         self._under_way: list[Handle] = []
         self.began: list[tuple[int, float]] = []  # of the last update: numbers of buckets and when they were begun
 
@@ -149,11 +157,11 @@ class Exchange:
 
     def arm(self) -> None:
         """The next backward pass is the last one of the update."""
-        self._left, self._next, self._armed = list(self._wanted), len(self._buckets) - 1, True
+        self._left, self._next, self.armed = list(self._wanted), len(self._buckets) - 1, True
         self.began = []
 
     def _filled(self, number: int, parameter: Tensor) -> None:
-        if self._armed:
+        if self.armed:
             self._left[number] -= 1
             while self._next >= 0 and self._left[self._next] <= 0:
                 self._begin()
@@ -171,7 +179,7 @@ class Exchange:
             self._begin()
         for handle in self._under_way:
             handle()
-        self._under_way, self._armed = [], False
+        self._under_way, self.armed = [], False
 
 
 def _bucket_starts(offsets: list[int], size: int) -> list[int]:

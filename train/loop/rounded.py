@@ -43,3 +43,8 @@ class RoundedWeights:
                 place.zero_()
             parameter.grad = None
         self._gradients[first:end].add_(self._found[first:end])
+
+    def forget(self) -> None:
+        """Gradients that were not collected count for nothing."""
+        for parameter, _, _ in self._pieces:
+            parameter.grad = None

@@ -239,7 +239,7 @@ class Session:
             low = F.interpolate(
                 clip_latents(latents, self.updater.config.clip), (side, side), mode="bilinear", antialias=True
             )
-        with self.updater.using_average(), self._device.autocast():
+        with self.updater.using_average(), self._device.without_compiling(), self._device.autocast():
             samples = model.sample(PREVIEWED, labels, low_resolution=low)
             self._device.mark_step()
             found = self._device.fetch(samples.float()).numpy()

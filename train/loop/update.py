@@ -3,7 +3,7 @@
 Every decision is a tensor, so nothing waits for the device, and an update that is skipped runs the same operations.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -15,8 +15,9 @@ from lvae.train.data.batches import Batch
 from lvae.train.devices.device import Device
 from lvae.train.loop.adam import Adam, learning_rate
 from lvae.train.loop.parameters import Parameters
+from lvae.train.loop.replay import Replay
 from lvae.train.losses import loss, rate_schedule
-from lvae.train.model import HierarchicalVAE
+from lvae.train.model import HierarchicalVAE, Output
 from lvae.train.network.noise import noise_shapes
 from lvae.train.runs.run import check_weights
 
@@ -42,6 +43,10 @@ class Updater:
         rounds = flat and device.precision == "bfloat16"
         self.parameters = Parameters(self.model, flat, *(self.model.names_to_round() if rounds else ()))
         self.model.keep_masters(self.parameters.masters)
+        self._penalty: Tensor | None = None
+        if rounds:
+            self._penalty = penalty = device.put_whole(torch.zeros(()))
+            self.model.penalty = lambda: penalty
         self.exchange = self.parameters.exchange(device)
         moments = torch.bfloat16 if config.moments == "bfloat16" else None
         self.adam = Adam(config, self.parameters.like(moments), self.parameters.like(moments), fused=flat)
@@ -53,7 +58,15 @@ class Updater:
         )
         self._noise_shapes = noise_shapes(shape)
         self._noise_sizes = [z * height * width for z, height, width in self._noise_shapes]
-        self._losses = device.compile(self._losses_of)
+        self._weigh = device.compile(self._weigh_output)
+        device.compile_layers(self.model.layers_to_compile())
+        self.model.one_layout = device.compiled
+        self._portions: int | Tensor = 1
+        self._compiles = flat and not rounds  # whether the first pass is still to come, which has gradients to hide
+        self._pass: Callable[..., Tensor] = self._micro_batch
+        if (record := device.recorder()) is not None:
+            sums = self.parameters.gradients()
+            self._pass = Replay(self._micro_batch, sums, record, self.parameters.forget)
         self._threshold = config.skip_threshold * shape.channels * shape.resolution**2
         counts = first_counts(self._threshold, len(self._noise_shapes))
         self.counts = {name: device.put_scalar(value) for name, value in counts.items()}
@@ -71,32 +84,49 @@ class Updater:
 
     def __call__(self, batches: Sequence[Batch]) -> None:
         """One update from its micro-batches. On XLA each of them runs the same program, and what follows another."""
-        measured, count = self._nothing, self.device.divisor(len(batches))
+        measured, self._portions = self._nothing, self.device.divisor(len(batches))
+        if self.parameters.flat and not self._compiles:
+            self.parameters.clear_gradients()
+        if self._penalty is not None:
+            self._penalize(self._penalty)
         for number, batch in enumerate(batches, 1):
             noise = self.device.normals(self.config.seed, batch.first, len(batch.latents), sum(self._noise_sizes))
-            with self.device.autocast():
-                total, found = self._losses(batch.latents, batch.labels, batch.dropped, noise)
-            if measured is None:  # elsewhere than on XLA: before the first backward pass
-                self.parameters.clear_gradients()
+            inputs = batch.latents, batch.labels, batch.dropped, noise
             if self.exchange is not None and number == len(batches):
                 self.exchange.arm()
-            (total / count).backward()  # type: ignore[no-untyped-call]
-            if self.exchange is None or number < len(batches):
-                self.parameters.collect()
-            measured = found / count if measured is None else measured + found / count
+                found = self._micro_batch(*inputs)
+            else:
+                found = self._pass(*inputs)
+            measured = found if measured is None else measured + found
             self.device.mark_step()
         assert measured is not None
         with torch.no_grad():
             self._apply(measured)
 
-    def _losses_of(
-        self, latents: Tensor, labels: Tensor | None, dropped: Tensor | None, noise: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """What to minimize, a scalar, and what is written down of it: (4 + L,) as in MEASURED, then rates by group."""
-        config = self.config
+    def _micro_batch(self, latents: Tensor, labels: Tensor | None, dropped: Tensor | None, noise: Tensor) -> Tensor:
+        """Forward and backward; what is written down, as a share of the update: see `_weigh_output`."""
         parts = noise.split(self._noise_sizes, 1)  # type: ignore[no-untyped-call]
         pieces = [part.unflatten(1, shape) for part, shape in zip(parts, self._noise_shapes, strict=True)]
-        out = self.model(latents, labels, pieces, dropped)
+        with self.device.autocast():
+            total, found = self._weigh(self.model(latents, labels, pieces, dropped), latents)
+        if self._compiles:  # a compiler looks long at gradients that are views
+            self.parameters.clear_gradients()
+            self._compiles = False
+        (total / self._portions).backward()  # type: ignore[no-untyped-call]
+        if self.exchange is None or not self.exchange.armed:
+            self.parameters.collect()
+        return found / self._portions
+
+    def _penalize(self, kept: Tensor) -> None:
+        """The penalty of the float32 weights, and its gradient: once an update, since no latents enter it."""
+        masters, penalty = self.parameters.masters, self.model.spectral()
+        found = torch.autograd.grad(self.config.spectral_weight * penalty, list(masters.values()))
+        self.parameters.add(dict(zip(masters, found, strict=True)))
+        kept.copy_(penalty.detach())
+
+    def _weigh_output(self, out: Output, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """What to minimize, a scalar, and what is written down of it: (4 + L,) as in MEASURED, then rates by group."""
+        config = self.config
         losses = loss(
             out, latents, self._schedule, config.sigma_q, config.spectral_weight, config.rate_upper, config.rate_floor
         )

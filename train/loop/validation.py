@@ -32,7 +32,7 @@ def validate(updater: Updater, source: Source, dataset: Dataset) -> Validation:
     sizes = [z * height * width for z, height, width in shapes]
     count, size = min(len(dataset), LATENTS), config.batch // device.world
     sums: list[torch.Tensor] = []  # on the device until the end
-    with updater.using_average():
+    with updater.using_average(), device.without_compiling():
         for start in range(device.rank * size, count, config.batch):
             # Shapes stay the same, so the last batch is filled up with its first image, which then counts once.
             indices = np.arange(start, start + size)

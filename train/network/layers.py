@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lvae.train.network.gaussians import full_precision
+
 T = TypeVar("T")
 TRUNCATION = 0.87962566103423978  # std of a standard normal cut off at +-2
+NORM_EPSILON = 1e-6  # of the mean square of a query or key
 SMALLEST_NORM = 1e-30  # of a vector in the power iteration: a layer of zeros has sigma 0, not 0/0
 
 
@@ -157,17 +160,39 @@ class ResidualBlock(nn.Module):
         return h + x if self.skips else h
 
 
+class QueryKeyNorm(nn.Module):
+    """Queries and keys of one length, but for a scale a channel: scores then cannot grow with the weights."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.empty(2, channels))
+
+    @torch.no_grad()
+    def initialize(self, generator: torch.Generator) -> None:
+        self.scale.fill_(1)
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, heads, h w, n) each -> the same."""
+        return self._normalize(q, self.scale[0]), self._normalize(k, self.scale[1])
+
+    @staticmethod
+    def _normalize(x: Tensor, scale: Tensor) -> Tensor:
+        full = full_precision(x)
+        return (full * torch.rsqrt(full.square().mean(-1, keepdim=True) + NORM_EPSILON) * scale).to(x.dtype)
+
+
 class Attention(nn.Module):
-    """Every position attends to every other: (B, C, h, w) -> the same. No normalization, no positions.
+    """Every position attends to every other: (B, C, h, w) -> the same. No positions; no normalization unless asked for.
 
     With one head the positions themselves are keys and values. With several, q, k and v are projected, in this order.
     kind "published": with several heads, the published code computes the attention and returns the projected queries
-    instead; every position is mapped by itself, and the rows of k and v never learn.
+    instead; every position is mapped by itself, and the rows of k and v never learn. "normalized": q and k are.
     """
 
-    def __init__(self, channels: int, heads: int, kind: Literal["softmax", "published"]):
+    def __init__(self, channels: int, heads: int, kind: Literal["softmax", "normalized", "published"]):
         super().__init__()
         self.heads, self.kind = heads, kind
+        self.norm = QueryKeyNorm(channels // heads) if kind == "normalized" else None
         self.qproj = Dense(channels, channels) if heads == 1 else None
         self.qkvproj = Dense(channels, 3 * channels) if heads > 1 else None
         self.outproj = Dense(channels, channels, zeros=True)
@@ -179,15 +204,18 @@ class Attention(nn.Module):
 
     def _mix(self, tokens: Tensor) -> Tensor:
         if self.qproj is not None:
-            q = self.qproj(tokens)
+            q = self.qproj(tokens).unsqueeze(1)
             one = tokens.to(q.dtype).unsqueeze(1)
-            return F.scaled_dot_product_attention(q.unsqueeze(1), one, one).squeeze(1)
+            q, k = (q, one) if self.norm is None else self.norm(q, one)
+            return F.scaled_dot_product_attention(q, k, one).squeeze(1)
         assert self.qkvproj is not None
         channels = tokens.shape[2]
         if self.kind == "published":
             return F.linear(tokens, self.qkvproj.weight[:channels], self.qkvproj.bias[:channels])
         projected = self.qkvproj(tokens).reshape(*tokens.shape[:2], 3, self.heads, -1)  # (B, h w, 3, heads, C / heads)
         q, k, v = projected.permute(2, 0, 3, 1, 4)
+        if self.norm is not None:
+            q, k = self.norm(q, k)
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
@@ -265,6 +293,13 @@ def apply(layer: Callable[..., T], inputs: Sequence[Tensor | None], recompute: b
 def without_autocast(like: Tensor) -> torch.autocast:
     """Where matrix products must keep the precision of their operands, on this tensor's device."""
     return torch.autocast(_kind(like), enabled=False)
+
+
+def lay_out(x: Tensor) -> Tensor:
+    """(B, C, h, w) with its channels last in memory, in strides that every tensor of this shape gets here."""
+    if x.shape[2:] == (1, 1):
+        return x.flatten(1).contiguous()[:, :, None, None]
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def as_computed(values: Tensor) -> Tensor:

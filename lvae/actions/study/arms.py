@@ -116,6 +116,7 @@ def _variants(size: int, whole: Mapping[str, str]) -> list[tuple[str, Mapping[st
     return [
         ("all of it", whole),
         ("published attention", {**whole, "attention": "published"}),
+        ("normalized attention", {**whole, "attention": "normalized"}),
         ("standard prior", {**whole, "hierarchical_prior": "false"}),
         ("rates by resolution", {**whole, "rate_schedule": "constant_per", "rate_per_resolution": _list([4] * levels)}),
         ("no spectral penalty", {**whole, "spectral_weight": "0"}),

@@ -17,6 +17,7 @@ from lvae.manifests.publishing.publish import drop_raw
 from lvae.pipeline.exchange.caches.open import open_cache
 from lvae.pipeline.exchange.caches.record import RECORD, ROWS
 from lvae.pipeline.exchange.export import ExportOptions, Layout, export
+from lvae.pipeline.exchange.export_rows import ExportRows
 from lvae.pipeline.exchange.part import convert
 from lvae.pipeline.exchange.settings import Conversion
 from lvae.pipeline.exchange.stored_zip import StoredZip
@@ -162,6 +163,34 @@ def test_an_export_is_imported_without_another_word(tmp_path: Path) -> None:
     assert "there is nothing to do" in lvae("latents", "import", out, back, "--workers", "1").stderr
     line = lvae("latents", "import", out, tmp_path / "other", "--scale", "1", check=1).stderr
     assert "--scale 1.0: export.json of" in line
+
+
+@pytest.mark.slow
+def test_a_dataset_comes_back_by_every_layout(tmp_path: Path, scenes: Path) -> None:
+    """With its latents bit for bit, its keys, labels and classes, and the weights of its autoencoder."""
+    lvae("encode", scenes, tmp_path / "data", "--size", "16", "--limit", "24", "--workers", "1")
+    before = Dataset.open(tmp_path / "data")
+    for layout in ("edm2", "edm2.zip", "lightningdit", "dit", "npy", "safetensors"):
+        out, back = tmp_path / layout, tmp_path / f"{layout}-back"
+        scale = ("--scale", "1") if layout == "dit" else ()
+        lvae("latents", "export", tmp_path / "data", out, "--layout", layout.removesuffix(".zip"), *scale)
+        lvae("latents", "import", out, back, "--workers", "1")
+        after = Dataset.open(back)
+        assert contents(after) == contents(before)
+        assert after.classes == before.classes
+        assert after.manifest.autoencoder == before.manifest.autoencoder
+        assert after.manifest.image == before.manifest.image
+        lvae("decode", back, tmp_path / f"{layout}.png", "--limit", "1")
+
+
+def contents(dataset: Dataset) -> list[tuple[str, int, bytes]]:
+    """Key, label and raw latents of every image."""
+    blocks = ExportRows(dataset).blocks()
+    return sorted(
+        (key, int(label), latents.tobytes())
+        for block in blocks
+        for key, label, latents in zip(block.keys, block.labels, block.latents, strict=True)
+    )
 
 
 @pytest.mark.parametrize(

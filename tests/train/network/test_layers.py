@@ -13,6 +13,8 @@ from lvae.train.model import HierarchicalVAE
 from lvae.train.network.layers import (
     Attention,
     Convolution,
+    Dense,
+    QueryKeyNorm,
     RegularizedConvolution,
     apply,
     power_iteration,
@@ -104,6 +106,22 @@ def test_attention_equals_a_naive_one(heads: int) -> None:
 def test_one_head_is_the_same_attention_in_published_weights() -> None:
     layer, x = attention(8, 1, "published"), normal(2, 8, 3, 5)
     torch.testing.assert_close(layer(x).double(), naive(layer, x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_scores_of_normalized_attention_do_not_grow_with_the_queries(heads: int) -> None:
+    layer, x = Attention(8, heads, "normalized"), normal(2, 8, 3, 5)
+    for module in layer.modules():
+        if isinstance(module, Dense | QueryKeyNorm):
+            module.initialize(generator())
+    assert layer.norm is not None
+    assert (layer.norm.scale == 1).all()
+    nn.init.normal_(layer.outproj.weight, generator=generator(1))
+    before, projection = layer(x), layer.qproj or layer.qkvproj
+    assert projection is not None
+    with torch.no_grad():
+        projection.weight[:8] *= 100  # the queries
+    torch.testing.assert_close(layer(x), before, rtol=1e-3, atol=1e-4)
 
 
 def test_published_attention_of_several_heads_maps_every_position_by_itself() -> None:
