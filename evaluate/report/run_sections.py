@@ -7,10 +7,10 @@ from itertools import groupby
 import numpy as np
 from PIL import Image
 
-from lvae.evaluate.analysis.sweep import Setting
 from lvae.evaluate.analysis.sweep_figures import chart_scores, describe_setting
+from lvae.evaluate.analysis.sweep_settings import Setting
 from lvae.evaluate.figures.charts import Chart, chart_bars
-from lvae.evaluate.figures.curves import chart_log
+from lvae.evaluate.figures.curves import chart_log, describe_young
 from lvae.evaluate.figures.grids import name_class
 from lvae.evaluate.report.inputs import (
     COLUMNS,
@@ -102,6 +102,7 @@ def show_curves(inputs: ReportInputs) -> Section:
     caption = (
         f"{counted(len(lines), 'entry', 'entries')} of the log. Groups stand in the order they are drawn, their "
         f"resolution below. {counted(int(skipped), 'update')} skipped for a wild gradient."
+        f"{describe_young(lines)}"
     )
     return Section("curves", "Curves", [WithCaption(Charts(found), caption, made_by)])
 
@@ -199,11 +200,11 @@ def show_guidance(inputs: ReportInputs) -> Section:
     blocks: list[Block] = [
         WithCaption(PictureTable("The same noise under every setting", groups, rows), caption, command)
     ]
-    if inputs.record.metrics:
+    if inputs.record.metrics and (charts := chart_scores(inputs.record)):
         words = f"{inputs.options.count} samples a point" + describe_seeds(inputs)
         said = f"{words}; 'real against real' is the level of as many training latents against the others."
         blocks.append(Subtitle("Scores over the weights"))
-        blocks.append(WithCaption(Charts(chart_scores(inputs.record)), said, command))
+        blocks.append(WithCaption(Charts(charts), said, command))
     return Section("guidance", "Guidance and temperature" if inputs.guidable else "Temperature", blocks)
 
 

@@ -55,7 +55,7 @@ def resolve_selection(
         gone = _known("--without-classes", without_classes, classes)
         chosen = tuple(name for name in classes or () if name not in gone)
     for name, share in (split or {}).items():
-        _check_split(name, share)
+        check_split(name, share)
     if split and len({share.endswith("%") for share in split.values()}) > 1:
         raise LvaeError("--split", "give numbers of images or shares, not both")
     if limit is not None and limit < 1:
@@ -101,7 +101,8 @@ def _known(option: str, chosen: Iterable[str], classes: tuple[str, ...] | None) 
     return names
 
 
-def _check_split(name: str, share: str) -> None:
+def check_split(name: str, share: str) -> None:
+    """LvaeError for a split that cannot be: val=110%, train=5."""
     number = share.removesuffix("%")
     try:
         value = float(number) if share.endswith("%") else int(number)
