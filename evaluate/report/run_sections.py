@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
+import numpy as np
+from PIL import Image
+
 from lvae.evaluate.analysis.sweep_figures import chart_scores, describe_setting
 from lvae.evaluate.analysis.sweep_settings import Setting
 from lvae.evaluate.figures.charts import Chart, chart_bars
@@ -38,6 +41,9 @@ from lvae.evaluate.report.page import (
 from lvae.manifests import records
 from lvae.manifests.messages import counted
 from lvae.train.runs.estimates import estimate
+from lvae.train.runs.run import PREVIEWS
+
+SHOWN_PREVIEWS = 6
 
 
 def show_training(inputs: ReportInputs) -> Section:
@@ -125,7 +131,29 @@ def show_samples(inputs: ReportInputs) -> Section:
         table = PictureTable(f"Samples, {words}", [ColumnGroup("", ("",) * COLUMNS)], rows)
         blocks.append(Subtitle("No guidance" if setting == UNGUIDED else f"With guidance: {words}"))
         blocks.append(WithCaption(table, caption, command))
-    return Section("samples", "Samples", blocks)
+    return Section("samples", "Samples", [*blocks, *_show_previews(inputs)])
+
+
+def _show_previews(inputs: ReportInputs) -> list[Block]:
+    """What training left in RUN/previews: some updates, from first to last."""
+    found = []
+    for path in sorted((inputs.run / PREVIEWS).glob("step-*.png")):
+        number = path.stem.removeprefix("step-")
+        if number.isdecimal() and 0 < int(number) <= inputs.step:
+            found.append((int(number), path))
+    if not found:
+        return []
+    last = len(found) - 1
+    places = sorted({round(last * place / (SHOWN_PREVIEWS - 1)) for place in range(SHOWN_PREVIEWS)})
+    shown = []
+    for step, path in (found[place] for place in places):
+        with Image.open(path) as picture:
+            shown.append(Thumbnail.of(np.asarray(picture.convert("RGB")), f"samples after update {step:,}"))
+    headings = tuple(f"update {found[place][0]:,}" for place in places)
+    table = PictureTable("Samples while it was trained", [ColumnGroup("", headings)], [PictureRow("", tuple(shown))])
+    caption = "The same noise every time, by the averaged weights of that update, as training showed them."
+    command = f"lvae train {inputs.dataset_name} {inputs.run} --preview decoded"
+    return [Subtitle("While it was trained"), WithCaption(table, caption, command)]
 
 
 def _count_shown(inputs: ReportInputs) -> int:

@@ -114,8 +114,16 @@ class TrainOptions:
         )
 
 
-def train(dataset: str, run: Path, options: TrainOptions) -> bool:
-    """Whether the run is finished, or its minutes are over; otherwise a signal stopped it. Each rank calls this."""
+@dataclass(frozen=True)
+class Trained:
+    """finished: or its minutes are over; otherwise a signal stopped it. is_main: whether this process speaks."""
+
+    finished: bool
+    is_main: bool
+
+
+def train(dataset: str, run: Path, options: TrainOptions) -> Trained:
+    """Train a run, or show what would be done. Each rank calls this."""
     check_wandb(options.wandb)
     before, dataset = read_run_if_there(run), options.continue_on or dataset
     init = latest_checkpoint(options.init, ("ema",)) if options.init is not None and before is None else None
@@ -143,8 +151,8 @@ def train(dataset: str, run: Path, options: TrainOptions) -> bool:
                 meanings = {name: meaning for name, (_, meaning) in options.meanings.items()}
                 write_config_file(options.config, config, options.by_name(), meanings)
                 say(f"{options.config}: written, with every setting; give it to --config")
-            return True
-        return _train(dataset, run, config, device, options, init)
+            return Trained(True, device.is_main)
+        return Trained(_train(dataset, run, config, device, options, init), device.is_main)
     finally:
         device.close()
 

@@ -206,9 +206,10 @@ def train(dataset: str, run: Path, **options: Any) -> None:
 
     own = _options_by_name(click.get_current_context().command)
     options["meanings"] = {name: (str(option.name), str(option.help)) for name, option in own.items()}
-    if not train_run(dataset, run, TrainOptions(**options)):
+    done = train_run(dataset, run, TrainOptions(**options))
+    if not done.finished:
         raise click.exceptions.Exit(shared.INTERRUPTED)
-    if not options["dry_run"]:
+    if done.is_main and not options["dry_run"]:
         shared.suggest("sample", run, "SAMPLES", "-n", 64)
 
 
