@@ -12,6 +12,9 @@ LARGEST_STEPS = 100_000_000
 Precision = Literal["float32", "bfloat16", "tf32"]
 
 
+SETTINGS = "fit.json"  # of a run, in its folder
+
+
 @dataclass(frozen=True)
 class FitConfig:
     """The settings of one run.

@@ -30,7 +30,7 @@ from lvae.encode.crops import crop
 from lvae.encode.devices import choose_device
 from lvae.encode.networks.base import Autoencoder, save_safetensors
 from lvae.encode.quality.fidelity import psnr, ssim
-from lvae.encode.training.config import FitConfig
+from lvae.encode.training.config import SETTINGS, FitConfig
 from lvae.encode.training.data import PIXELS, PictureIndex, Pictures, prepare
 from lvae.encode.training.lpips import Lpips
 from lvae.encode.training.objective import learning_rate
@@ -47,7 +47,7 @@ from lvae.train.runs.boards import open_boards
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import MetricsLog
 
-SETTINGS, CHECKPOINTS, PREVIEWS = "fit.json", "checkpoints", "previews"
+CHECKPOINTS, PREVIEWS = "checkpoints", "previews"
 WEIGHTS, ARCHITECTURE = "autoencoder.safetensors", "architecture.json"
 VALIDATION_PICTURES = 64  # measured while training
 PREVIEW_PICTURES = 8

@@ -58,7 +58,7 @@ def draw_neighbours(
     for number, pixels, label, pictures, nearest in zip(
         queries.numbers, own, queries.labels, shown, found.found, strict=True
     ):
-        cells = [Captioned(pixels, f"#{number}")]
+        cells = [Captioned(pixels, f"sample {number}")]
         cells += [
             Captioned(picture, write_caption(one, int(label), names))
             for picture, one in zip(pictures, nearest, strict=True)
@@ -74,9 +74,9 @@ def draw_neighbours(
 
 def write_caption(one: Neighbour, label: int, names: tuple[str, ...] | None) -> str:
     """The distance, the class where it is another than the sample's, and the last part of the key."""
-    other = f" {name_class(one.label, names)}" if one.label not in (label, -1) else ""
+    other = f"\n{name_class(one.label, names)}" if one.label not in (label, -1) else ""
     key = "" if one.key is None else "\n" + one.key.rsplit("/", 1)[-1]
-    return f"{one.distance:.3g}{other}{key}"
+    return f"{one.distance:.3g} away{other}{key}"
 
 
 def find_suspects(numbers: Sequence[int], found: Neighbours) -> list[int]:
@@ -107,9 +107,9 @@ def judge(numbers: Sequence[int], found: Neighbours) -> str:
 def explain(found: Neighbours) -> str:
     what = "normalized latents" if found.space == "latent" else "features of decoded pictures"
     return (
-        f"Below each its distance (Euclidean, between {what}). From a training image to the nearest other one it is "
-        f"{found.typical:.3g} (median of {len(found.real)}). A copy would be far nearer; a smooth "
-        "picture is somewhat nearer to everything."
+        f"Below a training image stands how far it is from the sample (Euclidean, between {what}). Training images are "
+        f"{found.typical:.3g} from the nearest other one (median of {len(found.real)}). A copy would be far nearer; a "
+        "smooth picture is somewhat nearer to everything."
     )
 
 

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from lvae.evaluate.analysis.sweep_settings import Setting
 from lvae.evaluate.metrics import Spread
 from lvae.evaluate.samples.draw import Prepared, SampleOptions, prepare, sample_prepared
 from lvae.evaluate.scores.score_table import FEW, Figures, Line, explain_few, shown_metrics
@@ -23,27 +24,6 @@ from lvae.manifests.storage.folder import Folder
 from lvae.train.devices.device import Device
 
 SWEEP = "sweep.json"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One place of a sweep. mean, variance: weights of guidance, 0 being off. Temperatures are swept without it.
-
-    output: the share of the predicted deviation that is added to the mean.
-    """
-
-    mean: float
-    variance: float
-    temperature: float
-    output: float = records.later(0.0)
-
-    @property
-    def name(self) -> str:
-        if self.output:
-            return f"output-{self.output:g}"
-        if self.temperature != 1:
-            return f"temperature-{self.temperature:g}"
-        return f"mean-{self.mean:g}-variance-{self.variance:g}" if self.mean or self.variance else "unguided"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lvae.evaluate.analysis.sweep import Setting, SweepRecord, samples_path
+from lvae.evaluate.analysis.sweep import SweepRecord, samples_path
+from lvae.evaluate.analysis.sweep_settings import Setting
 from lvae.evaluate.figures.charts import Chart, Series, chart_points
 from lvae.evaluate.figures.drawing import Captioned, png
 from lvae.evaluate.figures.grids import Block, Row, draw_grid, name_class
@@ -65,8 +66,8 @@ def write_pictures(run: Path, out: Path, record: SweepRecord, count: int, progre
         pictures.append(decode(network, samples.denormalize(samples.read(np.arange(count))[0])))
         progress(1)
     write_whole(out / "sweep.png", png(draw_pictures(record, opened[0], pictures)))
-    if record.metrics:
-        write_whole(out / "scores.png", render_png(chart_scores(record), columns=2))
+    if record.metrics and (charts := chart_scores(record)):
+        write_whole(out / "scores.png", render_png(charts, columns=2))
 
 
 def draw_pictures(record: SweepRecord, samples: Dataset, pictures: Sequence[NDArray[np.uint8]]) -> Image.Image:
@@ -125,7 +126,7 @@ def chart_scores(record: SweepRecord) -> list[Chart]:
             (f"output temperature; {drawn}", over_outputs if len(outputs) > 1 else []),
         ):
             scored = [one for one in series if one.points]
-            if scored:
+            if sum(len(one.points) for one in scored) > 1:  # one alone would be a dot; the table has it
                 charts.append(chart_points(title, x_label, scored, level))
     return charts
 

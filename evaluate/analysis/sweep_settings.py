@@ -1,12 +1,35 @@
 """Which weights of guidance and temperatures a sweep goes through."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from lvae.evaluate.analysis.sweep import Setting
+from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.train.config import ModelConfig
 
 MEANS, VARIANCES, TEMPERATURES = (0.0, 0.75, 1.5, 3.0), (0.0, 1.5, 3.0), (0.9, 0.8, 0.7)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One place of a sweep. mean, variance: weights of guidance, 0 being off. Temperatures are swept without it.
+
+    output: the share of the predicted deviation that is added to the mean.
+    """
+
+    mean: float
+    variance: float
+    temperature: float
+    output: float = records.later(0.0)
+
+    @property
+    def name(self) -> str:
+        if self.output:
+            return f"output-{self.output:g}"
+        if self.temperature != 1:
+            return f"temperature-{self.temperature:g}"
+        return f"mean-{self.mean:g}-variance-{self.variance:g}" if self.mean or self.variance else "unguided"
 
 
 def combine_settings(

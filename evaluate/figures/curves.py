@@ -9,6 +9,7 @@ import numpy as np
 from lvae.evaluate.figures.charts import Chart, Curve, chart_curves, chart_map
 from lvae.evaluate.figures.render import render_png
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import counted
 from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.run import read_run
 
@@ -60,12 +61,20 @@ def read_curve(lines: Sequence[dict[str, Any]], name: str, key: str) -> Curve:
     return Curve(name, whole[:, 0], whole[:, 1])
 
 
-def write_curves(run: Path, out: Path) -> int:
-    """Draw the log of a run to a PNG file; how many lines the log has."""
+def describe_young(lines: Sequence[dict[str, Any]]) -> str:
+    """What comes, of a log that has too few entries for curves; else ""."""
+    if len(lines) > 1:
+        return ""
+    step = int(lines[0]["step"])
+    return f" A curve begins with the second entry, after update {2 * step}."
+
+
+def write_curves(run: Path, out: Path) -> str:
+    """Draw the log of a run to a PNG file; how much the log has, in words."""
     read_run(run)
     lines = read_metrics(run)
     if not lines:
         raise LvaeError(run, "has written nothing to its log yet", "Let it train for a while.")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(render_png(chart_log(lines), 2))
-    return len(lines)
+    return f"{counted(len(lines), 'entry', 'entries')} of the log.{describe_young(lines)}"

@@ -12,7 +12,6 @@ from lvae.encode.networks.base import Autoencoder
 from lvae.evaluate.analysis.sweep import (
     Sampling,
     Scoring,
-    Setting,
     SweepRecord,
     SweepRequest,
     samples_path,
@@ -20,7 +19,7 @@ from lvae.evaluate.analysis.sweep import (
 )
 from lvae.evaluate.analysis.sweep_figures import describe_setting
 from lvae.evaluate.analysis.sweep_scoring import LatentScoring
-from lvae.evaluate.analysis.sweep_settings import combine_settings
+from lvae.evaluate.analysis.sweep_settings import Setting, combine_settings
 from lvae.evaluate.figures.grids import name_class
 from lvae.evaluate.pictures.decode import decode, load_decoder
 from lvae.evaluate.report.cache import load_or_make

@@ -27,6 +27,8 @@ from lvae.train.devices.device import Device
 
 IMAGES, STEPS = 4, 4  # images that are taken, pictures between two of them
 
+REBUILT = "recon\u00adstruction"  # broken in two where a column is narrow
+
 
 def show_manipulations(inputs: ReportInputs, device: Device) -> Section:
     anchor, title, data = "manipulations", "Interpolations and depths", inputs.dataset
@@ -63,7 +65,7 @@ def show_manipulations(inputs: ReportInputs, device: Device) -> Section:
     kind = "held out from training" if split.name != TRAIN else "trained on"
     options = f"--split {split.name} --indices 0-{IMAGES - 1}"
     shares = [f"{share:.2f}" for share in np.linspace(0, 1, STEPS + 2)[1:-1]]
-    across = ColumnGroup("", ("image", "reconstruction", *shares, "reconstruction", "image"))
+    across = ColumnGroup("", ("image", REBUILT, *shares, REBUILT, "image"))
     between = WithCaption(
         PictureTable("From one image to another", [across], rows["between"]),
         f"Images {kind}; their variables are mixed step by step. What stands between the ends of a good model are "

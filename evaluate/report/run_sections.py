@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from lvae.evaluate.analysis.sweep import Setting
+import numpy as np
+from PIL import Image
+
 from lvae.evaluate.analysis.sweep_figures import chart_scores, describe_setting
+from lvae.evaluate.analysis.sweep_settings import Setting
 from lvae.evaluate.figures.charts import Chart, chart_bars
-from lvae.evaluate.figures.curves import chart_log
+from lvae.evaluate.figures.curves import chart_log, describe_young
 from lvae.evaluate.figures.grids import name_class
 from lvae.evaluate.report.inputs import (
     COLUMNS,
@@ -38,6 +41,9 @@ from lvae.evaluate.report.page import (
 from lvae.manifests import records
 from lvae.manifests.messages import counted
 from lvae.train.runs.estimates import estimate
+from lvae.train.runs.run import PREVIEWS
+
+SHOWN_PREVIEWS = 6
 
 
 def show_training(inputs: ReportInputs) -> Section:
@@ -96,6 +102,7 @@ def show_curves(inputs: ReportInputs) -> Section:
     caption = (
         f"{counted(len(lines), 'entry', 'entries')} of the log. Groups stand in the order they are drawn, their "
         f"resolution below. {counted(int(skipped), 'update')} skipped for a wild gradient."
+        f"{describe_young(lines)}"
     )
     return Section("curves", "Curves", [WithCaption(Charts(found), caption, made_by)])
 
@@ -124,7 +131,29 @@ def show_samples(inputs: ReportInputs) -> Section:
         table = PictureTable(f"Samples, {words}", [ColumnGroup("", ("",) * COLUMNS)], rows)
         blocks.append(Subtitle("No guidance" if setting == UNGUIDED else f"With guidance: {words}"))
         blocks.append(WithCaption(table, caption, command))
-    return Section("samples", "Samples", blocks)
+    return Section("samples", "Samples", [*blocks, *_show_previews(inputs)])
+
+
+def _show_previews(inputs: ReportInputs) -> list[Block]:
+    """What training left in RUN/previews: some updates, from first to last."""
+    found = []
+    for path in sorted((inputs.run / PREVIEWS).glob("step-*.png")):
+        number = path.stem.removeprefix("step-")
+        if number.isdecimal() and 0 < int(number) <= inputs.step:
+            found.append((int(number), path))
+    if not found:
+        return []
+    last = len(found) - 1
+    places = sorted({round(last * place / (SHOWN_PREVIEWS - 1)) for place in range(SHOWN_PREVIEWS)})
+    shown = []
+    for step, path in (found[place] for place in places):
+        with Image.open(path) as picture:
+            shown.append(Thumbnail.of(np.asarray(picture.convert("RGB")), f"samples after update {step:,}"))
+    headings = tuple(f"update {found[place][0]:,}" for place in places)
+    table = PictureTable("Samples while it was trained", [ColumnGroup("", headings)], [PictureRow("", tuple(shown))])
+    caption = "The same noise every time, by the averaged weights of that update, as training showed them."
+    command = f"lvae train {inputs.dataset_name} {inputs.run} --preview decoded"
+    return [Subtitle("While it was trained"), WithCaption(table, caption, command)]
 
 
 def _count_shown(inputs: ReportInputs) -> int:
@@ -171,11 +200,11 @@ def show_guidance(inputs: ReportInputs) -> Section:
     blocks: list[Block] = [
         WithCaption(PictureTable("The same noise under every setting", groups, rows), caption, command)
     ]
-    if inputs.record.metrics:
+    if inputs.record.metrics and (charts := chart_scores(inputs.record)):
         words = f"{inputs.options.count} samples a point" + describe_seeds(inputs)
         said = f"{words}; 'real against real' is the level of as many training latents against the others."
         blocks.append(Subtitle("Scores over the weights"))
-        blocks.append(WithCaption(Charts(chart_scores(inputs.record)), said, command))
+        blocks.append(WithCaption(Charts(charts), said, command))
     return Section("guidance", "Guidance and temperature" if inputs.guidable else "Temperature", blocks)
 
 

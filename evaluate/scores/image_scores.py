@@ -26,14 +26,13 @@ from lvae.evaluate.scores.latent_scores import (
     gaussian_samples,
     latents_of,
 )
+from lvae.evaluate.scores.metric_names import METRICS, OWN_METRICS
 from lvae.evaluate.scores.real_level import RIVAL_SETS, Rows, real_line
 from lvae.evaluate.scores.score_table import CORRECTED, FEW, Figures, Line, Scores, several
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 
-METRICS = ("fid", "sfid", "is", "kid", "pr")  # of the Inception network
-OWN_METRICS = ("frechet", "kernel", "pr")  # of another network
 LEAST_REAL = 8  # pictures of a reference that real ones can be compared within
 DUPLICATES = 0.01  # share of equal pictures that is worth a warning
 Progress = Callable[[int], None]
@@ -254,17 +253,6 @@ def rivals_of(dataset: Dataset, decoder: Autoencoder, count: int, seed: int, dev
         Rival("linear", "decoded draws of a Gaussian of full covariance fitted to the latents of each class", gaussian),
         Rival("bottom", "decoded noise with the mean and deviation of each channel", noise),
     ]
-
-
-def parse_metrics(text: str | None, known: Sequence[str], why: str) -> tuple[str, ...] | None:
-    """ "fid,kid" -> names, or None for all. LvaeError for names that do not belong here."""
-    if text is None:
-        return None
-    asked = tuple(part.strip() for part in text.split(","))
-    for one in asked:
-        if one not in known:
-            raise LvaeError(f"--metrics {one:.40}", f"{why} has {', '.join(known)}")
-    return asked
 
 
 def reference_of(

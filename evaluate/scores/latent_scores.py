@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from lvae.evaluate import metrics
 from lvae.evaluate.corrected_frechet import RowMoments, corrected_distance
 from lvae.evaluate.pictures.decode import VERIFY
+from lvae.evaluate.scores.metric_names import LATENT_METRICS
 from lvae.evaluate.scores.real_level import RIVAL_SETS, real_line
 from lvae.evaluate.scores.score_table import CORRECTED, FEW, Figures, Line, Scores, explain_few, several
 from lvae.manifests.dataset import Dataset
@@ -20,7 +21,6 @@ from lvae.manifests.statistics import require_finite
 KERNEL_ROWS = 10_000  # of a set, at most, that the kernel distance is computed from
 LEAST = 10
 READ_ROWS = 1024
-METRICS = ("frechet", "kernel", "pr")
 
 Latents = NDArray[np.float32]
 
@@ -30,7 +30,7 @@ def latent_scores(
     reference: Dataset,
     num: int | None = None,
     seed: int = 0,
-    wanted: Sequence[str] = METRICS,
+    wanted: Sequence[str] = LATENT_METRICS,
     reference_num: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Scores:
@@ -88,7 +88,11 @@ def _say_origin(samples: Sequence[Dataset]) -> str:
 
 
 def level_of_real(
-    y: Latents, count: int, seed: int, wanted: Sequence[str] = METRICS, progress: Callable[[int], None] = lambda _: None
+    y: Latents,
+    count: int,
+    seed: int,
+    wanted: Sequence[str] = LATENT_METRICS,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Line:
     """The level of real data: as many of these latents (n, d) as there are samples, against the others."""
 
@@ -111,7 +115,7 @@ class LatentReference:
     def _moments(self) -> RowMoments:
         return RowMoments.of(self.latents)
 
-    def figures(self, latents: Latents, wanted: Sequence[str] = METRICS, seed: int = 0) -> Figures:
+    def figures(self, latents: Latents, wanted: Sequence[str] = LATENT_METRICS, seed: int = 0) -> Figures:
         """Of latents (m, d) against these: latent_frechet_distance, latent_kernel_distance, latent_precision, _recall.
 
         Of fewer than 10,000 rows also latent_frechet_distance_corrected. The kernel distance is the unbiased squared

@@ -11,18 +11,16 @@ from lvae.evaluate.pictures.decode import load_decoder
 from lvae.evaluate.scores import latent_scores
 from lvae.evaluate.scores.alike import describe_other_classes, refuse_unequal_counts, refuse_unlike
 from lvae.evaluate.scores.image_scores import (
-    METRICS,
-    OWN_METRICS,
     Measure,
     Progress,
     check_sizes,
     image_scores,
-    parse_metrics,
     reference_of,
     rivals_of,
 )
+from lvae.evaluate.scores.metric_names import LATENT_METRICS, METRICS, OWN_METRICS, PAIRED_METRICS, parse_metrics
 from lvae.evaluate.scores.real_level import RIVAL_SETS
-from lvae.evaluate.scores.reconstruction_scores import PAIRED_METRICS, reconstruction_scores
+from lvae.evaluate.scores.reconstruction_scores import reconstruction_scores
 from lvae.evaluate.scores.score_table import Scores
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -116,7 +114,7 @@ def _score_latents(samples: list[ScoredPath], reference: ScoredPath, options: Sc
             "holds samples, and what --samples names was made of images",
             "Swap the two, or name images.",
         )
-    names = parse_metrics(options.metrics, latent_scores.METRICS, "latent space") or latent_scores.METRICS
+    names = parse_metrics(options.metrics, LATENT_METRICS, "latent space") or LATENT_METRICS
     latent_scores.refuse_repeats(sets)
 
     def run(progress: Progress) -> Scores:

@@ -13,11 +13,11 @@ from lvae.evaluate.features.compute import require_finite_features
 from lvae.evaluate.features.feature_network import PictureFeatures
 from lvae.evaluate.pictures.originals import pairs
 from lvae.evaluate.scores.image_scores import Measure
+from lvae.evaluate.scores.metric_names import PAIRED_METRICS
 from lvae.evaluate.scores.score_table import FEW, Scores, several
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.seeds import chosen
 
-PAIRED_METRICS = ("psnr", "ssim", "rfid")
 Progress = Callable[[int], None]
 
 

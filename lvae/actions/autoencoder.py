@@ -41,8 +41,7 @@ def remember_settings(out: Path, config: "FitConfig", unsaid: set[str]) -> "FitC
     """The settings of the run that is there, for all options that a command line does not give."""
     from dataclasses import fields, replace
 
-    from lvae.encode.training.config import FitConfig
-    from lvae.encode.training.fit import SETTINGS
+    from lvae.encode.training.config import SETTINGS, FitConfig
     from lvae.manifests import records
     from lvae.manifests.storage.folder import Folder
 

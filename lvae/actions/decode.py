@@ -9,8 +9,8 @@ from lvae.actions import engines
 from lvae.actions.evaluate import DecodeOptions, FeatureOptions, format_of
 from lvae.evaluate.features import efficientnet
 from lvae.evaluate.features.feature_network import network_path, open_network
-from lvae.evaluate.pictures import decode as decoding
 from lvae.evaluate.pictures.picture_folder import PictureFolder, check_pictures
+from lvae.evaluate.pictures.positions import positions_of
 from lvae.evaluate.pictures.streams import chosen_positions
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -37,13 +37,7 @@ class WorkerOptions:
 
     @property
     def is_asked_for(self) -> bool:
-        """LvaeError for options of a job where there is none."""
-        asked = self.workers is not None or bool(self.beam_options)
-        if not asked and (self.parts is not None or self.part_size is not None or self.shared_path):
-            raise LvaeError(
-                "", "--parts, --part-size and --shared-path are for workers", "Give --workers N or Beam options."
-            )
-        return asked
+        return self.workers is not None or bool(self.beam_options)
 
 
 def run(latents: str, out: Path, request: DecodeRequest, device: str, work: WorkerOptions) -> None:
@@ -76,7 +70,7 @@ def decoding_request(latents: str, out: Path, asked: DecodeOptions) -> DecodeReq
         check_pictures(out, PictureFolder.of(opened))
     chosen = None
     if asked.indices is not None or asked.limit is not None:
-        chosen = tuple(decoding.positions_of(asked.indices, there, asked.limit).tolist())
+        chosen = tuple(positions_of(asked.indices, there, asked.limit).tolist())
     return DecodeRequest(
         kind,
         asked.split,

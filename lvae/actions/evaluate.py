@@ -19,6 +19,7 @@ from lvae.evaluate.inception import Mode
 from lvae.evaluate.pictures import decode as decoding
 from lvae.evaluate.pictures.gallery import gallery
 from lvae.evaluate.pictures.picture_folder import PictureFolder, begin_pictures, check_pictures
+from lvae.evaluate.pictures.positions import positions_of
 from lvae.evaluate.samples.draw import SampleOptions, guidance_in_words, prepare, sample_prepared, usual_batch
 from lvae.evaluate.scores.image_scores import features_of
 from lvae.evaluate.scores.open import ScoreOptions, open_score
@@ -100,7 +101,7 @@ def run_decode(latents: str, out: Path, asked: DecodeOptions) -> None:
         raise LvaeError("", f"--beside and --columns are for a grid, and {out} is none", "Name it OUT.png.")
     if kind == "png":
         check_pictures(out, PictureFolder.of(dataset))
-    positions = decoding.positions_of(asked.indices, len(dataset), asked.limit)
+    positions = positions_of(asked.indices, len(dataset), asked.limit)
     if not len(positions):
         raise LvaeError(latents, "holds no latents, so there is nothing to decode")
     if kind == "grid" and len(positions) > decoding.GRID_LIMIT:

@@ -27,6 +27,7 @@ from lvae.evaluate.manipulation.operations import (
     Space,
     count_groups_through,
 )
+from lvae.evaluate.manipulation.parse import check_count, parse_channels, parse_values
 from lvae.evaluate.manipulation.rates import Rates, draw_rates, measure
 from lvae.evaluate.manipulation.requests import (
     Draws,
@@ -36,7 +37,8 @@ from lvae.evaluate.manipulation.requests import (
     pair_images,
     space_values,
 )
-from lvae.evaluate.pictures.decode import positions_of, write_whole
+from lvae.evaluate.pictures.decode import write_whole
+from lvae.evaluate.pictures.positions import positions_of
 from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
@@ -49,7 +51,6 @@ from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.run import CHECKPOINTS, RunConfig, read_run
 
-MOST_PICTURES = 1024  # in one figure
 Posterior = Literal["draw", "mean"]
 Weights = Literal["ema", "raw"]
 
@@ -127,14 +128,14 @@ class InspectOptions:
 def run_traverse(run: Path, sources: Sequence[str], out: Path, options: TraverseOptions) -> None:
     loaded = _load(run, options, options.decoder)
     label, guidance = _parse_label(loaded, options.label), _read_guidance(loaded, options)
-    values = space_values(options.steps) if options.values is None else _parse_values(options.values)
+    values = space_values(options.steps) if options.values is None else parse_values(options.values)
     rates = None
     if options.channels is None:
         if len(sources) != 1 or not is_dataset(sources[0]):
             advice = "give one DATASET after RUN, or name two channels: --channels 0:3,1:5"
             raise LvaeError("rates are measured over a dataset", advice)
         rates = _measure(loaded, sources[0], options)
-    first, second = _parse_channels(options.channels) if rates is None else choose_channels(rates)
+    first, second = parse_channels(options.channels) if rates is None else choose_channels(rates)
     upsampler = loaded.model.config.low_resolution_factor is not None
     image = _open_images(loaded, sources, options)[0] if upsampler else None
     across, down = ChannelSweep(*first, values), ChannelSweep(*second, values)
@@ -150,7 +151,7 @@ def run_interpolate(run: Path, sources: Sequence[str], out: Path, options: Inter
     images = _open_images(loaded, sources, options)
     pairs = pair_images(len(images), options.pairs)
     asked = Interpolation(pairs, options.steps, None if options.space == "auto" else options.space, options.path)
-    with Bar("interpolating", _check_count(len(pairs) * (options.steps + 2)), "pictures") as bar:
+    with Bar("interpolating", check_count(len(pairs) * (options.steps + 2)), "pictures") as bar:
         draws = Draws(options.seed, options.posterior == "mean")
         figure = show_interpolation(loaded, images, asked, draws, bar.advance)
     _write(
@@ -169,7 +170,7 @@ def run_outpaint(run: Path, sources: Sequence[str], out: Path, options: Outpaint
     if sides == (None, None, None, None):
         margins = Margins(right=loaded.model.config.resolution)
     draws = Draws(options.seed, options.posterior == "mean", _read_guidance(loaded, options))
-    with Bar("outpainting", _check_count(len(images) * options.draws), "pictures") as bar:
+    with Bar("outpainting", check_count(len(images) * options.draws), "pictures") as bar:
         figure = show_outpainting(loaded, images, margins, options.draws, draws, bar.advance)
     size = figure.arrays["latents"].shape[-2:]
     _write(figure, out, options.arrays, f"{counted(len(images), 'image')}, outpainted to {size[0]}x{size[1]} latents")
@@ -188,7 +189,7 @@ def run_depths(run: Path, sources: Sequence[str], out: Path, options: DepthsOpti
     config = loaded.model.config
     columns = (sum(config.groups) if options.every_group else len(count_groups_through(config))) + 1
     draws = Draws(options.seed, options.posterior == "mean", _read_guidance(loaded, options))
-    with Bar("decoding", _check_count(len(images) * columns), "pictures") as bar:
+    with Bar("decoding", check_count(len(images) * columns), "pictures") as bar:
         figure = show_depths(loaded, images, options.every_group, draws, rates, bar.advance)
     _write(figure, out, options.arrays, f"{counted(len(images), 'image')}, {counted(columns, 'depth')} each")
     if options.nats is not None and rates is not None:
@@ -286,32 +287,6 @@ def _read_guidance(loaded: LoadedRun, options: GuidedOptions) -> Guidance:
         loaded.model.config, options.guidance_mean, options.guidance_variance, options.guidance, options.convention
     )
     return Guidance(mean, variance) if any((*mean, *variance)) else UNGUIDED
-
-
-def _parse_values(text: str) -> tuple[float, ...]:
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or not np.isfinite(values).all():
-        raise LvaeError(f"--values {text:.60}", "write numbers like -1,0,0.5,2")
-    _check_count(len(values) ** 2)
-    return values
-
-
-def _parse_channels(text: str | None) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Parse "0:3,1:5": group and channel that are swept across and down."""
-    parts = [part.strip().partition(":") for part in (text or "").split(",")]
-    if len(parts) != 2 or not all(g.isdigit() and c.isdigit() and len(g) < 6 and len(c) < 6 for g, _, c in parts):
-        raise LvaeError(f"--channels {text:.60}", "write two of GROUP:CHANNEL, like 0:3,1:5")
-    (first, _, one), (second, _, other) = parts
-    return (int(first), int(one)), (int(second), int(other))
-
-
-def _check_count(pictures: int) -> int:
-    if pictures > MOST_PICTURES:
-        raise LvaeError("", f"{pictures} pictures are too many for one figure", f"Ask for at most {MOST_PICTURES}.")
-    return pictures
 
 
 def _write(figure: Figure, out: Path, arrays: Path | None, what: str) -> None:

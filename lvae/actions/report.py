@@ -19,7 +19,8 @@ from lvae.evaluate.analysis.sweep_settings import combine_settings, parse_number
 from lvae.evaluate.features.feature_network import open_network
 from lvae.evaluate.figures.drawing import png
 from lvae.evaluate.inception import Mode
-from lvae.evaluate.pictures.decode import load_decoder, positions_of, write_whole
+from lvae.evaluate.pictures.decode import load_decoder, write_whole
+from lvae.evaluate.pictures.positions import positions_of
 from lvae.evaluate.report.compare import write_comparison
 from lvae.evaluate.report.inputs import ReportOptions, count_samples, open_inputs
 from lvae.evaluate.report.write import write_report
@@ -111,7 +112,7 @@ def run_sweep(run: Path, out: Path, options: SweepOptions) -> None:
         click.echo(format_table(record))
         if record.warning is not None:
             say(f"warning: {record.warning}")
-    where = f", scored in {out / 'scores.png'}" if record.metrics else ""
+    where = f", scored in {out / 'scores.png'}" if record.metrics and (out / "scores.png").exists() else ""
     seeds = f" from {counted(options.repeats, 'seed')} each" if options.repeats > 1 else ""
     click.echo(
         f"{out / 'sweep.png'}: {counted(len(settings), 'setting')}, {counted(count, 'sample')}{seeds} of {run}, "

@@ -29,6 +29,7 @@ from lvae.train.runs.config_file import ConfigFile, read_config_file, write_conf
 from lvae.train.runs.continuation import continue_on, describe_change
 from lvae.train.runs.estimates import Memory, choose_micro_batch, estimate, latent_flop, measure_memory, micro_batch_of
 from lvae.train.runs.fine_tuning import weights_that_fit
+from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.resolve import resolve_config
 from lvae.train.runs.run import (
     CHECKPOINTS,
@@ -40,6 +41,7 @@ from lvae.train.runs.run import (
     read_run_if_there,
 )
 from lvae.train.runs.settings import SHORTHANDS, merge_settings, parse_pairs
+from lvae.train.runs.trial import estimate_time
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class TrainOptions:
     profile: int
     wandb: str | None
     dry_run: bool
+    as_json: bool
     meanings: dict[str, tuple[str, str]]
 
     def given(self, file: ConfigFile | None) -> dict[str, str]:
@@ -111,8 +114,16 @@ class TrainOptions:
         )
 
 
-def train(dataset: str, run: Path, options: TrainOptions) -> bool:
-    """Whether the run is finished, or its minutes are over; otherwise a signal stopped it. Each rank calls this."""
+@dataclass(frozen=True)
+class Trained:
+    """finished: or its minutes are over; otherwise a signal stopped it. is_main: whether this process speaks."""
+
+    finished: bool
+    is_main: bool
+
+
+def train(dataset: str, run: Path, options: TrainOptions) -> Trained:
+    """Train a run, or show what would be done. Each rank calls this."""
     check_wandb(options.wandb)
     before, dataset = read_run_if_there(run), options.continue_on or dataset
     init = latest_checkpoint(options.init, ("ema",)) if options.init is not None and before is None else None
@@ -135,13 +146,13 @@ def train(dataset: str, run: Path, options: TrainOptions) -> bool:
         if options.dry_run:
             streamed = opened.folder.remote and options.cache is None
             data = plan_data(opened, device, config.training, config.model.classes, options.placement, streamed)
-            _show(config, device, memory, data)
+            _show(config, device, memory, data, [] if before is None else read_metrics(run), options.as_json)
             if options.config is not None and device.is_main and not options.config.exists():
                 meanings = {name: meaning for name, (_, meaning) in options.meanings.items()}
                 write_config_file(options.config, config, options.by_name(), meanings)
                 say(f"{options.config}: written, with every setting; give it to --config")
-            return True
-        return _train(dataset, run, config, device, options, init)
+            return Trained(True, device.is_main)
+        return Trained(_train(dataset, run, config, device, options, init), device.is_main)
     finally:
         device.close()
 
@@ -184,18 +195,34 @@ def _goes_on_alike(before: ExecutionRecord | None, options: TrainOptions, device
     return (before.device, before.devices) == ("cpu", device.world) and device.kind == "cpu"
 
 
-def _show(config: RunConfig, device: Device, memory: Memory, data: DataPlan) -> None:
+def _show(
+    config: RunConfig, device: Device, memory: Memory, data: DataPlan, log: list[dict[str, Any]], as_json: bool
+) -> None:
     if device.is_main:
         found = estimate(config, device.world * device.parts, memory)
-        settings = {name: records.plain(getattr(config, name)) for name in ("preset", "model", "training")}
+        needed = estimate_time(config, log, found.parameters, device)
         made = PRESETS.get(config.preset)
         paper = made and made.hardware and {"hardware": made.hardware, "hours": made.hours}
-        lines = [f"device              {device}", *found.lines(), f"latents             {data.line()}"]
+        if as_json:
+            settings = {name: records.plain(getattr(config, name)) for name in ("preset", "model", "training")}
+            reckoned = {"estimate": asdict(found), "data": asdict(data), "device": str(device)}
+            needs = {"time": None if needed is None else asdict(needed)}
+            click.echo(json.dumps({**settings, "paper": paper, **reckoned, **needs}, indent=1))
+            return
+        model = config.model
+        kind = f"{counted(model.classes, 'class', 'classes')}" if model.classes else "unconditional"
+        lines = [
+            f"preset              {config.preset}: {counted(sum(model.groups), 'group')} of z, {kind}",
+            f"training            {config.training.updates} updates of {config.training.update_size} latents",
+            f"device              {device}",
+            *found.lines(),
+            f"latents             {data.line()}",
+            needed.line() if needed is not None else "time                cannot be said before it runs",
+        ]
         if made is not None and paper:
             lines.append(f"the paper's run     {made.hardware}, {made.hours:g} hours")
-        click.echo("\n".join(lines), err=True)
-        reckoned = {"estimate": asdict(found), "data": asdict(data), "device": str(device)}
-        click.echo(json.dumps({**settings, "paper": paper, **reckoned}, indent=1))
+        lines.append("every setting       --dry-run --json prints them, --set KEY=VALUE changes one")
+        click.echo("\n".join(lines))
 
 
 def _train(

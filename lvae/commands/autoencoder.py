@@ -18,14 +18,14 @@ from lvae.actions.output import print_json
 from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.values import types
-from lvae.commands.values.fit import EXECUTION, SETTINGS
+from lvae.commands.values.fit import EXECUTION, SETTINGS, check_fit, check_scored
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
 
 @click.group()
 def autoencoder() -> None:
-    """Autoencoders: which there are, their weights, training and scoring one."""
+    """List, fetch, train, score and convert autoencoders."""
 
 
 @autoencoder.command(short_help="Train an autoencoder on images.")
@@ -39,9 +39,8 @@ def fit(source: str, out: Path, **options: Any) -> None:
     """Train an autoencoder on the images of SOURCE; its weights become OUT/autoencoder.safetensors.
 
     The same command goes on after the last checkpoint, whatever stopped it; SIGTERM and Ctrl-C save first, then exit
-    with 130. The loss is the mean absolute error, the
-    bottleneck's term, and what keeps pictures sharp: LPIPS where its weights are given, local contrast, a patch
-    discriminator. Pictures smaller than the crop are left out and counted.
+    with 130. The loss is the mean absolute error and the bottleneck's own term, plus what options add to keep pictures
+    sharp: LPIPS, local contrast, a patch discriminator. Pictures smaller than the crop are left out and counted.
 
     \b
     lvae autoencoder fit photos stage --steps 20000
@@ -50,18 +49,20 @@ def fit(source: str, out: Path, **options: Any) -> None:
     lvae encode photos latents --weights stage/autoencoder.safetensors
     """
     guard_output(out, outputs.AUTOENCODER_RUN, [source, options["init"]])
-    from lvae.encode.training.fit import FitOptions, Watcher
-    from lvae.encode.training.fit import fit as fit_autoencoder
     from lvae.manifests.records import plain
-    from lvae.pipeline.progress.console import Bar, say
 
     options["validation"] = types.share(options["validation"], "--validation")
     source_of = click.get_current_context().get_parameter_source
     unsaid = {name for name in options if source_of(name) == click.core.ParameterSource.DEFAULT}
     config = remember_settings(out, make_fit_config(options), unsaid)
+    check_fit(config)
     if options["dry_run"]:
         print_json(plain(config))
         return
+    from lvae.encode.training.fit import FitOptions, Watcher
+    from lvae.encode.training.fit import fit as fit_autoencoder
+    from lvae.pipeline.progress.console import Bar, say
+
     with Bar("opening", 0, "pictures") as opening, Bar("training", config.steps, "updates") as training:
         watcher = Watcher(make_counter(opening), make_counter(training), say, draw_pairs)
         execution = FitOptions(
@@ -84,7 +85,7 @@ def fit(source: str, out: Path, **options: Any) -> None:
         shared.suggest("encode", "IMAGES", "DATASET", "--weights", fitted.weights)
 
 
-@autoencoder.command()
+@autoencoder.command(short_help="Any file of weights to safetensors.")
 @click.argument("file")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--autoencoder", "demanded", metavar="NAME|JSON", help="What FILE must be [whatever it is].")
@@ -93,14 +94,14 @@ def fit(source: str, out: Path, **options: Any) -> None:
     type=click.Choice(["compvis", "diffusers"]),
     default="compvis",
     show_default=True,
-    help="Layout or numbers of OUT.",
+    help="Layout of OUT.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="Layout or numbers of OUT.",
+    help="Numbers in OUT.",
 )
 @shared.JSON
 def convert(
@@ -183,41 +184,57 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
     shared.suggest("encode", "IMAGES", "DATASET", "--autoencoder", name)
 
 
-@autoencoder.command(short_help="How well one does on pictures.")
+@autoencoder.command(short_help="How well one reconstructs pictures.", epilog=shared.NETWORKS)
 @click.argument("name_or_path")
 @click.argument("images", type=places.SOURCE)
 @click.option("--weights", metavar="FILE|random:SEED", help="For a name whose weights are not here.")
 @click.option("--size", type=types.Whole(8), default=128, show_default=True, help="Side of the crop in pixels.")
-@click.option("--crop", default="adm", show_default=True, help="As of 'lvae encode'.")
-@click.option("--held-out", metavar="SHARE", help="Only pictures that 'fit --validation SHARE' never trains on.")
+@click.option(
+    "--crop",
+    type=click.Choice(["adm", "lsun", "adm-lsun", "center", "none"]),
+    default="adm",
+    show_default=True,
+    help="How to crop, as for 'lvae encode'.",
+)
+@click.option("--held-out", metavar="SHARE", help="Only the pictures that 'fit --validation SHARE' sets aside.")
 @click.option("--only-classes", metavar="A,B", help="Only pictures of these classes.")
-@click.option("--limit", type=types.Whole(1), default=5000, show_default=True, help="A fair sample of so many.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or what there is.")
+@click.option(
+    "--limit",
+    type=types.Whole(1),
+    default=5000,
+    show_default=True,
+    help="At most so many pictures, chosen by a hash of the key.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto: the GPU, if there is one; cpu, cuda, cuda:1.")
 @click.option(
     "--features",
     type=click.Path(path_type=Path),
     metavar=shared.NETWORK,
-    help="A feature network: rFID by the FID Inception, or the Fréchet distance by another, too.",
+    help="Also the Fréchet distance by a feature network, which is rFID by the FID Inception network.",
 )
-@click.option("--grid", type=click.Path(path_type=Path), help="A PNG of pictures beside what is made.")
+@click.option(
+    "--grid", type=click.Path(path_type=Path), help="Draw pictures beside their reconstructions into this PNG."
+)
 @shared.JSON
 def score(name_or_path: str, images: str, **options: Any) -> None:
-    """Score an autoencoder on the images of a source: a name, a run of 'fit', or a file or folder of weights.
+    """Score an autoencoder on IMAGES, any source. NAME_OR_PATH: a name, a run of 'fit', or a file or folder of weights.
 
-    PSNR, SSIM and L1 are means over pictures; beside them the best linear code (principal components of patches) of
-    the same size. Detail kept is the power above a quarter of a cycle a pixel relative to the originals. Each latent
-    channel's mean, std, excess kurtosis and what the PSNR falls to without it.
+    \b
+    PSNR, SSIM, L1  means over pictures, beside the best linear code of the same size (principal components of patches)
+    detail kept     power above a quarter of a cycle a pixel, as a share of the originals'
+    latents         mean, std and excess kurtosis of each channel, and the PSNR without it
     """
     if options["grid"] is not None:
         guard_output(options["grid"], outputs.PNG, [images])
+    classes = tuple(options["only_classes"].split(",")) if options["only_classes"] else None
+    share = types.share(options["held_out"], "--held-out") if options["held_out"] else None
+    check_scored(name_or_path, options["weights"])
     from lvae.encode.quality.score import open_autoencoder
     from lvae.encode.quality.score import score as score_autoencoder
     from lvae.encode.sources.subset import choose
     from lvae.manifests.records import plain
     from lvae.pipeline.progress.console import Bar
 
-    classes = tuple(options["only_classes"].split(",")) if options["only_classes"] else None
-    share = types.share(options["held_out"], "--held-out") if options["held_out"] else None
     opened = open_autoencoder(name_or_path, options["weights"])
     chosen = choose(images, classes, options["limit"])
     with Bar("opening", len(chosen.rows), "pictures") as bar:

@@ -1,4 +1,4 @@
-"""What to do with a dataset that is there: stats, inspect, verify, clean, watch."""
+"""What to do with datasets that are there: merge, stats, inspect, verify, clean, watch."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +13,14 @@ from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.encode import print_dataset
 from lvae.commands.values import types
+from lvae.commands.values.encoding import check_reshaping
+from lvae.commands.values.given import refuse_given
 from lvae.encode.catalogue import presets
 from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.messages import counted
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
+from lvae.manifests.storage.places.inputs import check_input
 
 if TYPE_CHECKING:
     from lvae.manifests.errors import Fault
@@ -26,11 +29,11 @@ if TYPE_CHECKING:
 BEGUN = click.argument("dataset", type=places.BEGUN_DATASET)
 
 
-@click.command(short_help="Statistics made anew.", epilog=f"\b\nPresets\n{presets.table()}")
+@click.command(short_help="Channel statistics, made anew.", epilog=f"\b\nPresets\n{presets.table()}")
 @shared.DATASET
 @click.option("--by-class", is_flag=True, help="Also for every class.")
-@click.option("--check", is_flag=True, help="Exit with 1 where the manifest says otherwise.")
-@click.option("--preset", metavar="NAME", help="Beside the constants of the paper for this dataset.")
+@click.option("--check", is_flag=True, help="Exit with 1 if the manifest says otherwise.")
+@click.option("--preset", metavar="NAME", help="Show the paper's constants for this dataset beside them; see below.")
 @shared.PATIENCE
 @shared.JSON
 def stats(dataset: str, by_class: bool, check: bool, preset: str | None, patience: float, as_json: bool) -> None:
@@ -61,12 +64,24 @@ def stats(dataset: str, by_class: bool, check: bool, preset: str | None, patienc
 @click.command(short_help="What a dataset or a run is.")
 @click.argument("inspected", metavar="DATASET_OR_RUN", type=places.DATASET_OR_RUN)
 @click.argument("measured", metavar="[DATASET]", required=False, type=places.DATASET)
-@click.option("--preview", type=click.Path(path_type=Path), metavar="FILE.png", help="Originals and reconstructions.")
-@click.option("--histogram", type=click.Path(path_type=Path), metavar="FILE.png", help="Channels and classes.")
+@click.option(
+    "--preview",
+    type=click.Path(path_type=Path),
+    metavar="FILE.png",
+    help="Draw originals beside their reconstructions.",
+)
+@click.option(
+    "--histogram",
+    type=click.Path(path_type=Path),
+    metavar="FILE.png",
+    help="Draw histograms of the channels and classes.",
+)
 @click.option("--rows", is_flag=True, help="List the latents of a split: row, key, class, mirrored, position.")
 @click.option("--class", "class_name", metavar="NAME", help="With --rows: of this class only; none: those without one.")
-@click.option("--images", type=types.Whole(1), default=1024, show_default=True, help="To measure a run over.")
-@click.option("--split", default="train", show_default=True, help="To list, or to measure a run over.")
+@click.option(
+    "--images", type=types.Whole(1), default=1024, show_default=True, help="How many images a RUN is measured over."
+)
+@click.option("--split", default="train", show_default=True, help="The split to list, or to measure a RUN over.")
 @shared.MODEL_WEIGHTS
 @click.option("--seed", type=types.Whole(0), default=0, show_default=True, help="Seed for draws from posteriors.")
 @click.option(
@@ -93,6 +108,7 @@ def inspect(
     rows, wanted = asked.pop("rows"), asked.pop("class_name")
     if wanted is not None and not rows:
         raise LvaeError("--class", "chooses among the lines of --rows", "Give --rows, too.")
+    _refuse_unused(inspected, measured, rows)
     if _is_run(inspected):
         from lvae.actions.manipulate import InspectOptions, run_inspect
 
@@ -128,6 +144,16 @@ def inspect(
         click.echo(f"{histogram}: written", err=True)
 
 
+def _refuse_unused(inspected: str, measured: str | None, rows: bool) -> None:
+    """LvaeError for options that are for measuring a run over a dataset, where none is measured."""
+    measuring = "is for measuring a RUN over a DATASET"
+    advice = "Write 'lvae inspect RUN DATASET', or leave it out."
+    if measured is None or not _is_run(inspected):
+        refuse_given(measuring, "images", "weights", "seed", "device", advice=advice)
+    if not rows and measured is None:
+        refuse_given(f"{measuring}, or for --rows", "split", advice=advice)
+
+
 def _is_run(path: str) -> bool:
     return "://" not in path and (Path(path) / "config.json").exists() and not (Path(path) / "manifest.json").exists()
 
@@ -135,15 +161,15 @@ def _is_run(path: str) -> bool:
 @click.command(cls=shared.EngineCommand, short_help="Is everything as it was written?")
 @BEGUN
 @click.option("--deep", is_flag=True, help="Also checksums, statistics, order and NaN: reads every byte.")
-@click.option("--workers", type=types.Whole(1), help="With --deep: so many processes look [this one].")
+@click.option("--workers", type=types.Whole(1), help="With --deep: share the work among so many processes [1].")
 @shared.PATIENCE
 @shared.JSON
 @click.pass_context
 def verify(context: click.Context, /, dataset: str, as_json: bool, **options: Any) -> None:
     """Check DATASET against its manifest; name every fault and the command that mends it.
 
-    With --workers, or Beam's options after --, many look deep at once. Nothing is written into the dataset, but where
-    workers are on other machines: what they find lies under its checks/ and .tmp/ meanwhile, and it is locked.
+    With --workers, or Beam's options after --, many processes share the work of --deep. Nothing is written into the
+    dataset, with one exception: workers on other machines lock it and leave what they find in its checks/ and .tmp/.
     """
     from lvae.manifests.manifest import unfinished_append
     from lvae.manifests.parts.plan import read_plan_if_whole
@@ -189,7 +215,7 @@ def _deep_by_workers(dataset: str, options: dict[str, Any]) -> "Callable[[], lis
     return lambda: verify_by_workers(folder_at(dataset), engine, CONSOLE)
 
 
-@click.command(short_help="Remove what no longer belongs.")
+@click.command(short_help="Remove unfinished files and old views.")
 @BEGUN
 @click.option("--raw", is_flag=True, help="Also the raw latents: no other view can be made then.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go; works beside a running job.")
@@ -208,15 +234,15 @@ def clean(dataset: str, raw: bool, dry_run: bool, patience: float, as_json: bool
         click.echo(cleaned.sentence(dry_run))
 
 
-@click.command(short_help="How far a job elsewhere is.")
+@click.command(short_help="How far a job is that runs elsewhere.")
 @BEGUN
 @click.option("--once", is_flag=True, help="Say it once and end.")
 @shared.JSON
 def watch(dataset: str, once: bool, as_json: bool) -> None:
     """Show how far the job is that makes DATASET, wherever it runs, until the dataset is finished.
 
-    A bar on a terminal, a line every 30 s elsewhere. Nothing is written, and no lock is needed: what is finished is
-    asked of the files that workers leave.
+    A bar on a terminal, a line every 30 s elsewhere. Nothing is written, and no lock is taken: the files that workers
+    leave say how far they are.
     """
     from lvae.pipeline.progress import watch as watching
     from lvae.pipeline.progress.console import CONSOLE
@@ -228,4 +254,38 @@ def watch(dataset: str, once: bool, as_json: bool) -> None:
         click.echo(f"{dataset}: {state}")
 
 
-COMMANDS = (stats, inspect, verify, clean, watch)
+@click.command(short_help="Several datasets into one.")
+@click.argument("datasets", nargs=-1, required=True, metavar="A B ... OUT", type=click.Path(file_okay=False))
+@shared.VIEW
+@click.option("--seed", type=types.Whole(), help="Seed for the order in the shards [that of A].")
+@click.option("--skip-duplicates", is_flag=True, help="Where a key occurs twice, keep the image of the first dataset.")
+@shared.ENGINE
+@shared.JSON
+def merge(datasets: tuple[str, ...], skip_duplicates: bool, **options: Any) -> None:
+    """Join datasets of the same autoencoder, image settings and store into OUT, without encoding anything.
+
+    Classes are united by name. Raw latents are linked where the file system can, else copied; the view is that of A
+    where nothing else is said, and what any dataset leaves out by class or key stays out.
+    """
+    *inputs, out = datasets
+    if not inputs:
+        raise click.UsageError("Name the datasets, and a new folder last.")
+    for dataset in inputs:
+        check_input(dataset, places.DATASET.wanted)
+    guard_output(out, outputs.DATASET, inputs)
+    view = shared.view_options(options, None)
+    check_reshaping(inputs, view)
+    if len(inputs) == 1:
+        click.echo(f"there is one dataset to join: {out} becomes a copy of {inputs[0]}", err=True)
+    from lvae.pipeline.jobs import reshard as reshaping
+
+    engine = engines.choose((), options["workers"], options["patience"])
+    engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
+    result = engines.wait_for_storage(
+        engine.patience, lambda: reshaping.merge(inputs, out, view, engine, skip_duplicates)
+    )
+    print_dataset(out, result.manifest, options["as_json"])
+    shared.suggest("train", out, "RUN")
+
+
+COMMANDS = (merge, stats, inspect, verify, clean, watch)

@@ -8,14 +8,13 @@ import click
 from lvae.actions import engines
 from lvae.actions.output import print_json
 from lvae.commands import options as shared
-from lvae.commands import places
 from lvae.commands.values import types
+from lvae.commands.values.encoding import check_encoding, check_reshaping
 from lvae.encode.catalogue import presets
 from lvae.encode.feeding.settings import PREFETCH
 from lvae.manifests.messages import counted
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
-from lvae.manifests.storage.places.inputs import check_input
 
 if TYPE_CHECKING:
     from lvae.manifests.manifest import Manifest
@@ -83,14 +82,26 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
 )
 @shared.SOURCE
 @shared.NEW_DATASET
-@click.option("--preset", metavar="NAME", help="Settings of the paper, for all that is not given; see below.")
+@click.option("--preset", metavar="NAME", help="Settings of the paper for whatever is not given here; see below.")
 @click.option("--autoencoder", metavar="NAME|JSON", help="One of those below, or a JSON description [default].")
-@click.option("--weights", metavar="FILE|random:SEED", help="A file of weights of any kind, or a folder.")
+@click.option(
+    "--weights",
+    metavar="FILE|random:SEED",
+    help="The autoencoder's weights: a file of any kind, or a folder; random:SEED for trials.",
+)
 @click.option("--size", type=types.Whole(1), help="Side of the cropped square in pixels [256].")
 @click.option("--min-size", type=types.Whole(0), help="Reject images whose shorter side has fewer pixels [0].")
-@click.option("--crop", type=click.Choice(["adm", "lsun", "adm-lsun", "center", "none"]), help="How to crop [adm].")
+@click.option(
+    "--crop",
+    type=click.Choice(["adm", "lsun", "adm-lsun", "center", "none"]),
+    help="How images are cropped to a square: as ADM or LSUN do, centred, or not at all [adm].",
+)
 @click.option("--mirror", is_flag=True, default=None, help="Encode the mirror image of every picture as well.")
-@click.option("--store", type=click.Choice(["mode", "sample", "moments"]), help="What to keep of a posterior [mode].")
+@click.option(
+    "--store",
+    type=click.Choice(["mode", "sample", "moments"]),
+    help="Keep the mean of an image's posterior, one draw, or mean and variance [mode].",
+)
 @click.option("--seed", type=types.Whole(), help="Seed for the order in the shards, and for --store sample [0].")
 @click.option("--batch", type=types.Whole(1), help="Images in a forward pass [by the network's cost].")
 @click.option("--device", default="auto", show_default=True, help="auto: every GPU, or the CPU; cpu, cuda, cuda:1.")
@@ -111,10 +122,10 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
     type=types.Whole(1),
     default=PREFETCH,
     show_default=True,
-    help="Batches that those open ahead, at most: what they take of the memory.",
+    help="Batches that these processes open ahead, at most; more take more memory.",
 )
 @click.option("--drop-raw", is_flag=True, help="Remove the raw latents once the shards are verified.")
-@click.option("--max-rejected", metavar="1%|N", help="Fail where more images than this cannot be used.")
+@click.option("--max-rejected", metavar="1%|N", help="Fail if more images than this cannot be used [never].")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and how long it would take; write nothing.")
 @click.option(
     "--images-per-second",
@@ -155,6 +166,7 @@ def encode(source: str, dataset: str, **options: Any) -> None:
         guard_output(dataset, outputs.DATASET, [source])
     options = _with_preset(options)
     view = shared.view_options(options, limit=None)
+    check_encoding(source, options)
     from lvae.encode.devices import check_precision
     from lvae.manifests.records import plain
     from lvae.manifests.storage.open import folder_at
@@ -207,14 +219,15 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
     """
     if out is not None:
         guard_output(out, outputs.DATASET, [dataset])
+        if keep_old:
+            raise click.UsageError("--keep-old is for another view of DATASET itself, not for --out.")
     view = shared.view_options(options, options["limit"])
+    check_reshaping([dataset], view, erase)
     from lvae.pipeline.jobs import reshard as reshaping
 
     engine = engines.choose(options["beam_options"], options["workers"], options["patience"])
     engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)), shuffle=options["shuffle"])
     engines.examine(engine, dataset, None)
-    if out is not None and keep_old:
-        raise click.UsageError("--keep-old is for another view of DATASET itself, not for --out.")
 
     def write_view() -> "Result":
         if out is None:
@@ -226,40 +239,7 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
     shared.suggest("train", out or dataset, "RUN")
 
 
-@click.command(short_help="Several datasets into one.")
-@click.argument("datasets", nargs=-1, required=True, metavar="A B ... OUT", type=click.Path(file_okay=False))
-@shared.VIEW
-@click.option("--seed", type=types.Whole(), help="Seed for the order in the shards [that of A].")
-@click.option("--skip-duplicates", is_flag=True, help="Where a key occurs twice, keep the image of the first dataset.")
-@shared.ENGINE
-@shared.JSON
-def merge(datasets: tuple[str, ...], skip_duplicates: bool, **options: Any) -> None:
-    """Join datasets of the same autoencoder, image settings and store into OUT, without encoding anything.
-
-    Classes are united by name. Raw latents are linked where the file system can, else copied; the view is that of A
-    where nothing else is said, and what any dataset leaves out by class or key stays out.
-    """
-    *inputs, out = datasets
-    if not inputs:
-        raise click.UsageError("Name the datasets, and a new folder last.")
-    for dataset in inputs:
-        check_input(dataset, places.DATASET.wanted)
-    guard_output(out, outputs.DATASET, inputs)
-    view = shared.view_options(options, None)
-    if len(inputs) == 1:
-        click.echo(f"there is one dataset to join: {out} becomes a copy of {inputs[0]}", err=True)
-    from lvae.pipeline.jobs import reshard as reshaping
-
-    engine = engines.choose((), options["workers"], options["patience"])
-    engine = replace(engine, workers=engines.workers_for(engine, ("cpu",)))
-    result = engines.wait_for_storage(
-        engine.patience, lambda: reshaping.merge(inputs, out, view, engine, skip_duplicates)
-    )
-    print_dataset(out, result.manifest, options["as_json"])
-    shared.suggest("train", out, "RUN")
-
-
-COMMANDS = (scan, encode, shard, merge)
+COMMANDS = (scan, encode, shard)
 
 
 def print_dataset(dataset: str, manifest: "Manifest", as_json: bool) -> None:

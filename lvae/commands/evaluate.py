@@ -9,36 +9,11 @@ import click
 from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.values import types
-from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import FileOutput, FolderOutput, guard_output
 from lvae.manifests.storage.places.inputs import check_input
 
 Record = TypeVar("Record", bound=Any)
-
-DEVICE = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda", "xla"]),
-    default="auto",
-    show_default=True,
-    help="Several GPUs: torchrun.",
-)
-PRECISION = click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
-    default="auto",
-    show_default=True,
-    help="Precision of matrix products; auto: tf32 on GPUs, else float32.",
-)
-
-
-MODE = click.option(
-    "--mode",
-    type=click.Choice(["adm", "clean", "pytorch-fid"]),
-    default="adm",
-    show_default=True,
-    help="How images are resized and scaled for the network.",
-)
 
 
 @click.command(short_help="Draw latents from a model.")
@@ -50,8 +25,16 @@ MODE = click.option(
 @click.option(
     "--ema", type=types.Number(), metavar="DECAY", help="Which average, of a run that keeps several [its main one]."
 )
-@click.option("-n", "count", type=types.Whole(1), help="How many [50000; with --low-resolution, as many as there].")
-@click.option("--seed", type=types.Whole(0), default=0, show_default=True, help="Sample i is a function of it and i.")
+@click.option(
+    "-n", "count", type=types.Whole(1), help="How many samples [50000; with --low-resolution, as many as it has]."
+)
+@click.option(
+    "--seed",
+    type=types.Whole(0),
+    default=0,
+    show_default=True,
+    help="Seed of the noise: sample i depends on it and on i alone.",
+)
 @shared.LABELS
 @shared.GUIDANCE
 @click.option(
@@ -65,18 +48,23 @@ MODE = click.option(
     help="Noise added to the output's mean, as a share of its predicted std; 0: the mean, as in the paper.",
 )
 @shared.MODEL_WEIGHTS
-@click.option("--batch", type=types.Whole(1), help="Changes no sample [64; on GPUs what fits].")
+@click.option(
+    "--batch", type=types.Whole(1), help="Samples drawn at a time; changes none of them [64; on GPUs what fits]."
+)
 @click.option("--compile", "compiled", is_flag=True, help="Compile the model first: for many samples on a GPU.")
 @click.option(
-    "--low-resolution", type=places.SAMPLES_OR_DATASET, metavar="SAMPLES", help="What an upsampler begins with."
+    "--low-resolution",
+    type=places.SAMPLES_OR_DATASET,
+    metavar="SAMPLES",
+    help="Low-resolution samples, for a model that is an upsampler.",
 )
-@DEVICE
-@PRECISION
+@shared.DEVICE
+@shared.PRECISION
 @shared.JSON
 def sample(run: Path, samples: Path, as_json: bool, **asked: Any) -> None:
     """Draw samples from the model of RUN into SAMPLES, a dataset that 'lvae decode' and 'lvae score' read.
 
-    The same command goes on where it was interrupted. Without guidance the unconditional path is never computed.
+    The same command goes on where it was interrupted, and more samples (-n) add to those that are there.
     """
     guard_output(samples, outputs.SAMPLES, [run, asked["low_resolution"]])
     from lvae.commands.values.model import check_sampling
@@ -93,7 +81,7 @@ def sample(run: Path, samples: Path, as_json: bool, **asked: Any) -> None:
 PARTS = shared.several(
     click.option("--parts", metavar="FOLDER|URL", help="Where workers leave their parts [OUT.parts]."),
     click.option("--part-size", type=types.Whole(1), help="Pictures in a part [some 16 MiB of them]."),
-    click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths."),
+    click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths given here."),
 )
 
 
@@ -101,16 +89,28 @@ PARTS = shared.several(
 @click.argument("latents", metavar="SAMPLES_OR_DATASET", type=places.SAMPLES_OR_DATASET)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--weights", metavar="FILE", help="Weights of the autoencoder [those in SAMPLES_OR_DATASET].")
-@click.option("--format", type=click.Choice(["png", "npz", "grid"]), help="[by the name of OUT: .npz, .png, a folder]")
+@click.option(
+    "--format",
+    type=click.Choice(["png", "npz", "grid"]),
+    help="What to write, see above [by the name of OUT: .npz, .png for a grid, else a folder].",
+)
 @click.option("--split", default="train", show_default=True, help="Split of a dataset.")
-@click.option("--indices", metavar="0,5,7-20", help="Positions [all].")
-@click.option("--limit", type=types.Whole(1), help="At most so many.")
-@click.option("--batch", type=types.Whole(1), help="Changes memory and speed [16; not for workers].")
+@click.option("--indices", metavar="0,5,7-20", help="Which latents, by their positions [all].")
+@click.option("--limit", type=types.Whole(1), help="Only the first so many.")
+@click.option(
+    "--batch",
+    type=types.Whole(1),
+    help="Pictures decoded at a time; changes memory and speed alone [16; not for workers].",
+)
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
 @click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True, help="Precision."
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Precision of the network.",
 )
 @click.option(
     "--round",
@@ -118,12 +118,17 @@ PARTS = shared.several(
     type=click.Choice(["nearest", "truncate"]),
     default="nearest",
     show_default=True,
-    help="To levels; ADM and LDM truncate.",
+    help="How numbers become levels 0 to 255; ADM and LDM truncate.",
 )
 @click.option(
-    "--beside", multiple=True, metavar="IMAGES", help="Grid: these, too (.npz, folder, dataset, ...); repeatable."
+    "--beside",
+    multiple=True,
+    metavar="IMAGES",
+    help="In a grid: pictures from another place beside them (.npz, folder, dataset, ...); repeatable.",
 )
-@click.option("--columns", type=types.Whole(1), help="Grid: pictures in a row, of each place [8; 4 with --beside].")
+@click.option(
+    "--columns", type=types.Whole(1), help="In a grid: pictures in a row, of each place [8; 4 with --beside]."
+)
 @PARTS
 @shared.ENGINE
 def decode(latents: str, out: Path, **asked: Any) -> None:
@@ -141,6 +146,9 @@ def decode(latents: str, out: Path, **asked: Any) -> None:
     """
     guard_output(out, _decoded_output(out, asked["format"]), [latents, asked["weights"], *asked["beside"]])
     _guard_parts(out, asked, latents)
+    from lvae.commands.values.pictures import check_decoding
+
+    check_decoding(latents, asked)
     from lvae.actions import decode as jobs
     from lvae.actions.evaluate import DecodeOptions, run_decode
 
@@ -153,7 +161,7 @@ def decode(latents: str, out: Path, **asked: Any) -> None:
 
 
 PICTURES = shared.several(
-    click.option("--num", type=types.Whole(2), help="So many of each set, a choice by --seed [all]."),
+    click.option("--num", type=types.Whole(2), help="Use only so many pictures of each set, chosen by --seed [all]."),
     click.option("--seed", type=types.Whole(0), default=0, show_default=True, help="Seed for choices and subsets."),
     click.option("--size", type=types.Whole(8), help="Crop pictures of a source to this size [as they are]."),
     click.option(
@@ -161,30 +169,35 @@ PICTURES = shared.several(
         type=click.Choice(["adm", "lsun", "adm-lsun", "center"]),
         default="adm",
         show_default=True,
-        help="How, with --size.",
+        help="How to crop to --size.",
     ),
     click.option("--split", default="train", show_default=True, help="Split of a DATASET that is compared with."),
     click.option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="For networks."
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where networks compute.",
     ),
 )
 
 
-@click.command(short_help="How close are samples to a reference?")
+@click.command(short_help="How close are samples to a reference?", epilog=shared.NETWORKS)
 @click.option(
     "--samples",
     required=True,
     multiple=True,
     metavar="SAMPLES|IMAGES",
-    help="What is scored: latents, .npz or any source. Several, of other seeds: with their spread.",
+    help="What is scored: samples, .npz or any source of images. Repeatable, for samples of other seeds: then with "
+    "their spread.",
 )
 @click.option(
     "--reference",
     metavar="DATASET|IMAGES|NPZ",
-    help="What it is compared with [a DATASET's own images, pair by pair].",
+    help="What they are compared with [the images that a DATASET was made of, pair by pair].",
 )
 @shared.FEATURES
-@MODE
+@shared.MODE
 @click.option(
     "--metrics",
     metavar="A,B",
@@ -196,19 +209,29 @@ PICTURES = shared.several(
     metavar="DATASET",
     help="With --features: its reconstructions, Gaussians and noise beside the scores.",
 )
-@click.option("--extrapolate", is_flag=True, help="The Fréchet distance for infinitely many samples, too.")
+@click.option(
+    "--extrapolate",
+    is_flag=True,
+    help="With --features: also the Fréchet distance that infinitely many samples would have.",
+)
 @PICTURES
 @shared.JSON
 def score(as_json: bool, **asked: Any) -> None:
     """Score --samples against --reference.
 
-    With --features: FID, sFID, KID, inception score, precision and recall; named network_..., and fewer, of any
-    network but Inception.
-    Without: Fréchet and kernel distance, precision and recall between normalized latents, under names that nobody
-    mistakes for FID; they need no download. A DATASET without --reference: PSNR and SSIM of its reconstructions.
+    \b
+    without --features  Fréchet and kernel distance, precision and recall between normalized latents (latent_...);
+                        they need no download
+    with --features     of the FID Inception network: FID, sFID, KID, inception score, precision and recall;
+                        of another network: Fréchet and kernel distance, precision and recall (network_...)
+    a DATASET without --reference
+                        PSNR and SSIM of its reconstructions, and with --features their rFID
     """
     for place in (*asked["samples"], *([asked["reference"]] if asked["reference"] else [])):
         check_input(place, places.LATENTS_OR_IMAGES.wanted)
+    from lvae.commands.values.pictures import check_scoring
+
+    check_scoring(asked)
     from lvae.actions.evaluate import run_score
     from lvae.evaluate.features.open import PictureChoice
     from lvae.evaluate.scores.open import ScoreOptions
@@ -226,15 +249,19 @@ OF_IMAGES = shared.several(
         metavar=shared.NETWORK,
         help=shared.NETWORK_HELP,
     ),
-    MODE,
+    shared.MODE,
     PICTURES,
-    click.option("--originals", is_flag=True, help="With workers: of the images that a DATASET was made of."),
+    click.option(
+        "--originals",
+        is_flag=True,
+        help="With workers: of the images that a DATASET was made of, instead of its reconstructions.",
+    ),
     PARTS,
     shared.ENGINE,
 )
 
 
-@click.command(cls=shared.EngineCommand, short_help="Feature statistics of images.")
+@click.command(cls=shared.EngineCommand, short_help="Feature statistics of images.", epilog=shared.NETWORKS)
 @OF_IMAGES
 def reference(images: str, out: Path, **asked: Any) -> None:
     """Write the statistics of IMAGES to OUT.npz, for 'lvae score --reference'.
@@ -245,12 +272,15 @@ def reference(images: str, out: Path, **asked: Any) -> None:
     _features(images, out, statistics=True, **asked)
 
 
-@click.command(cls=shared.EngineCommand, short_help="Features of images, to be scored again and again.")
+@click.command(
+    cls=shared.EngineCommand, short_help="Features of images, to score again and again.", epilog=shared.NETWORKS
+)
 @OF_IMAGES
 def features(images: str, out: Path, **asked: Any) -> None:
     """Write the features of IMAGES to OUT.npz, which 'lvae score' takes in place of pictures.
 
-    IMAGES, and how workers are had, are those of 'lvae reference'.
+    IMAGES: any source of images, an .npz, SAMPLES, or a DATASET (then they are features of its reconstructions). With
+    --workers or Beam's options after --, workers take SAMPLES or a DATASET part by part.
     """
     _features(images, out, statistics=False, **asked)
 
@@ -258,6 +288,9 @@ def features(images: str, out: Path, **asked: Any) -> None:
 def _features(images: str, out: Path, **asked: Any) -> None:
     guard_output(out, outputs.NPZ, [images, asked["features"]])
     _guard_parts(out, asked, images)
+    from lvae.commands.values.pictures import check_features_of
+
+    check_features_of(images, asked)
     from lvae.actions import decode as jobs
     from lvae.actions.evaluate import FeatureOptions, run_features
     from lvae.evaluate.features.open import PictureChoice
@@ -266,8 +299,6 @@ def _features(images: str, out: Path, **asked: Any) -> None:
     options = FeatureOptions(choice=_take(asked, PictureChoice), **asked)
     if work.is_asked_for:
         jobs.run(images, out, jobs.features_request(images, options), options.choice.device, work)
-    elif options.originals:
-        raise LvaeError("", "--originals is for workers", "Give --workers N, or name the images themselves.")
     else:
         run_features(images, out, options)
     shared.suggest("score", "--samples", "SAMPLES", "--reference", out)

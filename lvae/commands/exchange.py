@@ -8,6 +8,8 @@ import click
 from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.values import types
+from lvae.commands.values.given import refuse_given
+from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
@@ -15,16 +17,22 @@ from lvae.manifests.storage.places.guard import guard_output
 @click.command("import", short_help="A published checkpoint as a run.")
 @click.argument("published", type=places.PUBLISHED)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--preset", metavar="NAME", help="Whose architecture, shift and scale it has [found by the shapes].")
 @click.option(
-    "--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json", help="The architecture."
+    "--preset", metavar="NAME", help="The preset whose architecture, shift and scale it has [found by the shapes]."
+)
+@click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.json", help="The architecture, as JSON."
 )
 @click.option("--autoencoder", metavar="NAME|JSON", help="Its autoencoder [the file's, or the preset's].")
 @click.option("--weights", metavar="FILE", help="Weights of the autoencoder [the file's, or those fetched].")
-@click.option("--shift", type=types.Number(), help="latents = (raw - shift) / scale [the preset's].")
-@click.option("--scale", type=types.Number(), help="Likewise.")
+@click.option(
+    "--shift", type=types.Number(), help="Of the normalization, (raw latents - shift) / scale [the preset's]."
+)
+@click.option("--scale", type=types.Number(), help="Likewise [the preset's].")
 @click.option("--size", type=types.Whole(1), help="Size of the pictures in pixels [latents times the factor].")
-@click.option("--check", is_flag=True, help="Then look whether it behaves as it should; what the paper's files score.")
+@click.option(
+    "--check", is_flag=True, help="Then check that the model behaves as it should, and say what the paper's scores."
+)
 @click.option("--against", type=places.DATASET, metavar="DATASET", help="With --check: also reconstruct these latents.")
 @click.option(
     "--device",
@@ -41,6 +49,11 @@ def import_(published: Path, run: Path, check: bool, against: str | None, device
     is said which were taken. The layouts are known from the published code; the files themselves were not at hand.
     """
     guard_output(run, outputs.RUN, [published, asked["config"], asked["weights"], against])
+    if not check:
+        refuse_given("is for --check", "device", "against", advice="Give --check, or leave it out.")
+    for name in ("config", "weights"):
+        if asked[name] is not None and not Path(asked[name]).exists():
+            raise LvaeError(f"--{name} {asked[name]}", "no such file")
     from lvae.actions.import_run import ImportOptions, run_import
 
     run_import(published, run, ImportOptions(**asked), check, against, device)

@@ -6,9 +6,13 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.commands.places import RUN
 from lvae.commands.values import types
+from lvae.commands.values.given import refuse_given
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
+from lvae.manifests.storage.places.inputs import check_input
+from lvae.train.runs.packaged import resolve_run
 
 VIEW = ("label", "seed", "guidance_mean", "guidance_variance", "left", "right", "share", "redraw", "move")
 
@@ -16,7 +20,9 @@ VIEW = ("label", "seed", "guidance_mean", "guidance_variance", "left", "right", 
 @click.command(short_help="A page on which a picture follows the hand.")
 @click.argument("run", required=False)
 @click.option("--dataset", metavar="DATASET", help="Whose images can be taken; their rates choose the sliders.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; others see what you name here.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 lets other machines in."
+)
 @click.option("--port", type=types.Whole(0, 65535), default=0, help="0 takes a free one.  [default: 0]")
 @click.option("--browser/--no-browser", default=True, help="Open the page in your browser.  [default: browser]")
 @shared.MODEL_WEIGHTS
@@ -43,13 +49,22 @@ def explore(run: str | None, **options: Any) -> None:
 
     Drop in an image, take one of --dataset, or a sample. Keep or redraw resolutions, go from one picture to another,
     beyond the frame, choose class and guidance; save the picture, or copy the command that makes the same one
-    ('lvae explore RUN --picture FILE.png ...'). The page's address has a token in it; nothing leaves this machine.
-    Needs the extra: pip install 'latent-vae[explore]'. See docs/explore.md.
+    ('lvae explore RUN --picture FILE.png ...'). Without RUN the model in the package is taken.
+
+    Only this machine can reach the page, unless --host lets others in; its address has a token in it, and whoever knows
+    it can use the page. Needs the extra: pip install 'latent-vae[explore]'. See docs/explore.md.
     """
+    if run is not None:
+        check_input(resolve_run(run), RUN.wanted, names=RUN.names)
     picture = options.pop("picture")
     if picture is not None:
         files = [text for text in (options["from_"], options["to"]) if text is not None and ":" not in text]
         guard_output(picture, outputs.PNG, [run, options["dataset"], *files])
+        refuse_given("is for the page, and --picture serves none", "host", "port", "browser")
+        if options["to"] is None:
+            refuse_given("is how far to go towards --to", "share", advice="Give --to, or leave it out.")
+    else:
+        refuse_given("is for --picture", *VIEW, "from_", "to", advice="Give --picture FILE.png, or leave it out.")
     from lvae.actions.explore import Place, run_explore, run_picture
 
     asked = {name: options.pop(name) for name in (*VIEW, "from_", "to")}

@@ -15,7 +15,7 @@ LAYOUTS = ["auto", "edm2", "lightningdit", "dit", "repa", "mar", "mds", "npy", "
 SAID = ("autoencoder", "weights", "factor", "input_range", "scale", "shift", "crop", "store")
 
 
-@click.group(short_help="Caches of latents of other tools, in and out.")
+@click.group(short_help="Latents that other tools cached, in and out.")
 def latents() -> None:
     """Take over latents that another tool cached, and write them as other trainers read them."""
 
@@ -90,9 +90,11 @@ def import_(cache: str, dataset: str, **options: Any) -> None:
     required=True,
     help="Whose trainer is to read it; edm2 in a folder, or in OUT.zip.",
 )
-@click.option("--split", default="train", show_default=True, help="Which split of DATASET.")
+@click.option("--split", default="train", show_default=True, help="Which split of DATASET; one alone is written.")
 @click.option("--scale", type=types.Number(), help="Multiply raw latents by this; dit's trainer expects it [1].")
-@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Numbers in OUT."
+)
 @shared.JSON
 def export(dataset: str, out: Path, as_json: bool, **options: Any) -> None:
     """Write the latents of DATASET to OUT in the layout of another trainer, with the statistics that it looks for.

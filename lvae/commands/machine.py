@@ -16,7 +16,13 @@ from lvae.manifests.storage.places.guard import guard_output
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--count", type=types.Whole(1), help="Pictures [2000; as many as OUT has, where it is one already].")
 @click.option("--size", type=types.Whole(8, 1024), default=64, show_default=True, help="Side in pixels.")
-@click.option("--seed", type=types.Whole(), default=0, show_default=True, help="Picture i is a function of (seed, i).")
+@click.option(
+    "--seed",
+    type=types.Whole(),
+    default=0,
+    show_default=True,
+    help="Seed of the world: picture i depends on it and on i alone.",
+)
 @click.option("--night", type=types.Number(0, 1), default=0, show_default=True, help="Share of dark pictures.")
 def scenes(out: Path, count: int | None, size: int, seed: int, night: float) -> None:
     """Draw a small world into OUT: labelled little pictures in class folders, to try everything without a download.
@@ -42,20 +48,22 @@ def scenes(out: Path, count: int | None, size: int, seed: int, night: float) -> 
 
 @click.command(short_help="Everything in one go, on a small scale.")
 @click.argument("out", type=click.Path(path_type=Path), default=Path("demo"))
-@click.option("--images", type=click.Path(path_type=Path), metavar="DIR", help="Real images instead of drawn ones.")
+@click.option(
+    "--images", type=click.Path(path_type=Path), metavar="DIR", help="A folder of your images, instead of drawn ones."
+)
 @click.option(
     "--minutes",
     type=types.Number(0, min_open=True),
     default=10.0,
     show_default=True,
-    help="Minutes of training on two fast cores: 400 updates for each.",
+    help="About so many minutes of training on two fast cores: 400 updates each.",
 )
 @click.option("--workers", type=types.Whole(1), help="Worker processes [one a core].")
 @click.pass_context
 def demo(context: click.Context, out: Path, images: Path | None, minutes: float, workers: int | None) -> None:
-    """The whole system on a small scale, in OUT [demo]: from pictures to a report on a model trained on their latents.
+    """Run the whole system on a small scale, in OUT [demo]: from pictures to a report on a model of their latents.
 
-    Each step shows the command that it is. The same command goes on where it was stopped.
+    Each step is an lvae command, which is shown. The same command goes on where it was stopped.
     """
     guard_output(out, outputs.DEMO, [images])
     from lvae.actions.demo import run

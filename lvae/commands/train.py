@@ -8,8 +8,8 @@ import click
 from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.values import types
+from lvae.commands.values.given import refuse_given
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.messages import counted
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
@@ -48,7 +48,13 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
 @shared.DATASET
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--preset", metavar="NAME", help="Model and training to begin with [tiny]. See below.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another setting; --dry-run lists them.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another setting of model or training; --dry-run --json lists them.",
+)
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -169,7 +175,8 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
     metavar="PROJECT",
     help="Send the log to this project of Weights & Biases, too (extra wandb); WANDB_MODE=offline keeps it in RUN.",
 )
-@click.option("--dry-run", is_flag=True, help="Show settings, parameters, memory and epochs; train nothing.")
+@click.option("--dry-run", is_flag=True, help="Show parameters, memory, epochs and the time it takes; train nothing.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print all of it and every setting as JSON.")
 def train(dataset: str, run: Path, **options: Any) -> None:
     """Train a deep VAE on the latents of DATASET, into RUN. The same command goes on where it was stopped.
 
@@ -187,6 +194,8 @@ def train(dataset: str, run: Path, **options: Any) -> None:
     Once --minutes are over the run is saved and the command ends; given again, it goes on for as long.
     """
     guard_output(run, outputs.RUN, [dataset, options["init"], options["continue_on"]])
+    if not options["dry_run"]:
+        refuse_given("is for --dry-run", "as_json", advice="Give --dry-run, or leave it out.")
     if options.pop("conditional"):
         options["settings"] = (*options["settings"], "classes=all")
     from lvae.commands.values.model import check_training
@@ -197,9 +206,10 @@ def train(dataset: str, run: Path, **options: Any) -> None:
 
     own = _options_by_name(click.get_current_context().command)
     options["meanings"] = {name: (str(option.name), str(option.help)) for name, option in own.items()}
-    if not train_run(dataset, run, TrainOptions(**options)):
+    done = train_run(dataset, run, TrainOptions(**options))
+    if not done.finished:
         raise click.exceptions.Exit(shared.INTERRUPTED)
-    if not options["dry_run"]:
+    if done.is_main and not options["dry_run"]:
         shared.suggest("sample", run, "SAMPLES", "-n", 64)
 
 
@@ -212,8 +222,7 @@ def plot(run: Path, out: Path | None) -> None:
     guard_output(target, outputs.PNG, [run])
     from lvae.evaluate.figures.curves import write_curves
 
-    lines = write_curves(run, target)
-    click.echo(f"{target}: {counted(lines, 'line')} of the log")
+    click.echo(f"{target}: {write_curves(run, target)}")
 
 
 COMMANDS = (train, plot)

@@ -55,7 +55,7 @@ def resolve_selection(
         gone = _known("--without-classes", without_classes, classes)
         chosen = tuple(name for name in classes or () if name not in gone)
     for name, share in (split or {}).items():
-        _check_split(name, share)
+        check_split(name, share)
     if split and len({share.endswith("%") for share in split.values()}) > 1:
         raise LvaeError("--split", "give numbers of images or shares, not both")
     if limit is not None and limit < 1:
@@ -101,7 +101,8 @@ def _known(option: str, chosen: Iterable[str], classes: tuple[str, ...] | None) 
     return names
 
 
-def _check_split(name: str, share: str) -> None:
+def check_split(name: str, share: str) -> None:
+    """LvaeError for a split that cannot be: val=110%, train=5."""
     number = share.removesuffix("%")
     try:
         value = float(number) if share.endswith("%") else int(number)
@@ -109,4 +110,6 @@ def _check_split(name: str, share: str) -> None:
         value = 0
     if not is_split_name(name) or name == TRAIN or not value > 0 or (share.endswith("%") and not value < 100):
         given = f"{name}={share}" if share else name
+        if share.endswith("%") and value >= 100 and is_split_name(name):
+            raise LvaeError("--split", f"{given} leaves nothing to train on", "Write val=5%, for example.")
         raise LvaeError("--split", f"{given} cannot be read", "Write val=5000 or val=5%.")

@@ -17,7 +17,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.exchange.caches import arrays
 from lvae.pipeline.exchange.caches.cache import Cache, Labelled
 
-PART_BYTES = 16 << 20  # of stored numbers in one part
+PART_BYTES = 32 << 20  # of stored numbers in one part
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,16 @@ class CacheRows:
 
     def _noted(self, rows: Iterator[ImageRow]) -> Iterator[ImageRow]:
         for row in rows:
+            if not row.key.isascii():
+                self._check_text(row.key)
             self._hashes.append(hash(row.key))
             yield row
+
+    def _check_text(self, key: str) -> None:
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            raise LvaeError(self._cache.location, f"{key!r:.200} is no UTF-8", "Rename the file.") from None
 
     def refuse_repeated(self, folder: Folder, plan: Plan | None) -> None:
         """LvaeError where a key stands twice, here or in the dataset."""

@@ -24,6 +24,7 @@ from lvae.pipeline.engines.tasks import Pending, Tasks
 from lvae.pipeline.jobs.check import find_faults, forget_checked_parts, forget_checks
 from lvae.pipeline.jobs.finish import finish_dataset
 from lvae.pipeline.jobs.spread import Spread
+from lvae.pipeline.planning.bounds import parse_rejection_bound
 from lvae.pipeline.planning.existing import Existing, load_existing
 from lvae.pipeline.planning.plan import EncodeOptions, prepare
 from lvae.pipeline.planning.view import ViewOptions, check_space, settings_for
@@ -177,17 +178,6 @@ def _encode_parts(folder: Folder, plan: Plan, feeding: Feeding, engine: Engine, 
 def _describe_part(plan: Plan, part: int) -> str:
     place = plan.listing.place(part)
     return f"part {part} (images {place.first_row} to {place.first_row + place.rows - 1})"
-
-
-def parse_rejection_bound(text: str, images: int) -> float:
-    """How many images "1%" or "100" lets be rejected."""
-    try:
-        value = float(text.removesuffix("%"))
-    except ValueError:
-        value = -1
-    if not 0 <= value < float("inf"):
-        raise LvaeError(f"--max-rejected {text}", "cannot be read", "Write 1% or 100.")
-    return value * images / 100 if text.endswith("%") else value
 
 
 def check_rejected(

@@ -33,12 +33,12 @@ from lvae.pipeline.jobs.encode import (
     check_rejected,
     check_settings,
     find_finished,
-    parse_rejection_bound,
     remove_leftovers,
     set_aside,
 )
 from lvae.pipeline.jobs.finish import finish_dataset
 from lvae.pipeline.jobs.spread import Spread
+from lvae.pipeline.planning.bounds import parse_rejection_bound
 from lvae.pipeline.planning.existing import Existing, load_existing
 from lvae.pipeline.planning.plan import build_without_weights, store_weights
 from lvae.pipeline.planning.scan import remember, remembered

@@ -115,9 +115,105 @@ sample run new --guidance paper --guidance-mean 1
 encode photos new --normalization x
 encode photos new --split val
 encode photos new --without-keys missing
+encode photos new --split val=110%
+encode photos new --split train=5
+encode photos new --autoencoder klf8
+encode photos new --max-rejected many
+encode photos new --devices a,b
+encode photos new --device gpu
+encode photos new --weights missing.safetensors
+encode photos new --labels missing.csv
 shard dataset --normalization x
 shard dataset --split val=x
+shard dataset --only-classes zebra
+shard dataset --erase
+merge dataset dataset new --without-classes zebra
+sample run new --ema 0.5
+sample run new --step 999
+score --samples dataset --reference dataset --metrics fid
+score --samples dataset --metrics nonsense
+score --samples dataset --reference dataset --features missing.pt
+score --samples dataset --reference dataset --split nowhere
+features photos new.npz --features missing.pt
+sweep run new --means a
+sweep run new --labels zebra
+sweep run new --temperatures -1
+neighbours run dataset new.png --temperature hot
+neighbours dataset dataset new.png --indices x
+decode dataset new --indices 3-99999
+decode dataset new --split nowhere
+decode dataset new --weights missing.pt
+traverse run dataset new.png --values a
+traverse run new.png --channels 0
+traverse run new.png
+traverse run missing.png new.png --channels 0:0,0:1
+outpaint run dataset new.png --guidance-mean 1,2,3
+interpolate run dataset new.png --indices x
+interpolate run picture.png new.png
+depths run photos new.png
+depths run picture.png new.png --label zebra
+import weights.safetensors new --config missing.json
+autoencoder fit photos new --autoencoder klf8
+autoencoder fit photos new --shorter-side wide
+autoencoder fit photos new --validation most
+autoencoder score default photos --held-out most
+study table1 photos new --features missing.pt
 """
+
+OF_NO_USE = """
+encode photos new --missing-ok
+encode photos new --images-per-second 3
+encode photos new --shared-path
+encode photos new --device cpu --devices 0
+shard dataset --missing-ok
+inspect dataset --images 3
+inspect run --seed 3
+inspect run --split val
+sample run new --parameters raw --ema 0.99
+sample run new --low-resolution dataset
+score --samples dataset --reference dataset --mode clean
+score --samples dataset --reference dataset --size 64
+score --samples dataset --around dataset
+features photos new.npz --features weights.safetensors --crop lsun
+features photos new.npz --features weights.safetensors --split val
+features photos new.npz --features weights.safetensors --seed 3
+features photos new.npz --features efficientnet-lite0 --mode clean
+features dataset new.npz --features weights.safetensors --size 64
+sweep run new --num 30
+neighbours run dataset new.png --indices 3
+neighbours dataset dataset new.png --labels 1
+neighbours dataset dataset new.png --indices 0-3 -n 2
+decode dataset new --patience 3h
+decode dataset new --shared-path
+traverse run dataset new.png --indices 1
+traverse run dataset new.png --channels 0:0,0:1
+traverse run new.png --channels 0:0,0:1 --images 3
+traverse run new.png --channels 0:0,0:1 --split val
+traverse run new.png --channels 0:0,0:1 --values 1,2 --steps 3
+interpolate run dataset new.png --label 1
+outpaint run picture.png new.png --split val
+depths run dataset new.png --beside run dataset
+import weights.safetensors new --device cpu
+train dataset new --preview none --preview-every 5
+train dataset new --patience 3
+train dataset new --cache elsewhere
+train dataset run --init drawn-scenes
+autoencoder fit photos new --perceptual-weight 2
+autoencoder fit photos new --discriminator-layers 2
+autoencoder fit photos new --sharpen-after 2
+autoencoder fit photos new --kl-weight 2
+autoencoder score weights.safetensors photos --weights weights.safetensors
+"""
+
+
+def test_no_option_is_passed_over_without_a_word(world: Path) -> None:
+    wrong = [line.split() for line in OF_NO_USE.strip().splitlines()]
+    refuse_without_torch(wrong, world)
+    for words in wrong:
+        done = lvae(*words, check=None, cwd=world)
+        assert done.returncode in (1, 2) and done.stderr.count("\n") == 1, (words, done.stderr)
+        assert any(word in done.stderr for word in words if word.startswith("-")), (words, done.stderr)
+        assert not (world / "new").exists(), words
 
 
 def test_no_wrong_value_waits_for_torch(world: Path) -> None:

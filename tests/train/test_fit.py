@@ -335,12 +335,14 @@ def test_minutes_end_a_run_that_goes_on_and_classes_must_be_the_datasets(latents
 
 def test_a_dry_run_shows_settings_and_trains_nothing(latents: Path, tmp_path: Path) -> None:
     arguments = ["train", latents, tmp_path / "run", "--preset", "tiny", "--batch", "4", "--dry-run"]
-    done = CliRunner().invoke(main, list(map(str, arguments)))
+    done = CliRunner().invoke(main, list(map(str, [*arguments, "--json"])))
     assert done.exit_code == 0
     shown = json.loads(done.stdout)
     assert (shown["model"]["resolution"], shown["training"]["batch"]) == (8, 4)
     assert shown["estimate"]["parameters"] > 10_000
-    assert "updates an epoch" in done.stderr
+    assert shown["time"]["seconds"] > 0 and "by a trial" in shown["time"]["by"]
+    brief = CliRunner().invoke(main, list(map(str, arguments))).stdout
+    assert "updates an epoch" in brief and "time, about" in brief and len(brief.splitlines()) < 14
     assert shown["data"]["placement"] == "memory"
     assert shown["data"]["update_bytes"] == 4 * 2 * shown["model"]["channels"] * 8 * 8  # float16
     assert not (tmp_path / "run").exists()

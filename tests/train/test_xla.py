@@ -6,6 +6,7 @@ Only where torch_xla is installed: make test-xla.
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ pytestmark = [
 ]
 
 SETTINGS = ("width=8", "encoder_width=8", "batch=8", "warm_up_updates=3", "classes=8", "hierarchical_prior=true")
-WARM_UP = 3  # updates: the first allocates, the second compiles the step proper
+WARM_UP = 1  # update
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +93,65 @@ def test_a_run_goes_on_where_it_was_saved(small_latents: Path, two_devices: tupl
 
 
 @pytest.fixture(scope="module")
-def steps() -> dict[str, Any]:
-    """A step each of a model with attention, of the same with recomputation, and of an upsampler."""
-    environment = os.environ | {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": "1"}
-    command = [sys.executable, "-m", "tests.train.xla_model"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+def updates() -> dict[str, Any]:
+    """Updates in one, two and four portions, and an upload."""
+    return script("tests.train.xla_updates", "1")
+
+
+def test_one_program_runs_all_micro_batches_whatever_their_number(updates: dict[str, Any]) -> None:
+    two, four, one = (updates[portions]["programs"] for portions in ("2", "4", "1"))
+    assert two == [two[0], two[0] + 2, two[0] + 2, two[0] + 2]  # a micro-batch, and what follows the last one
+    assert four == [four[0]] * 4 == [two[-1]] * 4
+    assert one == [one[0], one[0] + 1, one[0] + 1, one[0] + 1]  # a micro-batch of another size
+    for name, other in zip(updates["2"]["sums"], updates["1"]["sums"], strict=True):
+        assert name == pytest.approx(other, rel=2e-4)  # float32: sums over halves of a batch
+    for name, other in zip(updates["2"]["sums"], updates["4"]["sums"], strict=True):
+        assert name == pytest.approx(other, rel=2e-4)  # the same latents twice, with the same noise
+
+
+def test_latents_are_sent_in_chunks_by_one_program(updates: dict[str, Any]) -> None:
+    assert updates["upload"] == {"equal": True, "programs": 2}  # the other one makes room
+
+
+def test_noise_of_training_is_that_of_a_cpu_that_counts(updates: dict[str, Any]) -> None:
+    assert updates["noise"] < 2e-6  # logarithms and cosines
+
+
+def test_hosts_of_a_pod_agree() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    where = {"PJRT_DEVICE": "CPU", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    hosts = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.train.xla_pod", str(index)],
+            env=os.environ | where,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for index in (0, 1)
+    ]
+    first, second = (json.loads(host.communicate()[0].splitlines()[-1]) for host in hosts)
+    assert (first["main"], second["main"]) == (True, False)
+    for found in (first, second):
+        assert (found["world"], found["from_main"], found["from_all"], found["stop"]) == (1, 7, [0, 1], [True, False])
+    assert first["together"] == "rank 1: cannot begin, so no rank does. Its own message says why."
+    assert second["together"] == "RUN: is not here."
+
+
+def script(module: str, devices: str) -> dict[str, Any]:
+    """What a script prints that runs in a process of its own."""
+    environment = os.environ | {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": devices}
+    done = subprocess.run([sys.executable, "-m", module], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+@pytest.fixture(scope="module")
+def steps() -> dict[str, Any]:
+    """A step each of a model with attention, of the same with recomputation, and of an upsampler."""
+    return script("tests.train.xla_model", "1")
 
 
 def test_recomputation_is_kept_by_the_compiler_and_changes_nothing(steps: dict[str, Any]) -> None:

@@ -13,16 +13,16 @@ KEY_PARITY = 0x1BD11BDA
 MASK_32 = 0xFFFFFFFF
 
 
-def counted_normal(key: Tensor, rows: int, columns: int, first: int = 0) -> Tensor:
+def counted_normal(key: Tensor, rows: int, columns: int, first: int | Tensor = 0) -> Tensor:
     """float32 (rows, columns) on the device of `key`, int32 (2,): entry (i, j) is a function of the key, first + i, j.
 
-    first: counted modulo 2^32.
+    first: counted modulo 2^32; as a tensor int32 (1,) where it must not become part of a program.
 
     A counter-based generator made of additions, rotations and exclusive ors only (Salmon et al., 2011), so that a
     compiler may cut the array among devices as it likes. Pairs of words become pairs of normals (Box and Muller).
     """
     half = -(-columns // 2)
-    start = first - (1 << 32) if first >> 31 else first
+    start = first if isinstance(first, Tensor) else signed(first)
     row = (start + torch.arange(rows, dtype=torch.int32, device=key.device))[:, None].expand(rows, half)
     column = torch.arange(half, dtype=torch.int32, device=key.device)[None, :].expand(rows, half)
     radii, angles = threefry(key, row, column)
@@ -45,16 +45,25 @@ def threefry(key: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor
 
 
 def _rotate(words: Tensor, distance: int) -> Tensor:
-    """To the left; the right shift of a signed word drags its sign along, which the mask takes away."""
-    return (words << distance) | ((words >> (32 - distance)) & ((1 << distance) - 1))
+    """To the left."""
+    return (words << distance) | _shift_right(words, 32 - distance)
+
+
+def _shift_right(words: Tensor, distance: int) -> Tensor:
+    """Without the sign. XLA divides where it should shift, which rounds otherwise: what would be lost goes first."""
+    return ((words & -(1 << distance)) >> distance) & ((1 << (32 - distance)) - 1)
 
 
 def _uniform(words: Tensor) -> Tensor:
     """The upper 24 bits as a float32 in (0, 1]."""
-    return (((words >> 8) & 0xFFFFFF) + 1).to(torch.float32) * 2.0**-24
+    return (_shift_right(words, 8) + 1).to(torch.float32) * 2.0**-24
 
 
 def key_of(seed: int) -> Tensor:
     """A 64-bit seed as a key: int32 (2,), on the CPU."""
-    words = [(seed >> shift) & MASK_32 for shift in (0, 32)]
-    return torch.tensor([word - (1 << 32) if word >> 31 else word for word in words], dtype=torch.int32)
+    return torch.tensor([signed((seed >> shift) & MASK_32) for shift in (0, 32)], dtype=torch.int32)
+
+
+def signed(word: int) -> int:
+    """32 bits as an int32 has them."""
+    return word - (1 << 32) if word >> 31 else word

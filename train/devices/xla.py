@@ -10,7 +10,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.machine import find_cache_home
 from lvae.manifests.seeds import derive
 from lvae.train.devices.device import PATIENCE, Device, Module, Precision
-from lvae.train.devices.threefry import counted_normal, key_of
+from lvae.train.devices.threefry import MASK_32, counted_normal, key_of, signed
 
 
 class XlaDevice(Device):
@@ -77,8 +77,10 @@ class XlaDevice(Device):
         return self.put_whole(value[None]).squeeze(0)  # see `operand`
 
     def normals(self, seed: int, first: int, count: int, size: int) -> Tensor:
-        """Entry (i, j) is a function of (seed, first, i, j), however many devices share the work."""
-        noise = counted_normal(self.put_whole(key_of(derive(seed, "noise", first))), count, size)
+        """Entry (i, j) is a function of (seed, first + i, j): neither devices nor micro-batches change anything."""
+        key = self.put_whole(key_of(derive(seed, "noise", first >> 32)))
+        start = self.put_whole(torch.tensor([signed(first & MASK_32)], dtype=torch.int32))
+        noise = counted_normal(key, count, size, start)
         self._spmd.mark_sharding(noise, self._mesh, ("data", None))
         return noise
 

@@ -36,9 +36,9 @@ from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder, flush_folder
 from lvae.manifests.storage.names import FlatName, Sha256
+from lvae.train.runs.steps import steps_in
 
 CHECKSUMS, STATE, SUFFIX = "checksums.json", "state.json", ".safetensors"
-NAME = re.compile(r"step-(\d{8,})")
 GROUP = re.compile(r"[a-z][a-z0-9_]*")
 UNFINISHED = ".unfinished-"
 FULL = {
@@ -112,8 +112,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps for which there is a folder, sorted; not all need be valid."""
-        names = (path.name for path in self.folder.glob("step-*") if path.is_dir())
-        return sorted(int(found[1]) for name in names if (found := NAME.fullmatch(name)))
+        return steps_in(self.folder)
 
     def at(self, step: int) -> Path:
         return Folder(self.folder).local(f"step-{step:08d}")

@@ -19,6 +19,7 @@ from lvae.train.config import ModelConfig, TrainConfig, check_together
 from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
 from lvae.train.runs.packaged import packaged_names, resolve_run
+from lvae.train.runs.steps import require_step
 
 CONFIG, CHECKPOINTS, PREVIEWS = "config.json", "checkpoints", "previews"
 DATASET = "dataset"  # among the overrides: the run went on with another one
@@ -197,9 +198,7 @@ def find_checkpoint(
             advice = "Take --step last, or train with a split named val (lvae shard --split val=5%)."
             raise LvaeError(folder, "was never validated, so no checkpoint is the best", advice)
         which = int(best["step"])
-    if which not in steps:
-        there = ", ".join(map(str, steps)) or "none"
-        raise LvaeError(folder, f"has no checkpoint of step {which}", f"There are: {there}.")
+    require_step(folder, which, steps)
     return checkpoints.open(which, groups)
 
 

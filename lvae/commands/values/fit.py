@@ -1,9 +1,17 @@
-"""Options of `lvae autoencoder fit`: what is learned, and how it is carried out."""
+"""Options of `lvae autoencoder fit`: what is learned, how it is carried out, and which of them would do nothing."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lvae.commands import options as shared
 from lvae.commands.values import types
+from lvae.commands.values.encoding import check_autoencoder
+from lvae.commands.values.given import refuse_given
+
+if TYPE_CHECKING:
+    from lvae.encode.training.config import FitConfig
 
 SETTINGS = shared.several(
     click.option(
@@ -120,3 +128,30 @@ EXECUTION = shared.several(
         "--validate-every", type=types.Whole(1), default=1000, show_default=True, help="Updates between previews."
     ),
 )
+
+
+def check_fit(config: "FitConfig") -> None:
+    """LvaeError for weights of terms that the loss of a run does not have."""
+    kind = config.architecture["kind"]
+    for option, its in (("kl_weight", "kl"), ("codebook_weight", "vq"), ("latent_noise", "tiny")):
+        if kind != its:
+            refuse_given(f"is for autoencoders of the kind {its}, and this one is {kind}", option)
+    if config.perceptual_sha256 is None:
+        refuse_given("is for LPIPS", "perceptual_weight", advice="Give --perceptual VGG,LPIPS, or leave it out.")
+    if not config.adversarial_weight:
+        problem = "is for the discriminator"
+        refuse_given(problem, "discriminator_layers", advice="Give --adversarial-weight, or leave it out.")
+    if not (config.adversarial_weight or config.contrast_weight):
+        problem = "says when contrast and discriminator join, and there is neither"
+        refuse_given(
+            problem, "sharpen_after", advice="Give --contrast-weight or --adversarial-weight, or leave it out."
+        )
+
+
+def check_scored(name_or_path: str, weights: str | None) -> None:
+    """LvaeError for what is neither an autoencoder's name nor a place of weights."""
+    path = Path(name_or_path)
+    if path.exists() and path.suffix != ".json":
+        refuse_given("is for a name, and this is a place of weights itself", "weights")
+    elif weights is None:
+        check_autoencoder(name_or_path)

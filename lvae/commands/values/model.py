@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from lvae.commands.values.given import refuse_given
 from lvae.evaluate.samples.options import guidance_weights, labels_of, parse_step, temperatures
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder
 from lvae.train.config import ModelConfig
 from lvae.train.presets import preset
@@ -19,8 +21,15 @@ from lvae.train.runs.settings import (
     merge_settings,
     parse_pairs,
 )
+from lvae.train.runs.steps import require_step, steps_in
 
 RUN_CONFIG = "config.json"
+
+
+def read_model(run: Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """The model of a run, and all that its file of settings says."""
+    content = records.loads(Folder(run).read(RUN_CONFIG), str(run / RUN_CONFIG))
+    return records.from_plain(ModelConfig, content["model"], str(run / RUN_CONFIG)), content
 
 
 def check_training(dataset: str, run: Path, options: dict[str, Any]) -> None:
@@ -32,22 +41,54 @@ def check_training(dataset: str, run: Path, options: dict[str, Any]) -> None:
     check_names(settings)
     name = options["preset"] or (None if file is None else file.preset)
     begun = Folder(run).exists(RUN_CONFIG)
+    if begun and records.loads(Folder(run).read(RUN_CONFIG), str(run / RUN_CONFIG)).get("init") is None:
+        refuse_given(f"is what a new run begins with, and {run} has begun without it", "init")
     if begun or "://" in dataset:
         preset(name or DEFAULT_PRESET)
         return
     opened = Dataset.open(dataset)
+    _refuse_unused(opened, options)
     chosen = preset(name or DEFAULT_PRESET, opened.manifest.view.shape)
     apply_settings(chosen.model, chosen.training, as_whole_batch(count_classes(settings, opened)))
 
 
+def _refuse_unused(dataset: Dataset, options: dict[str, Any]) -> None:
+    if "val" not in dataset.manifest.splits:
+        problem = "needs a split named val, and DATASET has none"
+        asked = [name for name in ("patience", "validate_every") if options[name]]
+        refuse_given(problem, *asked, advice="Make one: 'lvae shard DATASET --split val=5%'.")
+    if options["validate_every"] == 0 and options["patience"]:
+        refuse_given("counts validations, and --validate-every 0 makes none", "patience")
+    if options["preview"] == "none" and options["preview_every"]:
+        refuse_given("says when previews are made, and --preview none makes none", "preview_every")
+    refuse_given("is where a DATASET behind a URL is copied, and this one is here", "cache")
+
+
 def check_sampling(run: Path, asked: dict[str, Any]) -> None:
     """LvaeError for classes that the model of a run does not have, and for guidance and temperatures not for it."""
-    content = records.loads(Folder(run).read(RUN_CONFIG), str(run / RUN_CONFIG))
-    model = records.from_plain(ModelConfig, content["model"], str(run / RUN_CONFIG))
+    model, content = read_model(run)
     weights = (asked["guidance_mean"], asked["guidance_variance"], asked["guidance"], asked["convention"])
     guidance_weights(model, *weights)
     temperatures(asked["temperature"], len(model.groups))
-    parse_step(asked["step"])
-    labels = asked["labels"]
+    step = parse_step(asked["step"])
+    if isinstance(step, int):
+        require_step(run, step, steps_in(run / "checkpoints"))
+    _check_average(run, content["training"], asked)
+    if model.low_resolution_factor is None and asked["low_resolution"] is not None:
+        raise LvaeError("--low-resolution", "this model is no upsampler", "Leave the option out.")
+    check_labels(asked["labels"], model, content)
+
+
+def check_labels(labels: str | None, model: ModelConfig, content: dict[str, Any]) -> None:
+    """LvaeError for classes that a model does not have; what a file says is looked at later."""
     if labels is not None and not (model.classes and Path(labels).is_file()):
         labels_of(labels, 0, model.classes, content["dataset"]["classes"], 0)
+
+
+def _check_average(run: Path, training: dict[str, Any], asked: dict[str, Any]) -> None:
+    decay, kept = asked["ema"], [training["ema"], *training.get("more_emas", ())]
+    if asked["weights"] == "raw":
+        refuse_given("names an average, and --parameters raw takes the weights of the last update", "ema")
+    if decay is not None and decay not in kept:
+        there = ", ".join(f"{one:g}" for one in kept)
+        raise LvaeError(run, f"keeps no average of decay {decay:g}", f"It keeps {there}.")

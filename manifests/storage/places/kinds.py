@@ -23,6 +23,9 @@ IMAGE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".
 OWN_FILES = frozenset({".lock", ".tmp", "lost+found"})  # of a lock that is held, of a disk; they count as nothing
 
 
+BEFORE_PLAN = frozenset({"rows", "timings", "weights"})  # of a dataset that was begun; its plan is written after them
+
+
 class Kind(Enum):
     """What something is, as an error says it."""
 
@@ -169,6 +172,8 @@ def _kind_elsewhere(url: str) -> Kind:
 
 
 def _kind_of_contents(folder: Path) -> Kind:
+    if (folder / "rows" / "000000.parquet").is_file() and all(path.name in BEFORE_PLAN for path in _list(folder)):
+        return Kind.UNFINISHED
     empty = True
     for path in _walk(folder):
         empty = False

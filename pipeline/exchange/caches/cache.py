@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -104,8 +105,8 @@ def look_at(location: str) -> Seen:
     """How a file, or every file of a folder, looks now."""
     seen = Seen()
     folder = locations.is_folder(location)
-    for name in sorted(locations.walk_names(location)) if folder else [""]:
-        if not name.endswith("/"):
+    for name in locations.walk_names(location) if folder else [""]:
+        with suppress(FileNotFoundError):  # a link to nothing, or no file
             found = locations.status(f"{location}/{name}" if folder else location)
             seen.add(name, found.size, found.stamp)
     return seen

@@ -47,9 +47,12 @@ class FolderFiles:
         self.location = location
 
     def rows(self, suffix: str, seen: Seen) -> Iterator[ImageRow]:
-        for name, found in _walk(Path(self.location), "", suffix):
-            seen.add(name, found.st_size, found.st_mtime_ns)
-            yield ImageRow(name, name, 0, found.st_size, "", UNLABELLED)
+        try:
+            for name, found in _walk(Path(self.location), "", suffix):
+                seen.add(name, found.st_size, found.st_mtime_ns)
+                yield ImageRow(name, name, 0, found.st_size, "", UNLABELLED)
+        except OSError as error:
+            raise LvaeError(self.location, f"cannot be read ({locations.explain(error)})") from error
 
     def first(self, suffix: str) -> ImageRow | None:
         return next(self.rows(suffix, Seen()), None)

@@ -17,7 +17,7 @@ from lvae.manifests.messages import counted
 from lvae.manifests.parts.plan import Store
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
 from lvae.manifests.storage.names import WeightsHash
-from lvae.pipeline.exchange.caches.cache import Cache, Moments
+from lvae.pipeline.exchange.caches.cache import MAX_SIDE, Cache, Moments
 from lvae.pipeline.exchange.caches.files import Files
 
 Layout = Literal["edm2", "lightningdit", "dit", "npy", "safetensors"]
@@ -85,8 +85,8 @@ def read_record(files: Files) -> LatentsRecord | None:
     classes = found.classes or ()
     if len(classes) > MAX_LABEL + 1 or len(set(classes)) != len(classes) or any(len(one) > MAX_NAME for one in classes):
         raise LvaeError(where, "its classes are too many, too long or not distinct")
-    if found.orientations not in (1, 2):
-        raise LvaeError(where, f"speaks of {found.orientations} orientations")
+    if found.orientations not in (1, 2) or not 1 <= found.downsampling_factor <= MAX_SIDE:
+        raise LvaeError(where, "its orientations or its factor are none")
     return found
 
 

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from lvae.cli import main
-from lvae.evaluate.analysis.sweep import Setting, read_sweep
+from lvae.evaluate.analysis.sweep import read_sweep
 from lvae.evaluate.analysis.sweep_figures import chart_scores
-from lvae.evaluate.analysis.sweep_settings import combine_settings
+from lvae.evaluate.analysis.sweep_settings import Setting, combine_settings
 from lvae.manifests.dataset import Dataset
 from tests.evaluate import run_examples
 from tests.evaluate.run_examples import latents, model_config

@@ -107,7 +107,7 @@ def test_a_traversal_takes_the_most_informative_channels_or_those_named(folder: 
     with np.load(tmp_path / "named.npz") as named:
         assert named["across"][0] == pytest.approx(float(drawn.split(",")[0]))
     done = lvae("traverse", folder / "plain", out, "--device", "cpu", check=1)
-    assert "give one DATASET after RUN, or name two channels" in done.stderr
+    assert "Name a DATASET after RUN, or two channels" in done.stderr
     done = lvae("traverse", folder / "plain", out, "--channels", "0:1", "--device", "cpu", check=1)
     assert "GROUP:CHANNEL" in done.stderr
     done = lvae("traverse", folder / "plain", out, "--channels", "0:0,9:9", "--device", "cpu", check=1)
@@ -184,13 +184,13 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path) -> None:
     out, run, data = tmp_path / "o.png", folder / "run", folder / "dataset"
     for arguments, message in (
         (("interpolate", run, tmp_path / "broken.png", tmp_path / "broken.png", out), "cannot be used"),
-        (("interpolate", run, tmp_path / "nowhere.jpg", tmp_path / "nowhere.jpg", out), "cannot be read"),
+        (("interpolate", run, tmp_path / "nowhere.jpg", tmp_path / "nowhere.jpg", out), "no such file or folder"),
         (("interpolate", run, data, out, "--indices", "0"), "needs two images"),
         (("interpolate", run, data, out, "--indices", "0,999"), "numbered from 0 to 143"),
         (("interpolate", run, tmp_path, out), "lies in the source"),
-        (("interpolate", run, out), "name a DATASET after RUN"),
+        (("interpolate", run, out), "Name a DATASET or image files after RUN"),
         (("depths", run, tmp_path / "broken.png", out, "--nats", tmp_path / "n.png"), "cannot be used"),
-        (("depths", run, data, out, "--beside", run, data), "belongs to --nats"),
+        (("depths", run, data, out, "--beside", run, data), "adds a model to the chart of --nats"),
         (("traverse", run, data, out, "--values", "a,b"), "write numbers"),
         (("depths", tmp_path / "no run", data, out), "a run is wanted"),
     ):

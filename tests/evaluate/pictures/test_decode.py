@@ -13,7 +13,7 @@ from lvae.cli import main
 from lvae.encode.autoencoder import load
 from lvae.encode.networks.base import save_safetensors
 from lvae.encode.quality.fidelity import to_pixels
-from lvae.evaluate.pictures.decode import positions_of
+from lvae.evaluate.pictures.positions import positions_of
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import is_dataset

@@ -14,7 +14,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from lvae.cli import main
+from lvae.evaluate.figures.drawing import png
 from lvae.manifests.dataset import Dataset
+from lvae.manifests.storage.folder import Folder
 from tests.evaluate import run_examples
 from tests.evaluate.browser import browser, look
 from tests.evaluate.run_examples import model_config
@@ -130,6 +132,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, data: Dataset) -> Path:
         for step in range(1, 8)
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for step in (1, 2, 3, 9):  # the last one is from before a run was taken up again at an earlier checkpoint
+        Folder(run).write(f"previews/step-{step:08d}.png", png(Image.new("RGB", (40, 20), (step, 0, 0))))
     return run
 
 
@@ -177,6 +181,9 @@ def test_the_page_says_what_was_trained_on_what_and_from_which_bytes(run: Path, 
     assert "144 of 3×4×4" in text["trained"]
     assert HOSTILE[0] in text["trained"] and HOSTILE[0] not in page.read_text()
     assert "1 update skipped" in text["curves"]
+    for number in (1, 2, 3):
+        assert f"update {number}" in text["samples"]
+    assert "update 9" not in text["samples"]
     assert "median of the log" in text["throughput"] and "104.0 latents a second" in text["throughput"]
     assert data.manifest.id in text["provenance"]
     checksums = json.loads(next(run.rglob("checksums.json")).read_text())

@@ -47,6 +47,28 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "plot": ("plot", "run"),
     "export": ("export", "run", "out"),
 }
+MORE = COMMANDS | {  # of which some take seconds
+    "shard --out": ("shard", "dataset", "--out", "out", "--workers", "1"),
+    "shard --format": ("shard", "dataset", "--format", "webdataset", "--workers", "1"),
+    "merge as second": ("merge", "whole", "dataset", "out", "--workers", "1", "--skip-duplicates"),
+    "inspect --histogram": ("inspect", "dataset", "--histogram", "out.png"),
+    "inspect --preview": ("inspect", "dataset", "--preview", "out.png"),
+    "watch": ("watch", "dataset", "--json"),
+    "report": ("report", "run", "out.html", "--device", "cpu"),
+    "sweep": ("sweep", "run", "out", "-n", "8", "--device", "cpu"),
+    "traverse": ("traverse", "run", "dataset", "out.png"),
+    "interpolate": ("interpolate", "run", "dataset", "out.png"),
+    "outpaint": ("outpaint", "run", "dataset", "out.png"),
+    "depths": ("depths", "run", "dataset", "out.png"),
+    "neighbours": ("neighbours", "run", "dataset", "out.png", "--device", "cpu"),
+    "score": ("score", "--samples", "samples", "--reference", "dataset"),
+    "decode to arrays": ("decode", "samples", "out.npz"),
+    "train --init": ("train", "dataset", "out", "--steps", "1", "--init", "run", "--device", "cpu"),
+    "encode a dataset": ("encode", "dataset", "out", "--workers", "1"),
+    "latents import": ("latents", "import", "dataset", "out"),
+    "latents export": ("latents", "export", "dataset", "out", "--layout", "npy"),
+}
+NAMES = ("dataset", "whole", "run", "samples", "images", "out", "parts", "out.png", "out.html", "out.npz")
 PATHS = {"path", "weights_sha256", "name", "split", "splits", "files", "layouts", "raw", "index"}
 TOUCHES = (
     "open",
@@ -149,8 +171,7 @@ def prepare(world: Path, to: Path) -> Path:
 
 
 def run_in(root: Path, command: tuple[str, ...]) -> Result:
-    names = ("dataset", "whole", "run", "samples", "images", "out", "parts")
-    arguments = [str(root / word) if word in names else word for word in command]
+    arguments = [str(root / word) if word in NAMES else word for word in command]
     if command[:2] in (("shard", "dataset"), ("merge", "dataset")):
         arguments += ["--dry-run"] if "--dry-run" in SHARD_HELP else []
     victim = {path: path.read_bytes() for path in (root / "victim").rglob("*") if path.is_file()}
@@ -161,7 +182,7 @@ def run_in(root: Path, command: tuple[str, ...]) -> Result:
         watch.root = ""
     assert watch.seen == []
     assert {path: path.read_bytes() for path in (root / "victim").rglob("*") if path.is_file()} == victim
-    assert {path.name for path in root.iterdir()} <= {*names, "victim"}
+    assert {path.name for path in root.iterdir()} <= {*NAMES, "victim"}
     assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
     assert done.exit_code in (0, 1), done.output
     return done
@@ -185,11 +206,13 @@ def hostile_texts(root: Path) -> list[str]:
     ]
 
 
-def attack(world: Path, root: Path, draw: Callable[[Any], Any]) -> None:
+def attack(
+    world: Path, root: Path, draw: Callable[[Any], Any], commands: dict[str, tuple[str, ...]] = COMMANDS
+) -> None:
     """One hostile string in one record, then one command."""
     here = prepare(world, root)
-    command = draw(st.sampled_from(sorted(COMMANDS)))
-    reads = [word for word in COMMANDS[command] if word in ("dataset", "run", "samples")]
+    command = draw(st.sampled_from(sorted(commands)))
+    reads = [word for word in commands[command] if word in ("dataset", "run", "samples")]
     folder = here / draw(st.sampled_from(reads))
     names = [path for path in folder.rglob("*.json*") if path.name != "metrics.jsonl" and path.stat().st_size]
     path = draw(st.sampled_from(sorted(names)))
@@ -201,14 +224,16 @@ def attack(world: Path, root: Path, draw: Callable[[Any], Any]) -> None:
     place = draw(st.sampled_from(places)) if places else ()
     if place:
         rewrite(path, place, draw(st.sampled_from(hostile_texts(here))))
-    run_in(here, COMMANDS[command])
+    run_in(here, commands[command])
 
 
-def link_attack(world: Path, root: Path, draw: Callable[[Any], Any]) -> None:
+def link_attack(
+    world: Path, root: Path, draw: Callable[[Any], Any], commands: dict[str, tuple[str, ...]] = COMMANDS
+) -> None:
     """A file or a folder is a link to elsewhere; then one command."""
     here = prepare(world, root)
-    command = draw(st.sampled_from(sorted(COMMANDS)))
-    reads = [word for word in COMMANDS[command] if word in ("dataset", "run", "samples")]
+    command = draw(st.sampled_from(sorted(commands)))
+    reads = [word for word in commands[command] if word in ("dataset", "run", "samples")]
     folder = here / draw(st.sampled_from(reads))
     names = [*sorted(folder.rglob("*")), folder / ".lock", folder / ".tmp", folder / "shards/old", folder / "out"]
     path = draw(st.sampled_from(names))
@@ -218,7 +243,7 @@ def link_attack(world: Path, root: Path, draw: Callable[[Any], Any]) -> None:
     path.unlink(missing_ok=True)
     path.parent.mkdir(exist_ok=True)
     path.symlink_to(draw(st.sampled_from([*targets, here / "victim", here / "victim/new"])))
-    run_in(here, COMMANDS[command])
+    run_in(here, commands[command])
 
 
 few = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -251,7 +276,7 @@ def test_many_hostile_strings_and_links(
     world: Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, link: bool
 ) -> None:
     root = tmp_path_factory.mktemp("attack")
-    (link_attack if link else attack)(world, root / "world", data.draw)
+    (link_attack if link else attack)(world, root / "world", data.draw, MORE)
     shutil.rmtree(root)
 
 

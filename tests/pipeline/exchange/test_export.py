@@ -1,6 +1,7 @@
 """`lvae latents export`: what is written is what their loaders ask for, and comes back bit for bit."""
 
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -200,6 +201,7 @@ def contents(dataset: Dataset) -> list[tuple[str, int, bytes]]:
         (RECORD, lambda text: text.replace('"count": ', '"count": 1'), "speaks of"),
         (RECORD, lambda text: text.replace('"count"', '"number"'), "unknown field"),
         (RECORD, lambda text: text.replace('"orientations": 1', '"orientations": 2'), "mirrored latents"),
+        (RECORD, lambda text: re.sub('"downsampling_factor": [0-9]+', '"downsampling_factor": 0', text), "its factor"),
         (RECORD, lambda text: text.replace('"holds": "mode"', '"holds": "all"'), "is none of"),
         (ROWS, lambda text: "\n".join(text.splitlines()[1:]) + "\n", "has label"),
         (ROWS, lambda text: text + '["another", 0]\n', "has not as many rows"),

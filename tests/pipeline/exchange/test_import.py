@@ -1,6 +1,7 @@
 """`lvae latents import`: a cache of another tool becomes a dataset like any other."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -121,7 +122,7 @@ def test_a_damaged_part_is_imported_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_import_goes_on_where_it_was(tmp_path: Path) -> None:
-    many = np.random.default_rng(0).normal(size=(30_000, 4, 8, 8)).astype(np.float32)
+    many = np.random.default_rng(0).normal(size=(70_000, 4, 8, 8)).astype(np.float32)
     np.save(tmp_path / "latents.npy", many)
     said = [*SAID, "--scale", "1", "--store", "mode"]
     command = [sys.executable, "-m", "lvae", "latents", "import", tmp_path / "latents.npy", tmp_path / "dataset", *said]
@@ -167,3 +168,13 @@ def test_a_cache_whose_numbers_were_changed_is_refused(tmp_path: Path) -> None:
     line = lvae(*command, check=1).stderr
     assert "is not what it was when part 0" in line
     np.testing.assert_array_equal(raw(tmp_path / "dataset"), latents())
+
+
+def test_a_name_that_is_no_text_and_a_link_to_nothing_are_told(tmp_path: Path) -> None:
+    examples.edm2(tmp_path / "cache")
+    (tmp_path / "cache" / "00000" / "img-mean-std-00000004.npy").rename(tmp_path / "cache" / os.fsdecode(b"\xff.npy"))
+    command = ("latents", "import", tmp_path / "cache", tmp_path / "dataset", *SAID, "--scale", "1")
+    assert "is no UTF-8" in lvae(*command, check=1).stderr
+    (tmp_path / "cache" / os.fsdecode(b"\xff.npy")).unlink()
+    (tmp_path / "cache" / "lost.npy").symlink_to(tmp_path / "nowhere")
+    assert "cannot be read" in lvae(*command, check=1).stderr

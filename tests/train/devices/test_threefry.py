@@ -54,3 +54,5 @@ def test_rows_may_be_drawn_from_any_place_on() -> None:
     whole = counted_normal(key, 6, 5, (1 << 32) - 3)
     assert torch.equal(whole[2:], counted_normal(key, 4, 5, (1 << 32) - 1))
     assert torch.equal(whole[3:], counted_normal(key, 3, 5, 0))
+    start = torch.tensor([-3], dtype=torch.int32)  # the same place, where it must not become part of a program
+    assert torch.equal(whole, counted_normal(key, 6, 5, start))
