@@ -182,7 +182,7 @@ PICTURES = shared.several(
 )
 
 
-@click.command(short_help="How close are samples to a reference?")
+@click.command(short_help="How close are samples to a reference?", epilog=shared.NETWORKS)
 @click.option(
     "--samples",
     required=True,
@@ -261,7 +261,7 @@ OF_IMAGES = shared.several(
 )
 
 
-@click.command(cls=shared.EngineCommand, short_help="Feature statistics of images.")
+@click.command(cls=shared.EngineCommand, short_help="Feature statistics of images.", epilog=shared.NETWORKS)
 @OF_IMAGES
 def reference(images: str, out: Path, **asked: Any) -> None:
     """Write the statistics of IMAGES to OUT.npz, for 'lvae score --reference'.
@@ -272,7 +272,9 @@ def reference(images: str, out: Path, **asked: Any) -> None:
     _features(images, out, statistics=True, **asked)
 
 
-@click.command(cls=shared.EngineCommand, short_help="Features of images, to be scored again and again.")
+@click.command(
+    cls=shared.EngineCommand, short_help="Features of images, to score again and again.", epilog=shared.NETWORKS
+)
 @OF_IMAGES
 def features(images: str, out: Path, **asked: Any) -> None:
     """Write the features of IMAGES to OUT.npz, which 'lvae score' takes in place of pictures.

@@ -6,10 +6,13 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.commands.places import RUN
 from lvae.commands.values import types
 from lvae.commands.values.given import refuse_given
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
+from lvae.manifests.storage.places.inputs import check_input
+from lvae.train.runs.packaged import resolve_run
 
 VIEW = ("label", "seed", "guidance_mean", "guidance_variance", "left", "right", "share", "redraw", "move")
 
@@ -51,6 +54,8 @@ def explore(run: str | None, **options: Any) -> None:
     Only this machine can reach the page, unless --host lets others in; its address has a token in it, and whoever knows
     it can use the page. Needs the extra: pip install 'latent-vae[explore]'. See docs/explore.md.
     """
+    if run is not None:
+        check_input(resolve_run(run), RUN.wanted, names=RUN.names)
     picture = options.pop("picture")
     if picture is not None:
         files = [text for text in (options["from_"], options["to"]) if text is not None and ":" not in text]

@@ -16,7 +16,7 @@ from lvae.train.runs.packaged import refuse_packaged
 SEED = click.option("--seed", type=types.Whole(0), default=0, show_default=True, help="Seed for noise and subsets.")
 
 
-@click.command(short_help="Compare guidance weights and temperatures.")
+@click.command(short_help="Compare guidance weights and temperatures.", epilog=shared.NETWORKS)
 @shared.RUN
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--means", metavar="W,W,...", help="Guidance of prior means, 0 being none [0,0.75,1.5,3].")
@@ -92,7 +92,7 @@ def sweep(run: Path, out: Path, **asked: Any) -> None:
     run_sweep(run, out, SweepOptions(sampling, scoring, **asked))
 
 
-@click.command(short_help="Training images nearest to samples.")
+@click.command(short_help="Training images nearest to samples.", epilog=shared.NETWORKS)
 @click.argument("place", metavar="RUN_OR_SAMPLES", type=places.RUN_OR_SAMPLES)
 @shared.DATASET
 @click.argument("out", metavar="OUT.png", type=click.Path(path_type=Path))
