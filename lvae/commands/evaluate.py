@@ -38,7 +38,11 @@ Record = TypeVar("Record", bound=Any)
 @shared.LABELS
 @shared.GUIDANCE
 @click.option(
-    "--temperature", default="1", show_default=True, help="Multiplies the std of draws; or one per resolution."
+    "--temperature",
+    metavar="T[,T...]",
+    default="1",
+    show_default=True,
+    help="Multiplies the std of draws; or one per resolution.",
 )
 @click.option(
     "--output-temperature",
@@ -94,7 +98,7 @@ PARTS = shared.several(
     type=click.Choice(["png", "npz", "grid"]),
     help="What to write, see above [by the name of OUT: .npz, .png for a grid, else a folder].",
 )
-@click.option("--split", default="train", show_default=True, help="Split of a dataset.")
+@click.option("--split", metavar="NAME", default="train", show_default=True, help="Split of a dataset.")
 @click.option("--indices", metavar="0,5,7-20", help="Which latents, by their positions [all].")
 @click.option("--limit", type=types.Whole(1), help="Only the first so many.")
 @click.option(
@@ -171,7 +175,9 @@ PICTURES = shared.several(
         show_default=True,
         help="How to crop to --size.",
     ),
-    click.option("--split", default="train", show_default=True, help="Split of a DATASET that is compared with."),
+    click.option(
+        "--split", metavar="NAME", default="train", show_default=True, help="Split of a DATASET that is compared with."
+    ),
     click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
