@@ -82,13 +82,6 @@ def sample(run: Path, samples: Path, as_json: bool, **asked: Any) -> None:
     shared.suggest("decode", samples, f"{samples}.png", "--limit", 64)
 
 
-PARTS = shared.several(
-    click.option("--parts", metavar="FOLDER|URL", help="Where workers leave their parts [OUT.parts]."),
-    click.option("--part-size", type=types.Whole(1), help="Pictures in a part [some 16 MiB of them]."),
-    click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths given here."),
-)
-
-
 @click.command(cls=shared.EngineCommand, short_help="Latents to pictures.")
 @click.argument("latents", metavar="SAMPLES_OR_DATASET", type=places.SAMPLES_OR_DATASET)
 @click.argument("out", type=click.Path(path_type=Path))
@@ -133,7 +126,7 @@ PARTS = shared.several(
 @click.option(
     "--columns", type=types.Whole(1), help="In a grid: pictures in a row, of each place [8; 4 with --beside]."
 )
-@PARTS
+@shared.PARTS
 @shared.ENGINE
 def decode(latents: str, out: Path, **asked: Any) -> None:
     """Decode SAMPLES, or a dataset (its reconstructions, the ceiling of every score), into OUT.
@@ -262,7 +255,7 @@ OF_IMAGES = shared.several(
         is_flag=True,
         help="With workers: of the images that a DATASET was made of, instead of its reconstructions.",
     ),
-    PARTS,
+    shared.PARTS,
     shared.ENGINE,
 )
 
