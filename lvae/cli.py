@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+from click.exceptions import NoSuchCommand
 
 from lvae.commands import (
     autoencoder as autoencoders,
@@ -46,7 +47,7 @@ from lvae.commands import (
 )
 from lvae.commands.places import path_of, usage_of
 from lvae.manifests.errors import LvaeError, one_line
-from lvae.manifests.messages import duration, escape_controls
+from lvae.manifests.messages import did_you_mean, duration, escape_controls
 from lvae.terminal import escaped_output
 
 WORDS = "lvae.words"  # as they were typed
@@ -135,16 +136,27 @@ class Group(click.Group):
 
 def explain_usage(error: click.UsageError) -> str:
     """Wrong usage on one line: the command, what is wrong, and how it is written."""
-    problem = one_line(" ".join(error.format_message().split())).rstrip(".")
+    problem = one_line(" ".join(_problem_of(error).split())).rstrip(".")
     problem += "" if problem.endswith("?") else "."
     if error.ctx is None:
         return problem
     path = path_of(error.ctx)
     name = path.partition(" ")[2]
+    if isinstance(error.ctx.command, click.Group):
+        return f"{name}{': ' if name else ''}{problem} '{path} --help' lists the commands."
     written = f"Write '{usage_of(error.ctx)}'; '{path} --help' explains it."
-    if not name:
-        return f"{problem} 'lvae --help' lists the commands."
     return f"{name}: {problem} {written}"
+
+
+def _problem_of(error: click.UsageError) -> str:
+    """What is wrong; names that do not exist are answered with those that are like them."""
+    if isinstance(error, click.NoSuchOption):
+        known = [name for option in error.ctx.command.params for name in option.opts] if error.ctx else []
+        return f"there is no option {error.option_name}. {did_you_mean(error.option_name, known)}"
+    if isinstance(error, NoSuchCommand):
+        known = error.ctx.command.list_commands(error.ctx) if error.ctx else []  # type: ignore[attr-defined]
+        return f"there is no command {error.command_name!r}. {did_you_mean(error.command_name, known)}"
+    return error.format_message()
 
 
 def _refuse_surplus(command: click.Command, name: str | None, words: list[str], parent: click.Context) -> None:

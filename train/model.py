@@ -29,6 +29,7 @@ from lvae.train.network.layers import (
     Upsample,
     apply,
     as_computed,
+    fan_out,
     lay_out,
     power_iteration,
     reduce_image,
@@ -235,12 +236,16 @@ class HierarchicalVAE(nn.Module):
         told = label if drop is None else self._embed(classes, drop)
         activations = self.encoder(x, label, self.recompute_from, self.one_layout)
         state = self._start(len(x), self.reduce(x, low_resolution))
-        state = lay_out(state) if self.one_layout else state
+        groups = len(noise)
+        labels_of, told_to = [label] * groups, [told] * groups
+        if self.one_layout:
+            state, labels_of, told_to = lay_out(state), fan_out(label, groups), fan_out(told, groups)
         rates: list[Tensor] = []
         for layer, size in self._layers():
             recompute = self.recompute_from is not None and size[0] >= self.recompute_from
             if isinstance(layer, StochasticGroup):
-                inputs = (state, activations[layer.resolution], noise[len(rates)], label, told)
+                group = len(rates)
+                inputs = (state, activations[layer.resolution], noise[group], labels_of[group], told_to[group])
                 state, nats = apply(layer, inputs, recompute)
                 rates.append(nats)
             elif isinstance(layer, Upsample):

@@ -24,6 +24,7 @@ from lvae.encode.catalogue.published import (
 )
 from lvae.encode.zoo.convert import Conversion, convert
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import did_you_mean
 from lvae.manifests.records import dumps
 from lvae.manifests.storage.folder import Folder, file_sha256
 from lvae.manifests.storage.locks import writing
@@ -55,7 +56,8 @@ def fetch(name: str, say: Callable[[str], None], place: str | None = None) -> Fe
     if name == DEFAULT:
         raise LvaeError("default", "is part of this package", "There is nothing to fetch.")
     if name not in PUBLISHED:
-        raise LvaeError(name, "nothing of that name is published", f"There are {', '.join(PUBLISHED)}.")
+        advice = did_you_mean(name, PUBLISHED, f"There are {', '.join(PUBLISHED)}.")
+        raise LvaeError(name, "nothing of that name is published", advice)
     published, folder, out = PUBLISHED[name], cache_folder(), path_in_cache(name)
     downloads = folder / "downloads" / name
     try:

@@ -184,7 +184,7 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
     shared.suggest("encode", "IMAGES", "DATASET", "--autoencoder", name)
 
 
-@autoencoder.command(short_help="How well one reconstructs pictures.")
+@autoencoder.command(short_help="How well one reconstructs pictures.", epilog=shared.NETWORKS)
 @click.argument("name_or_path")
 @click.argument("images", type=places.SOURCE)
 @click.option("--weights", metavar="FILE|random:SEED", help="For a name whose weights are not here.")
@@ -205,7 +205,13 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
     show_default=True,
     help="At most so many pictures, chosen by a hash of the key.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto: the GPU, if there is one; cpu, cuda, cuda:1.")
+@click.option(
+    "--device",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="auto: the GPU, if there is one; cpu, cuda, cuda:1.",
+)
 @click.option(
     "--features",
     type=click.Path(path_type=Path),

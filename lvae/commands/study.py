@@ -14,8 +14,8 @@ from lvae.manifests.storage.places.guard import guard_output
 TABLE = click.Choice(["table1", "table2", "table3", "table4", "ablations"])
 
 
-@click.command(short_help="The paper's comparisons, on your images.")
-@click.argument("table", type=TABLE)
+@click.command(short_help="The paper's comparisons, on your images.", epilog=shared.NETWORKS)
+@click.argument("table", type=TABLE, metavar="TABLE")
 @click.argument("images", type=places.SOURCE)
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
@@ -33,7 +33,7 @@ TABLE = click.Choice(["table1", "table2", "table3", "table4", "ablations"])
     default=Path("efficientnet-lite0"),
     show_default=True,
     metavar=shared.NETWORK,
-    help="The feature network that scores; as of 'lvae score'.",
+    help="The feature network that scores; see below.",
 )
 @click.option(
     "--seeds", type=types.Whole(1), default=3, show_default=True, help="How many seeds, of training and of sampling."

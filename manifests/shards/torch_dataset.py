@@ -41,6 +41,9 @@ def _class() -> Any:
         def __len__(self) -> int:
             return len(self.dataset)
 
+        def __repr__(self) -> str:
+            return f"<latents and labels as {self.dtype.name} of {self.dataset!r}, for torch.utils.data.DataLoader>"
+
         def __getitem__(self, index: int) -> Pair:
             return self.__getitems__([index])[0]
 

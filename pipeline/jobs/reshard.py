@@ -84,7 +84,7 @@ def merge(
     folders, folder = [_open_existing(dataset) for dataset in datasets], Folder(out)
     roots = [one.root.resolve() for one in folders]
     if len(set(roots)) != len(roots) or folder.root.resolve() in roots:
-        raise LvaeError(out, "a dataset is named twice", "Name different ones, and a new folder last.")
+        raise LvaeError(out, "would hold a dataset twice", "Name different ones, and a new folder last.")
     with writing(folder):
         folder.sweep()
         finished = [_read_finished(one) for one in folders]

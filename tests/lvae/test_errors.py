@@ -276,9 +276,17 @@ def test_swapped_words_and_near_names_are_told(world: Path) -> None:
         in lvae("train", "dataset", "new", "--set", "lerning_rate=1", check=1, cwd=world).stderr
     )
     assert "Did you mean" not in lvae("train", "dataset", "new", "--set", "nonsense=1", check=1, cwd=world).stderr
+    assert "there is no command 'encod'. Did you mean encode?" in lvae("encod", "photos", check=2, cwd=world).stderr
+    assert "no option --sede. Did you mean --seed?" in lvae("scenes", "new", "--sede", "1", check=2, cwd=world).stderr
     assert "lvae encode photos DATASET" in lvae("train", "photos", "new", check=1, cwd=world).stderr
 
 
 def test_a_command_ends_with_its_duration_and_the_next_one(tmp_path: Path) -> None:
     done = lvae("scenes", tmp_path / "scenes", "--count", "8", "--size", "8")
     assert done.stderr.splitlines()[-1].endswith(f"s. Next: lvae encode {tmp_path / 'scenes'} DATASET --size 8")
+
+
+def test_a_dataset_that_was_only_begun_is_called_unfinished(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "000000.parquet").touch()
+    assert "is not finished" in lvae("inspect", tmp_path, check=1).stderr

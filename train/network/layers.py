@@ -302,6 +302,11 @@ def lay_out(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def fan_out(x: Tensor | None, count: int) -> list[Tensor | None]:
+    """The same so many times, of which the gradients are summed at once instead of one by one."""
+    return [None] * count if x is None else list(x.expand(count, *x.shape).unbind(0))
+
+
 def as_computed(values: Tensor) -> Tensor:
     """In the dtype that products give on this tensor's device, so that what they are added to does not widen them."""
     kind = _kind(values)

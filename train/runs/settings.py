@@ -86,7 +86,12 @@ def check_names(settings: Iterable[str], option: str = "--set") -> None:
 def _with(record: Record, values: Mapping[str, Any]) -> Record:
     """All values at once, for some are only possible together."""
     own = {name: value for name, value in values.items() if name in names_of(type(record))}
-    return records.from_plain(type(record), {**records.plain(record), **own}, "--set") if own else record
+    if not own:
+        return record
+    try:
+        return records.from_plain(type(record), {**records.plain(record), **own}, "--set")
+    except LvaeError as error:  # --set.groups is written --set groups
+        raise LvaeError(error.where.replace("--set.", "--set ", 1), error.problem, error.advice) from None
 
 
 def _parse(text: str) -> Any:

@@ -178,7 +178,7 @@ def check_traversal(run: Path, sources: Sequence[str], asked: dict[str, Any]) ->
         refuse_given("is how many images rates are measured over, and --channels needs none", "images")
         if sources and not upsampler:
             raise LvaeError(sources[0], "is not needed: --channels says what is swept", "Leave one of the two out.")
-    elif not sources:
+    elif len(sources) != 1 or not is_dataset(sources[0]):
         advice = "Name a DATASET after RUN, or two channels: --channels 0:3,1:5."
         raise LvaeError("", "the most informative channels are found over a dataset", advice)
     if not upsampler:

@@ -263,7 +263,7 @@ def test_a_dataset_without_one_usable_image_is_refused(tmp_path: Path) -> None:
         ({"split": {"train": "5"}}, "--split: train=5 cannot be read"),
         ({"split": {"val": "0"}}, "cannot be read"),
         ({"split": {"val": "-3"}}, "cannot be read"),
-        ({"split": {"val": "100%"}}, "cannot be read"),
+        ({"split": {"val": "100%"}}, "leaves nothing to train on"),
         ({"split": {"val": "nan%"}}, "cannot be read"),
         ({"split": {"val": "2.5"}}, "cannot be read"),
         ({"split": {"../val": "5"}}, "cannot be read"),
