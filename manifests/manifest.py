@@ -17,6 +17,7 @@ from lvae.manifests.parts.plan import (
 )
 from lvae.manifests.parts.receipts import RECEIPTS
 from lvae.manifests.shards.index import files_index_name, index_name, read_files_index, read_index
+from lvae.manifests.shards.missing import explain_missing
 from lvae.manifests.statistics import Normalization
 from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.storage.names import FileName, Sha256, SplitName, ViewName
@@ -190,9 +191,8 @@ def _read_large_fields(folder: Folder, content: Any) -> None:
                 )
             data = folder.read_if_there(record.path) or b""
             if (len(data), hashlib.sha256(data).hexdigest()) != (record.bytes, record.sha256):
-                raise LvaeError(
-                    folder.place(record.path), "is missing or damaged", "Run 'lvae encode' again to make it anew."
-                )
+                advice = "Run 'lvae encode' again to make it anew."
+                raise explain_missing(folder, record.path, "is missing or damaged", advice)
             place[field] = records.loads(data, folder.place(record.path))
 
 

@@ -62,11 +62,9 @@ def read_curve(lines: Sequence[dict[str, Any]], name: str, key: str) -> Curve:
 
 
 def describe_young(lines: Sequence[dict[str, Any]]) -> str:
-    """What comes, of a log that has too few entries for curves; else ""."""
-    if len(lines) > 1:
-        return ""
-    step = int(lines[0]["step"])
-    return f" A curve begins with the second entry, after update {2 * step}."
+    """What to do about a log that has too few entries for curves; else ""."""
+    advice = " A curve needs two: let it train on, or log more often ('lvae train --log-every N')."
+    return advice if len(lines) < 2 else ""
 
 
 def write_curves(run: Path, out: Path) -> str:

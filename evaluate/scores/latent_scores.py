@@ -177,6 +177,9 @@ def expect_same(samples: Dataset, reference: Dataset) -> None:
 def few_rows(line: Line, *counts: int) -> tuple[str, ...]:
     """The warning that belongs to samples of so few."""
     said = explain_few({metric: line.mean(metric) is not None for metric in line.metrics}, counts)
+    corrected = [line.mean(metric) for metric in line.metrics if metric.endswith(CORRECTED)]
+    if said is not None and any(value is not None and value < 0 for value in corrected):
+        said += ", and one below zero is zero within its error"
     return () if said is None else (said,)
 
 

@@ -73,7 +73,16 @@ def open_score(options: ScoreOptions) -> ScoreJob:
     if samples[0].dataset is None or reference.dataset is None:
         return job
     note = describe_other_classes(samples[0].dataset, reference.dataset)
-    return job if note is None else _with_note(job, note)
+    job = job if note is None else _with_note(job, note)
+    same = [one.path for one in samples if one.dataset is not None and _is_same(one.dataset, reference.dataset)]
+    if not same:
+        return job
+    return _with_note(job, f"{same[0]} is the reference itself: such figures do not say how near samples come to it")
+
+
+def _is_same(one: Dataset, other: Dataset) -> bool:
+    """Whether both hold the same latents of the same images."""
+    return (one.manifest.id, one.name) == (other.manifest.id, other.name)
 
 
 def _with_note(job: ScoreJob, note: str) -> ScoreJob:

@@ -30,6 +30,7 @@ from lvae.manifests.machine import keep_freed_memory
 from lvae.manifests.messages import counted
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.devices.open import AnyPrecision, open_device
+from lvae.train.runs.packaged import run_name
 
 BATCH = 16  # pictures decoded at a time
 
@@ -89,7 +90,9 @@ def run_sample(run: Path, out: Path, options: SampleOptions, execution: SampleEx
         if as_json:
             print_json(records.plain(plan))
         else:
-            click.echo(f"{out}: {counted(plan.count, 'sample')} of {run}, update {plan.step}, seed {plan.seed}")
+            click.echo(
+                f"{out}: {counted(plan.count, 'sample')} of {run_name(run)}, update {plan.step}, seed {plan.seed}"
+            )
     finally:
         opened.close()
 

@@ -38,9 +38,7 @@ def run_export(dataset: str, out: Path, options: ExportOptions, as_json: bool) -
         print_json(plain(record))
         return
     flips = " and their flips" if record.orientations == 2 else ""
-    others = [name for name in sorted(opened.manifest.splits) if name != options.split]
-    left = f"; not the split {' and '.join(others)}, which --split names" if others else ""
     what = f"{counted(record.count, 'row')}{flips} of the split {options.split}"
-    click.echo(f"{out}: {what} in the layout of {record.layout}, {record.dtype}{left}")
+    click.echo(f"{out}: {what} in the layout of {record.layout}, {record.dtype}")
     if record.layout == "edm2":
         click.echo(describe_for_edm2(record))

@@ -205,7 +205,13 @@ def fetch(name: str, place: str | None, as_json: bool) -> None:
     show_default=True,
     help="At most so many pictures, chosen by a hash of the key.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto: the GPU, if there is one; cpu, cuda, cuda:1.")
+@click.option(
+    "--device",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="auto: the GPU, if there is one; cpu, cuda, cuda:1.",
+)
 @click.option(
     "--features",
     type=click.Path(path_type=Path),

@@ -81,7 +81,9 @@ def stats(dataset: str, by_class: bool, check: bool, preset: str | None, patienc
 @click.option(
     "--images", type=types.Whole(1), default=1024, show_default=True, help="How many images a RUN is measured over."
 )
-@click.option("--split", default="train", show_default=True, help="The split to list, or to measure a RUN over.")
+@click.option(
+    "--split", metavar="NAME", default="train", show_default=True, help="The split to list, or to measure a RUN over."
+)
 @shared.MODEL_WEIGHTS
 @click.option("--seed", type=types.Whole(0), default=0, show_default=True, help="Seed for draws from posteriors.")
 @click.option(

@@ -104,7 +104,13 @@ def _help_runner(context: click.Context, _: click.Parameter, name: str | None) -
 )
 @click.option("--seed", type=types.Whole(), help="Seed for the order in the shards, and for --store sample [0].")
 @click.option("--batch", type=types.Whole(1), help="Images in a forward pass [by the network's cost].")
-@click.option("--device", default="auto", show_default=True, help="auto: every GPU, or the CPU; cpu, cuda, cuda:1.")
+@click.option(
+    "--device",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="auto: every GPU, or the CPU; cpu, cuda, cuda:1.",
+)
 @click.option("--devices", metavar="0,1", help="These GPUs of this machine, a worker each.")
 @click.option(
     "--precision",

@@ -38,7 +38,11 @@ Record = TypeVar("Record", bound=Any)
 @shared.LABELS
 @shared.GUIDANCE
 @click.option(
-    "--temperature", default="1", show_default=True, help="Multiplies the std of draws; or one per resolution."
+    "--temperature",
+    metavar="T[,T...]",
+    default="1",
+    show_default=True,
+    help="Multiplies the std of draws; or one per resolution.",
 )
 @click.option(
     "--output-temperature",
@@ -78,13 +82,6 @@ def sample(run: Path, samples: Path, as_json: bool, **asked: Any) -> None:
     shared.suggest("decode", samples, f"{samples}.png", "--limit", 64)
 
 
-PARTS = shared.several(
-    click.option("--parts", metavar="FOLDER|URL", help="Where workers leave their parts [OUT.parts]."),
-    click.option("--part-size", type=types.Whole(1), help="Pictures in a part [some 16 MiB of them]."),
-    click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths given here."),
-)
-
-
 @click.command(cls=shared.EngineCommand, short_help="Latents to pictures.")
 @click.argument("latents", metavar="SAMPLES_OR_DATASET", type=places.SAMPLES_OR_DATASET)
 @click.argument("out", type=click.Path(path_type=Path))
@@ -94,7 +91,7 @@ PARTS = shared.several(
     type=click.Choice(["png", "npz", "grid"]),
     help="What to write, see above [by the name of OUT: .npz, .png for a grid, else a folder].",
 )
-@click.option("--split", default="train", show_default=True, help="Split of a dataset.")
+@click.option("--split", metavar="NAME", default="train", show_default=True, help="Split of a dataset.")
 @click.option("--indices", metavar="0,5,7-20", help="Which latents, by their positions [all].")
 @click.option("--limit", type=types.Whole(1), help="Only the first so many.")
 @click.option(
@@ -129,7 +126,7 @@ PARTS = shared.several(
 @click.option(
     "--columns", type=types.Whole(1), help="In a grid: pictures in a row, of each place [8; 4 with --beside]."
 )
-@PARTS
+@shared.PARTS
 @shared.ENGINE
 def decode(latents: str, out: Path, **asked: Any) -> None:
     """Decode SAMPLES, or a dataset (its reconstructions, the ceiling of every score), into OUT.
@@ -171,7 +168,9 @@ PICTURES = shared.several(
         show_default=True,
         help="How to crop to --size.",
     ),
-    click.option("--split", default="train", show_default=True, help="Split of a DATASET that is compared with."),
+    click.option(
+        "--split", metavar="NAME", default="train", show_default=True, help="Split of a DATASET that is compared with."
+    ),
     click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
@@ -256,7 +255,7 @@ OF_IMAGES = shared.several(
         is_flag=True,
         help="With workers: of the images that a DATASET was made of, instead of its reconstructions.",
     ),
-    PARTS,
+    shared.PARTS,
     shared.ENGINE,
 )
 

@@ -21,7 +21,11 @@ VIEW = ("label", "seed", "guidance_mean", "guidance_variance", "left", "right", 
 @click.argument("run", required=False)
 @click.option("--dataset", metavar="DATASET", help="Whose images can be taken; their rates choose the sliders.")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 lets other machines in."
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to listen on; 0.0.0.0 lets other machines in.",
 )
 @click.option("--port", type=types.Whole(0, 65535), default=0, help="0 takes a free one.  [default: 0]")
 @click.option("--browser/--no-browser", default=True, help="Open the page in your browser.  [default: browser]")

@@ -90,7 +90,9 @@ def import_(cache: str, dataset: str, **options: Any) -> None:
     required=True,
     help="Whose trainer is to read it; edm2 in a folder, or in OUT.zip.",
 )
-@click.option("--split", default="train", show_default=True, help="Which split of DATASET; one alone is written.")
+@click.option(
+    "--split", metavar="NAME", default="train", show_default=True, help="Which split of DATASET; one alone is written."
+)
 @click.option("--scale", type=types.Number(), help="Multiply raw latents by this; dit's trainer expects it [1].")
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True, help="Numbers in OUT."

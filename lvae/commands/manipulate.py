@@ -31,7 +31,9 @@ COMMON = shared.several(
         metavar="FILE.npz",
         help="Also write the latents and pictures as arrays.",
     ),
-    click.option("--split", default="train", show_default=True, help="Split of DATASET to take images from."),
+    click.option(
+        "--split", metavar="NAME", default="train", show_default=True, help="Split of DATASET to take images from."
+    ),
     shared.MODEL_WEIGHTS,
     click.option("--decoder", metavar="FILE", help="Weights of the autoencoder [those that RUN carries]."),
     click.option(
@@ -42,6 +44,7 @@ COMMON = shared.several(
         help="Where to compute.",
     ),
 )
+BEGINNING = click.option("--indices", metavar="N", help="Which image of DATASET an upsampler begins with [the first].")
 INDICES = click.option("--indices", metavar="0,5,7-20", help="Which images of DATASET [the first four].")
 DRAWN_LABEL = click.option("--label", metavar="N|NAME|none", help="Class of the sample, of a conditional model [none].")
 LABEL = click.option("--label", metavar="N|NAME|none", help="Class of the image files, of a conditional model [none].")
@@ -75,7 +78,7 @@ IMAGES = click.option(
 @IMAGES
 @DRAWN_LABEL
 @shared.GUIDANCE
-@INDICES
+@BEGINNING
 @COMMON
 def traverse(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> None:
     """Sweep two channels of one sample's noise and keep all else: a grid of pictures (figure 4 of the paper).

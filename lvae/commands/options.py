@@ -135,6 +135,12 @@ ENGINE = several(
 )
 
 
+PARTS = several(
+    click.option("--parts", metavar="FOLDER|URL", help="Where workers leave their parts [OUT.parts]."),
+    click.option("--part-size", type=types.Whole(1), help="Pictures in a part [some 16 MiB of them]."),
+    click.option("--shared-path", is_flag=True, help="Workers on other machines see the local paths given here."),
+)
+
 SHUFFLE = click.option(
     "--shuffle",
     type=click.Choice(["auto", "one-pass", "two-passes"]),

@@ -47,7 +47,9 @@ SEED = click.option("--seed", type=types.Whole(0), default=0, show_default=True,
     metavar="DATASET|IMAGES|NPZ",
     help="Score the samples against this [no scores].",
 )
-@click.option("--split", default="train", show_default=True, help="Split of a DATASET given as reference.")
+@click.option(
+    "--split", metavar="NAME", default="train", show_default=True, help="Split of a DATASET given as reference."
+)
 @click.option(
     "--num",
     type=types.Whole(20),
@@ -99,7 +101,7 @@ def sweep(run: Path, out: Path, **asked: Any) -> None:
 @click.option("-n", "count", type=types.Whole(1), default=8, show_default=True, help="How many samples.")
 @click.option("-k", type=types.Whole(1, 50), default=6, show_default=True, help="How many neighbours of each.")
 @click.option("--indices", metavar="0,5,7-20", help="Which of SAMPLES, by their positions [the first -n].")
-@click.option("--split", default="train", show_default=True, help="Split of DATASET.")
+@click.option("--split", metavar="NAME", default="train", show_default=True, help="Split of DATASET.")
 @click.option("--limit", type=types.Whole(3), help="Search only the first so many latents: a fair sample [all].")
 @shared.FEATURES
 @shared.MODE
@@ -109,7 +111,9 @@ def sweep(run: Path, out: Path, **asked: Any) -> None:
 @click.option("--guidance-mean", metavar="W[,W...]", help="Guidance of a RUN's samples, as for 'lvae sample'.")
 @click.option("--guidance-variance", metavar="W[,W...]", help="Likewise.")
 @click.option("--guidance", type=click.Choice(["paper"]), help="1.5 and 3, means unguided at 1x1.")
-@click.option("--temperature", default="1", show_default=True, help="Temperature of a RUN's samples.")
+@click.option(
+    "--temperature", metavar="T[,T...]", default="1", show_default=True, help="Temperature of a RUN's samples."
+)
 @shared.DEVICE
 @shared.PRECISION
 @shared.JSON

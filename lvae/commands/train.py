@@ -197,6 +197,9 @@ def train(dataset: str, run: Path, **options: Any) -> None:
     if not options["dry_run"]:
         refuse_given("is for --dry-run", "as_json", advice="Give --dry-run, or leave it out.")
     if options.pop("conditional"):
+        from lvae.train.runs.settings import ALL_CLASSES, parse_pairs, refuse_other
+
+        refuse_other(parse_pairs("--set", options["settings"]), "classes", ALL_CLASSES, "--conditional")
         options["settings"] = (*options["settings"], "classes=all")
     from lvae.commands.values.model import check_training
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.shards.missing import explain_missing
 from lvae.manifests.storage.folder import FileRecord, Folder, file_sha256
 from lvae.manifests.storage.names import FileName, Sha256
 
@@ -59,7 +60,7 @@ def read_files_index(folder: Folder, index: FileRecord) -> Iterator[FileRecord]:
 
 def _check(folder: Folder, index: FileRecord) -> None:
     if not folder.exists(index.path):
-        raise LvaeError(folder.place(index.path), "is missing", "Run 'lvae encode' again to make it anew.")
+        raise explain_missing(folder, index.path, "is missing", "Run 'lvae encode' again to make it anew.")
     path = folder.local(index.path)
     if (path.stat().st_size, file_sha256(path)) != (index.bytes, index.sha256):
         problem = "its bytes are not those that were written (checksum)"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import permute
 from lvae.manifests.shards.index import Shard
+from lvae.manifests.shards.missing import explain_missing
 from lvae.manifests.shards.tar_headers import BoundedHeader
 from lvae.manifests.storage.folder import Folder
 
@@ -62,7 +63,7 @@ class ReadShards:
         for shard in shards:
             path, where = folder.local(shard.path), folder.place(shard.path)
             if not path.is_file():
-                raise LvaeError(where, "this shard is missing", MEND)
+                raise explain_missing(folder, shard.path, "this shard is missing", MEND)
             try:
                 with path.open("rb") as file:
                     count = 0

@@ -19,6 +19,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.shards.float16 import cast
 from lvae.manifests.shards.layout import Facts, ShardContent, SplitLayout, finish_shard_file, shard_folder
 from lvae.manifests.shards.mapped_array import Indices, ShardedArray, map_file, positions
+from lvae.manifests.shards.missing import explain_missing
 from lvae.manifests.shards.tar_rows import TarRows, _loose, _strided
 from lvae.manifests.shards.tar_template import (
     KEY_DIGITS,
@@ -240,7 +241,7 @@ class TarReader:
         folder, view, layout = self._place
         path, (first, count), frame = file_name(view, layout, number), layout.rows_of(number), frame_of(layout)
         if not folder.size(path):
-            raise LvaeError(f"{folder}/{path}", "this shard is missing or empty", str(REPAIR))
+            raise explain_missing(folder, path, "this shard is missing or empty", REPAIR)
         shard = map_file(folder.local(path))
 
         def as_written(row: int) -> bool:

@@ -23,6 +23,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.shards.float16 import cast
 from lvae.manifests.shards.layout import CHUNK_ROWS, Facts, ShardContent, SplitLayout, finish_shard_file
 from lvae.manifests.shards.mapped_array import Buffer, Indices, Rows, ShardedArray, ShardRows, map_file, positions
+from lvae.manifests.shards.missing import explain_missing
 from lvae.manifests.shards.zarr_layout import (
     PER_ROW,
     _index,
@@ -181,7 +182,7 @@ class ZarrReader:
         path = f"{_root(view, layout)}/{name}"
         text = folder.read_if_there(f"{path}/zarr.json")
         if text is None:
-            raise LvaeError(f"{folder}/{path}/zarr.json", "this file is missing", str(REPAIR))
+            raise explain_missing(folder, f"{path}/zarr.json", "this file is missing", REPAIR)
         try:
             found = {**json.loads(text)}
         except (ValueError, TypeError, RecursionError) as error:
@@ -212,9 +213,7 @@ class ZarrReader:
         path, expected = file_name(view, layout, name, number), file_bytes(layout, name, number)
         size = folder.size(path)
         if not size:
-            raise LvaeError(
-                f"{folder}/{path}", f"this shard is {('missing' if size is None else 'empty')}", str(REPAIR)
-            )
+            raise explain_missing(folder, path, f"this shard is {'missing' if size is None else 'empty'}", REPAIR)
         shape, dtype = _row_type(layout, name)
         if name in PER_ROW:
             if size != expected:

@@ -15,6 +15,7 @@ from lvae.manifests.parts.rows import UNLABELLED
 from lvae.manifests.shards.formats import codec
 from lvae.manifests.shards.index import Shard
 from lvae.manifests.shards.layout import SplitLayout, shard_folder
+from lvae.manifests.shards.missing import explain_missing
 from lvae.manifests.statistics import Kind, Normalization
 from lvae.manifests.storage.folder import FileRecord, Folder
 from lvae.manifests.storage.names import Sha256, SplitName, ViewName
@@ -115,7 +116,7 @@ def read_view(folder: Folder, name: str) -> ViewPlan:
     path = folder.place(view_file(name))
     data = folder.read_if_there(view_file(name))
     if data is None:
-        raise LvaeError(path, "is missing", "Run 'lvae encode' again to make it anew.")
+        raise explain_missing(folder, view_file(name), "is missing", "Run 'lvae encode' again to make it anew.")
     view = records.parse(ViewPlan, data, path)
     if view.name != name or any(split != layout.split for split, layout in view.layouts.items()):
         raise LvaeError(path, "is the description of another view", "Run 'lvae encode' again to make it anew.")

@@ -83,8 +83,9 @@ def merge(
     """Datasets of the same autoencoder and image settings in one, their rows one behind the other."""
     folders, folder = [_open_existing(dataset) for dataset in datasets], Folder(out)
     roots = [one.root.resolve() for one in folders]
-    if len(set(roots)) != len(roots) or folder.root.resolve() in roots:
-        raise LvaeError(out, "would hold a dataset twice", "Name different ones, and a new folder last.")
+    for number, (dataset, root) in enumerate(zip(datasets, roots, strict=True)):
+        if root in (*roots[:number], folder.root.resolve()):
+            raise LvaeError(dataset, "is named twice", "Name different datasets, and a new folder last.")
     with writing(folder):
         folder.sweep()
         finished = [_read_finished(one) for one in folders]

@@ -276,9 +276,37 @@ def test_swapped_words_and_near_names_are_told(world: Path) -> None:
         in lvae("train", "dataset", "new", "--set", "lerning_rate=1", check=1, cwd=world).stderr
     )
     assert "Did you mean" not in lvae("train", "dataset", "new", "--set", "nonsense=1", check=1, cwd=world).stderr
+    assert "there is no command 'encod'. Did you mean encode?" in lvae("encod", "photos", check=2, cwd=world).stderr
+    assert "no option --sede. Did you mean --seed?" in lvae("scenes", "new", "--sede", "1", check=2, cwd=world).stderr
     assert "lvae encode photos DATASET" in lvae("train", "photos", "new", check=1, cwd=world).stderr
 
 
 def test_a_command_ends_with_its_duration_and_the_next_one(tmp_path: Path) -> None:
     done = lvae("scenes", tmp_path / "scenes", "--count", "8", "--size", "8")
     assert done.stderr.splitlines()[-1].endswith(f"s. Next: lvae encode {tmp_path / 'scenes'} DATASET --size 8")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--conditional", "--set", "classes=2"),
+        ("--steps", "5", "--set", "updates=6"),
+        ("--batch", "8", "--set", "batch=4"),
+        ("--accumulate", "2", "--set", "accumulate=4"),
+        ("--seed", "1", "--set", "seed=2"),
+        ("--precision", "float32", "--set", "precision=bfloat16"),
+    ],
+)
+def test_an_option_and_a_setting_of_the_same_do_not_differ(words: tuple[str, ...], world: Path) -> None:
+    done = lvae("train", "dataset", "new", *words, check=1, cwd=world)
+    assert "both set the same. Leave one of them out." in done.stderr and not (world / "new").exists()
+
+
+def test_it_is_the_dataset_named_twice_that_is_told(world: Path) -> None:
+    assert "dataset: is named twice" in lvae("merge", "dataset", "dataset", "both", check=1, cwd=world).stderr
+
+
+def test_a_dataset_that_was_only_begun_is_called_unfinished(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "000000.parquet").touch()
+    assert "is not finished" in lvae("inspect", tmp_path, check=1).stderr

@@ -356,3 +356,17 @@ def no_slow_reading(caplog: pytest.LogCaptureFixture) -> Any:
     """Our own shards are mapped: a warning says when they are read another way."""
     yield
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("format_", ["zarr", "webdataset"])
+def test_a_reader_whose_view_has_gone_is_told_of_the_new_one(format_: str, tmp_path: Path) -> None:
+    example = build(tmp_path / "data", format=format_)
+    dataset, opened = example.open(), example.open()
+    reader = opened.reader
+    view = dataset.manifest.view.name
+    manifest = example.root / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(view, f"{view[:-1]}{'0' if view[-1] != '0' else '1'}"))
+    shutil.rmtree(example.root / "shards")
+    for read in (lambda: dataset.latents, lambda: reader.read([0])):
+        with pytest.raises(LvaeError, match=r"has had a new view since it was opened\. Give the same command again\."):
+            read()

@@ -21,6 +21,11 @@ def resolve_run(run: str | Path) -> Path:
     return path
 
 
+def run_name(run: Path) -> str:
+    """How a run is called: by its path, or by its name where it is part of the package."""
+    return run.name if run.parent == FOLDER else str(run)
+
+
 def refuse_packaged(run: Path) -> None:
     """LvaeError where something is to be written beside a model of the package."""
     if run.resolve().is_relative_to(FOLDER.resolve()):

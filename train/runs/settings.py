@@ -33,9 +33,21 @@ def parse_pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def refuse_other(settings: Mapping[str, str], name: str, value: str, said: str) -> None:
+    """LvaeError where --set says something else than an option that is a shorter way to say the same."""
+    if settings.get(name, value) != value:
+        raise LvaeError(f"{said} --set {name}={settings[name]}", "both set the same", "Leave one of them out.")
+
+
 def merge_settings(file: Mapping[str, str], texts: Iterable[str], options: Mapping[str, Any]) -> dict[str, str]:
-    """What stands in a file, behind --set, and in options that are shorter ways to say the same: later ones win."""
+    """What stands in a file, behind --set, and in options that are shorter ways to say the same: later ones win.
+
+    LvaeError where --set and such an option differ.
+    """
     found = parse_pairs("--set", texts)
+    for option, name in SHORTHANDS.items():
+        if options[option] is not None:
+            refuse_other(found, name, str(options[option]), f"--{option} {options[option]}")
     found |= {name: str(options[option]) for option, name in SHORTHANDS.items() if options[option] is not None}
     below = dict(file)
     if "batch" in found:  # which alone names what an update sees

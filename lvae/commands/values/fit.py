@@ -111,7 +111,11 @@ SETTINGS = shared.several(
 
 EXECUTION = shared.several(
     click.option(
-        "--device", default="auto", show_default=True, help="auto: the GPU, if there is one; cpu, cuda, cuda:1."
+        "--device",
+        metavar="NAME",
+        default="auto",
+        show_default=True,
+        help="auto: the GPU, if there is one; cpu, cuda, cuda:1.",
     ),
     click.option("--workers", type=types.Whole(0), default=1, show_default=True, help="Processes that cut crops."),
     click.option(

@@ -32,3 +32,10 @@ def test_a_reference_of_other_classes_is_told_in_one_line(world: Path, tmp_path:
     assert note("a", world / "data") == []
     (line,) = note("one", world / "data")
     assert "the samples are of 1 class" in line and "of 3: it alone has classes" in line
+
+
+def test_a_dataset_against_itself_is_told(world: Path) -> None:
+    done = lvae("score", "--samples", "data", "--reference", "data", cwd=world)
+    assert "data is the reference itself" in done.stderr and "one below zero is zero within its error" in done.stderr
+    other = lvae("score", "--samples", "a", "--reference", "data", "--metrics", "frechet", cwd=world)
+    assert "the reference itself" not in other.stderr

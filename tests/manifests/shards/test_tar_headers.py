@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lvae.encode.files.naming import LeftOut
+from lvae.encode.files.left_out import LeftOut
 from lvae.encode.sources.reading.tar_members import read_members
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.shards.tar_headers import LARGEST_HEADER, MOST_GLOBAL

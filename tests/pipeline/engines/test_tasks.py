@@ -12,7 +12,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.beam.work import PartsToEncode, ranges_of
 from lvae.pipeline.engines.tasks import Pending, Tasks, holds, share_one
 
-PARTS = 300_000
+PARTS = 100_000
 
 
 def test_pending_parts_take_some_bytes_each(tmp_path: Path) -> None:
