@@ -176,10 +176,11 @@ class Dataset:
 
         In the stored dtype, or cast. A uint8 view read as floats is normalized.
         """
-        if self.manifest.view.dtype != "uint8" or dtype is None or np.dtype(dtype).kind != "f":
-            return self.reader.read(indices, dtype)
+        wanted = None if dtype is None else as_dtype(dtype)
+        if self.manifest.view.dtype != "uint8" or wanted is None or wanted.kind != "f":
+            return self.reader.read(indices, wanted)
         raw, labels = self.reader.read(indices)
-        latents: NDArray[Any] = self._byte_table(np.dtype(dtype))[np.arange(raw.shape[1])[:, None, None], raw]
+        latents: NDArray[Any] = self._byte_table(wanted)[np.arange(raw.shape[1])[:, None, None], raw]
         return latents, labels
 
     def _byte_table(self, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -212,7 +213,7 @@ class Dataset:
 
     def torch(self, dtype: DTypeLike = np.float32) -> "TorchDataset[Pair]":
         """A map-style dataset of (latents, label) for torch's DataLoader, with or without workers."""
-        return latent_pairs(self, np.dtype(dtype))
+        return latent_pairs(self, as_dtype(dtype))
 
     def webdataset(
         self,
@@ -239,8 +240,8 @@ class Dataset:
 
     def stream(self, shards: Iterable[Shard], options: StreamOptions, dtype: DTypeLike | None = None) -> Any:
         """The same over these shards."""
-        view = self.manifest.view
-        decode = Decode(view.shape, view.dtype, partial(self._as, dtype=dtype))
+        view, wanted = self.manifest.view, None if dtype is None else as_dtype(dtype)
+        decode = Decode(view.shape, view.dtype, partial(self._as, dtype=wanted))
         return latent_pipeline(shards, partial(folder_at, self.folder.address), decode, options)
 
     def _as(self, latents: NDArray[Any], dtype: DTypeLike | None) -> NDArray[Any]:
@@ -260,6 +261,19 @@ class Dataset:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+
+def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """A dtype of numbers; LvaeError where it is none."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.kind not in "fiu":
+        raise LvaeError(
+            f"dtype={dtype!r:.60}", "there is no such dtype of numbers", "Give float32, float16 or float64."
+        )
+    return found
 
 
 class StatisticsArrays:

@@ -135,7 +135,9 @@ def dump_manifest(manifest: Manifest) -> bytes:
 def no_dataset(folder: Folder, where: object, problem: str = "is not a dataset") -> LvaeError:
     """What to say of a folder without a dataset: perhaps a run stands where a dataset belongs."""
     if _is_run(folder):
-        return LvaeError(where, "is a run, not a dataset", "Look at the order of the arguments in --help.")
+        return LvaeError(
+            where, "is a run, not a dataset", "Give a folder that 'lvae encode' made, or open it as a Run."
+        )
     return LvaeError(where, problem, "Make one with 'lvae encode SOURCE DATASET'.")
 
 

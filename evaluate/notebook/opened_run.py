@@ -113,6 +113,8 @@ class Run:
         if count is not None and count < 1:
             raise LvaeError(f"count={count}", "there is nothing to draw", "Ask for 1 picture at least.")
         for name, weights in (("temperature", temperature), ("output_temperature", output_temperature)):
+            if np.asarray(weights).dtype.kind not in "iuf":
+                raise LvaeError(f"{name}={weights!r:.60}", "is no number", "Give 0 or more.")
             if np.min(weights) < 0:
                 raise LvaeError(f"{name}={weights!r}", "must not be negative", "Give 0 or more.")
         loaded = self.loaded
@@ -217,17 +219,24 @@ class Run:
         classes, names = self.loaded.classes, self.loaded.config.dataset.classes
         if labels is None or isinstance(labels, int | np.integer | str):
             text = None if labels is None else str(labels)
-            return labels_of(text, SAMPLES if count is None else count, classes, names, seed)
+            return labels_of(text, SAMPLES if count is None else count, classes, names, seed, "labels")
+        if not isinstance(labels, Sequence | np.ndarray):
+            raise LvaeError(
+                f"labels={labels!r:.60}", "is no class", "Give its number or name, or one for each picture."
+            )
         if count is not None and len(labels) != count:
             raise LvaeError("labels", f"{len(labels)} for {counted(count, 'picture')}", "Give one, or one for each.")
-        return np.concatenate([labels_of(str(label), 1, classes, names, seed) for label in labels])
+        return np.concatenate([labels_of(str(label), 1, classes, names, seed, "labels") for label in labels])
 
-    def _guidance(self, guidance: GuidanceLike | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def _guidance(self, guidance: GuidanceLike | str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
         config = self.loaded.model.config
         if guidance is None or guidance == "paper":
             return guidance_weights(config, None, None, guidance, "extra")
+        if isinstance(guidance, str):
+            advice = 'Give (weight of means, weight of variances), one number for both, or "paper".'
+            raise LvaeError(f"guidance={guidance[:60]!r}", "there is no such guidance", advice)
         pair = guidance if isinstance(guidance, tuple) else (guidance, guidance)
         if len(pair) != 2:
             raise LvaeError("guidance", f"{len(pair)} weights", "Give two, of means and of variances.")
         mean, variance = (",".join(map(str, np.atleast_1d(weight))) for weight in pair)
-        return guidance_weights(config, mean, variance, None, "extra")
+        return guidance_weights(config, mean, variance, None, "extra", ("guidance", "guidance"))

@@ -15,6 +15,7 @@ from lvae.evaluate.manipulation.loaded_run import open_file
 from lvae.evaluate.pictures.decode import write_whole
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
+from lvae.manifests.storage.places.guard import PNG, guard_output
 
 COLUMNS = 8  # of pictures in a row
 SHOWN = 256  # pictures in one grid
@@ -73,7 +74,8 @@ class PictureSet(Sequence[Image.Image]):
         return draw_grid("", [Block("", columns)], fill_rows(cells, columns), least=LARGE)
 
     def save(self, path: str | Path) -> None:
-        """Write the grid as a PNG."""
+        """Write the grid as a PNG. LvaeError for another ending, and where something else lies there."""
+        guard_output(path, PNG)
         write_whole(Path(path), png(self.grid))
 
     def _repr_png_(self) -> bytes | None:

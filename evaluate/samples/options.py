@@ -17,17 +17,22 @@ from lvae.train.presets import paper_guidance
 Convention = Literal["extra", "scale"]
 
 
+def _show(option: str, text: str) -> str:
+    """What was given, as it was written: --labels fish, or labels='fish' in Python."""
+    return f"{option} {text:.60}" if option.startswith("-") else f"{option}={text[:60]!r}"
+
+
 def numbers(option: str, text: str, levels: int) -> tuple[float, ...]:
     """ "1.5", or one per resolution, "0,1.5,1.5", lowest first -> one per resolution."""
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
-        raise LvaeError(f"{option} {text:.60}", "write a number, or one per resolution like 0,1.5,1.5") from None
+        raise LvaeError(_show(option, text), "write a number, or one per resolution like 0,1.5,1.5") from None
     if not np.isfinite(values).all():
-        raise LvaeError(f"{option} {text:.60}", "every number must be finite")
+        raise LvaeError(_show(option, text), "every number must be finite")
     if len(values) not in (1, levels):
         raise LvaeError(
-            f"{option} {text:.60}",
+            _show(option, text),
             f"{counted(len(values), 'number')} for {counted(levels, 'resolution')}",
             f"Give one or {levels}.",
         )
@@ -35,9 +40,17 @@ def numbers(option: str, text: str, levels: int) -> tuple[float, ...]:
 
 
 def guidance_weights(
-    config: ModelConfig, mean: str | None, variance: str | None, named: str | None, convention: Convention
+    config: ModelConfig,
+    mean: str | None,
+    variance: str | None,
+    named: str | None,
+    convention: Convention,
+    options: tuple[str, str] = ("--guidance-mean", "--guidance-variance"),
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Weights of means and variances for every resolution, lowest first; 0 is off (the paper's convention)."""
+    """Weights of means and variances for every resolution, lowest first; 0 is off (the paper's convention).
+
+    options: what a person called the two, for messages.
+    """
     levels = len(config.groups)
     off = 1.0 if convention == "scale" else 0.0
     if named is not None and (mean is not None or variance is not None):
@@ -45,7 +58,7 @@ def guidance_weights(
     if named == "paper":
         means, variances = paper_guidance(config)
     else:
-        given = (("--guidance-mean", mean), ("--guidance-variance", variance))
+        given = zip(options, (mean, variance), strict=True)
         means, variances = (
             (0.0,) * levels if text is None else tuple(v - off for v in numbers(option, text, levels))
             for option, text in given
@@ -78,22 +91,25 @@ def temperatures(text: str, levels: int) -> tuple[float, ...]:
 
 
 def labels_of(
-    text: str | None, count: int, classes: int, names: tuple[str, ...] | None, seed: int
+    text: str | None, count: int, classes: int, names: tuple[str, ...] | None, seed: int, option: str = "--labels"
 ) -> NDArray[np.int32]:
-    """A label for every sample (n,): cycle, random, a number, a class's name or a file with one a line; else -1."""
+    """A label for every sample (n,): cycle, random, a number, a class's name or a file with one a line; else -1.
+
+    option: what a person called it, for messages.
+    """
     if classes == 0:
         if text is not None:
-            raise LvaeError("--labels", "this model is unconditional", "Leave the option out.")
+            raise LvaeError(option, "this model is unconditional", "Leave it out.")
         return np.full(count, -1, np.int32)
     if text is None or text == "cycle":
         return (np.arange(count) % classes).astype(np.int32)
     if text == "random":
         return np.array([derive(seed, "label", index) % classes for index in range(count)], np.int32)
-    if (label := _label(text, classes, names)) is not None:
+    if (label := _label(text, classes, names, option)) is not None:
         return np.full(count, label, np.int32)
     path = Path(text)
     if not path.is_file():
-        raise LvaeError(f"--labels {text:.60}", "no such class, and no such file", _list_classes(text, classes, names))
+        raise LvaeError(_show(option, text), "no such class, and no such file", _list_classes(text, classes, names))
     return _labels_in(path, count, classes, names)
 
 
@@ -105,12 +121,12 @@ def _list_classes(text: str, classes: int, names: tuple[str, ...] | None) -> str
     return f"Choose 0 to {classes - 1}{named}; or cycle, random, or a file with one a line."
 
 
-def _label(text: str, classes: int, names: tuple[str, ...] | None) -> int | None:
+def _label(text: str, classes: int, names: tuple[str, ...] | None, option: str = "--labels") -> int | None:
     if names is not None and text in names and names.index(text) < classes:
         return names.index(text)
     if text.isascii() and text.isdigit():
         if int(text) >= classes:
-            raise LvaeError("--labels", f"{text:.20} is not a class; they are 0 to {classes - 1}")
+            raise LvaeError(option, f"{text:.20} is not a class; they are 0 to {classes - 1}")
         return int(text)
     return None
 

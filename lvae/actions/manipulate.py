@@ -279,7 +279,7 @@ def _parse_label(loaded: LoadedRun, text: str | None) -> int:
     """A class of a conditional model by number or name; -1 for none."""
     if text is None or text == "none":
         return -1
-    return int(labels_of(text, 1, loaded.classes, loaded.config.dataset.classes, 0)[0])
+    return int(labels_of(text, 1, loaded.classes, loaded.config.dataset.classes, 0, "--label")[0])
 
 
 def _read_guidance(loaded: LoadedRun, options: GuidedOptions) -> Guidance:

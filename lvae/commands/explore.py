@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
-from lvae.commands.places import RUN
+from lvae.commands.places import DATASET, RUN, usage_of
 from lvae.commands.values import types
 from lvae.commands.values.given import refuse_given
 from lvae.manifests.storage.places import guard as outputs
@@ -59,7 +59,11 @@ def explore(run: str | None, **options: Any) -> None:
     it can use the page. Needs the extra: pip install 'latent-vae[explore]'. See docs/explore.md.
     """
     if run is not None:
-        check_input(resolve_run(run), RUN.wanted, names=RUN.names)
+        check_input(
+            resolve_run(run), RUN.wanted, f"{usage_of(click.get_current_context())} --dataset DATASET", RUN.names
+        )
+    if options["dataset"] is not None:
+        check_input(options["dataset"], DATASET.wanted)
     picture = options.pop("picture")
     if picture is not None:
         files = [text for text in (options["from_"], options["to"]) if text is not None and ":" not in text]

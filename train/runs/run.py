@@ -144,7 +144,9 @@ def read_run(folder: str | Path) -> RunConfig:
     config = read_run_if_there(folder)
     if config is None:
         if Folder(folder).exists(MANIFEST):
-            raise LvaeError(folder, "is a dataset, not a run", "Look at the order of the arguments in --help.")
+            raise LvaeError(
+                folder, "is a dataset, not a run", "Give a folder that 'lvae train' made, or open it as a Dataset."
+            )
         raise LvaeError(folder, "is not a run", f"Make one with 'lvae train DATASET {folder}'.")
     return config
 

@@ -144,7 +144,7 @@ def check_manipulation(run: Path, sources: Sequence[str], asked: dict[str, Any])
         if not Path(source).exists() and "://" not in source:
             raise LvaeError(source, "no such file or folder", "Name a DATASET, or image files, before OUT.png.")
     if asked["label"] not in (None, "none"):
-        labels_of(asked["label"], 0, model.classes, content["dataset"]["classes"], 0)
+        labels_of(asked["label"], 0, model.classes, content["dataset"]["classes"], 0, "--label")
     if "guidance" in asked:
         weights = (asked["guidance_mean"], asked["guidance_variance"], asked["guidance"], asked["convention"])
         guidance_weights(model, *weights)

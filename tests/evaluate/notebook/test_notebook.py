@@ -171,3 +171,55 @@ def test_what_cannot_be_drawn_is_told(run: Run, wrong: dict[str, float]) -> None
 def test_weights_that_are_not_there_are_told(run: Run) -> None:
     with pytest.raises(LvaeError, match="no such weights"):
         Run.open(run.loaded.run, weights="EMA")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"labels": "wolf"}, "labels='wolf': no such class, and no such file. Choose 0 to 7, "),
+        ({"labels": ["wolf"]}, "labels='wolf': no such class"),
+        ({"labels": 9}, "labels: 9 is not a class; they are 0 to 7"),
+        ({"labels": 1.5}, "labels=1.5: is no class. Give its number or name"),
+        ({"guidance": "strong"}, "guidance='strong': there is no such guidance. Give (weight of means"),
+        ({"guidance": ((1, 2, 3), 1)}, "guidance='1,2,3': 3 numbers for 2 resolutions"),
+        ({"temperature": "hot"}, "temperature='hot': is no number"),
+    ],
+)
+def test_what_was_wrong_is_named_as_python_has_it(run: Run, wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(LvaeError) as refused:
+        run.sample(None if isinstance(wrong.get("labels"), list) else 2, **wrong)  # type: ignore[arg-type]
+    assert said in str(refused.value) and "--" not in str(refused.value)
+
+
+def test_a_run_and_a_dataset_taken_for_each_other_are_told(run: Run, latents: Path) -> None:
+    run.loaded.run.joinpath("metrics.jsonl").touch()
+    for open_wrong, place in ((Run.open, latents), (Dataset.open, run.loaded.run)):
+        with pytest.raises(LvaeError, match=r"made, or open it as a (Dataset|Run)\.$"):
+            open_wrong(place)
+
+
+def test_a_dtype_that_is_none_is_told(latents: Path) -> None:
+    dataset = Dataset.open(latents)
+    for wrong in ("foo", "str", object):
+        with pytest.raises(LvaeError, match="there is no such dtype of numbers"):
+            dataset.read([1], wrong)
+    assert dataset.read([1], "float64")[0].dtype == np.float64
+
+
+def test_pictures_are_saved_as_png_alone(run: Run, tmp_path: Path) -> None:
+    pictures = run.sample(1)
+    for name in ("x.foo", "x.jpg", "x"):
+        with pytest.raises(LvaeError, match=r"does not end in \.png\. Name it "):
+            pictures.save(tmp_path / name)
+    pictures.save(tmp_path / "x.png")
+    pictures.save(tmp_path / "x.png")
+    (tmp_path / "own.png").write_bytes(b"mine")
+    with pytest.raises(LvaeError, match="no lvae command wrote it"):
+        pictures.save(tmp_path / "own.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own.png", "x.png"]
+
+
+def test_explore_answers_a_dataset_in_the_place_of_a_run(run: Run, latents: Path) -> None:
+    said = lvae("explore", latents, check=1).stderr
+    assert "is a dataset, not a run. Write 'lvae explore [RUN] --dataset DATASET'." in said
+    assert "is a run, not a dataset" in lvae("explore", run.loaded.run, "--dataset", run.loaded.run, check=1).stderr
