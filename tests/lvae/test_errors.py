@@ -14,6 +14,7 @@ from lvae.commands.places import Place
 from lvae.manifests.storage.places.kinds import Kind, kind_of
 from tests.conftest import lvae
 from tests.evaluate import run_examples
+from tests.manifests.dataset_examples import encode
 
 GIVEN = {
     "missing": "no such file or folder",
@@ -310,3 +311,18 @@ def test_a_dataset_that_was_only_begun_is_called_unfinished(tmp_path: Path) -> N
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "000000.parquet").touch()
     assert "is not finished" in lvae("inspect", tmp_path, check=1).stderr
+
+
+def test_a_demo_of_other_minutes_says_which_it_has(tmp_path: Path) -> None:
+    (tmp_path / "demo" / "run").mkdir(parents=True)
+    (tmp_path / "demo" / "run" / "config.json").write_text('{"training": {"decay_updates": 4000}}')
+    done = lvae("demo", "demo", "--minutes", "0.1", check=1, cwd=tmp_path)
+    said = "--minutes 0.1: demo was begun with --minutes 10. Give that, or another folder."
+    assert said in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize("words", [("decode", "begun", "out.png"), ("shard", "begun"), ("merge", "begun", "both")])
+def test_what_is_unfinished_is_not_always_an_encoding(words: tuple[str, ...], tmp_path: Path) -> None:
+    encode(tmp_path / "begun")
+    done = lvae(*words, check=1, cwd=tmp_path)
+    assert "is not finished. Run the command that made it again: lvae encode, shard --out, merge" in done.stderr
