@@ -189,7 +189,7 @@ def test_statistics_of_a_selection_are_those_of_what_was_stored(tmp_path: Path, 
     np.testing.assert_allclose(selected.moments.mean, expected.mean, rtol=0, atol=1e-12 * float(expected.std.max()))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     classes=st.none() | st.permutations(CLASSES).flatmap(lambda names: st.integers(1, 3).map(lambda n: names[:n])),
     without=st.none() | st.sets(st.integers(0, 94), max_size=40),

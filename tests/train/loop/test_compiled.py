@@ -1,5 +1,6 @@
 """Layers compiled one by one: equal ones once, and nothing anew afterwards."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,3 +55,10 @@ def test_layers_of_a_resolution_share_a_graph_and_nothing_is_compiled_again() ->
     assert graphs() == GRAPHS
     first, second = (found.read_counts()["sums"] for found in (plain, compiled))
     torch.testing.assert_close(first, second, rtol=1e-6, atol=1e-6)  # one graph is not autograd's order of sums
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # Inductor's own imports
+def test_compiled_training_has_the_losses_of_plain_training() -> None:
+    plain, compiled = (train(Device("bfloat16", compiled), 3).read_counts()["sums"] for compiled in (False, True))
+    np.testing.assert_allclose(compiled, plain, rtol=1e-2, atol=1e-2)  # fused operations round less
