@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -126,8 +127,12 @@ def train(dataset: str, run: Path, options: TrainOptions) -> Trained:
     """Train a run, or show what would be done. Each rank calls this."""
     check_wandb(options.wandb)
     before, dataset = read_run_if_there(run), options.continue_on or dataset
-    init = latest_checkpoint(options.init, ("ema",)) if options.init is not None and before is None else None
+    begun = before is not None and bool(Checkpoints(run / CHECKPOINTS).steps())
+    init = latest_checkpoint(options.init, ("ema",)) if options.init is not None and not begun else None
     hash_of_init = None if init is None else init.sha256["ema.safetensors"]
+    if before is not None and not begun and hash_of_init != before.init:
+        problem = "was to begin with other weights, and has no checkpoint yet"
+        raise LvaeError(run, problem, "Give the --init that it had, or name another folder.")
     overrides = parse_pairs("--override", options.overrides)
     file = options.read_file()
     name = options.preset or (None if file is None else file.preset)
@@ -198,31 +203,34 @@ def _goes_on_alike(before: ExecutionRecord | None, options: TrainOptions, device
 def _show(
     config: RunConfig, device: Device, memory: Memory, data: DataPlan, log: list[dict[str, Any]], as_json: bool
 ) -> None:
-    if device.is_main:
-        found = estimate(config, device.world * device.parts, memory)
-        needed = estimate_time(config, log, found.parameters, device)
-        made = PRESETS.get(config.preset)
-        paper = made and made.hardware and {"hardware": made.hardware, "hours": made.hours}
-        if as_json:
-            settings = {name: records.plain(getattr(config, name)) for name in ("preset", "model", "training")}
-            reckoned = {"estimate": asdict(found), "data": asdict(data), "device": str(device)}
-            needs = {"time": None if needed is None else asdict(needed)}
-            click.echo(json.dumps({**settings, "paper": paper, **reckoned, **needs}, indent=1))
-            return
-        model = config.model
-        kind = f"{counted(model.classes, 'class', 'classes')}" if model.classes else "unconditional"
-        lines = [
-            f"preset              {config.preset}: {counted(sum(model.groups), 'group')} of z, {kind}",
-            f"training            {config.training.updates} updates of {config.training.update_size} latents",
-            f"device              {device}",
-            *found.lines(),
-            f"latents             {data.line()}",
-            needed.line() if needed is not None else "time                cannot be said before it runs",
-        ]
-        if made is not None and paper:
-            lines.append(f"the paper's run     {made.hardware}, {made.hours:g} hours")
+    """In ten lines on stderr; every setting on stdout, but for somebody at a terminal who did not ask for it."""
+    if not device.is_main:
+        return
+    found = estimate(config, device.world * device.parts, memory)
+    needed = estimate_time(config, log, found.parameters, device)
+    made = PRESETS.get(config.preset)
+    paper = made and made.hardware and {"hardware": made.hardware, "hours": made.hours}
+    model = config.model
+    kind = f"{counted(model.classes, 'class', 'classes')}" if model.classes else "unconditional"
+    lines = [
+        f"preset              {config.preset}: {counted(sum(model.groups), 'group')} of z, {kind}",
+        f"training            {config.training.updates} updates of {config.training.update_size} latents",
+        f"device              {device}",
+        *found.lines(),
+        f"latents             {data.line()}",
+        needed.line() if needed is not None else "time                cannot be said before it runs",
+    ]
+    if made is not None and paper:
+        lines.append(f"the paper's run     {made.hardware}, {made.hours:g} hours")
+    if as_json or not sys.stdout.isatty():
+        click.echo("\n".join(lines), err=True)
+        settings = {name: records.plain(getattr(config, name)) for name in ("preset", "model", "training")}
+        reckoned = {"estimate": asdict(found), "data": asdict(data), "device": str(device)}
+        needs = {"time": None if needed is None else asdict(needed)}
+        click.echo(json.dumps({**settings, "paper": paper, **reckoned, **needs}, indent=1))
+    else:
         lines.append("every setting       --dry-run --json prints them, --set KEY=VALUE changes one")
-        click.echo("\n".join(lines))
+        click.echo("\n".join(lines), err=True)
 
 
 def _train(

@@ -176,7 +176,9 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
     help="Send the log to this project of Weights & Biases, too (extra wandb); WANDB_MODE=offline keeps it in RUN.",
 )
 @click.option("--dry-run", is_flag=True, help="Show parameters, memory, epochs and the time it takes; train nothing.")
-@click.option("--json", "as_json", is_flag=True, help="With --dry-run: print all of it and every setting as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="With --dry-run: every setting as JSON, which a file or a pipe gets anyway."
+)
 def train(dataset: str, run: Path, **options: Any) -> None:
     """Train a deep VAE on the latents of DATASET, into RUN. The same command goes on where it was stopped.
 

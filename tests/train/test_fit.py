@@ -216,6 +216,11 @@ def test_a_run_may_begin_with_the_weights_of_another(latents: Path, tmp_path: Pa
     assert torch.equal(first.outproj.weight, second.outproj.weight)  # the first update has a rate of 0
     assert read_run(tmp_path / "second").init is not None
     assert CliRunner().invoke(main, start).exit_code == 0
+    shutil.rmtree(tmp_path / "second" / "checkpoints")  # as if it had been killed before its first
+    refused = CliRunner().invoke(main, start[: start.index("--init")])
+    assert refused.exit_code == 1 and "Give the --init that it had" in refused.stderr
+    assert CliRunner().invoke(main, start).exit_code == 0
+    assert torch.equal(load_model(tmp_path / "second", "raw").outproj.weight, second.outproj.weight)
 
 
 # --- what is refused ---
@@ -337,14 +342,13 @@ def test_minutes_end_a_run_that_goes_on_and_classes_must_be_the_datasets(latents
 
 def test_a_dry_run_shows_settings_and_trains_nothing(latents: Path, tmp_path: Path) -> None:
     arguments = ["train", latents, tmp_path / "run", "--preset", "tiny", "--batch", "4", "--dry-run"]
-    done = CliRunner().invoke(main, list(map(str, [*arguments, "--json"])))
+    done = CliRunner().invoke(main, list(map(str, arguments)))
     assert done.exit_code == 0
     shown = json.loads(done.stdout)
     assert (shown["model"]["resolution"], shown["training"]["batch"]) == (8, 4)
     assert shown["estimate"]["parameters"] > 10_000
     assert shown["time"]["seconds"] > 0 and "by a trial" in shown["time"]["by"]
-    brief = CliRunner().invoke(main, list(map(str, arguments))).stdout
-    assert "updates an epoch" in brief and "time, about" in brief and len(brief.splitlines()) < 14
+    assert "updates an epoch" in done.stderr and "time, about" in done.stderr and len(done.stderr.splitlines()) < 14
     assert shown["data"]["placement"] == "memory"
     assert shown["data"]["update_bytes"] == 4 * 2 * shown["model"]["channels"] * 8 * 8  # float16
     assert not (tmp_path / "run").exists()
