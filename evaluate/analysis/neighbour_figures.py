@@ -53,17 +53,17 @@ def draw_neighbours(
     """A row a sample: itself, then its neighbours with their distances; whether these are from their source."""
     shown, from_source = load_pictures(dataset, network, found)
     own = decode(network, queries.raw)
-    names = dataset.classes
     rows = []
     for number, pixels, label, pictures, nearest in zip(
         queries.numbers, own, queries.labels, shown, found.found, strict=True
     ):
         cells = [Captioned(pixels, f"sample {number}")]
+        name = queries.name_class(int(label), dataset)
         cells += [
-            Captioned(picture, write_caption(one, int(label), names))
+            Captioned(picture, write_caption(one, name, dataset.classes))
             for picture, one in zip(pictures, nearest, strict=True)
         ]
-        rows.append(Row(name_class(int(label), names) if label >= 0 else "", tuple(cells)))
+        rows.append(Row(name or "", tuple(cells)))
     k = len(found.found[0])
     where = "latent space" if found.space == "latent" else "feature space"
     kind = "originals" if from_source else "reconstructions: their originals are not here"
@@ -72,9 +72,10 @@ def draw_neighbours(
     return draw_grid(f"Nearest training images in {where}", blocks, rows, note, LARGE), from_source
 
 
-def write_caption(one: Neighbour, label: int, names: tuple[str, ...] | None) -> str:
-    """The distance, the class where it is another than the sample's, and the last part of the key."""
-    other = f"\n{name_class(one.label, names)}" if one.label not in (label, -1) else ""
+def write_caption(one: Neighbour, wanted: str | None, names: tuple[str, ...] | None) -> str:
+    """The distance, the class where it is another than the sample's (`wanted`), and the last part of the key."""
+    name = name_class(one.label, names)
+    other = f"\n{name}" if one.label >= 0 and name != wanted else ""
     key = "" if one.key is None else "\n" + one.key.rsplit("/", 1)[-1]
     return f"{one.distance:.3g} away{other}{key}"
 
@@ -114,7 +115,6 @@ def explain(found: Neighbours) -> str:
 
 
 def to_dict(queries: Queries, dataset: Dataset, found: Neighbours) -> dict[str, Any]:
-    names = dataset.classes
     return {
         "space": found.space,
         "samples_are": queries.what,
@@ -127,7 +127,7 @@ def to_dict(queries: Queries, dataset: Dataset, found: Neighbours) -> dict[str, 
             {
                 "number": number,
                 "label": int(label),
-                "class": name_class(int(label), names) if label >= 0 else None,
+                "class": queries.name_class(int(label), dataset),
                 "real_images_nearer": found.count_nearer(nearest[0].distance),
                 "neighbours": records.plain(nearest),
             }

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvae.encode.networks.base import Autoencoder
+from lvae.evaluate.figures.grids import name_class
 from lvae.evaluate.metrics import Points
 from lvae.evaluate.pictures.decode import decode
 from lvae.evaluate.pictures.originals import Originals
@@ -41,6 +42,11 @@ class Queries:
     numbers: tuple[int, ...]
     what: str
     autoencoder: AutoencoderRecord
+    classes: tuple[str, ...] | None = None
+
+    def name_class(self, label: int, dataset: Dataset) -> str | None:
+        """What the class of a sample is called: by its own names, where it has none by the dataset's; None for none."""
+        return name_class(label, self.classes or dataset.classes) if label >= 0 else None
 
     def expect_same(self, dataset: Dataset) -> None:
         """LvaeError where a dataset's latents are of another autoencoder, or of another shape."""
@@ -61,7 +67,7 @@ class Queries:
         plan = describe.plan_of(dataset.folder)
         what = f"{dataset.folder}" if plan is None else describe.settings(plan)
         raw = dataset.denormalize(stored)
-        return cls(raw, labels, tuple(map(int, positions)), what, dataset.manifest.autoencoder)
+        return cls(raw, labels, tuple(map(int, positions)), what, dataset.manifest.autoencoder, dataset.classes)
 
     @classmethod
     def of_run(cls, run: Path, count: int, options: SampleOptions, device: Device, batch: int = 16) -> Self:
@@ -73,7 +79,7 @@ class Queries:
         plan = prepared.plan
         raw = plan.normalization.denormalize(np.concatenate(normalized))
         what = describe.settings(plan)
-        return cls(raw, prepared.labels, tuple(range(count)), what, plan.autoencoder)
+        return cls(raw, prepared.labels, tuple(range(count)), what, plan.autoencoder, plan.classes)
 
 
 @dataclass(frozen=True)

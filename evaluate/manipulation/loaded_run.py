@@ -27,6 +27,7 @@ from lvae.manifests.storage.given_files import read_given_file
 from lvae.train.data.batches import clip_latents
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.noise import draw_noise, noise_shapes
+from lvae.train.runs.classes import number_labels
 from lvae.train.runs.run import RunConfig, load_model, read_run
 
 UNLABELLED = -1
@@ -132,14 +133,15 @@ def open_dataset(loaded: LoadedRun, path: str, split: str = "train") -> Dataset:
 def read_latents(
     loaded: LoadedRun, dataset: Dataset, positions: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Latents (n, d, R, R) and labels as the model is fed them: in the run's normalization, clipped."""
+    """Latents (n, d, R, R) and labels as the model is fed them: in the run's normalization, clipped; by class names.
+
+    LvaeError for a class that the run does not know.
+    """
     latents, labels = dataset.read(positions, np.float32)
     theirs, ours = dataset.normalization, loaded.config.dataset.normalization
     if (theirs.shift, theirs.scale) != (ours.shift, ours.scale):
         latents = ours.normalize(theirs.denormalize(latents), "float32")
-    if loaded.classes and len(labels) and int(labels.max()) >= loaded.classes:
-        raise LvaeError(dataset.folder, f"has label {labels.max()}, and the model classes 0 to {loaded.classes - 1}")
-    return loaded.clip(latents), labels if loaded.classes else np.full(len(labels), UNLABELLED, np.int32)
+    return loaded.clip(latents), number_labels(loaded.config, loaded.run, dataset, labels)
 
 
 def read_images(loaded: LoadedRun, dataset: Dataset, positions: NDArray[np.int64]) -> list[InputImage]:

@@ -19,6 +19,7 @@ from lvae.manifests.statistics import ChannelMoments
 from lvae.train.losses import reconstruction
 from lvae.train.network.gaussians import divergence
 from lvae.train.network.noise import draw_noise
+from lvae.train.runs.classes import number_labels
 
 ACTIVE = 0.01  # variance over images of a unit's posterior mean, in std of its prior (Burda et al., 2016)
 BATCH = 16
@@ -118,6 +119,7 @@ def measure(
     count = len(dataset) if images is None else min(images, len(dataset))
     if count == 0:
         raise LvaeError(dataset.folder, f"split {dataset.name} holds no latents", "Give another split.")
+    number_labels(loaded.config, loaded.run, dataset, dataset.labels[:count])  # refused now, not after a long while
     tally = _Tally()
     for start in range(0, count, BATCH):
         positions = np.arange(start, min(start + BATCH, count))

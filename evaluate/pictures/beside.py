@@ -21,6 +21,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import is_dataset
 from lvae.manifests.parts.plan import ImageSettings
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
+from lvae.train.runs.classes import number_classes
 
 SPARE = 8  # more pictures than wanted are looked up, for some may turn out to be broken
 
@@ -55,13 +56,12 @@ def beside(
 
 def numbering(theirs: Sequence[str] | None, ours: Sequence[str] | None) -> Callable[[int], int]:
     """Their labels in our classes: by name, or by number where a class has no other name; -1 where we have none."""
-    known = {name: number for number, name in enumerate(ours or ())}
+    numbers = number_classes(theirs or (), ours or ())
 
     def label(its: int) -> int:
-        if its < 0 or theirs is None or its >= len(theirs):
+        if theirs is None or not 0 <= its < len(numbers):
             return its if its >= 0 and ours is None else UNLABELLED
-        name = theirs[its]
-        return known.get(name, int(name) if name.isascii() and name.isdigit() else UNLABELLED)
+        return numbers[its]
 
     return label
 

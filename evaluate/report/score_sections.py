@@ -65,13 +65,13 @@ def find_copies(inputs: ReportInputs) -> dict[str, Any] | None:
         for number, label, pixels, nearest, others in zip(
             queries.numbers, queries.labels.tolist(), own, few.found, shown, strict=False
         ):
-            name = name_class(label, data.classes) if label >= 0 else f"#{number}"
+            name = queries.name_class(label, data)
             pictures = [Thumbnail.of(pixels, f"sample {number}", f"#{number}")]
             for rank, (one, picture) in enumerate(zip(nearest, others, strict=True), 1):
                 alt = f"training image nearest to sample {number}, number {rank}, at distance {one.distance:.3g}"
-                caption = neighbour_figures.write_caption(one, label, data.classes)
+                caption = neighbour_figures.write_caption(one, name, data.classes)
                 pictures.append(Thumbnail.of(picture, alt, caption))
-            rows.append({"name": name, "pictures": pictures})
+            rows.append({"name": name or f"#{number}", "pictures": pictures})
         copies = {
             "count": len(neighbour_figures.find_suspects(queries.numbers, found)),
             "sentence": neighbour_figures.judge(queries.numbers, found),

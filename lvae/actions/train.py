@@ -26,6 +26,7 @@ from lvae.train.loop.session import Execution, Watching
 from lvae.train.presets import PRESETS
 from lvae.train.runs.boards import check_wandb, open_boards
 from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
+from lvae.train.runs.classes import match_classes
 from lvae.train.runs.config_file import ConfigFile, read_config_file, write_config_file
 from lvae.train.runs.continuation import continue_on, describe_change
 from lvae.train.runs.estimates import Memory, choose_micro_batch, estimate, latent_flop, measure_memory, micro_batch_of
@@ -244,8 +245,9 @@ def _train(
     device.together(lambda: _check_shards(opened) if device.is_main else None)
     weights = None
     if init is not None and options.init is not None:
-        other = read_run(options.init).model
-        weights = weights_that_fit(config.model, other, init.read("ema"), config.training.seed)
+        other = read_run(options.init)
+        classes = match_classes(config, other)
+        weights = weights_that_fit(config.model, other.model, init.read("ema"), config.training.seed, classes)
     execution = options.execution(0 if device.peak_flops() is None else latent_flop(config.model))
     if not device.is_main:
         silent = Watching(preview=None if options.preview == "none" else lambda step, latents: None)

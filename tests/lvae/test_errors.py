@@ -164,7 +164,6 @@ study table1 photos new --features missing.pt
 OF_NO_USE = """
 encode photos new --missing-ok
 encode photos new --images-per-second 3
-encode photos new --shared-path
 encode photos new --device cpu --devices 0
 shard dataset --missing-ok
 inspect dataset --images 3
@@ -184,8 +183,6 @@ sweep run new --num 30
 neighbours run dataset new.png --indices 3
 neighbours dataset dataset new.png --labels 1
 neighbours dataset dataset new.png --indices 0-3 -n 2
-decode dataset new --patience 3h
-decode dataset new --shared-path
 traverse run dataset new.png --indices 1
 traverse run dataset new.png --channels 0:0,0:1
 traverse run new.png --channels 0:0,0:1 --images 3
@@ -194,10 +191,8 @@ traverse run new.png --channels 0:0,0:1 --values 1,2 --steps 3
 interpolate run dataset new.png --label 1
 outpaint run picture.png new.png --split val
 depths run dataset new.png --beside run dataset
-import weights.safetensors new --device cpu
 train dataset new --preview none --preview-every 5
 train dataset new --patience 3
-train dataset new --cache elsewhere
 train dataset run --init drawn-scenes
 autoencoder fit photos new --perceptual-weight 2
 autoencoder fit photos new --discriminator-layers 2
@@ -215,6 +210,20 @@ def test_no_option_is_passed_over_without_a_word(world: Path) -> None:
         assert done.returncode in (1, 2) and done.stderr.count("\n") == 1, (words, done.stderr)
         assert any(word in done.stderr for word in words if word.startswith("-")), (words, done.stderr)
         assert not (world / "new").exists(), words
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("train dataset new --cache elsewhere --set width=0", "--cache"),
+        ("train dataset new --validate-every 5 --set width=0", "--validate-every"),
+        ("import weights.safetensors new --device cpu --config nothing.json", "--device"),
+    ],
+)
+def test_what_scripts_give_everywhere_is_noted_only(words: str, option: str, world: Path) -> None:
+    *notes, refusal = lvae(*words.split(), check=1, cwd=world).stderr.splitlines()
+    assert any(note.startswith(f"{option}: ") and "without effect here" in note for note in notes), notes
+    assert option not in refusal
 
 
 def test_no_wrong_value_waits_for_torch(world: Path) -> None:

@@ -116,12 +116,16 @@ def check_fits(dataset: Dataset, config: ModelConfig) -> None:
         _check_labels(dataset, config.classes)
 
 
-def check_range(labels: NDArray[np.int64], classes: int) -> None:
+def check_range(
+    labels: NDArray[np.int32] | NDArray[np.int64], classes: int, where: str | Path | Folder = "the dataset"
+) -> None:
     """LvaeError where a label is none of the model's."""
     wrong = labels[(labels >= classes) | (labels < UNLABELLED)] if classes else labels[:0]
     if len(wrong):
         problem = f"has label {wrong[0]}, and the model has classes 0 to {classes - 1}"
-        raise LvaeError("the dataset", problem, "Make a view with --only-classes.")
+        raise LvaeError(
+            where, problem, "Leave the others out: 'lvae shard DATASET --out OTHER --only-classes A,B,...'."
+        )
 
 
 def _check_labels(dataset: Dataset, classes: int) -> None:

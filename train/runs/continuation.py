@@ -18,7 +18,7 @@ def continue_on(config: RunConfig, before: RunConfig, run: object, place: object
     if found := _difference(before.dataset, config.dataset):
         raise LvaeError(where, f"{found}, so the model of {run} is not for its latents", "Begin another run with it.")
     _check_normalization(before.dataset, config.dataset, run, where, place)
-    _check_classes(before, config, where)
+    _check_classes(before, config, run, where)
     noted = Override(None, DATASET, _noted(before.dataset), _noted(config.dataset))
     return replace(config, overrides=(*config.overrides, noted))
 
@@ -62,7 +62,7 @@ def _check_normalization(then: DatasetRecord, now: DatasetRecord, run: object, w
         raise LvaeError(where, "its latents are normalized by another shift and scale than the run's", advice)
 
 
-def _check_classes(before: RunConfig, config: RunConfig, where: str) -> None:
+def _check_classes(before: RunConfig, config: RunConfig, run: object, where: str) -> None:
     """The model knows a class by its number: names keep theirs. An unconditional one may get more."""
     then, now = before.dataset.classes or (), config.dataset.classes or ()
     if then == now or (not config.model.classes and now[: len(then)] == then):
@@ -72,4 +72,4 @@ def _check_classes(before: RunConfig, config: RunConfig, where: str) -> None:
         problem = f"its class {number} is {now[number]}, and the run's is {then[number]}"
     else:
         problem = f"it has {counted(len(now), 'class', 'classes')}, and the run {len(then)}"
-    raise LvaeError(where, problem, "Begin another run with it, from these weights: --init RUN.")
+    raise LvaeError(where, problem, f"Begin another run with it, from these weights, by name: --init {run}.")

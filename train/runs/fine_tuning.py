@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from lvae.manifests.errors import LvaeError
@@ -18,23 +17,31 @@ logger = logging.getLogger(__name__)
 
 
 def weights_that_fit(
-    model: ModelConfig, other: ModelConfig, weights: Mapping[str, Tensor], seed: int = 0
+    model: ModelConfig,
+    other: ModelConfig,
+    weights: Mapping[str, Tensor],
+    seed: int = 0,
+    classes: Sequence[int] | None = None,
 ) -> dict[str, Tensor]:
     """All weights of a new model: those of `other` where one of their resolution, name and shape is there.
 
     The rest begins as new weights of `seed` do, and is named in a warning. Of an embedding of classes, "no
-    label" and the classes that both have are taken. LvaeError where hardly anything fits.
+    label" and the classes that both have are taken. classes: the number in `other` of each class, -1 where it has none
+    (default: the same numbers). LvaeError where hardly anything fits.
     """
+    rows = range(model.classes) if classes is None else classes
+    same = model.classes == other.classes and list(rows) == list(range(model.classes))
     own = HierarchicalVAE(model, seed).state_dict()
     offered = {_rename(name, other, model): tensor for name, tensor in weights.items()}
     left = []
     for name, tensor in own.items():
         found = offered.get(name)
-        if found is not None and found.shape == tensor.shape:
+        if found is not None and name == EMBEDDING and not same and found.shape[1:] == tensor.shape[1:]:
+            own[name], anew = _unite(tensor, found, rows)
+            if anew or other.classes != model.classes:
+                left.append(name)
+        elif found is not None and found.shape == tensor.shape:
             own[name] = found
-        elif found is not None and name == EMBEDDING and found.shape[1:] == tensor.shape[1:]:
-            own[name] = _unite(tensor, found)
-            left.append(name)
         else:
             left.append(name)
     if len(own) - len(left) < LEAST_SHARE * len(own):
@@ -53,10 +60,14 @@ def _place(name: str) -> str:
     return ".".join(parts[: {"encoder": 3, "layer_list": 2}.get(parts[0], len(parts))])
 
 
-def _unite(new: Tensor, old: Tensor) -> Tensor:
-    """The rows of the classes that both have, and of "no label", the last one."""
-    both = min(len(new), len(old)) - 1
-    return torch.cat([old[:both], new[both:-1], old[-1:]])
+def _unite(new: Tensor, old: Tensor, rows: Sequence[int]) -> tuple[Tensor, int]:
+    """The rows of the classes that both have, and of "no label", the last one; how many classes begin anew."""
+    united = new.clone()
+    pairs = [(number, row) for number, row in enumerate(rows) if 0 <= row < len(old) - 1]
+    for number, row in pairs:
+        united[number] = old[row]
+    united[-1] = old[-1]
+    return united, len(new) - 1 - len(pairs)
 
 
 def _rename(name: str, old: ModelConfig, new: ModelConfig) -> str:
