@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import Manifest, Statistics, no_dataset, read_manifest
-from lvae.manifests.messages import counted
+from lvae.manifests.messages import RESUME, counted
 from lvae.manifests.parts.keys import Keys
 from lvae.manifests.parts.plan import Encoding
 from lvae.manifests.parts.receipts import read_raw, read_receipt
@@ -54,7 +54,7 @@ class Dataset:
         manifest = read_manifest(folder)
         if manifest is None:
             if folder.exists("plan.json"):
-                raise LvaeError(root, "is not finished", "Run the same 'lvae encode' command again.")
+                raise LvaeError(root, "is not finished", RESUME)
             raise no_dataset(folder, root)
         return cls(folder, manifest, split)
 

@@ -5,6 +5,9 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+# What lies in an unfinished dataset is the same, whichever of these was stopped.
+RESUME = "Run the command that made it again: lvae encode, shard --out, merge or latents import."
+
 
 def counted(count: int, one: str, many: str | None = None) -> str:
     """1 image, 2 images; `many` where it is not `one` with an s."""

@@ -147,4 +147,5 @@ def test_the_demo_runs_to_its_report_and_again_does_nothing(tmp_path: Path) -> N
 def test_the_doctor_has_a_verdict_on_everything() -> None:
     found = json.loads(lvae("doctor", "--json").stdout)
     assert {finding["verdict"] for finding in found} <= {"good", "note"}
+    assert all(one["found"].startswith(("installed", "not installed")) for one in found if one["what"] == "diffusers")
     assert {"torch", "apache-beam", "FnApiRunner", "cores", "disk here"} <= {finding["what"] for finding in found}

@@ -242,7 +242,7 @@ def _in_units_of(normalization: Normalization, low: Dataset, indices: Sequence[i
 def guidance_in_words(plan: samples.SamplesPlan) -> str:
     """Both conventions."""
     if not any((*plan.guidance_mean, *plan.guidance_variance)):
-        return "guidance: none (extra 0, scale 1)"
+        return "guidance: none"
 
     def show(values: Sequence[float], more: float) -> str:
         same = len(set(values)) == 1

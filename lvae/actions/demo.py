@@ -12,7 +12,9 @@ import click
 
 from lvae.evaluate.features import efficientnet
 from lvae.evaluate.pictures.decode import write_whole
+from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
+from lvae.manifests.errors import LvaeError
 
 PICTURES, SIZE = 1000, 32
 UPDATES_A_MINUTE = 400  # for two fast cores; an EPYC without AVX-512 made five a second, and needs longer
@@ -33,6 +35,7 @@ class Step(NamedTuple):
 
 def run(lvae: click.Command, out: Path, images: Path | None, workers: int | None, minutes: float) -> None:
     """Draw (or take) pictures, encode, check, train, sample, score, report. Again: goes on where it was stopped."""
+    _refuse_other_minutes(out, minutes)
     for step in _steps(out, images, workers, minutes):
         click.secho(f"\n{step.what}", bold=True)
         to = [] if step.json is None else [">", str(step.json)]
@@ -47,6 +50,20 @@ def run(lvae: click.Command, out: Path, images: Path | None, workers: int | None
             write_whole(step.json, printed.getvalue().encode())
         _show_verdicts(json.loads(step.json.read_bytes()))
     click.secho(f"\nOpen {out / 'report.html'}", bold=True)
+
+
+def _refuse_other_minutes(out: Path, minutes: float) -> None:
+    """LvaeError where the demo was begun with others: the run's schedule is made for them."""
+    config = out / "run" / "config.json"
+    if config.exists():
+        before = records.loads(config.read_bytes(), str(config))["training"]["decay_updates"]
+        if before != _updates(minutes):
+            problem = f"{out} was begun with --minutes {before / UPDATES_A_MINUTE:g}"
+            raise LvaeError(f"--minutes {minutes:g}", problem, "Give that, or another folder.")
+
+
+def _updates(minutes: float) -> int:
+    return max(1, round(minutes * UPDATES_A_MINUTE))
 
 
 def _invoke(lvae: click.Command, command: list[str]) -> None:
@@ -67,7 +84,7 @@ def _show_verdicts(scores: dict[str, object]) -> None:
 
 
 def _steps(out: Path, images: Path | None, workers: int | None, minutes: float) -> Iterator[Step]:
-    updates = max(1, round(minutes * UPDATES_A_MINUTE))
+    updates = _updates(minutes)
     source, dataset, model = str(images or out / "scenes"), str(out / "latents"), str(out / "run")
     if images is None:
         world = ["--count", str(PICTURES), "--size", str(SIZE), "--night", str(NIGHT)]

@@ -89,7 +89,7 @@ def _runners() -> list[Finding]:
 
 def _optional() -> list[Finding]:
     return [
-        Finding(name, "there" if importlib.util.find_spec(name) else f"not there: {what}", "note")
+        Finding(name, "installed" if importlib.util.find_spec(name) else f"not installed: {what}", "note")
         for name, what in OPTIONAL.items()
     ]
 

@@ -52,7 +52,10 @@ def run_explore(run: str | None, place: Place, host: str, port: int, browser: bo
         if browser and _has_windows():
             webbrowser.open(address)
 
-    serve(page, host, port, ready)
+    try:
+        serve(page, host, port, ready)
+    except KeyboardInterrupt:
+        say("the page is closed")
 
 
 def _has_windows() -> bool:

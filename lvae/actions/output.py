@@ -22,14 +22,18 @@ def summary(name: str, manifest: "Manifest", erased: int = 0) -> str:
     orientations = (" and their mirrors" if counts.images != 1 else " and its mirror") if image.mirrored else ""
     splits = ", ".join(f"{split} {entry.count}" for split, entry in sorted(manifest.splits.items()))
     shards = sum(entry.shards for entry in manifest.splits.values())
-    weights = manifest.autoencoder.weights_sha256
+    weights, selected = manifest.autoencoder.weights_sha256, sum(entry.count for entry in manifest.splits.values())
+    latents = counted(counts.latents, "latent")
+    if selected < counts.latents:
+        latents = f"{selected} of {latents}"
+    rest = "; the raw parts hold the rest" if selected < counts.latents and manifest.raw == "kept" else ""
     lines = [
-        f"{name}: {counted(counts.latents, 'latent')} of {shape} from {counted(counts.images, 'image')}{orientations}; "
+        f"{name}: {latents} of {shape} from {counted(counts.images, 'image')}{orientations}; "
         f"{counted(counts.rejected - erased, 'image')} rejected" + (f", {erased} erased" if erased else ""),
         f"  images       {image.size} px, crop {image.crop}",
         f"  autoencoder  {manifest.autoencoder.name}" + (f", weights {weights[:12]}" if weights else ""),
         f"  classes      {len(manifest.classes) if manifest.classes is not None else 'none'}",
-        f"  view         {view.name}: {splits} in {counted(shards, f'{view.format} shard')} of {view.dtype}",
+        f"  view         {view.name}: {splits} in {counted(shards, f'{view.format} shard')} of {view.dtype}{rest}",
         f"  normalized   by {manifest.normalization.kind}; raw parts {manifest.raw}",
         "  channel      mean        std        min        max      shift      scale",
     ]

@@ -242,6 +242,9 @@ def shard(dataset: str, out: str | None, keep_old: bool, erase: bool, **options:
 
     result = engines.wait_for_storage(engine.patience, write_view)
     print_dataset(out or dataset, result.manifest, options["as_json"])
+    if erase and out is None:
+        made = "datasets made from it before, by --out or 'lvae merge'"
+        click.echo(f"{made}, keep the erased images: erase them there, too", err=True)
     shared.suggest("train", out or dataset, "RUN")
 
 

@@ -8,7 +8,7 @@ import click
 from lvae.commands import options as shared
 from lvae.commands import places
 from lvae.commands.values import types
-from lvae.commands.values.given import refuse_given
+from lvae.commands.values.given import note_given, refuse_given
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
@@ -50,7 +50,8 @@ def import_(published: Path, run: Path, check: bool, against: str | None, device
     """
     guard_output(run, outputs.RUN, [published, asked["config"], asked["weights"], against])
     if not check:
-        refuse_given("is for --check", "device", "against", advice="Give --check, or leave it out.")
+        refuse_given("is for --check", "against", advice="Give --check, or leave it out.")
+        note_given("is for --check", "device")
     for name in ("config", "weights"):
         if asked[name] is not None and not Path(asked[name]).exists():
             raise LvaeError(f"--{name} {asked[name]}", "no such file")

@@ -8,7 +8,7 @@ import click
 from lvae.commands import options as shared
 from lvae.commands.places import DATASET, RUN, usage_of
 from lvae.commands.values import types
-from lvae.commands.values.given import refuse_given
+from lvae.commands.values.given import note_given, refuse_given
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 from lvae.manifests.storage.places.inputs import check_input
@@ -68,7 +68,7 @@ def explore(run: str | None, **options: Any) -> None:
     if picture is not None:
         files = [text for text in (options["from_"], options["to"]) if text is not None and ":" not in text]
         guard_output(picture, outputs.PNG, [run, options["dataset"], *files])
-        refuse_given("is for the page, and --picture serves none", "host", "port", "browser")
+        note_given("is for the page, and --picture serves none", "host", "port", "browser")
         if options["to"] is None:
             refuse_given("is how far to go towards --to", "share", advice="Give --to, or leave it out.")
     else:

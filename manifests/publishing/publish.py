@@ -19,6 +19,7 @@ from lvae.manifests.manifest import (
     large_fields,
     read_manifest,
 )
+from lvae.manifests.messages import RESUME
 from lvae.manifests.parts.erased_rows import ERASED
 from lvae.manifests.parts.plan import Plan, read_plan_file, read_plan_if_whole
 from lvae.manifests.parts.receipts import REJECTED, beyond, orphans
@@ -176,7 +177,7 @@ def drop_raw(folder: Folder) -> None:
     """Remove the raw parts of a dataset; receipts stay, and the manifest says so first."""
     manifest = read_manifest(folder)
     if manifest is None:
-        raise LvaeError(folder, "is not finished", "Run 'lvae encode' first.")
+        raise LvaeError(folder, "is not finished", RESUME)
     if manifest.raw == "kept":
         folder.swap(MANIFEST, dump_manifest(_without_raw(manifest)))
     for name in folder.names("raw"):

@@ -110,6 +110,8 @@ def check_split(name: str, share: str) -> None:
         value = 0
     if not is_split_name(name) or name == TRAIN or not value > 0 or (share.endswith("%") and not value < 100):
         given = f"{name}={share}" if share else name
-        if share.endswith("%") and value >= 100 and is_split_name(name):
+        if share.endswith("%") and value >= 100 and is_split_name(name) and name != TRAIN:
             raise LvaeError("--split", f"{given} leaves nothing to train on", "Write val=5%, for example.")
+        if name == TRAIN:
+            raise LvaeError(f"--split {given}", f"{TRAIN} is what other splits leave", "Write val=5000 or val=5%.")
         raise LvaeError("--split", f"{given} cannot be read", "Write val=5000 or val=5%.")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import MANIFEST, Manifest, no_dataset, read_manifest, view_settings
-from lvae.manifests.messages import counted
+from lvae.manifests.messages import RESUME, counted
 from lvae.manifests.parts import erasure
 from lvae.manifests.parts.copying import DUPLICATE, repeated_keys, take_listing, take_parts, united
 from lvae.manifests.parts.plan import Plan, erasing, read_plan, read_plan_if_whole, write_plan
@@ -130,11 +130,11 @@ def _read_finished(folder: Folder) -> tuple[Plan, Manifest]:
     """The plan and the manifest of a dataset whose raw parts are all there."""
     plan, manifest = read_plan(folder), read_manifest(folder)
     if plan is None or manifest is None or plan.encoding is None:
-        raise LvaeError(folder, "is not finished", "Run its 'lvae encode' command again.")
+        raise LvaeError(folder, "is not finished", RESUME)
     if manifest.raw == "dropped":
         raise LvaeError(folder, "its raw parts have been dropped", "Encode the images again for another view.")
     if manifest.plan_sha256 != plan.sha256:
-        raise LvaeError(folder, "images are being appended", "Run its 'lvae encode' command again first.")
+        raise LvaeError(folder, "images are being appended", "Run the command that appends them again first.")
     return plan, manifest
 
 

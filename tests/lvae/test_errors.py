@@ -14,6 +14,7 @@ from lvae.commands.places import Place
 from lvae.manifests.storage.places.kinds import Kind, kind_of
 from tests.conftest import lvae
 from tests.evaluate import run_examples
+from tests.manifests.dataset_examples import encode
 
 GIVEN = {
     "missing": "no such file or folder",
@@ -163,7 +164,6 @@ study table1 photos new --features missing.pt
 OF_NO_USE = """
 encode photos new --missing-ok
 encode photos new --images-per-second 3
-encode photos new --shared-path
 encode photos new --device cpu --devices 0
 shard dataset --missing-ok
 inspect dataset --images 3
@@ -183,8 +183,6 @@ sweep run new --num 30
 neighbours run dataset new.png --indices 3
 neighbours dataset dataset new.png --labels 1
 neighbours dataset dataset new.png --indices 0-3 -n 2
-decode dataset new --patience 3h
-decode dataset new --shared-path
 traverse run dataset new.png --indices 1
 traverse run dataset new.png --channels 0:0,0:1
 traverse run new.png --channels 0:0,0:1 --images 3
@@ -193,10 +191,8 @@ traverse run new.png --channels 0:0,0:1 --values 1,2 --steps 3
 interpolate run dataset new.png --label 1
 outpaint run picture.png new.png --split val
 depths run dataset new.png --beside run dataset
-import weights.safetensors new --device cpu
 train dataset new --preview none --preview-every 5
 train dataset new --patience 3
-train dataset new --cache elsewhere
 train dataset run --init drawn-scenes
 autoencoder fit photos new --perceptual-weight 2
 autoencoder fit photos new --discriminator-layers 2
@@ -214,6 +210,20 @@ def test_no_option_is_passed_over_without_a_word(world: Path) -> None:
         assert done.returncode in (1, 2) and done.stderr.count("\n") == 1, (words, done.stderr)
         assert any(word in done.stderr for word in words if word.startswith("-")), (words, done.stderr)
         assert not (world / "new").exists(), words
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("train dataset new --cache elsewhere --set width=0", "--cache"),
+        ("train dataset new --validate-every 5 --set width=0", "--validate-every"),
+        ("import weights.safetensors new --device cpu --config nothing.json", "--device"),
+    ],
+)
+def test_what_scripts_give_everywhere_is_noted_only(words: str, option: str, world: Path) -> None:
+    *notes, refusal = lvae(*words.split(), check=1, cwd=world).stderr.splitlines()
+    assert any(note.startswith(f"{option}: ") and "without effect here" in note for note in notes), notes
+    assert option not in refusal
 
 
 def test_no_wrong_value_waits_for_torch(world: Path) -> None:
@@ -310,3 +320,18 @@ def test_a_dataset_that_was_only_begun_is_called_unfinished(tmp_path: Path) -> N
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "000000.parquet").touch()
     assert "is not finished" in lvae("inspect", tmp_path, check=1).stderr
+
+
+def test_a_demo_of_other_minutes_says_which_it_has(tmp_path: Path) -> None:
+    (tmp_path / "demo" / "run").mkdir(parents=True)
+    (tmp_path / "demo" / "run" / "config.json").write_text('{"training": {"decay_updates": 4000}}')
+    done = lvae("demo", "demo", "--minutes", "0.1", check=1, cwd=tmp_path)
+    said = "--minutes 0.1: demo was begun with --minutes 10. Give that, or another folder."
+    assert said in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize("words", [("decode", "begun", "out.png"), ("shard", "begun"), ("merge", "begun", "both")])
+def test_what_is_unfinished_is_not_always_an_encoding(words: tuple[str, ...], tmp_path: Path) -> None:
+    encode(tmp_path / "begun")
+    done = lvae(*words, check=1, cwd=tmp_path)
+    assert "is not finished. Run the command that made it again: lvae encode, shard --out, merge" in done.stderr

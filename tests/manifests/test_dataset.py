@@ -279,7 +279,7 @@ def test_a_folder_without_a_dataset_is_named_in_one_line(tmp_path: Path) -> None
 
 def test_an_unfinished_dataset_says_so(tmp_path: Path) -> None:
     encode(tmp_path)
-    with pytest.raises(LvaeError, match=r"is not finished\. Run the same 'lvae encode' command again\.$"):
+    with pytest.raises(LvaeError, match=r"is not finished\. Run the command that made it again: lvae encode, "):
         Dataset.open(tmp_path)
 
 

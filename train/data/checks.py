@@ -141,7 +141,7 @@ def _check_labels(dataset: Dataset, classes: int) -> None:
         raise LvaeError(
             dataset.folder,
             f"has label {wrong}, and the model has classes 0 to {classes - 1}",
-            f"Set --set classes={int(labels.max()) + 1}, or make a view with --only-classes.",
+            f"Give --set classes={int(labels.max()) + 1}, or make a view with --only-classes.",
         )
     if unlabelled := int(np.count_nonzero(labels == UNLABELLED)):
         logger.warning("%d of %d latents have no label; the model is told so", unlabelled, len(dataset))

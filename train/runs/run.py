@@ -255,11 +255,18 @@ def copy_autoencoder(dataset: Dataset, run: Path) -> None:
 
 
 def difference(old: RunConfig, new: RunConfig) -> str | None:
-    """The first setting in which two runs differ, in words; None where one continues the other.
+    """The first setting in which two runs differ, in words, another preset first; None where one continues the other.
 
     What an update is may not change, unless an override says so. How it is executed may; so may the number of updates,
     so that a run can go on for longer, and what only describes.
     """
+    found = _first_difference(old, new)
+    if found is not None and old.preset != new.preset:
+        return f"its preset was {old.preset}, and this is {new.preset}"
+    return found
+
+
+def _first_difference(old: RunConfig, new: RunConfig) -> str | None:
     overridden = {override.name for override in new.new_overrides()}
     if old.dataset.id != new.dataset.id and DATASET not in overridden:
         return f"it was trained on dataset {old.dataset.id[:12]}, and this is {new.dataset.id[:12]}"

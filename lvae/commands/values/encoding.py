@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lvae.commands.values.given import refuse_given
+from lvae.commands.values.given import note_given, refuse_given
 from lvae.manifests.errors import LvaeError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def check_encoding(source: str, options: dict[str, Any]) -> None:
     if not options["dry_run"]:
         refuse_given("is for --dry-run", "images_per_second", advice="Give --dry-run, or leave it out.")
     if not options["beam_options"]:
-        refuse_given("is for workers on other machines, and those are named after --", "shared_path")
+        note_given("is for workers on other machines, and those are named after --", "shared_path")
 
 
 def check_autoencoder(name: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Options that a person gave and that would do nothing: an option is never passed over without a word."""
+"""Options that a person gave and that do nothing here: refused or noted, never passed over without a word."""
 
 import click
 from click.core import ParameterSource
@@ -23,3 +23,10 @@ def refuse_given(problem: str, *names: str, advice: str = "") -> None:
     if found:
         them = "it" if len(found) == 1 else "them"
         raise LvaeError(" and ".join(found), problem, advice or f"Leave {them} out.")
+
+
+def note_given(problem: str, *names: str) -> None:
+    """Says so where one was given that scripts give everywhere, and without which the result is the same."""
+    found = given(*names)
+    if found:
+        click.echo(f"{' and '.join(found)}: {problem}; without effect here", err=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lvae.commands.values.given import refuse_given
+from lvae.commands.values.given import note_given, refuse_given
 from lvae.evaluate.samples.options import guidance_weights, labels_of, parse_step, temperatures
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
@@ -55,13 +55,15 @@ def check_training(dataset: str, run: Path, options: dict[str, Any]) -> None:
 def _refuse_unused(dataset: Dataset, options: dict[str, Any]) -> None:
     if "val" not in dataset.manifest.splits:
         problem = "needs a split named val, and DATASET has none"
-        asked = [name for name in ("patience", "validate_every") if options[name]]
-        refuse_given(problem, *asked, advice="Make one: 'lvae shard DATASET --split val=5%'.")
+        if options["patience"]:
+            refuse_given(problem, "patience", advice="Make one: 'lvae shard DATASET --split val=5%'.")
+        if options["validate_every"]:
+            note_given(problem, "validate_every")
     if options["validate_every"] == 0 and options["patience"]:
         refuse_given("counts validations, and --validate-every 0 makes none", "patience")
     if options["preview"] == "none" and options["preview_every"]:
         refuse_given("says when previews are made, and --preview none makes none", "preview_every")
-    refuse_given("is where a DATASET behind a URL is copied, and this one is here", "cache")
+    note_given("is where a DATASET behind a URL is copied, and this one is here", "cache")
 
 
 def check_sampling(run: Path, asked: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lvae.commands.values.given import refuse_given
+from lvae.commands.values.given import note_given, refuse_given
 from lvae.commands.values.model import check_labels, read_model
 from lvae.evaluate.analysis.sweep_settings import combine_settings, parse_numbers
 from lvae.evaluate.manipulation.parse import parse_channels, parse_values
@@ -41,14 +41,14 @@ def check_decoding(latents: str, asked: dict[str, Any]) -> None:
     weights = asked["weights"]
     if weights is not None and "://" not in weights and not Path(weights).exists():
         raise LvaeError(f"--weights {weights}", "no such file", "Leave it out for those of the latents.")
-    refuse_for_workers(asked)
+    note_for_workers(asked)
 
 
-def refuse_for_workers(asked: dict[str, Any]) -> None:
-    """LvaeError for options of a job of many workers where there is none."""
+def note_for_workers(asked: dict[str, Any]) -> None:
+    """Notes options of a job of many workers where there is none."""
     if asked["workers"] is None and not asked["beam_options"]:
         names = [name for name in FOR_WORKERS if name in asked]
-        refuse_given("is for workers", *names, advice="Give --workers N or Beam options, or leave it out.")
+        note_given("is for workers, of --workers N or Beam options", *names)
 
 
 def check_scoring(asked: dict[str, Any]) -> None:
@@ -90,7 +90,7 @@ def check_features_of(images: str, asked: dict[str, Any]) -> None:
         refuse_given("is of a DATASET, and these are images", "split")
     if asked["num"] is None:
         refuse_given("chooses which --num are taken", "seed", advice="Give --num, or leave it out.")
-    refuse_for_workers(asked)
+    note_for_workers(asked)
 
 
 def check_sweep(run: Path, asked: dict[str, Any]) -> None:

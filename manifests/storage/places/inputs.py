@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.messages import did_you_mean
+from lvae.manifests.messages import RESUME, did_you_mean
 from lvae.manifests.storage.places.kinds import FOLDERS, Kind, kind_of
 
 PATTERN = frozenset("*?[{")  # letters of patterns, which name many files
@@ -67,7 +67,7 @@ def wrong_kind(place: str | Path, wanted: Input, found: Kind, usage: str = "", n
         advice = f"Did you mean {near}?" if near else otherwise
         return LvaeError(place, f"no such file or folder, where {wanted.name} is wanted", advice)
     if found == Kind.UNFINISHED and Kind.DATASET in wanted.kinds:
-        return LvaeError(place, "is not finished", "Run the same 'lvae encode' command again.")
+        return LvaeError(place, "is not finished", RESUME)
     advice = f"Write '{usage}'." if usage and found in MADE else make.format(wanted.word)
     if found == Kind.IMAGES and Kind.DATASET in wanted.kinds:
         advice = f"Encode the images first: 'lvae encode {place} DATASET'."

@@ -1,8 +1,14 @@
 """The page serves itself and nothing else, to whoever knows its address."""
 
 import base64
+import contextlib
 import io
 import json
+import os
+import signal
+import socket
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +130,24 @@ def test_many_tabs_begin_anew(client: TestClient) -> None:
 def test_without_a_model_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lvae.train.runs.packaged.FOLDER", tmp_path)
     assert "lvae explore RUN" in lvae("explore", "--no-browser", check=1).stderr
+
+
+def test_ctrl_c_closes_the_page_and_promises_nothing(root: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def interrupt() -> None:
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as asked:
+                asked.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                if asked.recv(1):
+                    break
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    waiting = threading.Thread(target=interrupt, daemon=True)
+    waiting.start()
+    done = lvae("explore", root / "run", "--port", str(port), "--device", "cpu")
+    waiting.join()
+    assert "the page is closed" in done.stderr and "resumes" not in done.stderr

@@ -260,7 +260,7 @@ def test_a_dataset_without_one_usable_image_is_refused(tmp_path: Path) -> None:
         ({"only_classes": ["cat", "cat"]}, "named twice"),
         ({"limit": 0}, "--limit: must be at least 1"),
         ({"split": {"val": "5", "test": "5%"}}, "not both"),
-        ({"split": {"train": "5"}}, "--split: train=5 cannot be read"),
+        ({"split": {"train": "5"}}, "--split train=5: train is what other splits leave"),
         ({"split": {"val": "0"}}, "cannot be read"),
         ({"split": {"val": "-3"}}, "cannot be read"),
         ({"split": {"val": "100%"}}, "leaves nothing to train on"),

@@ -215,6 +215,7 @@ def test_a_class_and_keys_are_removed(erase: bool, scenes: Path, at_once: Path, 
     assert contents(dataset) == before
     said = lvae("shard", dataset, *selection, "--missing-ok", *(["--erase"] if erase else [])).stderr
     assert "warning: --without-keys: no image has 1 of these 3 keys" in said
+    assert ("by --out or 'lvae merge', keep the erased images: erase them there, too" in said) == erase
     if not erase:
         assert len(raw_by_key(dataset)) == 48
         ours, theirs = Dataset.open(dataset), Dataset.open(tmp_path / "right")
