@@ -51,6 +51,10 @@ from lvae.manifests.messages import did_you_mean, duration, escape_controls
 from lvae.terminal import escaped_output
 
 WORDS = "lvae.words"  # as they were typed
+RESUMING = (  # commands that go on where they were stopped; others begin anew
+    *("scan", "encode", "shard", "merge", "latents", "train", "sample", "decode", "sweep", "study", "autoencoder"),
+    *("demo", "scenes"),
+)
 SECTIONS = {  # of the help, commands in the order of use
     "Data": "scan encode inspect stats verify shard merge clean watch latents",
     "Model": "train plot sample decode import export",
@@ -92,7 +96,10 @@ class Group(click.Group):
         except click.UsageError as error:
             self._end(context, f"lvae: {explain_usage(error)}", 2, error)
         except KeyboardInterrupt as error:
-            self._end(context, "lvae: interrupted; the same command resumes from here", 130, error)
+            name = context.invoked_subcommand if context.parent is None else context.info_name
+            resumes = self.depth > 0 or name in RESUMING  # a step of another command's: that one goes on
+            more = "; the same command resumes from here" if resumes else ""
+            self._end(context, f"lvae: interrupted{more}", 130, error)
         except OSError as error:
             if error.errno == errno.EPIPE or (error.filename is None and error.errno is None):
                 raise

@@ -284,14 +284,14 @@ class RowReader:
         table, place = self.listed(part), self.listing.place(part)
         rows = list(map(ImageRow._make, zip(*(table[name].to_pylist() for name in SCHEMA.names), strict=True)))
         kind = self.listing.segments[place.segment].kind
-        member = MEMBERS.get(kind)
+        member, where = MEMBERS.get(kind), self._folder.place(place.file)
         for row in rows:
             names = [row.container or row.key] if kind != "folder" else [row.container, row.key, unquote(row.member)]
-            if any("\0" in name or (kind != "list" and _leads_out(name)) for name in names):
-                where = self._folder.place(place.file)
+            if any("\0" in name for name in names):
+                raise DamagedRowsError(where, "has a name with a null byte", "Run 'lvae encode' again.")
+            if kind != "list" and any(map(_leads_out, names)):
                 raise LvaeError(where, f"{row.key!r:.200} leads out of its source", "Do not use these files.")
             if member is not None and member.fullmatch(row.member) is None:
-                where = self._folder.place(place.file)
                 raise LvaeError(where, f"{row.key!r:.200} has no place in its source", "Do not use these files.")
         return rows
 

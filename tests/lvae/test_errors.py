@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
-from lvae.cli import main
+from lvae.cli import Group, main
 from lvae.commands.places import Place
 from lvae.manifests.storage.places.kinds import Kind, kind_of
 from tests.conftest import lvae
@@ -89,7 +90,7 @@ def test_every_wrong_place_is_named_in_one_line(world: Path) -> None:
 SCRIPT = """
 import json, sys
 from click.testing import CliRunner
-from lvae.cli import main
+from lvae.cli import Group, main
 for words in json.load(sys.stdin):
     CliRunner().invoke(main, words, prog_name="lvae")
     large = sorted({"torch", "apache_beam", "PIL", "matplotlib"} & sys.modules.keys())
@@ -335,3 +336,14 @@ def test_what_is_unfinished_is_not_always_an_encoding(words: tuple[str, ...], tm
     encode(tmp_path / "begun")
     done = lvae(*words, check=1, cwd=tmp_path)
     assert "is not finished. Run the command that made it again: lvae encode, shard --out, merge" in done.stderr
+
+
+@pytest.mark.parametrize(("name", "resumes"), [("encode", True), ("watch", False)])
+def test_only_what_resumes_says_so_when_it_is_interrupted(name: str, resumes: bool) -> None:
+    @click.command(name)
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    done = CliRunner().invoke(Group("lvae", commands=[interrupted]), [name])
+    assert done.exit_code == 130
+    assert done.stderr == f"lvae: interrupted{'; the same command resumes from here' if resumes else ''}\n"

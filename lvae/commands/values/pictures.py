@@ -17,7 +17,7 @@ from lvae.manifests.manifest import is_dataset
 
 EFFICIENTNET = "efficientnet-lite0"
 OF_A_RUN = ("labels", "weights", "guidance_mean", "guidance_variance", "guidance", "temperature", "precision")
-FOR_WORKERS = ("originals", "parts", "part_size", "shared_path", "patience")
+FOR_WORKERS, MOOT = ("originals", "parts", "part_size"), ("shared_path", "patience")  # options of decode
 
 
 def check_features(features: Path | None) -> None:
@@ -41,14 +41,16 @@ def check_decoding(latents: str, asked: dict[str, Any]) -> None:
     weights = asked["weights"]
     if weights is not None and "://" not in weights and not Path(weights).exists():
         raise LvaeError(f"--weights {weights}", "no such file", "Leave it out for those of the latents.")
-    note_for_workers(asked)
+    refuse_for_workers(asked)
 
 
-def note_for_workers(asked: dict[str, Any]) -> None:
-    """Notes options of a job of many workers where there is none."""
+def refuse_for_workers(asked: dict[str, Any]) -> None:
+    """LvaeError for options of a job of many workers where there is none; a note where they cannot matter."""
     if asked["workers"] is None and not asked["beam_options"]:
+        problem = "is for workers"
+        note_given(problem, *(name for name in MOOT if name in asked))
         names = [name for name in FOR_WORKERS if name in asked]
-        note_given("is for workers, of --workers N or Beam options", *names)
+        refuse_given(problem, *names, advice="Give --workers N or Beam options, or leave it out.")
 
 
 def check_scoring(asked: dict[str, Any]) -> None:
@@ -90,7 +92,7 @@ def check_features_of(images: str, asked: dict[str, Any]) -> None:
         refuse_given("is of a DATASET, and these are images", "split")
     if asked["num"] is None:
         refuse_given("chooses which --num are taken", "seed", advice="Give --num, or leave it out.")
-    note_for_workers(asked)
+    refuse_for_workers(asked)
 
 
 def check_sweep(run: Path, asked: dict[str, Any]) -> None:

@@ -248,7 +248,7 @@ def test_splits_are_exported_by_themselves(tmp_path: Path) -> None:
 def test_the_same_export_again_does_nothing_and_another_is_refused(tmp_path: Path) -> None:
     made, out = example(tmp_path / "dataset"), tmp_path / "out"
     first = lvae("latents", "export", made.root, out, "--layout", "npy")
-    assert "rows and their flips in the layout of npy, float32" in first.stdout
+    assert "rows and their flips of the split train in the layout of npy, float32" in first.stdout
     before = (out / "latents.npy").stat().st_mtime_ns
     assert "nothing to do" in lvae("latents", "export", made.root, out, "--layout", "npy").stderr
     assert (out / "latents.npy").stat().st_mtime_ns == before

@@ -113,7 +113,7 @@ def test_what_is_refused_leaves_nothing_behind(dataset: Path, tmp_path: Path) ->
     told = lvae("decode", dataset, out, "--workers", "1", "--part-size", "33", check=1).stderr
     assert "--part-size 33: write a multiple of 32" in told
     told = lvae("decode", dataset, out, "--workers", "1", "--weights", tmp_path / "none.safetensors", check=1).stderr
-    assert "none.safetensors: there is no file of this name." in told
+    assert "none.safetensors: no such file." in told
     assert not list(tmp_path.iterdir())
 
 
@@ -150,7 +150,7 @@ def test_features_are_those_of_one_process_and_are_scored_like_pictures(
     told = lvae(*stored[:3], "--reference", tmp_path / "right.npz", check=1).stderr
     assert "Give the network that the stored features are of" in told
     refused = lvae("features", dataset, tmp_path / "x.npz", *some, "--workers", "2", check=1).stderr
-    assert "--size: pictures of a dataset have its size" in refused
+    assert "--size: is for sources of images; pictures of a dataset have its size" in refused
 
 
 def test_originals_are_the_images_that_were_encoded(dataset: Path, network: Path, tmp_path: Path) -> None:
