@@ -133,7 +133,9 @@ def _settings_before(run: Path, config: RunConfig) -> RunConfig | None:
     before = read_run_if_there(run)
     if before is not None and (other := difference(before, config)):
         advice = "Give the old settings, name another folder, or change a setting with --override KEY=VALUE."
-        if before.dataset.id != config.dataset.id and before.preset == config.preset:
+        if before.preset != config.preset:
+            advice = "Leave --preset out, or name another folder."
+        elif before.dataset.id != config.dataset.id:
             advice = "Give that dataset, or go on with this one: --continue-on DATASET."
         raise LvaeError(run, f"holds a run of other settings: {other}", advice)
     return before

@@ -384,10 +384,12 @@ class HierarchicalVAE(nn.Module):
     def names_to_round(self) -> tuple[list[str], list[str]]:
         """Names of parameters that layers may compute with in half precision; and those of them that are penalized.
 
-        The output's are none of them. A penalty is that of the weight in full precision: see `keep_masters`.
+        The output's are none of them, nor the embedding's, whose gradient is a sum over a micro-batch. A penalty is
+        that of the weight in full precision: see `keep_masters`.
         """
         penalized = {id(layer.conv.weight) for _, layers in self._list_penalized() for layer in layers}
-        names = {name: parameter for name, parameter in self.named_parameters() if not name.startswith("outproj.")}
+        whole = ("outproj.", "embed.")
+        names = {name: parameter for name, parameter in self.named_parameters() if not name.startswith(whole)}
         return list(names), [name for name, parameter in names.items() if id(parameter) in penalized]
 
     def keep_masters(self, masters: Mapping[str, Tensor]) -> None:

@@ -39,11 +39,14 @@ from lvae.evaluate.report.page import (
     WithCaption,
 )
 from lvae.manifests import records
+from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.messages import counted
 from lvae.train.runs.estimates import estimate
 from lvae.train.runs.run import PREVIEWS
 
 SHOWN_PREVIEWS = 6
+MAX_PREVIEW_PIXELS = 1 << 25
+REMOVE = "Remove it: a report can do without."
 
 
 def show_training(inputs: ReportInputs) -> Section:
@@ -147,8 +150,14 @@ def _show_previews(inputs: ReportInputs) -> list[Block]:
     places = sorted({round(last * place / (SHOWN_PREVIEWS - 1)) for place in range(SHOWN_PREVIEWS)})
     shown = []
     for step, path in (found[place] for place in places):
-        with Image.open(path) as picture:
-            shown.append(Thumbnail.of(np.asarray(picture.convert("RGB")), f"samples after update {step:,}"))
+        try:
+            with Image.open(path, formats=["PNG"]) as picture:
+                if picture.width * picture.height > MAX_PREVIEW_PIXELS:
+                    raise LvaeError(path, f"has {picture.width} x {picture.height} pixels", REMOVE)
+                pixels = np.asarray(picture.convert("RGB"))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise LvaeError(path, f"is no picture that could be read ({one_line(str(error))})", REMOVE) from error
+        shown.append(Thumbnail.of(pixels, f"samples after update {step:,}"))
     headings = tuple(f"update {found[place][0]:,}" for place in places)
     table = PictureTable("Samples while it was trained", [ColumnGroup("", headings)], [PictureRow("", tuple(shown))])
     caption = "The same noise every time, by the averaged weights of that update, as training showed them."

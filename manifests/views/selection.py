@@ -1,6 +1,7 @@
 """Selections: what a view takes of a dataset, as a user asks for it and a manifest keeps it."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -104,10 +105,8 @@ def _known(option: str, chosen: Iterable[str], classes: tuple[str, ...] | None) 
 def check_split(name: str, share: str) -> None:
     """LvaeError for a split that cannot be: val=110%, train=5."""
     number = share.removesuffix("%")
-    try:
-        value = float(number) if share.endswith("%") else int(number)
-    except ValueError:
-        value = 0
+    written = re.fullmatch(r"[0-9]+|[0-9]+(\.[0-9]+)?%", share) is not None
+    value = float(number) if written else 0
     if not is_split_name(name) or name == TRAIN or not value > 0 or (share.endswith("%") and not value < 100):
         given = f"{name}={share}" if share else name
         if share.endswith("%") and value >= 100 and is_split_name(name) and name != TRAIN:

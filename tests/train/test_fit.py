@@ -248,7 +248,7 @@ def test_another_dataset_is_a_difference(latents: Path, tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["shard", str(tmp_path / "other"), "--seed", "1"]).exit_code == 0
     assert "was trained on dataset" in refusal(tmp_path / "other", tmp_path / "run")
     asked = ["train", str(tmp_path / "other"), str(tmp_path / "run"), "--preset", "small", "--device", "cpu"]
-    assert "its preset was tiny, and this is small" in CliRunner().invoke(main, asked).stderr
+    assert "its preset was tiny, and this is small. Leave --preset out" in CliRunner().invoke(main, asked).stderr
 
 
 def test_a_copied_dataset_is_the_same(latents: Path, tmp_path: Path) -> None:

@@ -76,4 +76,4 @@ class Replay:
 
 def _alike(found: Tensor, wanted: Tensor) -> bool:
     difference = torch.linalg.vector_norm(found - wanted)
-    return not bool(difference > TOLERANCE * torch.linalg.vector_norm(wanted))
+    return bool(difference <= TOLERANCE * torch.linalg.vector_norm(wanted))  # not where one is no number

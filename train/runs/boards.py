@@ -48,11 +48,13 @@ class WeightsAndBiases:
         except (wandb.Error, OSError) as error:
             advice = "Say 'wandb login' first, or set WANDB_MODE=offline."
             raise LvaeError(f"--wandb {project}", f"wandb does not begin ({error})", advice) from error
+        self._run.define_metric("update")
+        self._run.define_metric("*", step_metric="update")  # lines of a run that goes back count anew, by their update
         if known is None:
             Folder(run).write(WANDB_ID, f"{name}\n".encode())
 
     def write(self, step: int, line: Mapping[str, float]) -> None:
-        self._run.log(dict(line), step=step)
+        self._run.log({**line, "update": step})
 
     def close(self) -> None:
         self._run.finish()

@@ -101,6 +101,8 @@ class ExportedCache:
             problem = f"describes {record.layout}, and these files are {cache.layout}"
             raise LvaeError(where, problem, "Remove it where it is not theirs.")
         channels, height, width = cache.shape
+        if record.holds == "moments" and channels % 2:
+            raise LvaeError(where, f"speaks of means and deviations, and there are {counted(channels, 'channel')}")
         if record.holds == "moments":
             self.moments: Moments | None = cache.moments or "log-variance"
         else:

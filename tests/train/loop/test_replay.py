@@ -34,6 +34,18 @@ def record_the_past(
     return lambda: None, result
 
 
+def record_no_numbers(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor | None]
+) -> tuple[Callable[[], None], Tensor]:
+    replay, found = record(function, inputs)
+
+    def spoil() -> None:
+        replay()
+        found.fill_(float("nan"))
+
+    return spoil, found
+
+
 def refuse(function: Callable[..., Tensor], inputs: Sequence[Tensor | None]) -> tuple[Callable[[], None], Tensor]:
     function(*inputs)  # half a pass leaves gradients behind
     raise RuntimeError("operation not permitted when stream is capturing")
@@ -69,7 +81,14 @@ def test_recorded_micro_batches_train_bit_for_bit_alike(precision: Precision) ->
     assert all(torch.equal(tensor, recorded[1][name]) for name, tensor in plain.items())
 
 
-@pytest.mark.parametrize(("how", "said"), [(record_the_past, "computes something else"), (refuse, "not permitted")])
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (record_the_past, "computes something else"),
+        (record_no_numbers, "computes something else"),
+        (refuse, "not permitted"),
+    ],
+)
 def test_a_recording_that_fails_or_is_wrong_changes_nothing(
     how: Recorder, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:

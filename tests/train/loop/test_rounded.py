@@ -64,6 +64,20 @@ def test_many_micro_batches_are_summed_in_full_precision() -> None:
     assert apart(often, once) < 1e-6  # equal micro-batches, each divided by 16: in bfloat16 the sum would stop at a few
 
 
+def test_a_class_of_many_latents_sums_their_gradients_in_full_precision() -> None:
+    few = batch(0, classes=3)
+    assert few.labels is not None and few.dropped is not None
+    many = Batch(few.latents.repeat(128, 1, 1, 1), few.labels.repeat(128), few.dropped.repeat(128), 0)
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        updater = training(precision)
+        updater.counts["threshold"].fill_(-1.0)
+        updater.counts["applied"].fill_(10_000)
+        updater([many])
+        found[precision] = updater.parameters.named(updater.parameters.gradients())["embed.weight"].clone()
+    assert apart({"": found["bfloat16"]}, {"": found["float32"]}) < 0.02
+
+
 def test_weights_smaller_than_a_step_of_bfloat16_still_move() -> None:
     found = training(learning_rate=1e-5)
     for number in range(6):
@@ -149,8 +163,8 @@ def casts(model: ModelConfig) -> int:
 
 
 def test_four_casts_a_group_are_left() -> None:
-    """Forward and backward: posterior and prior together become float32, and z becomes bfloat16."""
-    assert casts(MODEL) <= 4 * sum(MODEL.groups) + 4
+    """Forward and backward: posterior and prior together become float32, and z becomes bfloat16; so does a label."""
+    assert casts(MODEL) <= 4 * sum(MODEL.groups) + 5
 
 
 @pytest.mark.slow
