@@ -50,12 +50,12 @@ def number_labels(config: RunConfig, run: object, dataset: Dataset, labels: NDAr
     unknown = [theirs[label] for label in np.unique(labels[(found == UNLABELLED) & (labels != UNLABELLED)])]
     if unknown:
         shown = ", ".join(unknown[:NAMED]) + (f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else "")
-        noun, verb = ("class", "is") if len(unknown) == 1 else ("classes", "are")
+        noun, verb, them = ("class", "is", "it") if len(unknown) == 1 else ("classes", "are", "them")
         left_out = ",".join(unknown) if len(unknown) <= NAMED else "A,B,..."
         raise LvaeError(
             dataset.folder,
             f"its {noun} {shown} {verb} unknown to {run}, which was trained on {_list_some(ours[:count])}",
-            f"Leave them out: 'lvae shard {dataset.folder} --out OTHER --without-classes {left_out}'.",
+            f"Leave {them} out: 'lvae shard {dataset.folder} --out OTHER --without-classes {left_out}'.",
         )
     return found
 

@@ -54,7 +54,7 @@ def test_a_class_that_the_run_does_not_know_is_named_and_refused(folder: Path, t
     said = f"its class bonsai is unknown to {folder / 'run'}, which was trained on {', '.join(CLASSES)}"
     with pytest.raises(LvaeError, match=said) as refused:
         read_latents(loaded, data, FIRST)
-    assert f"'lvae shard {data.folder} --out OTHER --without-classes bonsai'" in refused.value.advice
+    assert f"Leave it out: 'lvae shard {data.folder} --out OTHER --without-classes bonsai'" in refused.value.advice
     with pytest.raises(LvaeError, match=said):
         measure(loaded, data)
     known = FIRST[data.labels[FIRST] == 2]
