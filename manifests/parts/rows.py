@@ -287,10 +287,10 @@ class RowReader:
         member, where = MEMBERS.get(kind), self._folder.place(place.file)
         for row in rows:
             names = [row.container or row.key] if kind != "folder" else [row.container, row.key, unquote(row.member)]
-            if any("\0" in name for name in names):
-                raise DamagedRowsError(where, "has a name with a null byte", "Run 'lvae encode' again.")
-            if kind != "list" and any(map(_leads_out, names)):
-                raise LvaeError(where, f"{row.key!r:.200} leads out of its source", "Do not use these files.")
+            damaged = any("\0" in name for name in names)  # no scan writes such names; a flipped bit may
+            if damaged or (kind != "list" and any(map(_leads_out, names))):
+                wrong = DamagedRowsError if damaged else LvaeError
+                raise wrong(where, f"{row.key!r:.200} leads out of its source", "Do not use these files.")
             if member is not None and member.fullmatch(row.member) is None:
                 raise LvaeError(where, f"{row.key!r:.200} has no place in its source", "Do not use these files.")
         return rows
