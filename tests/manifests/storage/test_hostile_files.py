@@ -53,7 +53,7 @@ MORE = COMMANDS | {  # of which some take seconds
     "merge as second": ("merge", "whole", "dataset", "out", "--workers", "1", "--skip-duplicates"),
     "inspect --histogram": ("inspect", "dataset", "--histogram", "out.png"),
     "inspect --preview": ("inspect", "dataset", "--preview", "out.png"),
-    "watch": ("watch", "dataset", "--json"),
+    "watch": ("watch", "dataset", "--once", "--json"),
     "report": ("report", "run", "out.html", "--device", "cpu"),
     "sweep": ("sweep", "run", "out", "-n", "8", "--device", "cpu"),
     "traverse": ("traverse", "run", "dataset", "out.png"),
