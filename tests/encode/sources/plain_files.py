@@ -6,13 +6,10 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
-from lvae.encode.sources.base import Source
-from lvae.encode.sources.open import open_reader, open_source
-from lvae.manifests.errors import LvaeError
-from lvae.manifests.parts.rows import ImageRow
+from lvae.encode.sources.open import open_reader
+from tests.encode.source_examples import listed
 
 
 def png(level: int = 0) -> bytes:
@@ -46,18 +43,6 @@ def zipped(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_STOR
     return path
 
 
-def listed(location: object) -> tuple[Source, list[ImageRow]]:
-    source = open_source(str(location))
-    rows = list(source.rows())
-    assert rows == list(source.rows())
-    assert len({row.key for row in rows}) == len(rows)
-    return source, rows
-
-
-def labels_of(location: object) -> dict[str, int]:
-    return {row.key: row.label for row in listed(location)[1]}
-
-
 def contents(location: object) -> dict[str, bytes]:
     source, rows = listed(location)
     reader = open_reader(source.kind, source.location)
@@ -65,14 +50,6 @@ def contents(location: object) -> dict[str, bytes]:
     assert all(len(found[row.key]) == row.length for row in rows)
     reader.close()
     return found
-
-
-def refused(location: object) -> str:
-    with pytest.raises(LvaeError) as caught:
-        list(open_source(str(location)).rows())
-    said = str(caught.value)
-    assert "\n" not in said
-    return said
 
 
 def samples(first: int, count: int, classes: int = 3) -> dict[str, bytes]:

@@ -15,7 +15,8 @@ from lvae.encode.sources.open import open_reader, open_source
 from lvae.encode.sources.reading import walk
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import UNLABELLED, ImageRow
-from tests.encode.sources.plain_files import contents, fill, labels_of, listed, png, refused, zipped
+from tests.encode.source_examples import labels_of, listed, refused
+from tests.encode.sources.plain_files import contents, fill, png, zipped
 
 
 def test_first_level_folders_are_the_classes(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from lvae.encode.sources.open import open_reader, read_labels
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.views.named_keys import find_keys, read_key_lines
 from tests.conftest import lvae
+from tests.encode.source_examples import listed, refused
 from tests.encode.sources.archive_examples import tarred, zipped
-from tests.encode.sources.plain_files import fill, listed, png, refused
+from tests.encode.sources.plain_files import fill, png
 
 
 def zip_of(path: Path, names: list[str]) -> Path:

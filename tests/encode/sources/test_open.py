@@ -12,7 +12,8 @@ import pytest
 from lvae.encode.images import open_image
 from lvae.encode.sources.open import open_reader, open_source
 from lvae.manifests.errors import LvaeError
-from tests.encode.sources.plain_files import fill, listed, png, refused, samples, tarred, zipped
+from tests.encode.source_examples import listed, refused
+from tests.encode.sources.plain_files import fill, png, samples, tarred, zipped
 
 SHARED = Path(os.environ.get("LVAE_SHARED_DATA", Path(__file__).parents[3] / "../shared/data"))
 

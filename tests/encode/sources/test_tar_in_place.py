@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from lvae.encode.sources.open import open_source
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
-from tests.encode.sources.plain_files import contents, fill, labels_of, listed, png, refused, samples, tarred, zipped
+from tests.encode.source_examples import labels_of, listed, refused
+from tests.encode.sources.plain_files import contents, fill, png, samples, tarred, zipped
 
 
 def test_webdataset_tars_are_read_in_place(tmp_path: Path) -> None:

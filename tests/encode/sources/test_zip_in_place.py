@@ -15,7 +15,8 @@ from lvae.encode.images import ImageRejected
 from lvae.encode.sources import zip as sources_zip
 from lvae.encode.sources.open import open_reader
 from lvae.manifests.errors import LvaeError
-from tests.encode.sources.plain_files import contents, labels_of, listed, png, refused, zipped
+from tests.encode.source_examples import labels_of, listed, refused
+from tests.encode.sources.plain_files import contents, png, zipped
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
