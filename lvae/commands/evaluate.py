@@ -56,12 +56,7 @@ Record = TypeVar("Record", bound=Any)
     "--batch", type=types.Whole(1), help="Samples drawn at a time; changes none of them [64; on GPUs what fits]."
 )
 @click.option("--compile", "compiled", is_flag=True, help="Compile the model first: for many samples on a GPU.")
-@click.option(
-    "--low-resolution",
-    type=places.SAMPLES_OR_DATASET,
-    metavar="SAMPLES",
-    help="Low-resolution samples, for a model that is an upsampler.",
-)
+@shared.LOW_RESOLUTION
 @shared.DEVICE
 @shared.PRECISION
 @shared.JSON

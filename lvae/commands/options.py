@@ -183,6 +183,13 @@ GUIDANCE = several(
     ),
 )
 
+LOW_RESOLUTION = click.option(
+    "--low-resolution",
+    type=places.SAMPLES_OR_DATASET,
+    metavar="SAMPLES",
+    help="Low-resolution samples, for a model that is an upsampler.",
+)
+
 DEVICE = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "xla"]),

@@ -60,12 +60,7 @@ SEED = click.option("--seed", type=types.Whole(0), default=0, show_default=True,
 @click.option(
     "--batch", type=types.Whole(1), default=64, show_default=True, help="Samples drawn at a time; changes none of them."
 )
-@click.option(
-    "--low-resolution",
-    type=places.SAMPLES_OR_DATASET,
-    metavar="SAMPLES",
-    help="Low-resolution samples, for a model that is an upsampler.",
-)
+@shared.LOW_RESOLUTION
 @shared.DEVICE
 @shared.PRECISION
 @shared.JSON
