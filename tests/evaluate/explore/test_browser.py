@@ -47,7 +47,8 @@ def start(root: Path) -> "subprocess.Popen[str]":
 def root(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
     def make(folder: Path) -> None:
         examples.run(folder / "run", examples.dataset(folder / "data", scenes, 64), 64)
-        Image.fromarray(np.tile(np.arange(96, dtype=np.uint8)[:, None, None] * 2, (1, 96, 3))).save(folder / "my own.png")
+        stripes = np.tile(np.arange(96, dtype=np.uint8)[:, None, None] * 2, (1, 96, 3))
+        Image.fromarray(stripes).save(folder / "my own.png")
         (folder / "wrong.png").write_bytes(b"this is no picture")
 
     return make_once(tmp_path_factory, "browsed", make)
