@@ -20,10 +20,11 @@ from lvae.encode.catalogue.architectures import (
     Spec,
     TinySpec,
     UpsamplerSpec,
+    find_spec,
     parse_spec,
     quote,
 )
-from lvae.encode.catalogue.published import PUBLISHED, architecture_of, find_weights
+from lvae.encode.catalogue.published import PUBLISHED, find_weights
 from lvae.encode.catalogue.recognize import recognize
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.networks.ldm import KLAutoencoder, VQAutoencoder
@@ -59,7 +60,7 @@ def build(name_or_spec: str | Path | Mapping[str, Any] | Spec) -> Autoencoder:
     fields with a default may be left out, nothing may be added. Built on torch's default device; on "meta" nothing is
     allocated.
     """
-    network, device = _build_on_meta(_find_spec(name_or_spec)), torch.get_default_device()
+    network, device = _build_on_meta(find_spec(name_or_spec)), torch.get_default_device()
     if device.type == "meta":
         return network
     network.to_empty(device=device)
@@ -75,7 +76,7 @@ def load(name_or_spec: str | Path | Mapping[str, Any] | Spec, weights: str | Pat
     diffusers' layout, TAESD's two files as "ENCODER,DECODER", or "random:SEED" (equal bytes for an equal seed, and
     nobody's random state is touched). Pixels need none.
     """
-    network = _build_on_meta(_find_spec(name_or_spec))
+    network = _build_on_meta(find_spec(name_or_spec))
     if network.architecture["kind"] == "pixels":
         if weights is not None:
             raise LvaeError(network.name, "pixels have no weights", "Leave --weights out.")
@@ -118,11 +119,6 @@ def build_from_contents(contents: weight_files.Contents, source: str, spec: Spec
 def multiply_adds(network: Autoencoder, size: int) -> int:
     """Multiplications (each with its addition) in convolutions and attention to encode one size x size image."""
     return cost.multiply_adds(parse_spec(network.architecture), size)
-
-
-def _find_spec(name_or_spec: str | Path | Mapping[str, Any] | Spec) -> Spec:
-    """As parse_spec, and by the names of published weights."""
-    return parse_spec(architecture_of(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec)
 
 
 def _describe_missing_weights(name_or_spec: object, name: str) -> LvaeError:

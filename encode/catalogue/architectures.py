@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from lvae.encode.catalogue.published import PUBLISHED
+from lvae.encode.catalogue.published import PUBLISHED, architecture_of
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import did_you_mean
 from lvae.manifests.records import decode_json, require_whole
@@ -94,6 +94,10 @@ class LdmSpec:
         """Levels of the decoder that attend."""
         return self.attention_levels if self.decoder_attention_levels is None else self.decoder_attention_levels
 
+    @property
+    def downsampling_factor(self) -> int:
+        return 1 << (len(self.multipliers) - 1)
+
 
 @dataclass(frozen=True)
 class TinySpec:
@@ -125,6 +129,10 @@ class TinySpec:
         """Channels by level, from the highest resolution to the lowest."""
         return tuple(self.width * multiplier for multiplier in self.multipliers)
 
+    @property
+    def downsampling_factor(self) -> int:
+        return self.patch << (len(self.multipliers) - 1)
+
 
 @dataclass(frozen=True)
 class UpsamplerSpec:
@@ -144,6 +152,14 @@ class UpsamplerSpec:
         """Whose decoder it is."""
         return TinySpec(3, width=self.width, blocks=self.blocks, multipliers=self.multipliers, patch=self.patch)
 
+    @property
+    def downsampling_factor(self) -> int:
+        return self.decoder.downsampling_factor
+
+    @property
+    def latent_channels(self) -> int:
+        return 3
+
 
 @dataclass(frozen=True)
 class PixelsSpec:
@@ -155,6 +171,14 @@ class PixelsSpec:
     def __post_init__(self) -> None:
         if type(self.factor) is not int or self.factor not in (1, 2, 4, 8):
             raise LvaeError("", f"factor must be 1, 2, 4 or 8, not {quote(self.factor)}")
+
+    @property
+    def downsampling_factor(self) -> int:
+        return self.factor
+
+    @property
+    def latent_channels(self) -> int:
+        return 3
 
 
 Spec = LdmSpec | TinySpec | UpsamplerSpec | PixelsSpec
@@ -197,6 +221,11 @@ def name_of(spec: Spec) -> str:
 def describe(spec: Spec) -> dict[str, Any]:
     """As JSON holds it and `parse_spec` takes it; what is None is left out."""
     return {name: value for name, value in json.loads(json.dumps(asdict(spec))).items() if value is not None}
+
+
+def find_spec(description: str | Path | Mapping[str, Any] | Spec) -> Spec:
+    """As parse_spec, and by the names of published weights."""
+    return parse_spec(architecture_of(description) if isinstance(description, str) else description)
 
 
 def parse_spec(description: str | Path | Mapping[str, Any] | Spec) -> Spec:

@@ -44,9 +44,7 @@ def summarize(spec: Spec) -> str:
         return f"a tiny autoencoder of {widths} channels with {spec.latent_channels} latent channels"
     if isinstance(spec, UpsamplerSpec):
         widths = ", ".join(map(str, dict.fromkeys(spec.decoder.widths)))
-        return (
-            f"an upsampler of {widths} channels, of images reduced by {spec.patch * 2 ** (len(spec.multipliers) - 1)}"
-        )
+        return f"an upsampler of {widths} channels, of images reduced by {spec.downsampling_factor}"
     return f"pixels, reduced by {spec.factor}"
 
 

@@ -36,7 +36,7 @@ class PixelsAutoencoder(Autoencoder):
     """Has no weights and no moments; nothing is rounded here, storing is `reduce`'s."""
 
     def __init__(self, spec: PixelsSpec):
-        super().__init__(spec, spec.factor, 3)
+        super().__init__(spec)
 
     def encode(self, images: Tensor) -> Tensor:
         self.check_images(images)

@@ -18,10 +18,9 @@ class UpsamplerAutoencoder(Autoencoder):
     """Reduces RGB (bilinear, antialiased) and enlarges it: bilinear, plus what the network knows of details."""
 
     def __init__(self, spec: UpsamplerSpec):
-        tiny = spec.decoder
-        super().__init__(spec, spec.patch * 2 ** (len(spec.multipliers) - 1), tiny.latent_channels)
+        super().__init__(spec)
         self.patch = spec.patch
-        self.upsampler = decoder(tiny)
+        self.upsampler = decoder(spec.decoder)
 
     def encode(self, images: Tensor) -> Tensor:
         self.check_images(images)

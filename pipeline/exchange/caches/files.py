@@ -16,7 +16,6 @@ from lvae.pipeline.exchange.caches.sorting import sort_many
 from lvae.pipeline.exchange.caches.zip_directory import read_directory
 
 MAX_BYTES = 64 << 20  # of one latent's file
-MAX_TABLE = 1 << 30  # of a table of labels
 PIECE = 1 << 20
 
 
@@ -36,7 +35,7 @@ class Files(Protocol):
         ...
 
     def read_if_there(self, name: str) -> Iterator[bytes] | None:
-        """A table, in pieces."""
+        """A table, in pieces: it may be larger than memory."""
         ...
 
 
@@ -86,8 +85,6 @@ def _walk(folder: Path, below: str, suffix: str) -> Iterator[tuple[str, os.stat_
 
 
 def _read_pieces(path: Path, offset: int, length: int) -> Iterator[bytes]:
-    if length > MAX_TABLE:
-        raise LvaeError(path, f"a table of more than {MAX_TABLE >> 30} GiB")
     with path.open("rb") as file:
         file.seek(offset)
         while length and (piece := file.read(min(PIECE, length))):
@@ -139,7 +136,7 @@ class ZipFiles:
         return self._containers.read_at(row.container, row.offset, row.length)
 
     def read_if_there(self, name: str) -> Iterator[bytes] | None:
-        for found, offset, length in self._members(name):
-            if found == name:
-                return _read_pieces(Path(self.location), offset, length)
-        return None
+        places = [(offset, length) for found, offset, length in self._members(name) if found == name]
+        if len(places) > 1:
+            raise LvaeError(self.location, f"{name} stands twice", "Names must be unique.")
+        return _read_pieces(Path(self.location), *places[0]) if places else None

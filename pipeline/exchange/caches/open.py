@@ -11,6 +11,9 @@ from lvae.encode.files.naming import DATASET_JSON
 from lvae.encode.files.patterns import base_of, expand, is_pattern
 from lvae.encode.sources.reading.random_access import Containers
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import RESUME
+from lvae.manifests.storage.places.inputs import DATASET
+from lvae.manifests.storage.places.kinds import Kind, kind_of
 from lvae.pipeline.exchange.caches.array_caches import RANKED, ArrayCache, LightningCache, find_piece
 from lvae.pipeline.exchange.caches.arrays import read_arrays
 from lvae.pipeline.exchange.caches.cache import Cache
@@ -26,6 +29,7 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 SINGLE = (".npy", ".npz", ".safetensors")
 REPA = "vae-sd"  # the folder in which REPA's trainer looks for latents
 ARRAYS = {"latents", "latents_flip", "moments", "moments_flip", "labels", "label", "y"}
+OTHERS = (Kind.RUN, Kind.AUTOENCODER_RUN, Kind.SWEEP, Kind.STUDY, Kind.DECODED, Kind.PARTS, Kind.EXPORT)
 KNOWN = (
     "edm2's or REPA's .npy files with dataset.json, LightningDiT's safetensors, fast-DiT's folders of features and "
     "labels, MAR's .npz files, MDS shards, arrays in .npy, .npz, .safetensors or Zarr, tars of .npy files"
@@ -49,8 +53,12 @@ def open_cache(location: str, choice: Choice = Choice()) -> Cache:
     path = Path(os.path.abspath(location))  # noqa: PTH100  patterns keep their braces
     if not pattern and not path.exists():
         raise LvaeError(location, "no such file or folder", f"A cache is {KNOWN}.")
+    if not pattern:
+        _refuse_own(path, location)
     layout = choice.layout or _recognize(path, pattern)
     if layout is None:
+        if kind_of(path) in (Kind.IMAGES, Kind.IMAGE):
+            raise LvaeError(location, "holds images, not latents", f"Encode them: 'lvae encode {location} DATASET'.")
         raise LvaeError(location, "looks like no cache of latents that is known", f"A cache is {KNOWN}; see --layout.")
     try:
         cache = _open(layout, path, pattern, choice)
@@ -59,6 +67,18 @@ def open_cache(location: str, choice: Choice = Choice()) -> Cache:
         return cache if files is None or record is None else ExportedCache(cache, record, files)
     except OSError as error:
         raise LvaeError(location, f"cannot be read ({error.strerror or error})") from error
+
+
+def _refuse_own(path: Path, location: str) -> None:
+    """LvaeError for a dataset of ours, which needs no import, and for what else commands of ours make."""
+    found = kind_of(path)
+    if found in DATASET.kinds:
+        advice = f"'lvae train {location} RUN' reads it; 'lvae merge' puts several into one."
+        raise LvaeError(location, "is a dataset already", advice)
+    if found == Kind.UNFINISHED:
+        raise LvaeError(location, "is an unfinished dataset, not a cache", RESUME)
+    if found in OTHERS:
+        raise LvaeError(location, f"is {found.value}, not a cache of latents", f"A cache is {KNOWN}.")
 
 
 def _beside(path: Path) -> Files | None:

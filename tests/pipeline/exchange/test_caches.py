@@ -14,6 +14,7 @@ from lvae.pipeline.exchange.caches.cache import REPEATS, Cache
 from lvae.pipeline.exchange.caches.open import Choice, open_cache
 from lvae.pipeline.exchange.part import convert
 from lvae.pipeline.exchange.settings import Conversion
+from tests.manifests.dataset_examples import Contents, build
 from tests.pipeline.exchange import cache_examples as examples
 from tests.pipeline.exchange.cache_examples import COUNT, WRITERS, deviations, labels, latents
 
@@ -159,6 +160,19 @@ def test_an_odd_cache_is_refused_in_one_line(tmp_path: Path, write: object, prob
     with pytest.raises(LvaeError, match=problem) as raised:
         contents(open_cache(str(place), Choice(channels=4)))
     assert "\n" not in str(raised.value)
+
+
+def test_a_dataset_of_ours_is_told_from_a_cache(tmp_path: Path) -> None:
+    made = build(tmp_path / "dataset", Contents(images=6, classes=None))
+    with pytest.raises(LvaeError, match=r"is a dataset already. 'lvae train .*dataset RUN' reads it; 'lvae merge'"):
+        open_cache(str(made.root), Choice("npy"))
+    (made.root / "manifest.json").unlink()
+    with pytest.raises(LvaeError, match="is an unfinished dataset"):
+        open_cache(str(made.root))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"")
+    with pytest.raises(LvaeError, match=r"holds images, not latents\. Encode them: 'lvae encode "):
+        open_cache(str(tmp_path / "photos"))
 
 
 def test_a_torn_file_among_many_is_a_rejected_row(tmp_path: Path) -> None:
