@@ -13,13 +13,24 @@ import torch
 from torch import nn
 
 from lvae.encode.catalogue import cost
-from lvae.encode.catalogue.architectures import KNOWN, LdmSpec, PixelsSpec, Spec, TinySpec, parse_spec, quote
-from lvae.encode.catalogue.published import PUBLISHED, architecture_of, find_weights
+from lvae.encode.catalogue.architectures import (
+    KNOWN,
+    LdmSpec,
+    PixelsSpec,
+    Spec,
+    TinySpec,
+    UpsamplerSpec,
+    find_spec,
+    parse_spec,
+    quote,
+)
+from lvae.encode.catalogue.published import PUBLISHED, find_weights
 from lvae.encode.catalogue.recognize import recognize
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.networks.ldm import KLAutoencoder, VQAutoencoder
 from lvae.encode.networks.rgb import PixelsAutoencoder
 from lvae.encode.networks.tiny import TinyAutoencoder
+from lvae.encode.networks.upsampler import UpsamplerAutoencoder
 from lvae.encode.weights import read as weight_files
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
@@ -31,6 +42,7 @@ __all__ = [
     "PixelsSpec",
     "Spec",
     "TinySpec",
+    "UpsamplerSpec",
     "build",
     "load",
     "load_file",
@@ -44,10 +56,11 @@ _log = logging.getLogger(__name__)
 def build(name_or_spec: str | Path | Mapping[str, Any] | Spec) -> Autoencoder:
     """An autoencoder with random weights, the same at every call: by known name, description, or path of a JSON file.
 
-    A description is a mapping (or its JSON text) with the fields of LdmSpec, TinySpec or PixelsSpec; fields with a
-    default may be left out, nothing may be added. Built on torch's default device; on "meta" nothing is allocated.
+    A description is a mapping (or its JSON text) with the fields of LdmSpec, TinySpec, UpsamplerSpec or PixelsSpec;
+    fields with a default may be left out, nothing may be added. Built on torch's default device; on "meta" nothing is
+    allocated.
     """
-    network, device = _build_on_meta(_find_spec(name_or_spec)), torch.get_default_device()
+    network, device = _build_on_meta(find_spec(name_or_spec)), torch.get_default_device()
     if device.type == "meta":
         return network
     network.to_empty(device=device)
@@ -63,7 +76,7 @@ def load(name_or_spec: str | Path | Mapping[str, Any] | Spec, weights: str | Pat
     diffusers' layout, TAESD's two files as "ENCODER,DECODER", or "random:SEED" (equal bytes for an equal seed, and
     nobody's random state is touched). Pixels need none.
     """
-    network = _build_on_meta(_find_spec(name_or_spec))
+    network = _build_on_meta(find_spec(name_or_spec))
     if network.architecture["kind"] == "pixels":
         if weights is not None:
             raise LvaeError(network.name, "pixels have no weights", "Leave --weights out.")
@@ -108,11 +121,6 @@ def multiply_adds(network: Autoencoder, size: int) -> int:
     return cost.multiply_adds(parse_spec(network.architecture), size)
 
 
-def _find_spec(name_or_spec: str | Path | Mapping[str, Any] | Spec) -> Spec:
-    """As parse_spec, and by the names of published weights."""
-    return parse_spec(architecture_of(name_or_spec) if isinstance(name_or_spec, str) else name_or_spec)
-
-
 def _describe_missing_weights(name_or_spec: object, name: str) -> LvaeError:
     if isinstance(name_or_spec, str) and name_or_spec in PUBLISHED:
         fetch = f"Fetch them with 'lvae autoencoder fetch {name_or_spec}', or give"
@@ -131,6 +139,8 @@ def _build_on_meta(spec: Spec) -> Autoencoder:
                 network = VQAutoencoder(spec)
             case TinySpec():
                 network = TinyAutoencoder(spec)
+            case UpsamplerSpec():
+                network = UpsamplerAutoencoder(spec)
             case PixelsSpec():
                 network = PixelsAutoencoder(spec)
     return network.eval().requires_grad_(False)

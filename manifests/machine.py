@@ -39,6 +39,12 @@ def keep_freed_memory() -> bool:
     return all(mallopt(setting, value) for setting, value in settings)
 
 
+def keep_memory() -> dict[str, str]:
+    """Environment for worker processes: one thread, and glibc keeping what it has."""
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {name: value for name, value in {**KEEPING, **threads}.items() if name not in os.environ}
+
+
 def count_gpus() -> int:
     """GPUs that PyTorch sees. Loads torch."""
     import torch

@@ -150,6 +150,10 @@ def test_the_command_line_loads_click_and_nothing_heavy() -> None:
     assert not loaded & heavy
 
 
+def test_latents_come_in_and_go_out_without_torch() -> None:
+    assert not loaded_by(["lvae.actions.latents"]) & {"torch", "apache_beam"}
+
+
 def test_packages_are_empty_and_linked() -> None:
     for folder in FOLDERS:
         assert (ROOT / folder / "__init__.py").read_text() == ""

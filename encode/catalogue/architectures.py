@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from lvae.encode.catalogue.published import PUBLISHED
+from lvae.encode.catalogue.published import PUBLISHED, architecture_of
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import did_you_mean
 from lvae.manifests.records import decode_json, require_whole
@@ -94,6 +94,10 @@ class LdmSpec:
         """Levels of the decoder that attend."""
         return self.attention_levels if self.decoder_attention_levels is None else self.decoder_attention_levels
 
+    @property
+    def downsampling_factor(self) -> int:
+        return 1 << (len(self.multipliers) - 1)
+
 
 @dataclass(frozen=True)
 class TinySpec:
@@ -125,6 +129,37 @@ class TinySpec:
         """Channels by level, from the highest resolution to the lowest."""
         return tuple(self.width * multiplier for multiplier in self.multipliers)
 
+    @property
+    def downsampling_factor(self) -> int:
+        return self.patch << (len(self.multipliers) - 1)
+
+
+@dataclass(frozen=True)
+class UpsamplerSpec:
+    """The image itself, reduced by f, as the latent; a tiny autoencoder's decoder enlarges it. Fields: see TinySpec."""
+
+    kind: Literal["upsampler"] = "upsampler"
+    width: int = 64
+    blocks: int = 3
+    multipliers: tuple[int, ...] = (1, 1, 1, 1)
+    patch: int = 1
+
+    def __post_init__(self) -> None:
+        _ = self.decoder  # checks the fields
+
+    @property
+    def decoder(self) -> TinySpec:
+        """Whose decoder it is."""
+        return TinySpec(3, width=self.width, blocks=self.blocks, multipliers=self.multipliers, patch=self.patch)
+
+    @property
+    def downsampling_factor(self) -> int:
+        return self.decoder.downsampling_factor
+
+    @property
+    def latent_channels(self) -> int:
+        return 3
+
 
 @dataclass(frozen=True)
 class PixelsSpec:
@@ -137,13 +172,22 @@ class PixelsSpec:
         if type(self.factor) is not int or self.factor not in (1, 2, 4, 8):
             raise LvaeError("", f"factor must be 1, 2, 4 or 8, not {quote(self.factor)}")
 
+    @property
+    def downsampling_factor(self) -> int:
+        return self.factor
 
-Spec = LdmSpec | TinySpec | PixelsSpec
+    @property
+    def latent_channels(self) -> int:
+        return 3
 
-_KINDS: dict[str, type[LdmSpec] | type[TinySpec] | type[PixelsSpec]] = {
+
+Spec = LdmSpec | TinySpec | UpsamplerSpec | PixelsSpec
+
+_KINDS: dict[str, type[LdmSpec] | type[TinySpec] | type[UpsamplerSpec] | type[PixelsSpec]] = {
     "kl": LdmSpec,
     "vq": LdmSpec,
     "tiny": TinySpec,
+    "upsampler": UpsamplerSpec,
     "pixels": PixelsSpec,
 }
 
@@ -179,9 +223,14 @@ def describe(spec: Spec) -> dict[str, Any]:
     return {name: value for name, value in json.loads(json.dumps(asdict(spec))).items() if value is not None}
 
 
+def find_spec(description: str | Path | Mapping[str, Any] | Spec) -> Spec:
+    """As parse_spec, and by the names of published weights."""
+    return parse_spec(architecture_of(description) if isinstance(description, str) else description)
+
+
 def parse_spec(description: str | Path | Mapping[str, Any] | Spec) -> Spec:
     """A specification from a known name, a mapping, JSON text or the path of a JSON file."""
-    if isinstance(description, LdmSpec | TinySpec | PixelsSpec):
+    if isinstance(description, Spec):
         return description
     if isinstance(description, Mapping):
         return _parse(description, "autoencoder")

@@ -1,7 +1,6 @@
 """A network on its device: from pixels to what a raw part stores."""
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from lvae.encode.devices import check_precision, is_accelerator
 from lvae.encode.networks import rgb
 from lvae.manifests.errors import LvaeError
-from lvae.manifests.machine import KEEPING
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.plan import Encoding
 from lvae.manifests.seeds import derive
@@ -204,9 +202,3 @@ def _memory(device: str, images: int) -> Iterator[None]:
         if "not enough memory" in str(error) or "can't allocate memory" in str(error):
             raise MemoryError(str(error).splitlines()[0]) from error
         raise
-
-
-def keep_memory() -> dict[str, str]:
-    """Environment for processes that encode: one thread, and glibc keeping what it has."""
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return {name: value for name, value in {**KEEPING, **threads}.items() if name not in os.environ}

@@ -27,12 +27,12 @@ class Autoencoder(nn.Module):
 
     input_range: tuple[float, float] = (-1.0, 1.0)
 
-    def __init__(self, spec: Spec, downsampling_factor: int, latent_channels: int):
+    def __init__(self, spec: Spec):
         super().__init__()
         self.name = name_of(spec)
         self.architecture: dict[str, Any] = describe(spec)
-        self.downsampling_factor = downsampling_factor
-        self.latent_channels = latent_channels
+        self.downsampling_factor = spec.downsampling_factor
+        self.latent_channels = spec.latent_channels
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, C, h, w): the mode (KL), or what precedes quantization (VQ)."""

@@ -204,7 +204,7 @@ class KLAutoencoder(Autoencoder):
     """The latent is a diagonal Gaussian; `encode` gives its mode."""
 
     def __init__(self, spec: LdmSpec):
-        super().__init__(spec, 2 ** (len(spec.multipliers) - 1), spec.latent_channels)
+        super().__init__(spec)
         self.encoder = Encoder(spec, 2 * spec.latent_channels)
         self.quant_conv = conv1(2 * spec.latent_channels, 2 * spec.latent_channels)
         self.post_quant_conv = conv1(spec.latent_channels, spec.latent_channels)
@@ -257,7 +257,7 @@ class VQAutoencoder(Autoencoder):
     """The latent is continuous, as in LDM's VQModelInterface: `encode` stops before the codebook, `decode` uses it."""
 
     def __init__(self, spec: LdmSpec):
-        super().__init__(spec, 2 ** (len(spec.multipliers) - 1), spec.latent_channels)
+        super().__init__(spec)
         self.encoder = Encoder(spec, spec.latent_channels)
         self.quant_conv = conv1(spec.latent_channels, spec.latent_channels)
         self.quantize = Codebook(spec.codes, spec.latent_channels)

@@ -73,7 +73,7 @@ class TinyAutoencoder(Autoencoder):
     """TAESD and its like. Pictures are [-1, 1] outside, [0, 1] inside; latents are of the scaled kind (std about 1)."""
 
     def __init__(self, spec: TinySpec):
-        super().__init__(spec, spec.patch * 2 ** (len(spec.multipliers) - 1), spec.latent_channels)
+        super().__init__(spec)
         self.patch = spec.patch
         self.encoder = encoder(spec)
         self.decoder = decoder(spec)

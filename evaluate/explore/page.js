@@ -34,7 +34,7 @@ function view() {
     group: Number(one.dataset.group), channel: Number(one.dataset.channel), value: Number(one.value),
   })).filter((one) => one.value !== 0);
   const redraw = Array.from(document.querySelectorAll("#redraw input:checked"), (one) => Number(one.value));
-  const other = byId("to").value === "" || (byId("to").value === "image" && !images.to) ? null : subject("to");
+  const other = byId("to").value === "" ? null : subject("to");
   return {
     subject: subject("from"), other, share: other === null ? 0 : number("share"), redraw, seed: whole("seed"), moves,
     label: about.classes.length ? Number(byId("label").value) : -1,
@@ -63,11 +63,16 @@ async function paint() {
     say("Drop an image in, or choose one.");
     return;
   }
+  if (byId("to").value === "image" && !images.to) {
+    say("Choose an image to go towards.");
+    return;
+  }
   if (waiting) {
     again = true;
     return;
   }
   waiting = true;
+  byId("drop").setAttribute("aria-busy", "true");
   do {
     again = false;
     const began = performance.now();
@@ -89,6 +94,7 @@ async function paint() {
     }
   } while (again);
   waiting = false;
+  byId("drop").setAttribute("aria-busy", "false");
 }
 
 // An image of the dataset brings its class along; another one may be chosen then.
@@ -136,12 +142,14 @@ function slider(channel, farthest) {
   const label = document.createElement("label");
   const input = document.createElement("input");
   const output = document.createElement("output");
+  const name = document.createElement("span");
+  const rate = document.createElement("small");
   label.className = "slider";
-  label.append(`group ${channel.group}, ${channel.channel}`, input, output);
-  label.title = `${channel.nats.toFixed(2)} nats an image`;
-  Object.assign(input, { type: "range", min: -farthest, max: farthest, step: 0.1, value: 0 });
+  rate.textContent = `${channel.nats < 10 ? channel.nats.toFixed(1) : Math.round(channel.nats)} nats`;
+  name.append(`group ${channel.group}, channel ${channel.channel} `, rate);
+  label.append(name, input, output);
+  Object.assign(input, { className: "both", type: "range", min: -farthest, max: farthest, step: 0.1, value: 0 });
   Object.assign(input.dataset, { group: channel.group, channel: channel.channel });
-  output.textContent = "0";
   return label;
 }
 
@@ -158,10 +166,12 @@ function build() {
     byId("sliders").append(title, ...one.channels.map((channel) => slider(channel, about.farthest)));
   }
   byId("label").append(new Option("none", "-1"), ...about.classes.map((name, index) => new Option(name, String(index))));
+  byId("column").textContent = String(about.size / about.places);
   byId("left").max = byId("right").max = String(about.places);
   if (!about.images) {
     for (const side of ["from", "to"]) byId(side).querySelector("[value=index]").remove();
   }
+  for (const side of ["from", "to"]) byId(side).querySelector("[value=index]")?.append(` of ${about.images}`);
   if (!about.encodes) {
     for (const side of ["from", "to"]) byId(side).querySelector("[value=image]").remove();
   }
@@ -170,12 +180,20 @@ function build() {
 function reset() {
   for (const one of document.querySelectorAll("input[type=range]")) one.value = 0;
   for (const one of document.querySelectorAll("#redraw input")) one.checked = false;
+  for (const name of ["guidance-mean", "guidance-variance", "seed"]) byId(name).value = 0;
   byId("to").value = "";
   tell();
 }
 
 function tell() {
-  for (const one of document.querySelectorAll(".slider input")) one.nextElementSibling.textContent = one.value;
+  for (const one of document.querySelectorAll(".slider input")) {
+    const value = Number(one.value);
+    one.nextElementSibling.textContent = one.className === "both" && value > 0 ? `+${one.value}` : one.value;
+    const at = (100 * (value - one.min)) / (one.max - one.min);
+    const zero = one.className === "both" ? 50 : 0;
+    one.style.setProperty("--begin", `${Math.min(at, zero)}%`);
+    one.style.setProperty("--end", `${Math.max(at, zero)}%`);
+  }
 }
 
 function listen() {
@@ -193,6 +211,22 @@ function listen() {
     byId("seed").value = String(whole("seed") + 1);
     paint();
   });
+  for (const side of ["from", "to"]) {
+    byId(`${side}-another`).addEventListener("click", () => {
+      const most = byId(side).value === "index" ? about.images : 1e6;
+      const before = whole(`${side}-number`);
+      const found = Math.floor(Math.random() * most);
+      byId(`${side}-number`).value = found === before ? (before + 1) % most : found;
+      paint();
+    });
+  }
+  byId("sliders").addEventListener("dblclick", (event) => {
+    if (event.target.type !== "range") return;
+    event.target.value = 0;
+    tell();
+    paint();
+  });
+  byId("copy").addEventListener("click", copy);
   byId("reset").addEventListener("click", () => {
     reset();
     arrange();
@@ -214,6 +248,17 @@ function listen() {
   byId("command").addEventListener("focus", (event) => event.target.select());
 }
 
+async function copy() {
+  byId("command").select();
+  try {
+    await navigator.clipboard.writeText(byId("command").value);
+  } catch {
+    document.execCommand("copy"); // where the page came from another machine, without encryption
+  }
+  byId("copy").textContent = "Copied";
+  setTimeout(() => (byId("copy").textContent = "Copy"), 1500);
+}
+
 async function start() {
   try {
     about = await (await fetch("about")).json();
@@ -222,6 +267,7 @@ async function start() {
     return;
   }
   build();
+  tell();
   arrange();
   listen();
   paint();

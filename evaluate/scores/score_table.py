@@ -19,7 +19,7 @@ CURES = {
     SINGLE_SET: "give --samples several times, with samples of other seeds",
     OVERLAP: "give more samples, or more sets of them",
 }
-HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "psnr_db", "ssim")
+HIGHER_IS_BETTER = ("inception_score", "precision", "recall", "agreement", "psnr_db", "ssim")
 
 
 @dataclass(frozen=True)

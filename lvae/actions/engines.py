@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def choose(beam_options: tuple[str, ...], workers: int | None, patience: float) -> "Engine":
     """workers: 0 in the engine where None is said. patience: seconds to wait for a storage that fails."""
-    from lvae.encode.feeding.encoder import keep_memory
+    from lvae.manifests.machine import keep_memory
     from lvae.pipeline.engines.choose import choose_engine
     from lvae.pipeline.progress.console import say
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lvae.manifests.manifest import Manifest
     from lvae.manifests.parts.rows import Listing
     from lvae.manifests.storage.folder import Folder
-    from lvae.pipeline.jobs.encode import Result
+    from lvae.pipeline.jobs.resume import Result
     from lvae.pipeline.planning.plan import EncodeOptions
 
 

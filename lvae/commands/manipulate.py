@@ -167,6 +167,9 @@ def outpaint(run: Path, sources: tuple[str, ...], out: Path, **asked: Any) -> No
     A column of latents is as many pixels wide as the autoencoder's downsampling factor.
     """
     _guard(run, sources, out, asked)
+    sides = [asked[side] for side in ("left", "right", "top", "bottom")]
+    if not any(sides):
+        refuse_given("nothing is to be added", "left", "right", "top", "bottom", advice="Name a side with 1 or more.")
     from lvae.commands.values.pictures import check_images
 
     check_images(run, sources, asked)

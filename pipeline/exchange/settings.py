@@ -4,17 +4,18 @@ import json
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-from lvae.encode.autoencoder import load, load_file
+from lvae.encode.catalogue.architectures import describe, find_spec, name_of
 from lvae.encode.catalogue.published import find_weights
 from lvae.encode.crops import CROPS
-from lvae.encode.networks.base import Autoencoder
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.plan import IMPORTED, UNKNOWN, AutoencoderRecord, Encoding, ImageSettings, Store
 from lvae.pipeline.exchange.caches.cache import Cache
 from lvae.pipeline.exchange.caches.record import RECORD, ExportedCache, LatentsRecord
-from lvae.pipeline.planning.plan import build_without_weights
+
+if TYPE_CHECKING:
+    from lvae.encode.networks.base import Autoencoder
 
 ANY = "unknown"
 INPUT_RANGES = {"-1,1": (-1.0, 1.0), "0,1": (0.0, 1.0)}
@@ -80,7 +81,7 @@ class Conversion:
         return cls(float(found[1] or 1), float(found[2] or 0))
 
 
-def new_encoding(cache: Cache, options: ImportOptions) -> tuple[Encoding, Conversion, Autoencoder | None]:
+def new_encoding(cache: Cache, options: ImportOptions) -> tuple[Encoding, Conversion, "Autoencoder | None"]:
     """The settings of a dataset of this cache, and its network where its weights were given.
 
     LvaeError that names every option which is missing, with what the layout's own script does.
@@ -124,15 +125,14 @@ def with_record(options: ImportOptions, cache: Cache) -> ImportOptions:
         "shift": (options.shift or 0.0, 0.0),
         "crop": (options.crop, record.crop),
         "store": (options.store, record.holds),
-        "factor": (options.factor, None if known else record.downsampling_factor),
+        "factor": (options.factor, record.downsampling_factor),
     }
     for name, (here, there) in said.items():
         if here is not None and here != there:
             raise LvaeError(f"--{name} {here}", f"{RECORD} of {cache.location} says {there}", "Leave it out.")
     autoencoder = options.autoencoder
     if known and autoencoder not in (None, ANY):
-        architecture = build_without_weights(str(autoencoder)).architecture
-        if architecture != record.architecture:
+        if describe(find_spec(str(autoencoder))) != record.architecture:
             problem = f"is not {record.autoencoder:.60}, which {RECORD} names"
             raise LvaeError(f"--autoencoder {autoencoder:.60}", problem, "Leave it out.")
     elif autoencoder is None or known:
@@ -152,9 +152,11 @@ def with_record(options: ImportOptions, cache: Cache) -> ImportOptions:
 def _weights_here(record: LatentsRecord) -> str | None:
     """Those of the record, where this machine has them under the name of their autoencoder."""
     found = find_weights(record.autoencoder)
-    if found is None or load(record.autoencoder, found).fingerprint != record.weights_sha256:
+    if found is None:
         return None
-    return str(found)
+    from lvae.encode.autoencoder import load
+
+    return str(found) if load(record.autoencoder, found).fingerprint == record.weights_sha256 else None
 
 
 def parse_range(text: str) -> tuple[float, float]:
@@ -191,7 +193,7 @@ def _refuse_missing(cache: Cache, options: ImportOptions, store: Store | None) -
         raise LvaeError(cache.location, "a cache does not say how it was made", f"Say {'; '.join(missing)}.")
 
 
-def _autoencoder(options: ImportOptions, store: Store, cache: Cache) -> tuple[AutoencoderRecord, Autoencoder | None]:
+def _autoencoder(options: ImportOptions, store: Store, cache: Cache) -> tuple[AutoencoderRecord, "Autoencoder | None"]:
     if options.autoencoder == ANY:
         if options.factor is None or options.weights not in (None, ANY):
             raise LvaeError("--autoencoder unknown", "say --factor N, its downsampling, and no --weights")
@@ -199,19 +201,23 @@ def _autoencoder(options: ImportOptions, store: Store, cache: Cache) -> tuple[Au
         return AutoencoderRecord(ANY, {}, UNKNOWN, options.factor, channels, store), None
     if options.factor is not None:
         raise LvaeError("--factor", "is for --autoencoder unknown", "Leave it out.")
-    if options.weights == ANY:
-        network, weights_sha256 = build_without_weights(str(options.autoencoder)), UNKNOWN
-    else:
-        weights = str(options.weights)
-        network = load_file(weights) if options.autoencoder is None else load(options.autoencoder, weights)
-        weights_sha256 = network.fingerprint
-        if isinstance(cache, ExportedCache) and cache.record.weights_sha256 not in (ANY, weights_sha256):
-            raise LvaeError(f"--weights {weights}", f"are not those of the latents, by {RECORD}", "Name those.")
-    if network.architecture["kind"] == "pixels":
+    network = None if options.weights == ANY else _load(options, cache)
+    spec = find_spec(str(options.autoencoder) if network is None else network.architecture)
+    if spec.kind == "pixels":
         raise LvaeError("--autoencoder", "pixels are no latents", "Encode the images with 'lvae encode'.")
-    if store == "moments" and network.architecture["kind"] != "kl":
-        raise LvaeError("--store moments", f"{network.name} has no posterior", "Only kl autoencoders do.")
-    record = AutoencoderRecord(
-        network.name, network.architecture, weights_sha256, network.downsampling_factor, network.latent_channels, store
-    )
-    return record, None if options.weights == ANY else network
+    if store == "moments" and spec.kind != "kl":
+        raise LvaeError("--store moments", f"{name_of(spec)} has no posterior", "Only kl autoencoders do.")
+    fingerprint = UNKNOWN if network is None else network.fingerprint
+    factor, channels = spec.downsampling_factor, spec.latent_channels
+    return AutoencoderRecord(name_of(spec), describe(spec), fingerprint, factor, channels, store), network
+
+
+def _load(options: ImportOptions, cache: Cache) -> "Autoencoder":
+    """The network with the weights that were given. Only here does an import need torch."""
+    from lvae.encode.autoencoder import load, load_file
+
+    weights = str(options.weights)
+    network = load_file(weights) if options.autoencoder is None else load(options.autoencoder, weights)
+    if isinstance(cache, ExportedCache) and cache.record.weights_sha256 not in (ANY, network.fingerprint):
+        raise LvaeError(f"--weights {weights}", f"are not those of the latents, by {RECORD}", "Name those.")
+    return network

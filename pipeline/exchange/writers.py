@@ -1,17 +1,17 @@
 """Latents written as other trainers read them: one class a layout."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 
 from lvae.manifests.parts.receipts import array_header
 from lvae.manifests.parts.rows import UNLABELLED
+from lvae.pipeline.exchange.pt_file import write_pt
 from lvae.pipeline.exchange.stored_zip import StoredZip
 
 FILE_ROWS = 2048  # of a file of safetensors; LightningDiT's script takes some 10,000, its loader any number
@@ -86,20 +86,26 @@ class Edm2Writer:
 
     def add_table(self, name: str, pieces: Iterable[bytes]) -> None:
         if self._zip is not None:
-            self._zip.add(name, b"".join(pieces))
+            self._zip.add_pieces(name, pieces)
         else:
             self._out.mkdir(exist_ok=True)
             _write_table(self._out / name, pieces)
 
     def finish(self) -> None:
-        labels = np.concatenate(self._labels) if self._labels else np.empty(0, np.int32)
-        if (labels == UNLABELLED).any():
-            self._write("dataset.json", b'{"labels": null}')
-        else:
-            pairs = (f'["{_edm2_name(number)}", {label}]' for number, label in enumerate(labels.tolist()))
-            self._write("dataset.json", f'{{"labels": [{", ".join(pairs)}]}}'.encode())
+        self.add_table("dataset.json", self._label_table())
         if self._zip is not None:
             self._zip.finish()
+
+    def _label_table(self) -> Iterator[bytes]:
+        if any((labels == UNLABELLED).any() for labels in self._labels):
+            yield b'{"labels": null}'
+            return
+        number, before = 0, '{"labels": ['
+        for labels in self._labels:
+            for label in labels.tolist():
+                yield f'{before}["{_edm2_name(number)}", {label}]'.encode()
+                number, before = number + 1, ", "
+        yield b"]}" if number else b'{"labels": []}'
 
     def _write(self, name: str, data: bytes) -> None:
         if self._zip is not None:
@@ -181,7 +187,7 @@ class SafetensorsWriter:
             arrays[f"{content.name}_flip"] = stored[:, 1]
         elif self._lightning:
             arrays["latents_flip"] = stored[:, 0].copy()  # the loader takes either, by the toss of a coin
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         metadata = {"total_size": str(self._filled), "dtype": f"torch.{content.dtype.name}", "device": "cpu"}
         save_file(tensors, self._out / self._name(), metadata)
         self._files += 1
@@ -201,8 +207,8 @@ class SafetensorsWriter:
             self._flush()
         if self._lightning:
             names = (("mean", self._content.mean), ("std", self._content.std))
-            found = {name: torch.tensor(values, dtype=torch.float32).reshape(1, -1, 1, 1) for name, values in names}
-            torch.save(found, self._out / "latents_stats.pt")
+            found = {name: np.array(values, np.float32).reshape(1, -1, 1, 1) for name, values in names}
+            write_pt(self._out / "latents_stats.pt", found)
 
 
 class NpyWriter:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from lvae.encode.autoencoder import load
+from lvae.encode.catalogue.architectures import find_spec, name_of
 from lvae.manifests.concurrency import concurrently
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import Manifest, refuse_earlier_format
@@ -28,7 +28,8 @@ from lvae.pipeline.exchange.parts import listed_parts, refuse_other_numbers
 from lvae.pipeline.exchange.remarks import remarks
 from lvae.pipeline.exchange.settings import ANY, Conversion, ImportOptions, new_encoding, parse_range, with_record
 from lvae.pipeline.jobs.check import find_faults, forget_checked_parts, forget_checks
-from lvae.pipeline.jobs.encode import (
+from lvae.pipeline.jobs.finish import finish_dataset
+from lvae.pipeline.jobs.resume import (
     Result,
     check_rejected,
     check_settings,
@@ -36,11 +37,9 @@ from lvae.pipeline.jobs.encode import (
     remove_leftovers,
     set_aside,
 )
-from lvae.pipeline.jobs.finish import finish_dataset
 from lvae.pipeline.jobs.spread import Spread
 from lvae.pipeline.planning.bounds import parse_rejection_bound
 from lvae.pipeline.planning.existing import Existing, load_existing
-from lvae.pipeline.planning.plan import build_without_weights, store_weights
 from lvae.pipeline.planning.scan import remember, remembered
 from lvae.pipeline.planning.view import ViewOptions
 from lvae.pipeline.progress.display import Display
@@ -134,12 +133,14 @@ def _first_plan(folder: Folder, request: ImportRequest) -> tuple[Plan, Cache, in
     options = request.options
     channels = None
     if options.autoencoder not in (None, ANY):
-        channels = build_without_weights(str(options.autoencoder)).latent_channels
+        channels = find_spec(str(options.autoencoder)).latent_channels
     cache = open_cache(request.cache, replace(request.choice, channels=channels))
     encoding, conversion, network = new_encoding(cache, with_record(options, cache))
     segment = write_segment(folder, cache, conversion.kind(cache.layout), request.listing, None)
     plan = Plan("latent-vae-plan", 1, (_origin(request),), Listing((segment,)), ErasedRows(), encoding)
     if network is not None:
+        from lvae.pipeline.planning.plan import store_weights  # with torch, which an import else does without
+
         store_weights(folder, encoding, network)
     remember(folder, {0: cache.seen.sum}, None)
     write_plan(folder, plan)
@@ -180,7 +181,7 @@ def _refuse_other_settings(folder: Folder, old: Encoding, cache: Cache, options:
         factor = autoencoder.downsampling_factor
         refuse_change(folder, {"--factor": factor}, {"--factor": options.factor})
     if options.autoencoder is not None:
-        name = options.autoencoder if options.autoencoder == ANY else build_without_weights(options.autoencoder).name
+        name = ANY if options.autoencoder == ANY else name_of(find_spec(options.autoencoder))
         refuse_change(folder, {"--autoencoder": autoencoder.name}, {"--autoencoder": name})
     shape, oriented = (cache.shape, cache.orientations), (old.raw_shape, image.orientations)
     if shape != oriented:
@@ -193,6 +194,9 @@ def _put_back_weights(folder: Folder, encoding: Encoding, options: ImportOptions
     record = encoding.autoencoder
     if options.weights in (None, ANY) or not record.architecture:
         return
+    from lvae.encode.autoencoder import load
+    from lvae.pipeline.planning.plan import store_weights
+
     network = load(record.architecture, options.weights)
     refuse_change(folder, {"weights": record.weights_sha256}, {"weights": network.fingerprint})
     store_weights(folder, encoding, network)

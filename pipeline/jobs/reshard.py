@@ -21,9 +21,9 @@ from lvae.manifests.views.selection import Selection
 from lvae.manifests.views.view import ViewSettings
 from lvae.pipeline.engines.choose import Engine
 from lvae.pipeline.jobs.check import refuse_faults
-from lvae.pipeline.jobs.encode import Result
 from lvae.pipeline.jobs.finish import finish_dataset
 from lvae.pipeline.jobs.fold import fold_parts, remove_orphans
+from lvae.pipeline.jobs.resume import Result
 from lvae.pipeline.jobs.shards import write_selected
 from lvae.pipeline.jobs.spread import Spread
 from lvae.pipeline.planning.existing import finish_erasing

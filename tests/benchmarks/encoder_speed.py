@@ -32,7 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lvae.encode.autoencoder import load
 from lvae.encode.feeding.cores import cores
-from lvae.encode.feeding.encoder import Encoder, keep_memory
+from lvae.encode.feeding.encoder import Encoder
+from lvae.manifests.machine import keep_memory
 from lvae.manifests.parts.plan import AutoencoderRecord, Encoding, ImageSettings
 
 RECORD = Path(__file__).with_suffix(".md")

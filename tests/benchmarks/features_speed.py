@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from machine import describe
 
+from lvae.encode.quality.efficientnet import NAME
 from lvae.evaluate.features import efficientnet
 from lvae.evaluate.features.feature_files import extract
 from lvae.evaluate.features.feature_network import open_network
@@ -33,7 +34,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def measure(size: int, count: int, folder: Path) -> tuple[float, float]:
     """Milliseconds of a thread a picture: everything, and the network alone."""
-    network = open_network(Path(efficientnet.NAME), "adm")
+    network = open_network(Path(NAME), "adm")
     images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     np.savez(folder / f"{size}.npz", arr_0=images)
     stack = open_source_stack(str(folder / f"{size}.npz"), None, 0, None, "adm")

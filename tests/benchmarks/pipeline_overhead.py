@@ -34,8 +34,9 @@ from PIL import Image
 
 from lvae.encode.autoencoder import multiply_adds
 from lvae.encode.feeding.cores import cores
-from lvae.encode.feeding.encoder import choose_batch, keep_memory
+from lvae.encode.feeding.encoder import choose_batch
 from lvae.encode.scenes.make import scene
+from lvae.manifests.machine import keep_memory
 
 RECORD = Path(__file__).with_suffix(".md")
 DIFFERENT = 128  # JPEGs; the others are further names of them

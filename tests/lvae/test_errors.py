@@ -191,6 +191,7 @@ traverse run new.png --channels 0:0,0:1 --split val
 traverse run new.png --channels 0:0,0:1 --values 1,2 --steps 3
 interpolate run dataset new.png --label 1
 outpaint run picture.png new.png --split val
+outpaint run dataset new.png --left 0 --right 0
 depths run dataset new.png --beside run dataset
 train dataset new --preview none --preview-every 5
 train dataset new --patience 3

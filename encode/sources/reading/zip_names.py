@@ -24,11 +24,11 @@ def name_of(info: zipfile.ZipInfo) -> str:
     name = member_name(info)
     if not info.flag_bits & UTF8 and not name.isascii():
         stored = info.orig_filename.encode("cp437")
-        name = _unicode_path(info.extra, stored) or (_as_utf8(stored) if info.create_system == UNIX else "") or name
+        name = unicode_path(info.extra, stored) or (_as_utf8(stored) if info.create_system == UNIX else "") or name
     return name if "/" in name else name.replace("\\", "/")
 
 
-def _unicode_path(extra: bytes, stored: bytes) -> str:
+def unicode_path(extra: bytes, stored: bytes) -> str:
     """What Info-ZIP's field 0x7075 calls a member; "" where there is none that fits."""
     while len(extra) >= 4:
         tag, length = struct.unpack_from("<HH", extra)

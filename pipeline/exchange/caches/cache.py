@@ -114,4 +114,4 @@ def look_at(location: str) -> Seen:
 
 def refuse_empty(rows: int, location: str) -> None:
     if not rows:
-        raise LvaeError(location, "holds no latents")
+        raise LvaeError(location, "holds no latents", "Images become latents by 'lvae encode'.")

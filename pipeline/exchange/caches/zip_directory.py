@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from lvae.encode.files.locations import Watched
+from lvae.encode.sources.reading.zip_names import UTF8, name_of, unicode_path
 from lvae.manifests.errors import LvaeError
 
 END = struct.Struct("<4s4H2IH")  # 4.3.16
@@ -13,7 +14,6 @@ END_BYTES = END.size + (1 << 16)  # with the longest comment
 LOCATOR = struct.Struct("<4sIQI")  # 4.3.15
 END64 = struct.Struct("<4sQ2H2I4Q")  # 4.3.14
 ENTRY = struct.Struct("<4s4B4H3I5H2I")  # 4.3.12
-UTF8 = 0x800
 PIECE = 1 << 20
 FULL = 0xFFFFFFFF
 
@@ -82,9 +82,18 @@ def _entry(data: bytes, at: int, where: str, moved: int) -> tuple[zipfile.ZipInf
         name = raw.decode("utf-8" if flags & UTF8 else "cp437")
     except UnicodeDecodeError:
         raise _torn(where, "a name in it is not UTF-8") from None
-    wide = _wide(data[begin + name_length : begin + name_length + extra_length], [plain, packed, offset], where)
+    if "\0" in name:
+        raise _torn(where, "a name in it has a null byte")
+    extra = data[begin + name_length : begin + name_length + extra_length]
+    wide = _wide(extra, [plain, packed, offset], where)
     info = zipfile.ZipInfo(name)
-    info.flag_bits, info.compress_type, info.CRC = flags, method, crc
+    info.create_system, info.extra, info.flag_bits = found[2], extra, flags
+    info.filename, other = name_of(info), unicode_path(extra, raw)
+    if other and other != info.filename:
+        raise LvaeError(
+            where, f"{info.filename!r:.100} has a second name, {other!r:.100}", "Unpack the zip to a folder."
+        )
+    info.compress_type, info.CRC = method, crc
     info.file_size, info.compress_size, info.header_offset = wide[0], wide[1], wide[2] + moved
     return info, end
 

@@ -42,6 +42,7 @@ KL: dict[str, Any] = {
     "middle_attention": False,
 }
 VQ = KL | {"kind": "vq", "codes": 64}
+UPSAMPLER: dict[str, Any] = {"kind": "upsampler", "width": 8, "blocks": 1, "multipliers": [1, 2], "patch": 2}
 SMALL: dict[str, Any] = {"size": 16, "shorter_side": (16, 32), "batch": 4, "validation": 0.2}
 
 
@@ -71,7 +72,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name != "images_per_second"} for line in found]
 
 
-@pytest.mark.parametrize("architecture", [TINY, KL, VQ], ids=["tiny", "kl", "vq"])
+@pytest.mark.parametrize("architecture", [TINY, KL, VQ, UPSAMPLER], ids=["tiny", "kl", "vq", "upsampler"])
 def test_every_kind_of_network_learns(pictures: Path, tmp_path: Path, architecture: dict[str, Any]) -> None:
     config = FitConfig(architecture, steps=100, **SMALL | {"learning_rate": 5e-3, "warmup": 10})
     fitted = run(pictures, tmp_path, config)

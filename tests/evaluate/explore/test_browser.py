@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.conftest import make_once
+from tests.conftest import lvae, make_once
 from tests.evaluate.explore import examples
 
 pytestmark = pytest.mark.browser
@@ -46,7 +47,8 @@ def start(root: Path) -> "subprocess.Popen[str]":
 def root(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
     def make(folder: Path) -> None:
         examples.run(folder / "run", examples.dataset(folder / "data", scenes, 64), 64)
-        Image.fromarray(np.tile(np.arange(96, dtype=np.uint8)[:, None, None] * 2, (1, 96, 3))).save(folder / "mine.png")
+        stripes = np.tile(np.arange(96, dtype=np.uint8)[:, None, None] * 2, (1, 96, 3))
+        Image.fromarray(stripes).save(folder / "my own.png")
         (folder / "wrong.png").write_bytes(b"this is no picture")
 
     return make_once(tmp_path_factory, "browsed", make)
@@ -142,16 +144,16 @@ class Tab:
 
 def made_by(command: str, root: Path) -> np.ndarray:
     """The picture that the printed command writes."""
-    words = ["-m", "lvae", *command.split()[1:]]
-    subprocess.run([sys.executable, *words], cwd=root, check=True, capture_output=True)
+    lvae(*shlex.split(command)[1:], cwd=root)
     return np.asarray(Image.open(root / "picture.png"))
 
 
-def test_every_control_changes_the_picture_and_the_command_makes_it(tab: Tab, root: Path) -> None:
+def test_every_control_changes_the_picture_and_the_command_makes_it(tab: Tab, root: Path, server: str) -> None:
     seen = [tab.pixels]
 
     def is_new(picture: np.ndarray) -> None:
         assert not any(picture.shape == one.shape and (picture == one).all() for one in seen)
+        np.testing.assert_array_equal(made_by(tab.command, root), picture)
         seen.append(picture)
 
     is_new(tab.choose("from", "index"))
@@ -167,20 +169,56 @@ def test_every_control_changes_the_picture_and_the_command_makes_it(tab: Tab, ro
     is_new(tab.slide(tab.find("left"), 4))
     is_new(tab.slide(tab.find("right"), 8))
     assert tab.pixels.shape == (64, 112, 3)
-    np.testing.assert_array_equal(made_by(tab.command, root), tab.pixels)
     tab.change(tab.find("reset").click)
-    tab.change(lambda: Select(tab.find("to")).select_by_value("sample"))
-    half = tab.slide(tab.find("share"), 0.5)
-    is_new(half)
-    np.testing.assert_array_equal(made_by(tab.command, root), half)
+    is_new(tab.change(tab.find("from-another").click))
+    is_new(tab.choose("from", "sample"))
+    number, label = (tab.find(name).get_attribute("value") for name in ("from-number", "label"))
+    assert tab.command.endswith(f" --from sample:{number} --label {label}")
+    tab.choose("to", "sample")
+    is_new(tab.slide(tab.find("share"), 0.5))
+    is_new(tab.type("to-number", "7"))
+    is_new(tab.choose("to", "index"))
+    is_new(tab.change(tab.find("to-another").click))
+    is_new(tab.change(lambda: tab.find("to-file").send_keys(str(root / "my own.png"))))
     saved = str(tab.find("save").get_attribute("href"))
     assert saved == str(tab.find("picture").get_attribute("src"))
     assert [entry for entry in tab.driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+    asked = tab.driver.execute_script("return performance.getEntriesByType('resource').map((one) => one.name)")
+    assert {one for one in asked if not one.startswith((server, "data:"))} == set()
+
+
+def test_a_double_click_puts_a_slider_back(tab: Tab) -> None:
+    before, slider = tab.pixels, tab.sliders()[0]
+    assert not (tab.slide(slider, 3) == before).all()
+    np.testing.assert_array_equal(tab.change(lambda: ActionChains(tab.driver).double_click(slider).perform()), before)
+
+
+def test_the_command_can_be_copied(tab: Tab) -> None:
+    tab.driver.set_permissions("clipboard-read", "granted")
+    tab.driver.set_permissions("clipboard-write", "granted")
+    tab.find("copy").click()
+    tab.until(lambda: tab.find("copy").text == "Copied")
+    assert tab.driver.execute_script("return navigator.clipboard.readText()") == tab.command
+
+
+DROP = """
+const [target, data, done] = arguments;
+const transfer = new DataTransfer();
+const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+transfer.items.add(new File([bytes], "my own.png", { type: "image/png" }));
+target.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+"""
+
+
+def test_an_image_can_be_dropped_on_the_picture(tab: Tab, root: Path) -> None:
+    data = base64.b64encode((root / "my own.png").read_bytes()).decode()
+    mine = tab.change(lambda: tab.driver.execute_script(DROP, tab.find("drop"), data))
+    assert "--from 'my own.png'" in tab.command
+    np.testing.assert_array_equal(made_by(tab.command, root), mine)
 
 
 def test_an_image_is_taken_and_a_wrong_file_told(tab: Tab, root: Path) -> None:
-    mine = tab.change(lambda: tab.find("file").send_keys(str(root / "mine.png")))
-    assert "--from mine.png" in tab.command
+    mine = tab.change(lambda: tab.find("file").send_keys(str(root / "my own.png")))
     np.testing.assert_array_equal(made_by(tab.command, root), mine)
     tab.find("file").send_keys(str(root / "wrong.png"))
     tab.until(lambda: tab.message != "")

@@ -115,15 +115,12 @@ def test_a_traversal_takes_the_most_informative_channels_or_those_named(folder: 
 
 
 @pytest.mark.parametrize("run", ["run", "plain"])
-def test_outpainting_goes_on_at_every_side_and_by_nothing_not_at_all(folder: Path, tmp_path: Path, run: str) -> None:
+def test_outpainting_goes_on_at_every_side(folder: Path, tmp_path: Path, run: str) -> None:
     sides = ("--left", "1", "--right", "2", "--top", "3")
     found = made(folder, tmp_path, "outpaint", run, "--indices", "0,2", *sides)
     assert found["latents"].shape == (2, 2, 3, 7, 7)
     assert not np.array_equal(found["latents"][:, 0], found["latents"][:, 1])
     assert made(folder, tmp_path, "outpaint", run, "--indices", "0")["latents"].shape[-2:] == (4, 8)
-    nothing = made(folder, tmp_path, "outpaint", run, "--indices", "0,2", "--right", "0")
-    for draw in range(2):
-        np.testing.assert_array_equal(nothing["latents"][:, draw], nothing["reconstructions"])
 
 
 def test_guidance_is_for_models_that_have_labels(folder: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ from safetensors import safe_open
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.publishing.publish import drop_raw
+from lvae.pipeline.exchange.caches.files import ZipFiles
 from lvae.pipeline.exchange.caches.open import open_cache
-from lvae.pipeline.exchange.caches.record import RECORD, ROWS
+from lvae.pipeline.exchange.caches.record import RECORD, ROWS, ExportedCache
 from lvae.pipeline.exchange.export import ExportOptions, Layout, export
 from lvae.pipeline.exchange.export_rows import ExportRows
 from lvae.pipeline.exchange.part import convert
-from lvae.pipeline.exchange.settings import Conversion
+from lvae.pipeline.exchange.settings import Conversion, ImportOptions, with_record
 from lvae.pipeline.exchange.stored_zip import StoredZip
 from tests.conftest import lvae
 from tests.manifests.dataset_examples import Contents, Example, build
@@ -162,8 +164,10 @@ def test_an_export_is_imported_without_another_word(tmp_path: Path) -> None:
         b.image.mirrored, b.image.input_range, b.autoencoder.downsampling_factor,
     )  # fmt: skip
     assert "there is nothing to do" in lvae("latents", "import", out, back, "--workers", "1").stderr
-    line = lvae("latents", "import", out, tmp_path / "other", "--scale", "1", check=1).stderr
-    assert "--scale 1.0: export.json of" in line
+    factor = before.manifest.autoencoder.downsampling_factor
+    for option, wrong, right in (("--scale", "1", "0.5"), ("--factor", factor + 1, factor)):
+        line = lvae("latents", "import", out, tmp_path / "other", option, str(wrong), check=1).stderr
+        assert line.startswith(f"lvae: {option} {wrong}") and f"says {right}. Leave it out" in line
 
 
 @pytest.mark.slow
@@ -225,6 +229,17 @@ def test_a_record_that_says_something_else_is_refused_in_one_line(
     assert len(str(raised.value)) < 400
 
 
+def test_an_option_that_a_record_says_too_is_no_contradiction(tmp_path: Path, datasets: dict[bool, Example]) -> None:
+    write(datasets[False], tmp_path / "out", "npy")
+    cache = open_cache(str(tmp_path / "out"))
+    assert isinstance(cache, ExportedCache)
+    factor, known = cache.record.downsampling_factor, {"kind": "kl", "latent_channels": 4}
+    cache.record = replace(cache.record, architecture=known)
+    assert with_record(ImportOptions(factor=factor), cache).factor is None
+    with pytest.raises(LvaeError, match=f"--factor {factor + 1}: export.json of .* says {factor}"):
+        with_record(ImportOptions(factor=factor + 1), cache)
+
+
 def test_a_record_of_others_is_none(tmp_path: Path, datasets: dict[bool, Example]) -> None:
     out = tmp_path / "out"
     write(datasets[False], out, "npy")
@@ -276,6 +291,22 @@ def test_a_zip_is_whole_by_the_standard_library(tmp_path: Path) -> None:
         assert len(archive_.namelist()) == 70_000
         assert archive_.read("069999") == b"69999"
         assert archive_.testzip() is None
+
+
+def test_a_table_in_pieces_is_a_member_like_any_other(tmp_path: Path) -> None:
+    """Also where its place does not fit into 32 bits: the file has a hole."""
+    with StoredZip(tmp_path / "a.zip") as archive:
+        archive.add("first", b"abc")
+        archive._position = archive._file.seek(5 << 30)
+        archive.add_pieces("rows", (b"%d\n" % number for number in range(100)))
+        archive.add("last", b"")
+        archive.finish()
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive_:
+        assert archive_.namelist() == ["first", "rows", "last"]
+        assert archive_.testzip() is None
+        assert archive_.read("rows").decode().split() == [str(number) for number in range(100)]
+    pieces = ZipFiles(str(tmp_path / "a.zip")).read_if_there("rows")
+    assert pieces is not None and b"".join(pieces).startswith(b"0\n1\n")
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 import io
 import json
+import struct
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +98,33 @@ def test_a_zips_directory_is_read_as_the_standard_library_reads_it(names: list[s
     found = read_directory(file, len(file.getvalue()), "z")
     if names:  # an empty one has no place for what stands before it
         assert [(i.filename, i.header_offset, i.file_size, i.compress_type, i.CRC) for i in found] == wanted
+
+
+def test_a_second_name_of_a_member_does_not_steer(tmp_path: Path) -> None:
+    """Info-ZIP's field 0x7075: where it says the same nothing happens, another name is refused."""
+    raw = b"a.npy"
+
+    def directory(second: bytes, checksum: int) -> list[str]:
+        info = zipfile.ZipInfo(raw.decode())
+        field = b"\1" + checksum.to_bytes(4, "little") + second
+        info.extra = struct.pack("<2H", 0x7075, len(field)) + field
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(info, b"x")
+        return [one.filename for one in read_directory(file, len(file.getvalue()), "z")]
+
+    assert directory(raw, zlib.crc32(raw)) == ["a.npy"]
+    assert directory(b"b.npy", zlib.crc32(b"of another name")) == ["a.npy"]
+    with pytest.raises(LvaeError, match=r"'a.npy' has a second name, 'b.npy'"):
+        directory(b"b.npy", zlib.crc32(raw))
+
+
+def test_a_table_that_stands_twice_in_a_zip_is_refused(tmp_path: Path) -> None:
+    examples.edm2(tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("dataset.json", '{"labels": null}')
+    with pytest.raises(LvaeError, match=r"dataset\.json stands twice"):
+        list(open_cache(str(tmp_path / "a.zip")).rows())
 
 
 def test_a_torn_zip_is_refused_wherever_it_ends(tmp_path: Path) -> None:
