@@ -179,6 +179,8 @@ def _refuse_surplus(command: click.Command, name: str | None, words: list[str], 
 
 def _say_end(context: click.Context, seconds: float) -> None:
     """How long a command took, and the natural next one."""
+    if context.meta.get(shared.SILENT):
+        return
     took = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
     following = context.meta.get(shared.NEXT)
     click.echo(f"took {took}" + (f". Next: {following}" if following else ""), err=True)
