@@ -27,7 +27,12 @@ BEST = "best"  # in a checkpoint's state: {"step", "validation_loss_nats", "wors
 UPDATE_SIZE = {"batch", "accumulate"}  # whose product is what an update sees
 MAY_CHANGE = {"updates", "precision", "recompute_from"} | UPDATE_SIZE
 LATER_MODEL_SETTINGS: dict[str, Any] = {}
-LATER_SETTINGS: dict[str, Any] = {"more_emas": [], "ema_warm_up": False, "gradient_clip": None}
+LATER_SETTINGS: dict[str, Any] = {
+    "more_emas": [],
+    "ema_warm_up": False,
+    "gradient_clip": None,
+    "singular_vectors": "kept",
+}
 
 
 @dataclass(frozen=True)
