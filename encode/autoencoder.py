@@ -19,6 +19,7 @@ from lvae.encode.catalogue.architectures import (
     PixelsSpec,
     Spec,
     TinySpec,
+    UpsamplerSpec,
     find_spec,
     parse_spec,
     quote,
@@ -29,6 +30,7 @@ from lvae.encode.networks.base import Autoencoder
 from lvae.encode.networks.ldm import KLAutoencoder, VQAutoencoder
 from lvae.encode.networks.rgb import PixelsAutoencoder
 from lvae.encode.networks.tiny import TinyAutoencoder
+from lvae.encode.networks.upsampler import UpsamplerAutoencoder
 from lvae.encode.weights import read as weight_files
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
@@ -40,6 +42,7 @@ __all__ = [
     "PixelsSpec",
     "Spec",
     "TinySpec",
+    "UpsamplerSpec",
     "build",
     "load",
     "load_file",
@@ -53,8 +56,9 @@ _log = logging.getLogger(__name__)
 def build(name_or_spec: str | Path | Mapping[str, Any] | Spec) -> Autoencoder:
     """An autoencoder with random weights, the same at every call: by known name, description, or path of a JSON file.
 
-    A description is a mapping (or its JSON text) with the fields of LdmSpec, TinySpec or PixelsSpec; fields with a
-    default may be left out, nothing may be added. Built on torch's default device; on "meta" nothing is allocated.
+    A description is a mapping (or its JSON text) with the fields of LdmSpec, TinySpec, UpsamplerSpec or PixelsSpec;
+    fields with a default may be left out, nothing may be added. Built on torch's default device; on "meta" nothing is
+    allocated.
     """
     network, device = _build_on_meta(find_spec(name_or_spec)), torch.get_default_device()
     if device.type == "meta":
@@ -135,6 +139,8 @@ def _build_on_meta(spec: Spec) -> Autoencoder:
                 network = VQAutoencoder(spec)
             case TinySpec():
                 network = TinyAutoencoder(spec)
+            case UpsamplerSpec():
+                network = UpsamplerAutoencoder(spec)
             case PixelsSpec():
                 network = PixelsAutoencoder(spec)
     return network.eval().requires_grad_(False)

@@ -27,6 +27,7 @@ from lvae.evaluate.pictures.decode import (
     write_npz,
     write_whole,
 )
+from lvae.evaluate.pictures.labels import labels_if_any
 from lvae.evaluate.pictures.originals import Originals
 from lvae.evaluate.pictures.picture_folder import PictureFolder, begin_pictures, picture_name
 from lvae.evaluate.pictures.streams import BATCH
@@ -165,7 +166,7 @@ def assemble(
         begin_pictures(out, PictureFolder.of(dataset), positions)
         _unpack(folder, plan, out, progress)
     else:
-        _join_features(folder, plan, out, _record(plan, dataset), statistics)
+        _join_features(folder, plan, out, dataset, statistics)
         progress(plan.count)
 
 
@@ -193,15 +194,17 @@ def _unpack(folder: Folder, plan: DecodePlan, out: Path, progress: Progress) -> 
         progress(len(plan.range_of(part)))
 
 
-def _join_features(folder: Folder, plan: DecodePlan, out: Path, record: FeaturesRecord, statistics: bool) -> None:
-    receipt = finished_decode(folder, plan, 0)
+def _join_features(folder: Folder, plan: DecodePlan, out: Path, dataset: Dataset, statistics: bool) -> None:
+    record, receipt = _record(plan, dataset), finished_decode(folder, plan, 0)
     names = [name for name in ARRAYS if receipt is not None and name in receipt.files]
 
     def pieces(name: str) -> Iterator[NDArray[np.float32]]:
         return map(_array, read_decoded_parts(folder, plan, name))
 
     if not statistics:
-        write_features(out, {name: partial(pieces, name) for name in names}, plan.count, record)
+        positions = slice(plan.count) if plan.positions is None else list(plan.positions)
+        labels = labels_if_any(dataset.labels[positions], dataset.classes)
+        write_features(out, {name: partial(pieces, name) for name in names}, plan.count, record, labels)
         return
     absent = [None] * plan.parts
     columns = [pieces(name) if name in names else absent for name in ARRAYS]

@@ -198,7 +198,8 @@ class TrainConfig:
         "constant_per" with rate_per_resolution (from the highest resolution to the lowest). rate_scale, rate_shift: of
         "shifted_exp". rate_per_resolution: of "constant_per".
     rate_lower, rate_upper, rate_floor: see `losses.kl_weights`; the schedule's shares sum to rate_lower percent.
-    spectral_weight: of the sum of resolution * sigma.
+    spectral_weight: of the sum of resolution * sigma. singular_vectors: whether the power iteration behind sigma keeps
+        its vectors between updates, and so converges, or draws them anew each time ("redrawn", for comparisons).
     gradient_clip: a gradient with a larger norm than this is scaled down to it; null: none is (the paper skips).
     skip_threshold: an update whose gradient norm exceeds this many times channels * resolution^2 is skipped.
     label_drop: how often prior and shared blocks are not told the label.
@@ -240,6 +241,7 @@ class TrainConfig:
     more_emas: tuple[float, ...] = ()
     ema_warm_up: bool = False
     gradient_clip: float | None = None
+    singular_vectors: Literal["kept", "redrawn"] = "kept"
 
     def __post_init__(self) -> None:
         for name in ("updates", "batch", "accumulate", "decay_updates"):
@@ -273,6 +275,7 @@ class TrainConfig:
             ("moments", ("float32", "bfloat16")),
             ("rate_schedule", ("shifted_exp", "constant_per")),
             ("precision", ("float32", "tf32", "bfloat16", "auto")),
+            ("singular_vectors", ("kept", "redrawn")),
         ):
             if getattr(self, name) not in allowed:
                 raise LvaeError("", f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r:.60}")

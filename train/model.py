@@ -418,6 +418,10 @@ class HierarchicalVAE(nn.Module):
                 old = layer.singular_vectors
                 old.copy_(moved if applied is None else torch.where(applied, moved, old))
 
+    def singular_vectors(self) -> list[Tensor]:
+        """The vectors of all regularized layers that count, (1, out) each."""
+        return [layer.singular_vectors for _, layers in self._list_penalized() for layer in layers]
+
     @staticmethod
     def _iterate(layers: list[RegularizedConvolution]) -> tuple[Tensor, Tensor]:
         """Sigma (n,) and moved vectors (n, 1, out) of layers of one shape."""

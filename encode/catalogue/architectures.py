@@ -135,6 +135,33 @@ class TinySpec:
 
 
 @dataclass(frozen=True)
+class UpsamplerSpec:
+    """The image itself, reduced by f, as the latent; a tiny autoencoder's decoder enlarges it. Fields: see TinySpec."""
+
+    kind: Literal["upsampler"] = "upsampler"
+    width: int = 64
+    blocks: int = 3
+    multipliers: tuple[int, ...] = (1, 1, 1, 1)
+    patch: int = 1
+
+    def __post_init__(self) -> None:
+        _ = self.decoder  # checks the fields
+
+    @property
+    def decoder(self) -> TinySpec:
+        """Whose decoder it is."""
+        return TinySpec(3, width=self.width, blocks=self.blocks, multipliers=self.multipliers, patch=self.patch)
+
+    @property
+    def downsampling_factor(self) -> int:
+        return self.decoder.downsampling_factor
+
+    @property
+    def latent_channels(self) -> int:
+        return 3
+
+
+@dataclass(frozen=True)
 class PixelsSpec:
     """No network: RGB itself, or reduced by `factor`."""
 
@@ -154,12 +181,13 @@ class PixelsSpec:
         return 3
 
 
-Spec = LdmSpec | TinySpec | PixelsSpec
+Spec = LdmSpec | TinySpec | UpsamplerSpec | PixelsSpec
 
-_KINDS: dict[str, type[LdmSpec] | type[TinySpec] | type[PixelsSpec]] = {
+_KINDS: dict[str, type[LdmSpec] | type[TinySpec] | type[UpsamplerSpec] | type[PixelsSpec]] = {
     "kl": LdmSpec,
     "vq": LdmSpec,
     "tiny": TinySpec,
+    "upsampler": UpsamplerSpec,
     "pixels": PixelsSpec,
 }
 
@@ -202,7 +230,7 @@ def find_spec(description: str | Path | Mapping[str, Any] | Spec) -> Spec:
 
 def parse_spec(description: str | Path | Mapping[str, Any] | Spec) -> Spec:
     """A specification from a known name, a mapping, JSON text or the path of a JSON file."""
-    if isinstance(description, LdmSpec | TinySpec | PixelsSpec):
+    if isinstance(description, Spec):
         return description
     if isinstance(description, Mapping):
         return _parse(description, "autoencoder")

@@ -1,6 +1,6 @@
 """What it costs to encode an image: multiplications (each with its addition), counted on paper."""
 
-from lvae.encode.catalogue.architectures import LdmSpec, PixelsSpec, Spec, TinySpec
+from lvae.encode.catalogue.architectures import LdmSpec, PixelsSpec, Spec, TinySpec, UpsamplerSpec
 
 
 def multiply_adds(spec: Spec, size: int) -> int:
@@ -10,7 +10,7 @@ def multiply_adds(spec: Spec, size: int) -> int:
             return _ldm(spec, size)
         case TinySpec():
             return _tiny(spec, size)
-        case PixelsSpec():
+        case UpsamplerSpec() | PixelsSpec():
             return 0
 
 

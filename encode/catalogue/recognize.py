@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from lvae.encode.catalogue.architectures import LdmSpec, Spec, TinySpec, name_of
+from lvae.encode.catalogue.architectures import LdmSpec, Spec, TinySpec, UpsamplerSpec, name_of
 from lvae.manifests.errors import LvaeError
 
 
@@ -24,6 +24,8 @@ def recognize(tensors: Mapping[str, Shaped], source: str = "these weights") -> S
     try:
         if "encoder.layers.0.weight" in tensors:
             return _recognize_tiny(shapes)
+        if "upsampler.layers.0.weight" in tensors:
+            return _recognize_upsampler(shapes)
         return _recognize_ldm(shapes)
     except LvaeError as error:
         raise LvaeError(source, error.problem, error.advice) from None
@@ -40,6 +42,9 @@ def summarize(spec: Spec) -> str:
     if isinstance(spec, TinySpec):
         widths = ", ".join(map(str, dict.fromkeys(spec.widths)))
         return f"a tiny autoencoder of {widths} channels with {spec.latent_channels} latent channels"
+    if isinstance(spec, UpsamplerSpec):
+        widths = ", ".join(map(str, dict.fromkeys(spec.decoder.widths)))
+        return f"an upsampler of {widths} channels, of images reduced by {spec.downsampling_factor}"
     return f"pixels, reduced by {spec.factor}"
 
 
@@ -133,4 +138,21 @@ def _recognize_tiny(shapes: _Shapes) -> TinySpec:
         blocks=max(1, blocks),
         multipliers=tuple(_find_multipliers(widths, first)),
         patch=max(1, math.isqrt(seen // 3)),
+    )
+
+
+def _recognize_upsampler(shapes: _Shapes) -> UpsamplerSpec:
+    widths, blocks, at = [shapes.side("upsampler.layers.0.weight", 0)], 0, 2  # 0: convolution, 1: activation
+    while True:  # per level blocks, an enlargement without weights, a convolution; at last a block and a convolution
+        here = shapes.count("upsampler.layers.*.conv.0.weight", first=at)
+        if f"upsampler.layers.{at + here}.weight" in shapes:
+            break
+        blocks = here
+        widths.insert(0, shapes.side(f"upsampler.layers.{at + here + 1}.weight", 0))
+        at += here + 2
+    return UpsamplerSpec(
+        width=widths[0],
+        blocks=blocks,
+        multipliers=tuple(_find_multipliers(widths, widths[0])),
+        patch=max(1, math.isqrt(shapes.side(f"upsampler.layers.{at + here}.weight", 0) // 3)),
     )

@@ -22,12 +22,13 @@ def reduce(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     height, width = planes.shape[2] // factor, planes.shape[3] // factor
     reduced = np.empty((len(planes), 3, height, width), np.uint8)
     for image, result in zip(planes, reduced, strict=True):
-        values = _resize(torch.from_numpy(image)[None].to(torch.float32), height, width)
+        values = resize(torch.from_numpy(image)[None].to(torch.float32), height, width)
         result[:] = values[0].add_(0.5).clamp_(0, 255).to(torch.uint8).numpy()  # the cast truncates
     return reduced
 
 
-def _resize(images: Tensor, height: int, width: int) -> Tensor:
+def resize(images: Tensor, height: int, width: int) -> Tensor:
+    """(N, 3, H, W) reduced to (N, 3, height, width): bilinear, antialiased."""
     return F.interpolate(images, (height, width), mode="bilinear", antialias=True, align_corners=False)
 
 
@@ -40,7 +41,7 @@ class PixelsAutoencoder(Autoencoder):
     def encode(self, images: Tensor) -> Tensor:
         self.check_images(images)
         factor = self.downsampling_factor
-        return images.clone() if factor == 1 else _resize(images, images.shape[2] // factor, images.shape[3] // factor)
+        return images.clone() if factor == 1 else resize(images, images.shape[2] // factor, images.shape[3] // factor)
 
     def decode(self, latents: Tensor) -> Tensor:
         factor = self.downsampling_factor

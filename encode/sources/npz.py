@@ -284,5 +284,5 @@ def read_header(file: IO[bytes] | Watched, where: str) -> Array:
     if dtype.hasobject or dtype.names or dtype.subdtype:
         raise LvaeError(where, "holds objects or records, not an array of numbers; nothing is unpickled")
     if fortran and len(shape) > 1:
-        raise LvaeError(where, "lies in Fortran's order", "Save numpy.ascontiguousarray(images) instead.")
+        raise LvaeError(where, "lies in Fortran's order", "Save numpy.ascontiguousarray(array) instead.")
     return Array(dtype.str, shape, file.tell())

@@ -7,6 +7,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import composed
 from lvae.manifests.parts.rows import ImageRow
 from lvae.manifests.seeds import derive
+from lvae.manifests.views.selection import key_hash
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,13 @@ class Chosen:
     rows: tuple[ImageRow, ...]
 
 
-def choose(source: str, only_classes: tuple[str, ...] | None, limit: int | None) -> Chosen:
-    """List a source: all images, or those of some classes, or a fair sample of `limit` by a hash of the key."""
+def choose(
+    source: str, only_classes: tuple[str, ...] | None, limit: int | None, without_keys: tuple[str, ...] | None = None
+) -> Chosen:
+    """List a source: all images, or those of some classes, or a fair sample of `limit` by a hash of the key.
+
+    without_keys: hashes of the keys left out, see `key_hash`.
+    """
     found = open_source(source)
     rows = list(found.rows())
     if only_classes is not None:
@@ -32,6 +38,9 @@ def choose(source: str, only_classes: tuple[str, ...] | None, limit: int | None)
             raise LvaeError("--only-classes", f"{source} has no class {missing[0]!r}", f"Its classes: {known}.")
         wanted = {classes.index(name) for name in only_classes}
         rows = [row for row in rows if row.label in wanted]
+    if without_keys is not None:
+        gone = frozenset(without_keys)
+        rows = [row for row in rows if key_hash(row.key) not in gone]
     if limit is not None and limit < len(rows):
         sample = {row.key for row in sorted(rows, key=lambda row: derive(0, "sample", row.key))[:limit]}
         rows = [row for row in rows if row.key in sample]

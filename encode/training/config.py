@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lvae.encode.catalogue.architectures import PixelsSpec, parse_spec
+from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.records import require_real, require_whole
 
@@ -32,9 +33,11 @@ class FitConfig:
     contrast_weight: of the difference in local contrast (sharpness.py). adversarial_weight: of the discriminator's
         verdict, relative to the reconstruction's gradient (0: no discriminator), whose networks has
         `discriminator_layers`.
-    perceptual_weight: of LPIPS, whose files have the hash `perceptual_sha256` (None: without it).
+    perceptual_weight: of LPIPS or the distance by a network, whose files have the hash `perceptual_sha256` (None:
+        without it).
     start_sha256: hash of the weights that it starts from (None: random ones).
     ema: decay of the averaged weights, which are the ones that count.
+    without_keys: hashes of the keys of pictures that are left out altogether, see `key_hash`.
     """
 
     architecture: dict[str, Any]
@@ -61,11 +64,14 @@ class FitConfig:
     ema: float = 0.999
     seed: int = 0
     precision: Precision = "float32"
+    without_keys: tuple[str, ...] | None = records.later(None)
 
     def __post_init__(self) -> None:
         spec = parse_spec(self.architecture)
         if isinstance(spec, PixelsSpec):
-            raise LvaeError("--autoencoder", "pixels have nothing to learn", "Choose a kl, vq or tiny autoencoder.")
+            raise LvaeError(
+                "--autoencoder", "pixels have nothing to learn", "Choose a kl, vq, tiny or upsampler autoencoder."
+            )
         low, high = self.shorter_side
         require_whole("--size", self.size, SMALLEST_SIZE, LARGEST_SIZE)
         require_whole("--shorter-side, the lower end", low, self.size, 16 * LARGEST_SIZE)

@@ -61,7 +61,7 @@ def prepare(folder: Folder, source: str, config: FitConfig, progress: Callable[[
 
     progress: told how many of how many have been opened. LvaeError where too few are left to train on.
     """
-    chosen = choose(source, config.only_classes, config.limit)
+    chosen = choose(source, config.only_classes, config.limit, config.without_keys)
     settings = records.sha256_of(
         {
             "rows": [records.plain(row) for row in chosen.rows],

@@ -32,8 +32,8 @@ from lvae.encode.networks.base import Autoencoder, save_safetensors
 from lvae.encode.quality.fidelity import psnr, ssim
 from lvae.encode.training.config import SETTINGS, FitConfig
 from lvae.encode.training.data import PIXELS, PictureIndex, Pictures, prepare
-from lvae.encode.training.lpips import Lpips
 from lvae.encode.training.objective import learning_rate
+from lvae.encode.training.perceptual import Perceptual
 from lvae.encode.training.trainer import Pair, Training
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
@@ -59,8 +59,8 @@ T = TypeVar("T")
 class FitOptions:
     """How a run is executed. log, save, validate: every so many updates; none of these changes the result.
 
-    workers: processes that cut crops. perceptual: VGG's and LPIPS' weights as "VGG,LPIPS". start: weights to start from
-    instead of random ones.
+    workers: processes that cut crops. perceptual: VGG's and LPIPS' weights as "VGG,LPIPS", or the name of a network.
+    start: weights to start from instead of random ones.
     """
 
     log: int = 50
@@ -115,9 +115,9 @@ def fit(
             _keep_settings(folder, config)
             index = prepare(folder, source, config, watcher.preparing)
             _tell(index, watcher)
-            lpips = None if options.perceptual is None else Lpips.read(options.perceptual)
+            perceptual = None if options.perceptual is None else Perceptual.read(options.perceptual, config.size)
             device = open_device(choose_device(options.device).split(":")[0], config.precision)
-            training = Training(config, device, lpips, options.start)
+            training = Training(config, device, perceptual, options.start)
             _check_size(config, training.network)
             return _Run(folder, config, options, watcher, index, training).go()
     except OSError as error:
@@ -132,11 +132,11 @@ def _keep_settings(folder: Folder, config: FitConfig) -> None:
         folder.write(SETTINGS, records.dumps(config))
         return
     old, new = records.plain(records.parse(FitConfig, there, str(folder.local(SETTINGS)))), records.plain(config)
-    for name, value in new.items():
-        if old[name] != value:
+    for name in {**new, **old}:
+        if old.get(name) != new.get(name):
             raise LvaeError(
                 folder,
-                f"was begun with {name} {json.dumps(old[name])}, not {json.dumps(value)}",
+                f"was begun with {name} {json.dumps(old.get(name))}, not {json.dumps(new.get(name))}",
                 "Give the same settings to go on, or name another OUT.",
             )
 

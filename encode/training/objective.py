@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lvae.encode.networks.base import Autoencoder
 from lvae.encode.networks.ldm import KLAutoencoder, VQAutoencoder
 from lvae.encode.networks.tiny import TinyAutoencoder
+from lvae.encode.networks.upsampler import UpsamplerAutoencoder
 from lvae.encode.training.config import FitConfig
 
 Noise = Callable[[Tensor], Tensor]  # a latent -> standard normal numbers of its shape
@@ -62,8 +63,9 @@ def last_layer(network: Autoencoder) -> Tensor:
     match network:
         case KLAutoencoder() | VQAutoencoder():
             return network.decoder.conv_out.weight
-        case TinyAutoencoder():
-            last = network.decoder.layers[-1]
+        case TinyAutoencoder() | UpsamplerAutoencoder():
+            decoder = network.decoder if isinstance(network, TinyAutoencoder) else network.upsampler
+            last = decoder.layers[-1]
             assert isinstance(last, nn.Conv2d)
             return last.weight
     raise TypeError(type(network).__name__)

@@ -11,8 +11,8 @@ from lvae.encode.networks.base import Autoencoder
 from lvae.encode.networks.ldm import VQAutoencoder
 from lvae.encode.quality.fidelity import Pixels, to_images, to_pixels
 from lvae.encode.training.config import FitConfig
-from lvae.encode.training.lpips import Lpips
 from lvae.encode.training.objective import last_layer, learning_rate, reconstruct
+from lvae.encode.training.perceptual import Perceptual
 from lvae.encode.training.sharpness import adaptive_weight, build_discriminator, contrast_difference, hinge
 from lvae.train.devices.device import Device
 from lvae.train.runs.checkpoints import Checkpoint
@@ -29,7 +29,7 @@ Pair = tuple[Pixels, Pixels]  # an original and its reconstruction, (H, W, 3)
 class Training:
     """The networks, their optimizers, and one update of them."""
 
-    def __init__(self, config: FitConfig, device: Device, lpips: Lpips | None, start: str | None):
+    def __init__(self, config: FitConfig, device: Device, perceptual: Perceptual | None, start: str | None):
         self.config, self.device = config, device
         network = load(config.architecture, start or f"random:{config.seed}")
         if isinstance(network, VQAutoencoder) and start is None:
@@ -44,7 +44,9 @@ class Training:
             self.discriminator_optimizer = torch.optim.Adam(
                 self.discriminator.parameters(), config.learning_rate, DISCRIMINATOR_BETAS
             )
-        self.lpips = None if lpips is None else device.place(lpips)
+        self.perceptual = perceptual
+        if perceptual is not None:
+            device.place(perceptual.distance)
 
     def _place(self, network: Autoencoder) -> Autoencoder:
         return self.device.place(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
@@ -61,10 +63,11 @@ class Training:
         pictures = decoded.images.float()
         found["l1"] = (pictures - images).abs().mean()
         error = found["l1"]
-        if self.lpips is not None:
+        if self.perceptual is not None:
             with self.device.autocast():
-                found["lpips"] = self.lpips(images, pictures).mean()
-            error = error + config.perceptual_weight * found["lpips"]
+                distance = self.perceptual.distance(images, pictures).mean()
+            found[self.perceptual.name] = distance
+            error = error + config.perceptual_weight * distance
         if config.contrast_weight and sharpening:
             found["contrast"] = contrast_difference(images, pictures)
             error = error + config.contrast_weight * found["contrast"]

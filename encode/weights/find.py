@@ -15,9 +15,31 @@ from lvae.encode.catalogue.recognize import Shaped
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted, printable
 
-FIRST_LAYERS = ("encoder.conv_in.weight", "encoder.layers.0.weight", "encoder.0.weight", "taesd_encoder.0.weight")
-DECODERS = ("decoder.conv_in.weight", "decoder.layers.0.weight", "decoder.1.weight", "taesd_decoder.1.weight")
-PARTS = ("encoder", "decoder", "quant_conv", "post_quant_conv", "quantize", "taesd_encoder", "taesd_decoder")
+UPSAMPLER = "upsampler.layers.0.weight"  # of reduced images: first layer and decoder in one
+FIRST_LAYERS = (
+    "encoder.conv_in.weight",
+    "encoder.layers.0.weight",
+    "encoder.0.weight",
+    "taesd_encoder.0.weight",
+    UPSAMPLER,
+)
+DECODERS = (
+    "decoder.conv_in.weight",
+    "decoder.layers.0.weight",
+    "decoder.1.weight",
+    "taesd_decoder.1.weight",
+    UPSAMPLER,
+)
+PARTS = (
+    "encoder",
+    "decoder",
+    "quant_conv",
+    "post_quant_conv",
+    "quantize",
+    "taesd_encoder",
+    "taesd_decoder",
+    "upsampler",
+)
 # Names that wrappers of torch put between others: DistributedDataParallel, compile, FSDP, checkpointing, DeepSpeed.
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 COUNTERS = re.compile(r"quantize\..*(used|usage|cluster_size|embed_avg|ema_\w+|initted|counter)")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lvae.encode.catalogue.architectures import LdmSpec, PixelsSpec, Spec, quote
+from lvae.encode.catalogue.architectures import LdmSpec, PixelsSpec, Spec, UpsamplerSpec, quote
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.tensors.open import SUFFIXES
 
@@ -140,6 +140,8 @@ def describe_for_diffusers(spec: Spec, scale: Mapping[str, Any]) -> dict[str, An
 def _describe_architecture(spec: Spec) -> dict[str, Any]:
     if isinstance(spec, PixelsSpec):
         raise LvaeError("", "pixels have no network", "Nothing to write.")
+    if isinstance(spec, UpsamplerSpec):
+        raise LvaeError("", "diffusers cannot describe an upsampler of images", "Use --layout compvis.")
     if not isinstance(spec, LdmSpec):
         halvings = len(spec.widths) - 1
         if spec.patch != 1 or len(set(spec.widths)) != 1:

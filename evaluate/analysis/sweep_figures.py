@@ -31,6 +31,8 @@ TITLES = {
     "network_kernel_distance": "kernel distance of features",
     "network_precision": "precision of features",
     "network_recall": "recall of features",
+    "network_class_agreement": "class agreement of logits",
+    "class_agreement": "class agreement of logits",
     "fid": "FID",
     "sfid": "sFID",
     "kid": "KID",

@@ -166,6 +166,7 @@ function build() {
     byId("sliders").append(title, ...one.channels.map((channel) => slider(channel, about.farthest)));
   }
   byId("label").append(new Option("none", "-1"), ...about.classes.map((name, index) => new Option(name, String(index))));
+  byId("column").textContent = String(about.size / about.places);
   byId("left").max = byId("right").max = String(about.places);
   if (!about.images) {
     for (const side of ["from", "to"]) byId(side).querySelector("[value=index]").remove();
@@ -213,7 +214,9 @@ function listen() {
   for (const side of ["from", "to"]) {
     byId(`${side}-another`).addEventListener("click", () => {
       const most = byId(side).value === "index" ? about.images : 1e6;
-      byId(`${side}-number`).value = Math.floor(Math.random() * most);
+      const before = whole(`${side}-number`);
+      const found = Math.floor(Math.random() * most);
+      byId(`${side}-number`).value = found === before ? (before + 1) % most : found;
       paint();
     });
   }

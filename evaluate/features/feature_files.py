@@ -1,7 +1,8 @@
 """Features of pictures in a file: computed once, scored as often as one likes, in any metric.
 
 FEATURES.npz: `pooled` (n, d) float32 and, of the Inception network, `spatial` (n, 2023) and `logits` (n, 1008); `mode`,
-`weights_sha256`, `what` and `size` say what they are of.
+`weights_sha256`, `what` and `size` say what they are of. Of labelled pictures also `labels` int32 (n,), -1 where one
+has none, and `classes`, their names, where they have names. Files without them are read likewise.
 """
 
 import tempfile
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from lvae.evaluate.features.compute import compute_features
 from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures, named_network
+from lvae.evaluate.pictures.labels import PictureLabels, labels_if_any
 from lvae.evaluate.pictures.npz import StreamedArray, stream_array, write_streamed
 from lvae.evaluate.pictures.streams import ImageStack
 from lvae.manifests.errors import LvaeError
@@ -24,6 +26,7 @@ from lvae.manifests.statistics import require_finite
 
 ARRAYS = ("pooled", "spatial", "logits")
 SAID = ("mode", "weights_sha256", "what", "size")
+LABELS = ("labels", "classes")
 Progress = Callable[[int], None]
 Features = NDArray[np.float32]
 
@@ -72,11 +75,16 @@ class StoredFeatures:
 
 
 def write_features(
-    out: Path, arrays: Mapping[str, Callable[[], Iterable[Features]]], count: int, record: FeaturesRecord
+    out: Path,
+    arrays: Mapping[str, Callable[[], Iterable[Features]]],
+    count: int,
+    record: FeaturesRecord,
+    labels: PictureLabels | None,
 ) -> None:
     """Arrays by name, each as pieces of rows in order, `count` in all."""
     streamed = {name: _stream(pieces, count) for name, pieces in arrays.items()}
-    write_streamed(out, streamed | {name: stream_array(value) for name, value in describe_features(record).items()})
+    said = describe_features(record) | _describe_labels(labels)
+    write_streamed(out, streamed | {name: stream_array(value) for name, value in said.items()})
 
 
 def describe_features(record: FeaturesRecord) -> dict[str, NDArray[Any]]:
@@ -87,6 +95,12 @@ def describe_features(record: FeaturesRecord) -> dict[str, NDArray[Any]]:
         "what": np.array(record.what),
         "size": np.array(record.size),
     }
+
+
+def _describe_labels(labels: PictureLabels | None) -> dict[str, NDArray[Any]]:
+    if labels is None:
+        return {}
+    return {"labels": labels.numbers} | ({} if labels.classes is None else {"classes": np.array(labels.classes)})
 
 
 def _stream(pieces: Callable[[], Iterable[Features]], count: int) -> StreamedArray:
@@ -108,7 +122,8 @@ def extract(out: Path, stack: ImageStack, network: FeatureNetwork, progress: Pro
             count += len(images)
             progress(len(images))
         arrays = {name: _read_back(file, width) for name, (file, width) in spools.items()}
-        write_features(out, arrays, count, FeaturesRecord(stack.what, stack.size, network.mode, network.sha256))
+        record = FeaturesRecord(stack.what, stack.size, network.mode, network.sha256)
+        write_features(out, arrays, count, record, stack.labels)
     return count
 
 
@@ -132,7 +147,7 @@ def read_features(path: Path) -> StoredFeatures | None:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             if "pooled" not in file.files:
                 return None
-            stored: dict[str, Any] = {name: file[name] for name in (*ARRAYS, *SAID) if name in file.files}
+            stored: dict[str, Any] = {name: file[name] for name in (*ARRAYS, *SAID, *LABELS) if name in file.files}
     except FileNotFoundError:
         raise LvaeError(path, "no such file") from None
     except (ValueError, zipfile.BadZipFile, EOFError, KeyError, OSError) as error:
@@ -148,4 +163,17 @@ def read_features(path: Path) -> StoredFeatures | None:
             require_finite(array, path, "features of picture", range(len(array)), "Make them again.")
     size = tuple(int(number) for number in stored["size"])
     record = FeaturesRecord(str(stored["what"]), (size[0], size[1]), str(stored["mode"]), str(stored["weights_sha256"]))
-    return StoredFeatures(str(path), record, PictureFeatures(arrays[0], arrays[1], arrays[2]))
+    labels = _read_labels(path, stored, len(arrays[0]))
+    return StoredFeatures(str(path), record, PictureFeatures(arrays[0], arrays[1], arrays[2], labels))
+
+
+def _read_labels(path: Path, stored: Mapping[str, NDArray[Any]], count: int) -> PictureLabels | None:
+    if "labels" not in stored:
+        return None
+    numbers, names = stored["labels"], stored.get("classes")
+    fine = numbers.dtype == np.int32 and numbers.shape == (count,) and numbers.min() >= -1
+    if fine and names is not None:
+        fine = names.ndim == 1 and names.dtype.kind == "U" and numbers.max() < len(names)
+    if not fine:
+        raise LvaeError(path, "holds labels that 'lvae features' did not write", "Make them again.")
+    return labels_if_any(numbers, None if names is None else tuple(map(str, names)))

@@ -10,19 +10,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lvae.encode.quality.efficientnet import NAME, SHA256, is_installed, weights_path
 from lvae.evaluate.features import efficientnet
 from lvae.evaluate.inception import InceptionFID, Mode
+from lvae.evaluate.pictures.labels import PictureLabels
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import file_sha256
 
 
 @dataclass(frozen=True)
 class PictureFeatures:
-    """pooled (N, d) float32; spatial and logits of the Inception network alone, see `inception.Features`."""
+    """pooled (N, d) float32; spatial and logits of the Inception network alone, see `inception.Features`.
+
+    labels: of the pictures, where they have some.
+    """
 
     pooled: NDArray[np.float32]
     spatial: NDArray[np.float32] | None
     logits: NDArray[np.float32] | None
+    labels: PictureLabels | None = None
 
     @property
     def arrays(self) -> list[str]:
@@ -32,7 +38,8 @@ class PictureFeatures:
     def rows(self, chosen: NDArray[np.int64]) -> "PictureFeatures":
         """Of some of the pictures."""
         spatial, logits = (None if one is None else one[chosen] for one in (self.spatial, self.logits))
-        return PictureFeatures(self.pooled[chosen], spatial, logits)
+        labels = None if self.labels is None else self.labels.rows(chosen)
+        return PictureFeatures(self.pooled[chosen], spatial, logits, labels)
 
 
 @dataclass(frozen=True)
@@ -71,14 +78,23 @@ class FeatureNetwork:
             raise LvaeError("--features", f"the network gives {shape} for {len(images)} pictures, not (N, features)")
         return PictureFeatures(out.float().cpu().numpy(), None, None)
 
+    def logits(self, features: PictureFeatures) -> NDArray[np.float32] | None:
+        """(N, classes of the network) of features that it gave; None where it has no classifier, or that is not here.
+
+        The classifier of EfficientNet-Lite0 is linear in the features, so features in a file have logits, too.
+        """
+        if features.logits is not None or self.name != "efficientnet-lite0":
+            return features.logits
+        return efficientnet.classify(features.pooled) if is_installed() else None
+
 
 def network_path(features: Path) -> Path:
     """The file of a feature network that is given by name or by file. LvaeError where there is none."""
     if features.is_file():
         return features
-    if str(features) == efficientnet.NAME:
-        return efficientnet.weights_path()
-    raise LvaeError(features, f"no such file. --features is {efficientnet.NAME} or the file of a feature network")
+    if str(features) == NAME:
+        return weights_path()
+    raise LvaeError(features, f"no such file. --features is {NAME} or the file of a feature network")
 
 
 def open_network(features: Path, mode: Mode, device: str = "cpu") -> FeatureNetwork:
@@ -91,7 +107,7 @@ def open_network(features: Path, mode: Mode, device: str = "cpu") -> FeatureNetw
     if device.startswith("cuda"):
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     sha256 = file_sha256(path)
-    if sha256 == efficientnet.SHA256:
+    if sha256 == SHA256:
         lite = efficientnet.EfficientNetLite0.load(path, device)
         return FeatureNetwork("efficientnet-lite0", sha256, efficientnet.MODE, lite, device)
     names = _members(path)

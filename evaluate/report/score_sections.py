@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from lvae.encode.quality import efficientnet
 from lvae.evaluate.analysis import neighbour_figures
 from lvae.evaluate.analysis import neighbours as near
 from lvae.evaluate.analysis.neighbours import Queries
 from lvae.evaluate.analysis.sweep_figures import describe_setting, lower_is_better, metric_title
-from lvae.evaluate.features import efficientnet
 from lvae.evaluate.figures.grids import name_class
 from lvae.evaluate.metrics import Spread
 from lvae.evaluate.pictures.decode import decode

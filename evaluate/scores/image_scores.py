@@ -18,11 +18,15 @@ from lvae.evaluate.features.feature_files import StoredFeatures
 from lvae.evaluate.features.feature_network import FeatureNetwork, PictureFeatures
 from lvae.evaluate.features.moments import FeatureMoments
 from lvae.evaluate.features.reference_files import Reference
+from lvae.evaluate.pictures.decode import DecodeSettings, decode
+from lvae.evaluate.pictures.labels import labels_if_any
 from lvae.evaluate.pictures.streams import ImageStack, decoded_stack, latents_stack
+from lvae.evaluate.scores.class_agreement import class_agreement, explain_missing
 from lvae.evaluate.scores.latent_scores import (
     READ_ROWS,
     channel_noise,
     few_rows,
+    gaussian_labels,
     gaussian_samples,
     latents_of,
 )
@@ -52,6 +56,11 @@ class Measure:
     def own(self) -> bool:
         """Whether the network is not Inception: then figures bear names of their own."""
         return self.network is not None and self.network.name != "inception"
+
+    @property
+    def agreement(self) -> str:
+        """The name of the class agreement."""
+        return "network_class_agreement" if self.own else "class_agreement"
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -109,9 +118,9 @@ def features_of(
         notes.append(f"{again} of {stack.count} {stack.what} are there more than once, pixel by pixel")
     pooled = np.concatenate([one.pooled for one in found])
     if found[0].spatial is None or found[0].logits is None:
-        return PictureFeatures(pooled, None, None), notes
+        return PictureFeatures(pooled, None, None, stack.labels), notes
     spatial, logits = ([getattr(one, name) for one in found] for name in ("spatial", "logits"))
-    return PictureFeatures(pooled, np.concatenate(spatial), np.concatenate(logits)), notes
+    return PictureFeatures(pooled, np.concatenate(spatial), np.concatenate(logits), stack.labels), notes
 
 
 def compute_figures(x: PictureFeatures, where: str, reference: ReferenceFeatures, measure: Measure) -> Figures:
@@ -164,6 +173,10 @@ def _figures(x: PictureFeatures, reference: ReferenceFeatures, measure: Measure)
         covered = None if y is None else metrics.precision_recall(x.pooled, y.pooled)
         keys = ("network_precision", "network_recall") if own else ("precision", "recall")
         found |= {keys[0]: covered and covered.precision, keys[1]: covered and covered.recall}
+    if "agreement" in wanted and measure.network is not None:
+        agreement = None if y is None else class_agreement(x, y, measure.network)
+        if agreement is not None or measure.metrics is not None:
+            found[measure.agreement] = agreement
     return found
 
 
@@ -203,6 +216,8 @@ def image_scores(
             if x.logits is not None and "is" in measure.wanted and metrics.is_sorted_by_class(x.logits.argmax(axis=1)):
                 warnings.append(f"{rival.name}: in the order of their classes; shuffled for the inception score")
             sets.append(compute_figures(x, stack.where, reference, measure))
+            if rival.name == "samples" and len(sets) == 1 and _lacks_agreement(sets[0], x, measure):
+                warnings.append(explain_missing(x, reference.features, network))
         lines.append(several(rival.name, rival.what, sets))
     if reference.features is not None and len(reference.features.pooled) >= LEAST_REAL:
         count = min(stack.count for stack in samples)
@@ -222,6 +237,15 @@ def image_scores(
     return Scores(tuple(lines), settings, (*warnings, *few_rows(lines[0], *counts)))
 
 
+def _lacks_agreement(figures: Figures, x: PictureFeatures, measure: Measure) -> bool:
+    """Whether there is no class agreement where a person asked for it, or labels let expect one.
+
+    Files of statistics for Inception have no labels, which everybody knows: not a word of it unless asked.
+    """
+    expected = measure.metrics is not None or (measure.own and x.labels is not None)
+    return expected and "agreement" in measure.wanted and figures.get(measure.agreement) is None
+
+
 def level_of_real_features(where: str, y: PictureFeatures, count: int, measure: Measure) -> Line:
     """The level of real pictures: as many of these as there are samples, against the others."""
     alone = replace(measure, extrapolate=False)
@@ -238,15 +262,24 @@ def rivals_of(dataset: Dataset, decoder: Autoencoder, count: int, seed: int, dev
     latents = latents_of(dataset, dataset)
     draws = [derive(seed, "rival", number) for number in range(RIVAL_SETS)]
 
-    def decode_draws(what: str, drawn: NDArray[np.float32]) -> ImageStack:
+    def decode_draws(what: str, drawn: NDArray[np.float32], numbers: NDArray[np.int32] | None = None) -> ImageStack:
         def raw() -> Iterator[NDArray[np.float32]]:
             for start in range(0, len(drawn), READ_ROWS // 16):
                 yield dataset.normalization.denormalize(drawn[start : start + READ_ROWS // 16].reshape(-1, *shape))
 
-        return latents_stack(what, raw, len(drawn), size, decoder, device)
+        labels = None if numbers is None else labels_if_any(numbers, dataset.classes)
+        settings = DecodeSettings(device)
+        return latents_stack(what, raw, len(drawn), size, lambda some: decode(decoder, some, settings), labels)
 
     ceiling = decoded_stack(dataset, decoder, min(count, len(dataset)), seed, device)
-    gaussian = [decode_draws("draws", gaussian_samples(latents, dataset.labels, count, one)) for one in draws]
+    gaussian = [
+        decode_draws(
+            "draws",
+            gaussian_samples(latents, dataset.labels, count, one),
+            gaussian_labels(dataset.labels, count, one),
+        )
+        for one in draws
+    ]
     noise = [decode_draws("noise", channel_noise(latents, shape, count, one)) for one in draws]
     return [
         Rival("ceiling", "reconstructions of the dataset's images", [ceiling]),

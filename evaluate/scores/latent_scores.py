@@ -193,6 +193,19 @@ def refuse_repeats(sets: Sequence[Dataset]) -> None:
             )
 
 
+def gaussian_labels(labels: NDArray[np.int32], count: int, seed: int) -> NDArray[np.int32]:
+    """The classes that `gaussian_samples` draws from: (count,)."""
+    return _draw_labels(_baseline_generator(seed), labels, count)
+
+
+def _baseline_generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(derive(seed, "linear baseline", 0))
+
+
+def _draw_labels(random: np.random.Generator, labels: NDArray[np.int32], count: int) -> NDArray[np.int32]:
+    return labels[random.integers(0, len(labels), count)]
+
+
 def gaussian_samples(
     latents: NDArray[np.float32], labels: NDArray[np.int32], count: int, seed: int
 ) -> NDArray[np.float32]:
@@ -200,8 +213,8 @@ def gaussian_samples(
 
     mean + X^T w / sqrt(n - 1) with w ~ N(0, I) has exactly the covariance of the n centred rows X.
     """
-    random = np.random.default_rng(derive(seed, "linear baseline", 0))
-    drawn = labels[random.integers(0, len(labels), count)]
+    random = _baseline_generator(seed)
+    drawn = _draw_labels(random, labels, count)
     result = np.empty((count, latents.shape[1]), np.float32)
     for label in np.unique(drawn):
         rows = latents[labels == label].astype(np.float64)

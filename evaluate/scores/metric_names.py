@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from lvae.manifests.errors import LvaeError
 
-METRICS = ("fid", "sfid", "is", "kid", "pr")  # of the Inception network
-OWN_METRICS = ("frechet", "kernel", "pr")  # of another network
+METRICS = ("fid", "sfid", "is", "kid", "pr", "agreement")  # of the Inception network
+OWN_METRICS = ("frechet", "kernel", "pr", "agreement")  # of another network
 LATENT_METRICS = ("frechet", "kernel", "pr")  # between normalized latents
 PAIRED_METRICS = ("psnr", "ssim", "rfid")  # of reconstructions beside their originals; rfid by a network
 

@@ -17,7 +17,17 @@ from lvae.evaluate.report.page import (
     Thumbnail,
 )
 from lvae.evaluate.scores.score_table import Figures, Line, compare
-from lvae.evaluate.studies.paper import FRECHET, KERNEL, PRECISION, RECALL, SECONDS, Ordering, PaperRow, Table
+from lvae.evaluate.studies.paper import (
+    AGREEMENT,
+    FRECHET,
+    KERNEL,
+    PRECISION,
+    RECALL,
+    SECONDS,
+    Ordering,
+    PaperRow,
+    Table,
+)
 
 NAMES = {
     FRECHET: "Fréchet distance ↓",
@@ -25,6 +35,7 @@ NAMES = {
     KERNEL: "kernel distance ↓",
     PRECISION: "precision ↑",
     RECALL: "recall ↑",
+    AGREEMENT: "class agreement ↑",
     SECONDS: "seconds for 1,000 ↓",
 }
 FEW = "Of few pictures the Fréchet distance is biased, more so where they are varied; the kernel distance is not."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 GRID_PICTURES = 16  # on one page
 
 
-def make_fit_config(options: dict[str, Any]) -> "FitConfig":
+def make_fit_config(source: str, options: dict[str, Any]) -> "FitConfig":
     from dataclasses import fields
 
     from lvae.encode.catalogue.architectures import describe, parse_spec
@@ -32,9 +33,33 @@ def make_fit_config(options: dict[str, Any]) -> "FitConfig":
     given["only_classes"] = tuple(options["only_classes"].split(",")) if options["only_classes"] else None
     given["shorter_side"] = (size * 3 // 2, size * 3) if sides is None else _whole_range(sides)
     given["validation"] = options["validation"]
-    given["start_sha256"] = _sha256(options["init"])
-    given["perceptual_sha256"] = _sha256(options["perceptual"])
+    given["start_sha256"] = None if options["init"] is None else _hash_files(_weights_files(options["init"]))
+    if options["perceptual"] is not None:
+        from lvae.encode.training.perceptual import perceptual_files
+
+        given["perceptual_sha256"] = _hash_files(perceptual_files(options["perceptual"]))
+    given["without_keys"] = _find_keys(source, options["without_keys"])
     return FitConfig(**given)
+
+
+def _find_keys(source: str, file: Path | None) -> tuple[str, ...] | None:
+    """Hashes of the keys in a file. LvaeError for keys that no image has."""
+    from lvae.encode.sources.open import open_source
+    from lvae.manifests.views.named_keys import find_keys, read_key_lines
+    from lvae.manifests.views.selection import key_hash
+
+    if file is None:
+        return None
+    if not file.exists():
+        raise LvaeError(f"--without-keys {file}", "no such file", "Write a file with one key a line.")
+    lines = read_key_lines(file)
+    found = find_keys(lines, (row.key for row in open_source(source).rows()))
+    if found.missing:
+        problem = (
+            f"no image has {len(found.missing)} of these {counted(len(lines), 'key')}, {found.missing[0]!r} for one"
+        )
+        raise LvaeError(f"--without-keys {file}", problem, "'lvae inspect DATASET --rows' shows keys.")
+    return tuple(sorted(map(key_hash, found.keys))) or None
 
 
 def remember_settings(out: Path, config: "FitConfig", unsaid: set[str]) -> "FitConfig":
@@ -54,17 +79,20 @@ def remember_settings(out: Path, config: "FitConfig", unsaid: set[str]) -> "FitC
     return replace(config, **{name: getattr(old, name) for name in kept})
 
 
-def _sha256(files: str | None) -> str | None:
-    """Of the files' own hashes, since what they hold decides the result."""
-    from lvae.manifests.records import sha256_of
-    from lvae.manifests.storage.folder import file_sha256
-
-    if files is None:
-        return None
-    paths = [Path(name) for name in ([files] if Path(files).exists() else files.split(","))]
+def _weights_files(given: str) -> list[Path]:
+    """One file, or two as ENCODER,DECODER."""
+    paths = [Path(name) for name in ([given] if Path(given).exists() else given.split(","))]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise LvaeError(f"{missing[0]}", "no such file", "Name a file of weights.")
+    return paths
+
+
+def _hash_files(paths: "list[Path]") -> str:
+    """A hash over the files' own hashes, since what they hold decides the result."""
+    from lvae.manifests.records import sha256_of
+    from lvae.manifests.storage.folder import file_sha256
+
     return sha256_of([file_sha256(path) for path in paths])
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import click
 
-from lvae.evaluate.features import efficientnet
+from lvae.encode.quality import efficientnet
 from lvae.evaluate.pictures.decode import write_whole
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset

@@ -133,6 +133,8 @@ def format_of(out: Path, format_: str | None) -> Any:
 
 def run_features(images: str, out: Path, asked: FeatureOptions) -> None:
     choice = replace(asked.choice, device=choose_device(asked.choice.device))
+    if choice.device == "cpu":
+        keep_freed_memory()
     network = open_network(asked.features, asked.mode, choice.device)
     stack = open_pictures(open_path(images, choice.split), choice)
     if isinstance(stack, StoredFeatures):
@@ -150,6 +152,8 @@ def run_features(images: str, out: Path, asked: FeatureOptions) -> None:
 
 def run_score(options: ScoreOptions, as_json: bool) -> None:
     device = choose_device(options.choice.device)
+    if device == "cpu":
+        keep_freed_memory()
     job = open_score(replace(options, choice=replace(options.choice, device=device)))
     with Bar(job.name, job.total, job.unit) as bar:
         found = job.run(bar.advance)

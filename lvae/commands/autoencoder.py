@@ -40,7 +40,8 @@ def fit(source: str, out: Path, **options: Any) -> None:
 
     The same command goes on after the last checkpoint, whatever stopped it; SIGTERM and Ctrl-C save first, then exit
     with 130. The loss is the mean absolute error and the bottleneck's own term, plus what options add to keep pictures
-    sharp: LPIPS, local contrast, a patch discriminator. Pictures smaller than the crop are left out and counted.
+    sharp: a perceptual distance, local contrast, a patch discriminator. Pictures smaller than the crop are left out
+    and counted.
 
     \b
     lvae autoencoder fit photos stage --steps 20000
@@ -54,7 +55,7 @@ def fit(source: str, out: Path, **options: Any) -> None:
     options["validation"] = types.share(options["validation"], "--validation")
     source_of = click.get_current_context().get_parameter_source
     unsaid = {name for name in options if source_of(name) == click.core.ParameterSource.DEFAULT}
-    config = remember_settings(out, make_fit_config(options), unsaid)
+    config = remember_settings(out, make_fit_config(source, options), unsaid)
     check_fit(config)
     if options["dry_run"]:
         print_json(plain(config))

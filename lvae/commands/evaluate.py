@@ -202,7 +202,8 @@ PICTURES = shared.several(
 @click.option(
     "--metrics",
     metavar="A,B",
-    help="Of fid,sfid,is,kid,pr; of frechet,kernel,pr without Inception; of psnr,ssim,rfid for pairs [all].",
+    help="Of fid,sfid,is,kid,pr,agreement; of frechet,kernel,pr,agreement without Inception; of psnr,ssim,rfid for "
+    "pairs [all].",
 )
 @click.option(
     "--around",
@@ -224,7 +225,9 @@ def score(as_json: bool, **asked: Any) -> None:
     without --features  Fréchet and kernel distance, precision and recall between normalized latents (latent_...);
                         they need no download
     with --features     of the FID Inception network: FID, sFID, KID, inception score, precision and recall;
-                        of another network: Fréchet and kernel distance, precision and recall (network_...)
+                        of another network: Fréchet and kernel distance, precision and recall (network_...);
+                        of labelled sets also the class agreement, how often the nearest class centre of the network's
+                        logits is that of the label
     a DATASET without --reference
                         PSNR and SSIM of its reconstructions, and with --features their rFID
     """

@@ -51,12 +51,13 @@ def study(context: click.Context, /, table: str, images: str, out: Path, **asked
     """Repeat a comparison of the paper on IMAGES. OUT gets table.md, table.json and page.html.
 
     \b
-    table1     a model of latents, one of pixels, and a small model with an upsampler behind it
+    table1     a model of latents, one of pixels, and a small model with an upsampler behind it: another model, or the
+               decoder of an autoencoder
     table2     autoencoders of f = 2, 4, 8 and 16, fitted on the same pictures
     table3     samples with guidance (weights chosen on other seeds and pictures), without it, class Gaussians,
                reconstructions
     table4     seconds for 1,000 pictures: one pass, 50 steps of a denoiser of equal cost, decoding
-    ablations  attention, prior, rates and penalty changed one at a time
+    ablations  attention, prior, rates, penalty and its vectors changed one at a time
 
     A tenth of the images is set aside, and scores compare with it. All models train for the same time and, for a second
     table, for the same number of updates. Every ordering of the paper gets a verdict: holds, does not hold, or within

@@ -11,15 +11,15 @@ REBIAS = np.float32(2.0**112)  # a float's exponent is biased by 127, a half's b
 BEYOND = 65536.0  # what the exponent of infinity and NaN means as an ordinary one
 
 
-def widen(halves: NDArray[np.float16]) -> NDArray[np.float32]:
-    """The same values as float32, in a fresh contiguous array of the same shape.
+def widen(halves: NDArray[np.float16], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """The same values as float32, in a contiguous array of the same shape: `out`, or a fresh one.
 
     A half's bits, moved into a float's fields, are a float 2^112 too small, subnormal or not; multiplying by a power
     of two is exact (in a thread that does not flush subnormals to zero). Halves that are infinite or NaN come out as
     ordinary numbers from 65,536 on and are cast again.
     """
     source = np.ascontiguousarray(halves).reshape(-1)
-    result = np.empty(source.size, np.float32)
+    result = np.empty(source.size, np.float32) if out is None else out.reshape(-1)
     for start in range(0, source.size, BLOCK):
         _widen_block(source[start : start + BLOCK], result[start : start + BLOCK])
     return result.reshape(halves.shape)

@@ -158,6 +158,8 @@ def test_a_link_into_a_dataset_is_no_way_around(world: Path, tmp_path: Path) -> 
     (tmp_path / "photos" / "more").symlink_to(tmp_path / "out")
     done = lvae("encode", tmp_path / "photos", tmp_path / "out", check=1)
     assert "through the link" in done.stderr and not (tmp_path / "out").exists()
+    (tmp_path / "photos" / "circle").symlink_to(tmp_path / "photos" / "circle")
+    assert "through the link" in lvae("encode", tmp_path / "photos", tmp_path / "out", check=1).stderr
     assert fingerprints(world) == before
 
 

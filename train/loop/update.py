@@ -15,6 +15,7 @@ from lvae.train.data.batches import Batch
 from lvae.train.devices.device import Device
 from lvae.train.loop.adam import Adam, learning_rate
 from lvae.train.loop.parameters import Parameters
+from lvae.train.loop.redrawn_vectors import redraw_singular_vectors
 from lvae.train.loop.replay import Replay
 from lvae.train.losses import loss, rate_schedule
 from lvae.train.model import HierarchicalVAE, Output
@@ -85,6 +86,10 @@ class Updater:
     def __call__(self, batches: Sequence[Batch]) -> None:
         """One update from its micro-batches. On XLA each of them runs the same program, and what follows another."""
         measured, self._portions = self._nothing, self.device.divisor(len(batches))
+        if self.config.singular_vectors == "redrawn":
+            redraw_singular_vectors(
+                self.model, self.device, self.config.seed, batches[0].first // self.config.update_size
+            )
         if self.parameters.flat and not self._compiles:
             self.parameters.clear_gradients()
         if self._penalty is not None:
@@ -148,7 +153,8 @@ class Updater:
         if config.gradient_clip is not None:
             for gradient in gradients:
                 gradient.mul_((config.gradient_clip / norm).clamp(max=1.0))
-        self.model.move_singular_vectors(decision.applied)
+        if config.singular_vectors == "kept":
+            self.model.move_singular_vectors(decision.applied)
         self.adam.step(self.parameters.tensors, gradients, rate, decision.applied, counts["applied"].float())
         self.parameters.refresh()
         for group, decay in config.averages.items():

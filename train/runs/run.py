@@ -27,7 +27,12 @@ BEST = "best"  # in a checkpoint's state: {"step", "validation_loss_nats", "wors
 UPDATE_SIZE = {"batch", "accumulate"}  # whose product is what an update sees
 MAY_CHANGE = {"updates", "precision", "recompute_from"} | UPDATE_SIZE
 LATER_MODEL_SETTINGS: dict[str, Any] = {}
-LATER_SETTINGS: dict[str, Any] = {"more_emas": [], "ema_warm_up": False, "gradient_clip": None}
+LATER_SETTINGS: dict[str, Any] = {
+    "more_emas": [],
+    "ema_warm_up": False,
+    "gradient_clip": None,
+    "singular_vectors": "kept",
+}
 
 
 @dataclass(frozen=True)
@@ -61,12 +66,16 @@ class DatasetRecord:
 
 @dataclass(frozen=True)
 class ExecutionRecord:
-    """How a run was last executed. micro_batch: latents that one of `devices` computes at a time."""
+    """How a run was last executed. micro_batch: latents that one of `devices` computes at a time.
+
+    reduce_precision: of gradients between ranks.
+    """
 
     device: Literal["cpu", "cuda", "xla"]
     devices: int
     precision: Literal["float32", "tf32", "bfloat16"]
     micro_batch: int
+    reduce_precision: Literal["float32", "bfloat16"] = records.later("float32")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lvae.evaluate.studies.paper import LATENT, PIXEL, STACK
+from lvae.evaluate.studies.paper import AUTOENCODER_STACK, LATENT, PIXEL, STACK
 
 HELD_OUT = "10%"
 SMALL = {"preset": "tiny", "batch": "16", "ema": "0.99", "warm_up_updates": "20"}
@@ -36,10 +36,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Arm:
-    """models: what is trained; of a stack the second one enlarges what the first one draws."""
+    """models: what is trained; of a stack the second one enlarges what the first one draws.
+
+    first_stage: share of the arm's time for the autoencoder of its data, which is fitted once for all seeds.
+    """
 
     name: str
     models: tuple[Model, ...]
+    first_stage: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Design:
     autoencoders: Mapping[str, str] = field(default_factory=dict)
 
 
+UPSAMPLED = "upsampled"  # small pictures, which the autoencoder of this name enlarges by 8
+UPSAMPLER = {"kind": "upsampler", "width": 32, "blocks": 2, "multipliers": [1, 2, 2], "patch": 2}
 REFERENCE = "pixels"  # the dataset whose held-out pictures are the reference of every table
 
 
@@ -61,12 +67,12 @@ def design(table: str, size: int) -> Design:
     data = {REFERENCE: Data((*raw, "pixels"))}
     latents = {"latents": Data((*view, "--autoencoder", "default"))}
     if table == "table1":
-        data |= latents | {"reduced": Data((*raw, "pixels-f8"))}
-        return Design(data, _table1(size))
+        data |= latents | {"reduced": Data((*raw, "pixels-f8")), UPSAMPLED: Data(raw[:-1], UPSAMPLED)}
+        return Design(data, _table1(size), {UPSAMPLED: json.dumps(UPSAMPLER)})
     if table == "table2":
         stages = _autoencoders(size)
         data |= {name: Data(view, name) for name in stages}
-        arms = tuple(Arm(f"f = {name[1:]}", (Model(name, SMALL),)) for name in stages)
+        arms = tuple(Arm(f"f = {name[1:]}", (Model(name, SMALL),), first_stage=0.25) for name in stages)
         return Design(data, arms, stages)
     whole = SMALL | CONDITIONAL
     if table == "ablations":
@@ -93,7 +99,12 @@ def _table1(size: int) -> tuple[Arm, ...]:
         "rate_per_resolution": "8,4,2,1",
     }
     stack = (Model("reduced", reduced), Model("pixels", upsampler))
-    return Arm(LATENT, (Model("latents", SMALL),)), Arm(STACK, stack), Arm(PIXEL, (Model("pixels", pixels),))
+    return (
+        Arm(LATENT, (Model("latents", SMALL),)),
+        Arm(STACK, stack),
+        Arm(AUTOENCODER_STACK, (Model(UPSAMPLED, reduced),), first_stage=0.5),
+        Arm(PIXEL, (Model("pixels", pixels),)),
+    )
 
 
 def _autoencoders(size: int) -> dict[str, str]:
@@ -119,6 +130,7 @@ def _variants(size: int, whole: Mapping[str, str]) -> list[tuple[str, Mapping[st
         ("normalized attention", {**whole, "attention": "normalized"}),
         ("standard prior", {**whole, "hierarchical_prior": "false"}),
         ("rates by resolution", {**whole, "rate_schedule": "constant_per", "rate_per_resolution": _list([4] * levels)}),
+        ("redrawn singular vectors", {**whole, "singular_vectors": "redrawn"}),
         ("no spectral penalty", {**whole, "spectral_weight": "0"}),
     ]
 

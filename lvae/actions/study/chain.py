@@ -2,7 +2,8 @@
 
 OUT/study.json               what decides it, and the seconds of an update
 OUT/data/NAME/               datasets; OUT/autoencoders/NAME/ what was fitted for them
-OUT/reference.npz            features of the pictures set aside
+OUT/held-out.txt             keys of the pictures set aside, which no autoencoder is fitted on either
+OUT/reference.npz            features of these
 OUT/arms/ARM/seed-0/         runs, samples and their features
 OUT/results/*.json           figures of an arm, seed and reading
 OUT/table.md, table.json, page.html
@@ -26,6 +27,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.pipeline.progress.console import say
 from lvae.train.runs.run import read_run_if_there
 
+KEYS = "held-out.txt"
 FIRST_SEED = 100  # of the samples that are reported; choices are made on others
 
 
@@ -71,7 +73,7 @@ class Chain:
             "--shorter-side",
             f"{size}-{size}",
         ]
-        return [*words, "--validation", HELD_OUT, "--workers", "0"]
+        return [*words, "--validation", HELD_OUT, "--workers", "0", "--without-keys", str(self.out / KEYS)]
 
     def fit_autoencoder(self, name: str, updates: int) -> Path:
         place = self.out / "autoencoders" / name

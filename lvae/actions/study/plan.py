@@ -13,7 +13,6 @@ from lvae.manifests.storage.folder import Folder
 
 PLAN = "study.json"
 FEWEST = 2
-FIRST_STAGES = 0.25  # of all minutes, for autoencoders, where a study fits some
 
 
 @dataclass(frozen=True)
@@ -72,16 +71,20 @@ def keep_seconds(out: Path, plan: StudyPlan, name: str, measure: Callable[[], tu
 
 
 def share_first_stages(plan: StudyPlan, design: Design) -> dict[str, int]:
-    """Updates of every autoencoder: a quarter of all time, in equal shares."""
-    own = plan.minutes * 60 * FIRST_STAGES / max(1, len(design.autoencoders))
-    return {name: max(FEWEST, int(own / plan.seconds[name][0])) for name in design.autoencoders}
+    """Updates of every autoencoder, in its share of its arm's time over all seeds."""
+    found = {}
+    for arm in design.arms:
+        name = design.data[arm.models[0].data].fitted
+        if name is not None:
+            seconds = plan.minutes * 60 / len(design.arms) * arm.first_stage
+            found[name] = max(FEWEST, int(seconds / plan.seconds[name][0]))
+    return found
 
 
 def share_time(plan: StudyPlan, design: Design) -> Budget:
-    """Every arm and seed has the same time; the models of a stack share theirs."""
-    whole = plan.minutes * 60 * (1 - FIRST_STAGES if design.autoencoders else 1)
-    own = whole / (len(design.arms) * plan.seeds)
-    updates = {arm.name: _updates(arm, own, plan.seconds[arm.name]) for arm in design.arms}
+    """Every arm and seed has the same time; the models of a stack, and an autoencoder, share theirs."""
+    own = plan.minutes * 60 / (len(design.arms) * plan.seeds)
+    updates = {arm.name: _updates(arm, own * (1 - arm.first_stage), plan.seconds[arm.name]) for arm in design.arms}
     return Budget(updates, min(min(each) for each in updates.values()))
 
 

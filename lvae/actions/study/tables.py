@@ -3,20 +3,20 @@
 import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from lvae.actions.study.arms import REFERENCE, Arm
-from lvae.actions.study.chain import FIRST_SEED, Chain
+from lvae.actions.study.chain import FIRST_SEED, KEYS, Chain
 from lvae.actions.study.plan import Budget, StudyPlan, keep_seconds, share_first_stages, share_time
 from lvae.actions.study.timing import time_autoencoder, time_model
 from lvae.encode.training.config import FitConfig
 from lvae.evaluate.features.feature_files import extract
 from lvae.evaluate.features.feature_network import open_network
-from lvae.evaluate.pictures.decode import DecodeSettings, decode, load_decoder
+from lvae.evaluate.pictures.decode import DecodeSettings, decode, load_decoder, write_whole
 from lvae.evaluate.pictures.streams import ImageStack
 from lvae.evaluate.report.page import Thumbnail
 from lvae.evaluate.samples.draw import SampleOptions, draw, prepare
@@ -39,12 +39,16 @@ def encode_all(chain: Chain, scratch: Path) -> StudyPlan:
     """Autoencoders and datasets, and the features of the pictures set aside."""
     scratch.mkdir(parents=True, exist_ok=True)
     plan, design = chain.plan, chain.design
+    chain.encode(REFERENCE, {})
+    held_out = Dataset.open(chain.data(REFERENCE), "val").keys
+    write_whole(chain.out / KEYS, "".join(f"{json.dumps(key)}\n" for key in sorted(set(held_out))).encode())
     for name in design.autoencoders:
         config = FitConfig(json.loads(design.autoencoders[name]), plan.size, (plan.size, plan.size))
         plan = keep_seconds(chain.out, plan, name, partial(_time_stage, plan.images, config, scratch))
     updates = share_first_stages(plan, design)
     for name in design.data:
-        chain.encode(name, updates)
+        if name != REFERENCE:
+            chain.encode(name, updates)
     chain.extract(chain.data(REFERENCE), chain.out / "reference.npz", "--split", "val")
     return plan
 
@@ -95,8 +99,8 @@ def compare_guidance(chain: Chain, budget: Budget) -> tuple[list[Reading], str]:
     figures: dict[str, list[Figures]] = {paper.UNGUIDED: [], paper.GUIDED: [], paper.GAUSSIANS: []}
     figures[paper.UNGUIDED] = [chain.make(arm, seed, TIME, updates).figures for seed in seeds]
     chosen = _choose_guidance(chain)
-    words = ("--guidance-mean", f"{chosen[0]:g}", "--guidance-variance", f"{chosen[1]:g}")
     for seed in seeds:
+        words = _guide(*chosen[seed])
         run = chain.place(arm.name, seed) / "run-0"
         draw_guided = partial(_sample, chain, run, seed, paper.GUIDED, words)
         figures[paper.GUIDED].append(chain.keep_scores(paper.GUIDED, seed, TIME, updates, draw_guided).figures)
@@ -104,8 +108,12 @@ def compare_guidance(chain: Chain, budget: Budget) -> tuple[list[Reading], str]:
         figures[paper.GAUSSIANS].append(chain.keep_scores(paper.GAUSSIANS, seed, TIME, (), gaussians).figures)
     held_out = chain.keep_scores(paper.RECONSTRUCTIONS, 0, TIME, (), partial(_reconstruct, chain))
     figures[paper.RECONSTRUCTIONS] = [held_out.figures]
+    real = chain.keep_scores(paper.REAL, 0, TIME, (), partial(_extract_training_pictures, chain))
+    figures[paper.REAL] = [real.figures]
     facts = {name: f"{_listed(updates)} updates" for name in (paper.UNGUIDED, paper.GUIDED)}
-    said = f"Chosen on other seeds and pictures: means guided by {chosen[0]:g}, variances by {chosen[1]:g}."
+    weights = "; ".join(f"seed {n}: means by {mean:g}, variances by {var:g}" for n, (mean, var) in enumerate(chosen))
+    others = "the other seeds' models" if len(chosen) > 1 else "the same model, for want of others"
+    said = f"Weights of guidance, chosen on samples of {others}, of other noise, beside other pictures: {weights}."
     return [Reading("Equal time", "The same model, drawn from in two ways.", figures, facts)], said
 
 
@@ -115,24 +123,41 @@ def _sample(chain: Chain, run: Path, seed: int, name: str, words: Sequence[str],
     return out
 
 
-def _choose_guidance(chain: Chain) -> tuple[float, float]:
-    """The weights with the smallest mean Fréchet distance to pictures of the training split."""
+def _guide(mean: float, variance: float) -> tuple[str, ...]:
+    return "--guidance-mean", f"{mean:g}", "--guidance-variance", f"{variance:g}"
+
+
+def _choose_guidance(chain: Chain) -> list[tuple[float, float]]:
+    """For every seed the weights that bring samples of the other seeds' models nearest to pictures of the train split.
+
+    By the mean Fréchet distance. A single seed's own model chooses, by samples of other noise than those reported.
+    """
     (arm,) = chain.design.arms
-    reference = chain.out / "reference-of-choices.npz"
-    held_out = len(Dataset.open(chain.data(REFERENCE), "val"))
-    chain.extract(chain.data(REFERENCE), reference, "--num", str(held_out), "--seed", str(CHOOSING))
-    found = {}
+    reference, seeds = _extract_training_pictures(chain), range(chain.plan.seeds)
+    found: dict[tuple[float, float], list[float]] = {}
     for mean, variance in itertools.product(MEANS, VARIANCES):
-        distances = []
-        for seed in range(chain.plan.seeds):
-            words = ("--guidance-mean", f"{mean:g}", "--guidance-variance", f"{variance:g}")
+        for seed in seeds:
             name, run = f"choice-{mean:g}-{variance:g}", chain.place(arm.name, seed) / "run-0"
             features = run.parent / f"samples-{name}.npz"
             if not features.exists():
-                chain.extract(_sample(chain, run, seed, name, words, CHOOSING), features)
-            distances.append(chain.score(features, reference)[FRECHET] or 0.0)
-        found[mean, variance] = float(np.mean(distances))
-    return min(found, key=lambda pair: found[pair])
+                chain.extract(_sample(chain, run, seed, name, _guide(mean, variance), CHOOSING), features)
+            distance = chain.score(features, reference)[FRECHET] or 0.0
+            found.setdefault((mean, variance), []).append(distance)
+    return [choose_for(seed, found) for seed in seeds]
+
+
+def choose_for(seed: int, distances: Mapping[tuple[float, float], Sequence[float]]) -> tuple[float, float]:
+    """The weights with the smallest mean distance over all seeds but this one. distances: of every seed, by weights."""
+    others = [one for one in range(len(next(iter(distances.values())))) if one != seed] or [seed]
+    return min(distances, key=lambda weights: float(np.mean([distances[weights][one] for one in others])))
+
+
+def _extract_training_pictures(chain: Chain) -> Path:
+    """Features of as many pictures of the training split as are set aside."""
+    out = chain.out / "reference-of-choices.npz"
+    held_out = len(Dataset.open(chain.data(REFERENCE), "val"))
+    chain.extract(chain.data(REFERENCE), out, "--num", str(held_out), "--seed", str(CHOOSING))
+    return out
 
 
 def _draw_gaussians(chain: Chain, seed: int) -> Path:

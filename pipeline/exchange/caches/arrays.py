@@ -144,6 +144,9 @@ def _open_safetensors(path: Path, files: Containers) -> Iterator[StoredArray]:
         end = stop
     if 8 + head + end != size:
         raise _damaged(path, f"{size} bytes instead of {8 + head + end}")
+    if entries and not any(entry.dtype in SAFETENSORS for entry in entries.values()):
+        kinds = ", ".join(sorted({entry.dtype for entry in entries.values()}))
+        raise LvaeError(path, f"its tensors are {kinds:.60}", "Latents are F16, BF16, F32 or F64.")
     for name, entry in sorted(entries.items()):
         if (kind := SAFETENSORS.get(entry.dtype)) is not None and entry.shape:
             yield _stored(name, kind, entry.shape, _Place(files, path, 8 + head + entry.data_offsets[0]))
@@ -158,4 +161,4 @@ def read_labels(array: StoredArray) -> NDArray[Any]:
 
 
 def names_of(arrays: Iterable[StoredArray]) -> Sequence[str]:
-    return [f"{array.name} {'x'.join(map(str, array.shape))}" for array in arrays]
+    return [f"{array.name} ({'x'.join(map(str, array.shape)) or 'one number'}, {array.dtype})" for array in arrays]

@@ -24,6 +24,7 @@ from lvae.pipeline.exchange.caches.npy_bytes import NpyEntries
 
 FLIP = "moments_flip"
 MOMENTS = "moments"
+LOOKED_AT = 16  # files, for one that says what all of them hold
 
 
 class FileCache:
@@ -35,16 +36,28 @@ class FileCache:
         self.notes: list[str] = []
         self.seen = Seen()
         self._files, self._suffix = files, suffix
-        row = files.first(suffix)
-        if row is None:
-            refuse_empty(0, files.location)
-            raise AssertionError
-        first = self.arrays(self._files.read(row), 2)
-        self.orientations = len(first)
-        self._entries = NpyEntries(first[0], f"{files.location}/{row.key}")
+        self.orientations, self._entries = self._open_first()
         self.shape: Shape = self._entries.shape
         if moments is not None and self.shape[0] % 2:
             raise LvaeError(self.location, f"{counted(self.shape[0], 'channel')} are no means with {moments}s")
+
+    def _open_first(self) -> tuple[int, NpyEntries]:
+        """How many arrays a file has, and their form: by the first whole file among a few."""
+        failure: LvaeError | None = None
+        for row in itertools.islice(self._files.some(self._suffix), LOOKED_AT):
+            where = f"{self.location}/{row.key}"
+            if row.length > MAX_BYTES:
+                failure = failure or LvaeError(where, f"of more than {MAX_BYTES >> 20} MiB")
+                continue
+            try:
+                arrays = self.arrays(self._files.read(row), 2)
+                return len(arrays), NpyEntries(arrays[0], where)
+            except LvaeError as error:
+                failure = failure or LvaeError(where, error.problem, error.advice)
+        if failure is not None:
+            raise failure
+        refuse_empty(0, self.location)
+        raise AssertionError
 
     def arrays(self, data: bytes, most: int) -> list[bytes]:
         return [data]

@@ -1,6 +1,7 @@
 """The files of a cache: in a folder, or stored in a zip. Listed one by one, in the order of their paths."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,8 @@ class Files(Protocol):
         """The files whose names end so, as rows without labels, sorted by name. seen: is told of each."""
         ...
 
-    def first(self, suffix: str) -> ImageRow | None:
-        """One of them."""
+    def some(self, suffix: str) -> Iterator[ImageRow]:
+        """The same, in the order that costs least."""
         ...
 
     def read(self, row: ImageRow) -> bytes:
@@ -51,17 +52,21 @@ class FolderFiles:
                 seen.add(name, found.st_size, found.st_mtime_ns)
                 yield ImageRow(name, name, 0, found.st_size, "", UNLABELLED)
         except OSError as error:
-            raise LvaeError(self.location, f"cannot be read ({locations.explain(error)})") from error
+            raise LvaeError(error.filename or self.location, f"cannot be read ({locations.explain(error)})") from error
 
-    def first(self, suffix: str) -> ImageRow | None:
-        return next(self.rows(suffix, Seen()), None)
+    def some(self, suffix: str) -> Iterator[ImageRow]:
+        return self.rows(suffix, Seen())
 
     def read(self, row: ImageRow) -> bytes:
         return locations.read_up_to(f"{self.location}/{row.container}", MAX_BYTES)
 
     def read_if_there(self, name: str) -> Iterator[bytes] | None:
         path = Path(self.location, name)
-        return _read_pieces(path, 0, path.stat().st_size) if path.is_file() else None
+        if not path.is_file():
+            if os.path.lexists(path):
+                raise LvaeError(path, "is no file that can be read", "Put the table in its place, or remove it.")
+            return None
+        return _read_pieces(path, 0, path.stat().st_size)
 
 
 def _walk(folder: Path, below: str, suffix: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -92,6 +97,12 @@ def _read_pieces(path: Path, offset: int, length: int) -> Iterator[bytes]:
             yield piece
 
 
+def refuse_leading_out(name: str, where: str) -> None:
+    """LvaeError for a member of an archive that unpacking would put elsewhere."""
+    if name.startswith(("/", "\\")) or re.match("[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name):
+        raise LvaeError(where, f"{name!r:.100} leads out of it", "Do not use this file.")
+
+
 class ZipFiles:
     """Of a zip whose members are stored, as edm2 writes them; bytes are read in place."""
 
@@ -110,9 +121,8 @@ class ZipFiles:
             yield ImageRow(key, self._name, offset, size, "", UNLABELLED)
             before = key
 
-    def first(self, suffix: str) -> ImageRow | None:
-        found = next(self._members(suffix), None)
-        return None if found is None else ImageRow(found[0], self._name, found[1], found[2], "", UNLABELLED)
+    def some(self, suffix: str) -> Iterator[ImageRow]:
+        return (ImageRow(key, self._name, offset, size, "", UNLABELLED) for key, offset, size in self._members(suffix))
 
     def _members(self, suffix: str) -> Iterator[tuple[str, int, int]]:
         """Name, offset and length of each, in the order of the directory."""
@@ -121,6 +131,7 @@ class ZipFiles:
                 size = locations.size_of(file)
                 for info in read_directory(file, size, self.location):
                     if info.filename.lower().endswith(suffix):
+                        refuse_leading_out(info.filename, self.location)
                         offset = data_offset(self._containers, info, size, self.location)
                         if offset < 0 or info.flag_bits & 1:
                             problem = f"{info.filename!r:.100} is compressed or encrypted"

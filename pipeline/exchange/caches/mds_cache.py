@@ -57,10 +57,14 @@ class MdsCache:
         self.classes: tuple[str, ...] | None = None
         self.notes: list[str] = []
         self.seen = Seen()
-        self._shards = {shard.name: shard for shard in _read_indexes(Path(location))}
+        self._shards: dict[str, Shard] = {}
+        for shard in _read_indexes(Path(location)):
+            if self._shards.setdefault(shard.name, shard) is not shard:
+                raise LvaeError(location, f"{shard.name} is listed twice", "Each shard may stand in an index once.")
         self._containers = Containers(location)
         refuse_empty(sum(shard.samples for shard in self._shards.values()), location)
         self._column = self._choose(array)
+        self._refuse_other_columns()
         self.shape: Shape = self._find_shape()
 
     def _choose(self, wanted: str | None) -> str:
@@ -72,6 +76,16 @@ class MdsCache:
             problem = f"which of its columns holds the latents? It has {inside:.300}"
             raise LvaeError(self.location, problem, "Say --array NAME, of bytes or ndarray.")
         return names[0]
+
+    def _refuse_other_columns(self) -> None:
+        """LvaeError where a shard keeps the latents otherwise than the first one."""
+        first = ""
+        for shard in self._shards.values():
+            how = next((encoding for name, encoding, _ in shard.columns if name == self._column), "no such column")
+            first = first or how
+            if how != first:
+                problem = f"{self._column} is {first} in the first shard, and here {how}"
+                raise LvaeError(f"{self.location}/{shard.name}", problem, "Import them by themselves.")
 
     def _find_shape(self) -> Shape:
         for shard in self._shards.values():
@@ -231,7 +245,7 @@ def _describe(folder: Path, below: str, one: Any, path: Path) -> Shard:
         columns = tuple(zip(one["column_names"], one["column_encodings"], one["column_sizes"], strict=True))
         text = all(isinstance(name, str) and isinstance(encoding, str) for name, encoding, _ in columns)
         sizes = all(fixed is None or (type(fixed) is int and 0 <= fixed < 1 << 32) for *_, fixed in columns)
-        whole = type(size) is int and type(samples) is int and 0 <= samples < 1 << 32
+        whole = type(size) is int and type(samples) is int and 0 <= 4 * (samples + 2) <= size
         if not (isinstance(basename, str) and text and sizes and whole):
             raise TypeError
     except (KeyError, TypeError, ValueError):

@@ -28,7 +28,8 @@ Layout = Literal["edm2", "lightningdit", "dit", "repa", "mar", "mds", "npy", "we
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 SINGLE = (".npy", ".npz", ".safetensors")
 REPA = "vae-sd"  # the folder in which REPA's trainer looks for latents
-ARRAYS = {"latents", "latents_flip", "moments", "moments_flip", "labels", "label", "y"}
+STACKS = {"latents", "moments"}
+ARRAYS = STACKS | {"latents_flip", "moments_flip", "labels", "label", "y"}
 OTHERS = (Kind.RUN, Kind.AUTOENCODER_RUN, Kind.SWEEP, Kind.STUDY, Kind.DECODED, Kind.PARTS, Kind.EXPORT)
 KNOWN = (
     "edm2's or REPA's .npy files with dataset.json, LightningDiT's safetensors, fast-DiT's folders of features and "
@@ -102,19 +103,23 @@ def _recognize(path: Path, pattern: bool) -> Layout | None:
             return "edm2"
         return "npy" if name.endswith(SINGLE) else None
     names = {entry.name for entry in os.scandir(path) if not entry.name.startswith(".")}
-    if is_zarr(path):
-        return "zarr"
-    if has_index(path):
-        return "mds"
-    if REPA in names or (path.name == REPA and DATASET_JSON in names):
-        return "repa"
-    if DATASET_JSON in names:
-        return "edm2"
-    if any(RANKED.fullmatch(one) for one in names):
-        return "lightningdit"
-    if _dit_folders(path):
-        return "dit"
-    if any(one.endswith(SINGLE) for one in names):
+    arrays = {Path(one).stem for one in names if one.endswith(SINGLE)}
+    found: dict[Layout, bool] = {
+        "zarr": is_zarr(path),
+        "mds": has_index(path),
+        "repa": REPA in names or (path.name == REPA and DATASET_JSON in names),
+        "edm2": DATASET_JSON in names and path.name != REPA,
+        "lightningdit": any(RANKED.fullmatch(one) for one in names),
+        "dit": bool(_dit_folders(path)),
+        "npy": bool(arrays & STACKS),
+    }
+    known = [layout for layout, is_so in found.items() if is_so]
+    if len(known) > 1:
+        advice = f"Say --layout {' or --layout '.join(known)}, or give each a folder of its own."
+        raise LvaeError(path, f"looks like {' and like '.join(known)}", advice)
+    if known:
+        return known[0]
+    if arrays:
         return "npy"
     if any(one.endswith(".tar") for one in names):
         return "webdataset"
@@ -127,14 +132,15 @@ def _first_files(path: Path) -> Iterator[str]:
         yield from names
 
 
-def _dit_folders(path: Path) -> tuple[Path, Path] | None:
-    """fast-DiT's pair of folders: NAME_features and NAME_labels."""
-    below = [one for one in path.iterdir() if one.is_dir()]
-    for features in below:
-        labels = features.with_name(features.name.removesuffix("features") + "labels")
-        if features.name.endswith("features") and labels in below:
-            return features, labels
-    return None
+def _dit_folders(path: Path) -> list[tuple[Path, Path]]:
+    """fast-DiT's pairs of folders: NAME_features and NAME_labels."""
+    below = sorted(one for one in path.iterdir() if one.is_dir())
+    pairs = [
+        (one, one.with_name(one.name.removesuffix("features") + "labels"))
+        for one in below
+        if one.name.endswith("features")
+    ]
+    return [pair for pair in pairs if pair[1] in below]
 
 
 def _open(layout: Layout, path: Path, pattern: bool, choice: Choice) -> Cache:
@@ -142,10 +148,12 @@ def _open(layout: Layout, path: Path, pattern: bool, choice: Choice) -> Cache:
         case "edm2" | "repa":
             return Edm2Cache(layout, ZipFiles(str(path)) if path.is_file() else FolderFiles(str(_features_of(path))))
         case "dit":
-            folders = _dit_folders(path) if path.is_dir() else None
-            if folders is None:
-                raise LvaeError(path, "has no pair of folders NAME_features and NAME_labels")
-            return DitCache(*folders)
+            folders = _dit_folders(path) if path.is_dir() else []
+            if len(folders) != 1:
+                many = "several pairs" if folders else "no pair"
+                advice = "Each pair needs a folder of its own."
+                raise LvaeError(path, f"has {many} of folders NAME_features and NAME_labels", advice)
+            return DitCache(*folders[0])
         case "mar":
             return MarCache(FolderFiles(str(path)))
         case "mds":
@@ -184,6 +192,9 @@ def _open_arrays(layout: Layout, path: Path, array: str | None) -> Cache:
         pieces = [find_piece(one.name, read_arrays(one, opened), array, str(one)) for one in stacks]
         if not pieces:
             raise LvaeError(path, "holds no .safetensors files")
+        other = next((one for one in files if one.suffix != ".safetensors" and one.stem in STACKS), None)
+        if other is not None and layout != "lightningdit":
+            raise LvaeError(path, f"holds {stacks[0].name} and {other.name}", "Give each kind a folder of its own.")
         return LightningCache(str(path), pieces) if layout == "lightningdit" else ArrayCache("npy", str(path), pieces)
     if not files:
         raise LvaeError(path, "holds no arrays")

@@ -17,7 +17,7 @@ from lvae.encode.sources.reading.tar_members import Member, open_tar, read_membe
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.parts.rows import ImageRow
 from lvae.pipeline.exchange.caches.cache import Moments, Shape, refuse_empty
-from lvae.pipeline.exchange.caches.files import MAX_BYTES
+from lvae.pipeline.exchange.caches.files import MAX_BYTES, refuse_leading_out
 from lvae.pipeline.exchange.caches.npy_bytes import NpyEntries
 
 MAX_LABEL_BYTES = 1 << 20
@@ -61,6 +61,7 @@ class TarCache:
             with open_tar(str(tar), tar.name, self.seen) as file, open(tar, "rb") as content:
                 sample = Sample("")
                 for member in read_members(str(tar), file, LeftOut({})):
+                    refuse_leading_out(member.name, str(tar))
                     folder, slash, name = member.key.rpartition("/")
                     stem, _, kind = name.partition(".")
                     key = folder + slash + stem

@@ -1,6 +1,9 @@
 """Arrays in Zarr, of version 2 or 3: those whose codecs run nothing."""
 
+import itertools
 import json
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,9 @@ from lvae.manifests.errors import LvaeError
 from lvae.pipeline.exchange.caches.arrays import StoredArray
 
 METADATA = ("zarr.json", ".zarray", ".zgroup")
+DESCRIPTIONS = {*METADATA, ".zattrs", ".zmetadata"}
 MAX_BYTES = 1 << 20
+MAX_CHUNK = 1 << 30  # bytes that one read has to unpack
 CODECS = {"bytes", "transpose", "sharding_indexed", "gzip", "zstd", "blosc", "crc32c", "zlib", "lz4", "bz2", "lzma"}
 CODECS |= {"shuffle", "numcodecs.zlib", "numcodecs.zstd", "numcodecs.lz4", "numcodecs.shuffle", "numcodecs.blosc"}
 
@@ -63,6 +68,15 @@ def _refuse_other_codecs(value: Any, where: Path) -> None:
             _refuse_other_codecs([configuration.get("codecs", []), configuration.get("index_codecs", [])], where)
 
 
+def _refuse_missing_chunks(folder: Path, wanted: int) -> None:
+    """LvaeError where there are fewer files than chunks: what was never written would be read as zeros."""
+    names = (name for _, _, files in os.walk(folder) for name in files if name not in DESCRIPTIONS)
+    found = sum(1 for _ in itertools.islice(names, wanted))
+    if found < wanted:
+        advice = "Was it written to its end? Cut it to the rows that are there."
+        raise LvaeError(folder, f"{wanted - found} of {wanted} chunks are missing", advice)
+
+
 def _open(folder: Path, name: str) -> StoredArray:
     import zarr
 
@@ -81,6 +95,12 @@ def _open(folder: Path, name: str) -> StoredArray:
         raise LvaeError(folder, f"cannot be opened as Zarr ({error!s:.100})") from error
     if dtype.hasobject:
         raise LvaeError(folder, "holds objects, not numbers")
+    stored = tuple(array.shards or array.chunks)
+    if math.prod(stored) * dtype.itemsize > MAX_CHUNK:
+        problem = f"its chunks are {'x'.join(map(str, stored))}, more than {MAX_CHUNK >> 30} GiB each"
+        raise LvaeError(folder, f"{problem:.200}", "Write it anew in smaller ones.")
+    if dtype.kind == "f" and len(shape) >= 4:
+        _refuse_missing_chunks(folder, math.prod(-(-side // part) for side, part in zip(shape, stored, strict=True)))
 
     def read(start: int, stop: int) -> NDArray[Any]:
         try:

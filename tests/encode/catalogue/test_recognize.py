@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvae.encode.autoencoder import build
-from lvae.encode.catalogue.architectures import KNOWN, LdmSpec, TinySpec
+from lvae.encode.catalogue.architectures import KNOWN, LdmSpec, TinySpec, UpsamplerSpec
 from lvae.encode.catalogue.recognize import recognize, summarize
 from lvae.manifests.errors import LvaeError
 
@@ -28,15 +28,18 @@ def test_every_published_architecture_is_recognized(name: str) -> None:
 
 
 @st.composite
-def specs(draw: st.DrawFn) -> LdmSpec | TinySpec:
-    if draw(st.integers(0, 4)) == 0:
-        return TinySpec(
+def specs(draw: st.DrawFn) -> LdmSpec | TinySpec | UpsamplerSpec:
+    if (kind := draw(st.integers(0, 5))) < 2:
+        tiny = TinySpec(
             draw(st.integers(1, 20)),
             width=draw(st.integers(1, 8)),
             blocks=draw(st.integers(1, 4)),
             multipliers=(1, *draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))),
             patch=draw(st.integers(1, 4)),
         )
+        if kind == 0:
+            return tiny
+        return UpsamplerSpec(width=tiny.width, blocks=tiny.blocks, multipliers=tiny.multipliers, patch=tiny.patch)
     multipliers = tuple(draw(st.lists(st.integers(1, 5), min_size=1, max_size=8)))
     return LdmSpec(
         kind := draw(st.sampled_from(["kl", "vq"])),  # type: ignore[arg-type]
@@ -52,7 +55,7 @@ def specs(draw: st.DrawFn) -> LdmSpec | TinySpec:
 
 @given(spec=specs())
 @settings(max_examples=60, deadline=None)
-def test_every_architecture_that_can_be_described_is_recognized(spec: LdmSpec | TinySpec) -> None:
+def test_every_architecture_that_can_be_described_is_recognized(spec: LdmSpec | TinySpec | UpsamplerSpec) -> None:
     assert recognize(shapes_of(spec)) == spec
 
 
@@ -88,6 +91,8 @@ def test_architectures_are_summed_up_for_people() -> None:
     assert (
         summarize(LdmSpec("vq", 32, (1, 2), 3, codes=5)) == "a vq autoencoder of 32, 64 channels with 3 latent channels"
     )
+    upsampler = UpsamplerSpec(width=8, multipliers=(1, 2), patch=2)
+    assert summarize(upsampler) == "an upsampler of 8, 16 channels, of images reduced by 4"
     assert summarize(TinySpec(7)) == "a tiny autoencoder of 64 channels with 7 latent channels"
 
 

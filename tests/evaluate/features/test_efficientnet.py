@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lvae.encode.quality.efficientnet import weights_path
 from lvae.encode.scenes.make import write_scenes
 from lvae.evaluate.features import efficientnet
 from lvae.evaluate.features.feature_files import read_features
@@ -16,7 +17,7 @@ from tests.conftest import lvae
 
 @pytest.fixture(scope="module")
 def network() -> efficientnet.EfficientNetLite0:
-    return efficientnet.EfficientNetLite0.load(efficientnet.weights_path())
+    return efficientnet.EfficientNetLite0.load(weights_path())
 
 
 def pictures(count: int, size: int, seed: int = 0) -> np.ndarray:
@@ -52,7 +53,7 @@ def test_features_are_those_of_the_published_network(network: efficientnet.Effic
     from efficientnet_lite_pytorch import EfficientNet
 
     published = EfficientNet.from_name("efficientnet-lite0")
-    published.load_state_dict(torch.load(efficientnet.weights_path(), weights_only=True))
+    published.load_state_dict(torch.load(weights_path(), weights_only=True))
     images = pictures(2, 128)
     with torch.inference_mode():
         seen = efficientnet.prepare(images)
@@ -60,7 +61,7 @@ def test_features_are_those_of_the_published_network(network: efficientnet.Effic
         logits = published(seen).numpy()
     found = network(images)
     assert np.abs(found - wanted).max() < 1e-4  # batch norms are folded into the convolutions: float32's last digits
-    assert np.abs(network.classify(found) - logits).max() < 1e-3
+    assert np.abs(efficientnet.classify(found) - logits).max() < 1e-3
 
 
 def test_by_name_it_scores_pictures_and_stored_features_alike(tmp_path: Path) -> None:
@@ -75,9 +76,11 @@ def test_by_name_it_scores_pictures_and_stored_features_alike(tmp_path: Path) ->
     lvae("features", tmp_path / "scenes-1", tmp_path / "f.npz", *name)
     stored = read_features(tmp_path / "f.npz")
     assert stored is not None and stored.network.name == "efficientnet-lite0"
-    assert (
-        json.loads(lvae(*score, tmp_path / "f.npz", *name, "--json").stdout)["network_recall"]
-        == (found["network_recall"])
+    again = json.loads(
+        lvae("score", "--samples", tmp_path / "scenes-0", "--reference", tmp_path / "f.npz", "--json", *name).stdout
     )
+    for metric in ("network_recall", "network_class_agreement", "real_network_class_agreement"):
+        assert again[metric] == found[metric]
+    assert found["network_class_agreement"] > 0.2  # of twelve classes
     wrong = lvae("score", "--samples", tmp_path, "--reference", tmp_path, "--features", tmp_path / "none", check=1)
     assert "--features is efficientnet-lite0 or the file of a feature network" in wrong.stderr

@@ -1,7 +1,12 @@
 """Every layout that others write is recognized and read, numbers, labels and mirrors; odd ones are one line."""
 
 import json
+import os
 import pickle
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +143,84 @@ def several(path: Path) -> None:
     np.savez(path / "c.npz", a=latents(), b=latents())
 
 
+def whole_numbers(path: Path) -> None:
+    np.save(path / "c.npy", np.zeros((3, 4, 8, 8), np.int32))
+
+
+def eight_bits(path: Path) -> None:
+    entry = {"dtype": "F8_E4M3", "shape": [1, 4, 8, 8], "data_offsets": [0, 256]}
+    head = json.dumps({"latents": entry}).encode()
+    (path / "c.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(256))
+
+
+def member_elsewhere(path: Path) -> None:
+    with zipfile.ZipFile(path / "c.zip", "w") as archive:
+        archive.writestr("../a.npy", examples.npy(latents()[0]))
+
+
+def tar_member_elsewhere(path: Path) -> None:
+    with tarfile.open(path / "c.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("/a.npy"))
+
+
+def change_index(path: Path, change: Callable[[list[dict[str, object]]], None]) -> None:
+    examples.mds(path / "c")
+    index = json.loads((path / "c" / "index.json").read_text())
+    change(index["shards"])
+    (path / "c" / "index.json").write_text(json.dumps(index))
+
+
+def shard_listed_twice(path: Path) -> None:
+    change_index(path, lambda shards: shards.append(shards[0]))
+
+
+def too_many_samples(path: Path) -> None:
+    change_index(path, lambda shards: shards[0].update(samples=(1 << 32) - 1))
+
+
+def other_columns(path: Path) -> None:
+    change_index(path, lambda shards: shards[1].update(column_names=["caption", "label", "other"]))
+
+
+def pipe_for_a_table(path: Path) -> None:
+    examples.edm2(path / "c")
+    (path / "c" / "dataset.json").unlink()
+    os.mkfifo(path / "c" / "dataset.json")
+
+
+def two_layouts(path: Path) -> None:
+    examples.edm2(path / "c")
+    np.save(path / "c" / "latents.npy", latents())
+
+
+def two_pairs(path: Path) -> None:
+    examples.dit(path / "c")
+    for name in ("features", "labels"):
+        shutil.copytree(path / "c" / f"imagenet256_{name}", path / "c" / f"other_{name}")
+
+
+def two_kinds(path: Path) -> None:
+    examples.lightningdit(path / "c", ranks=1)
+    for file in list((path / "c").iterdir()):
+        file.rename(path / "c" / f"my-{file.name}")
+    np.save(path / "c" / "moments.npy", latents())
+
+
+def describe_zarr(path: Path, rows: int, chunk: int) -> None:
+    (path / "c").mkdir()
+    sides = {"shape": [rows, 4, 8, 8], "chunks": [chunk, 4, 8, 8], "fill_value": 0}
+    told = {"zarr_format": 2, "dtype": "<f4", "order": "C", "filters": None, "compressor": None}
+    (path / "c" / ".zarray").write_text(json.dumps(told | sides))
+
+
+def zarr_of_nothing(path: Path) -> None:
+    describe_zarr(path, 1 << 40, 1)
+
+
+def zarr_of_one_chunk(path: Path) -> None:
+    describe_zarr(path, 64, 1 << 24)
+
+
 @pytest.mark.parametrize(
     ("write", "problem"),
     [
@@ -151,6 +234,19 @@ def several(path: Path) -> None:
         (wide_latents, "is no latent"),
         (compressed, "is compressed"),
         (several, "which are the latents"),
+        (whole_numbers, r"has c \(3x4x8x8, <i4\), and no latents"),
+        (eight_bits, "its tensors are F8_E4M3"),
+        (member_elsewhere, r"'\.\./a.npy' leads out of it"),
+        (tar_member_elsewhere, "'/a.npy' leads out of it"),
+        (shard_listed_twice, r"shard.00000.mds is listed twice"),
+        (too_many_samples, "not described as MDS shards are"),
+        (other_columns, "latents_256 is bytes in the first shard, and here no such column"),
+        (pipe_for_a_table, "is no file that can be read"),
+        (two_layouts, r"looks like edm2 and like npy\. Say --layout edm2 or --layout npy"),
+        (two_pairs, "has several pairs of folders"),
+        (two_kinds, r"holds my-latents_rank00_shard000.safetensors and moments.npy"),
+        (zarr_of_nothing, "1099511627776 of 1099511627776 chunks are missing"),
+        (zarr_of_one_chunk, "its chunks are 16777216x4x8x8, more than 1 GiB each"),
     ],
 )
 def test_an_odd_cache_is_refused_in_one_line(tmp_path: Path, write: object, problem: str) -> None:
@@ -180,3 +276,12 @@ def test_a_torn_file_among_many_is_a_rejected_row(tmp_path: Path) -> None:
     (tmp_path / "c" / "00000" / "img-mean-std-00000004.npy").write_bytes(b"\x93NUMPY")
     reasons = contents(open_cache(str(tmp_path / "c")))[2]
     assert list(reasons) == [4]
+    (tmp_path / "c" / "00000" / "img-mean-std-00000000.npy").write_bytes(b"")
+    assert list(contents(open_cache(str(tmp_path / "c")))[2]) == [0, 4]
+
+
+def test_labels_that_are_not_one_a_row_are_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "c.npz", latents=latents(), labels=np.eye(COUNT, 3))
+    cache = open_cache(str(tmp_path / "c.npz"))
+    assert {row.label for row in cache.rows()} == {-1}
+    assert cache.notes[0].startswith("labels (23x3, <f8) is not a number or a name a row, and was not read")

@@ -122,6 +122,20 @@ def test_singular_vectors_move_once_per_update_with_the_weights_of_the_forward_p
         assert torch.equal(vector, vectors[1][name])
 
 
+def test_redrawn_singular_vectors_are_those_of_the_update_and_the_others_as_before() -> None:
+    one, other, kept = (updater(train_config(singular_vectors=name)) for name in ("redrawn", "redrawn", "kept"))
+    one([batch(0)])
+    first = [vector.clone() for vector in one.model.singular_vectors()]
+    one([batch(1)])
+    other([batch(1)])
+    kept([batch(1)])
+    for before, after, alone, moved in zip(
+        first, *(training.model.singular_vectors() for training in (one, other, kept)), strict=True
+    ):
+        assert torch.equal(after, alone) and not torch.equal(after, before)
+        assert float(moved.norm()) == pytest.approx(1) and float(after.norm()) != pytest.approx(1)
+
+
 def test_the_average_follows_the_new_weights() -> None:
     training = updater(train_config(ema=0.75, warm_up_updates=0))
     before = training.parameters.named(training.parameters.copies())

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lvae.actions.study.arms import design
-from lvae.actions.study.plan import StudyPlan, begin, keep_seconds, share_time
-from lvae.evaluate.studies.paper import LATENT, PIXEL, STACK, TABLES
+from lvae.actions.study.arms import UPSAMPLED, design
+from lvae.actions.study.plan import StudyPlan, begin, keep_seconds, share_first_stages, share_time
+from lvae.actions.study.tables import choose_for
+from lvae.evaluate.studies.paper import AUTOENCODER_STACK, LATENT, PIXEL, STACK, TABLES
 from lvae.manifests.errors import LvaeError
 from lvae.train.config import check_together
 from lvae.train.presets import preset
@@ -23,8 +24,8 @@ def plan(**changes: object) -> StudyPlan:
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_every_model_of_every_table_can_be_built(table: str, size: int) -> None:
     asked = design(table, size)
-    shapes = {"pixels": (3, size), "reduced": (3, size // 8), "latents": (4, size // 4)}
-    shapes |= {name: (4, size // int(name[1:])) for name in asked.autoencoders}
+    shapes = {"pixels": (3, size), "reduced": (3, size // 8), UPSAMPLED: (3, size // 8), "latents": (4, size // 4)}
+    shapes |= {name: (4, size // int(name[1:])) for name in asked.autoencoders if name != UPSAMPLED}
     for arm in asked.arms:
         for model in arm.models:
             settings = {name: "12" if value == "all" else value for name, value in model.settings.items()}
@@ -34,10 +35,18 @@ def test_every_model_of_every_table_can_be_built(table: str, size: int) -> None:
 
 
 def test_arms_and_seeds_have_equal_time_and_a_stack_shares_its_own() -> None:
-    seconds = {LATENT: (0.1,), STACK: (0.1, 0.5), PIXEL: (1.0,)}
-    budget = share_time(plan(seconds=seconds), design("table1", 64))
-    assert budget.time == {LATENT: (600,), STACK: (300, 60), PIXEL: (60,)}
+    seconds = {LATENT: (0.1,), STACK: (0.1, 0.5), AUTOENCODER_STACK: (0.1,), PIXEL: (1.0,), UPSAMPLED: (0.25,)}
+    asked, whole = design("table1", 64), plan(seconds=seconds, minutes=8.0)
+    budget = share_time(whole, asked)
+    assert budget.time == {LATENT: (600,), STACK: (300, 60), AUTOENCODER_STACK: (300,), PIXEL: (60,)}
     assert budget.equal == 60
+    assert share_first_stages(whole, asked) == {UPSAMPLED: 240}  # as long as the other stack's two upsamplers
+
+
+def test_guidance_of_a_seed_is_chosen_by_the_others() -> None:
+    distances = {(0.5, 0.0): [1.0, 9.0, 9.0], (1.0, 0.0): [5.0, 5.0, 2.0], (1.5, 3.0): [8.0, 1.0, 8.0]}
+    assert [choose_for(seed, distances) for seed in range(3)] == [(1.0, 0.0), (1.0, 0.0), (1.5, 3.0)]
+    assert choose_for(0, {(0.5, 0.0): [2.0], (1.0, 0.0): [1.0]}) == (1.0, 0.0)
 
 
 def test_a_study_keeps_what_it_measured_and_refuses_other_settings(tmp_path: Path) -> None:

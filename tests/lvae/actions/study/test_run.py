@@ -29,6 +29,7 @@ def test_table_1_killed_while_it_trains_comes_out_the_same(tmp_path: Path) -> No
     lvae_process(*words, patience=800)
     resumed = (tmp_path / "out" / "table.json").read_bytes()
     assert b"holds" in resumed or b"one seed" in resumed
+    assert b"upsampling stack, autoencoder" in resumed
     assert (tmp_path / "out" / "page.html").stat().st_size > 20_000
     shutil.rmtree(arm)
     for result in (tmp_path / "out" / "results").glob("latent-VAE-*"):
