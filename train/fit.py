@@ -12,7 +12,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.train.data.batches import Batches
 from lvae.train.data.sources import open_source
 from lvae.train.devices.device import Device
-from lvae.train.loop.agreement import check_settings, check_weights
+from lvae.train.loop.agreement import check_settings, check_state
 from lvae.train.loop.profiling import Profiler
 from lvae.train.loop.session import Best, Execution, Session, Start, Watching
 from lvae.train.loop.signals import StopSignals
@@ -20,6 +20,7 @@ from lvae.train.loop.training_loop import run_updates
 from lvae.train.loop.update import Updater
 from lvae.train.model import HierarchicalVAE
 from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
+from lvae.train.runs.classes import renumber_classes
 from lvae.train.runs.run import BEST, CHECKPOINTS, RunConfig, difference, read_run_if_there, write_run
 
 PROFILE = "profile"
@@ -54,9 +55,10 @@ def fit(
     checkpoints = Checkpoints(run / CHECKPOINTS, execution.keep_recent, execution.keep_for_ever)
     with StopSignals() as stop:
         start = _begin(run, config, updater, checkpoints, device, init)
-        watching.begin(training.updates, start.step)
+        device.together(lambda: watching.begin(training.updates, start.step))
         source = open_source(dataset, device, training.seed, execution.placement)
-        with Batches(source, dataset, training, device, config.model.classes, start.position) as batches:
+        numbers = renumber_classes(config, run, dataset)
+        with Batches(source, dataset, training, device, config.model.classes, start.position, numbers) as batches:
             session = Session(run, start, updater, batches, checkpoints, execution, watching)
 
             made = [0]
@@ -66,8 +68,10 @@ def fit(
                 profiler.before(made[0])
                 updater(batches.next())
                 made[0] += 1
-                if (table := profiler.after(made[0])) is not None:
-                    watching.line(step + 1, f"where {execution.profile} updates went\n{table}")
+                if (traced := profiler.after(made[0])) is not None:
+                    watching.line(step + 1, f"where {execution.profile} updates went\n{traced.table}")
+                    if traced.launches is not None:
+                        session.note(launches_per_update=traced.launches)
 
             def stopping() -> bool:
                 """Ranks ask one another now and then only."""
@@ -113,7 +117,7 @@ def _begin(
         checkpoint = device.together(lambda: _restore(run, checkpoints, step, updater))
         if any(override.name == "skip_threshold" for override in config.new_overrides()):
             updater.reset_threshold()
-        check_weights(run, updater, step)
+        check_state(run, updater, step)
         _write_settings(run, config, step, device)
         best = checkpoint.values.get(BEST)
         if best is not None and best["step"] <= config.with_overrides_at(step).dataset_since:
@@ -123,7 +127,7 @@ def _begin(
         )
     if init is not None:
         updater.load(init, "--init")
-    check_weights(run, updater, 0)
+    check_state(run, updater, 0)
     _write_settings(run, config, 0, device)
     return Start(0, 0, config.new_overrides())
 

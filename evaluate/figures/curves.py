@@ -23,7 +23,7 @@ def chart_log(lines: Sequence[dict[str, Any]]) -> list[Chart]:
     wanted: tuple[tuple[str, Sequence[tuple[str, str]]], ...] = (
         ("loss, nats an image", losses if len(losses) > 1 else [("", key) for _, key in losses]),
         ("reconstruction, nats an image", [("", "reconstruction_nats")]),
-        ("rate, nats an image", [("", "rate_nats")]),
+        ("rate, nats an image, by the weights of each update", [("", "rate_nats")]),
         ("gradient norm", [("", "gradient_norm")]),
         ("spectral penalty, nats", [("", "spectral")]),
         ("learning rate", [("", "learning_rate")]),

@@ -27,7 +27,7 @@ from lvae.evaluate.report.verdict import Copies, judge_run
 from lvae.evaluate.scores.real_level import REAL_IN_WORDS
 from lvae.evaluate.scores.score_table import format_spread
 from lvae.manifests.manifest import VERSION
-from lvae.train.runs.estimates import estimate
+from lvae.train.runs.estimates import count_parameters
 
 SHOWN, PER_RUN = 8, 4  # samples of each run: rows, and columns
 
@@ -84,7 +84,7 @@ def _show_settings(runs: Sequence[ReportInputs], names: Sequence[str]) -> Sectio
             inputs.config.preset,
             f"{inputs.step:,}",
             f"{seen:,.1f}",
-            f"{estimate(inputs.config, 1).parameters:,}",
+            f"{count_parameters(inputs.config.model):,}",
             groups,
             str(model.classes or "none"),
             inputs.config.dataset.id[:12],

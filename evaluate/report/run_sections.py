@@ -41,7 +41,7 @@ from lvae.evaluate.report.page import (
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError, one_line
 from lvae.manifests.messages import counted
-from lvae.train.runs.estimates import estimate
+from lvae.train.runs.estimates import count_parameters
 from lvae.train.runs.run import PREVIEWS
 
 SHOWN_PREVIEWS = 6
@@ -70,7 +70,7 @@ def show_training(inputs: ReportInputs) -> Section:
         ("classes", _list_classes(inputs)),
         ("model", f"preset {inputs.config.preset}; groups: {levels}; z of {counted(model.z_channels, 'channel')}"),
         ("prior", "learned, given the groups above" if model.hierarchical_prior else "standard normal"),
-        ("parameters", f"{estimate(inputs.config, 1).parameters:,}"),
+        ("parameters", f"{count_parameters(inputs.config.model):,}"),
         (
             "training",
             f"{inputs.step:,} updates of {training.batch * training.accumulate} latents, "
@@ -104,7 +104,8 @@ def show_curves(inputs: ReportInputs) -> Section:
     skipped = lines[-1].get("skipped_updates") or 0
     caption = (
         f"{counted(len(lines), 'entry', 'entries')} of the log. Groups stand in the order they are drawn, their "
-        f"resolution below. {counted(int(skipped), 'update')} skipped for a wild gradient."
+        f"resolution below. Rates are by the weights of each update, not averaged. "
+        f"{counted(int(skipped), 'update')} skipped for a wild gradient."
         f"{describe_young(lines)}"
     )
     return Section("curves", "Curves", [WithCaption(Charts(found), caption, made_by)])

@@ -22,7 +22,7 @@ from lvae.evaluate.scores.score_table import format_number
 from lvae.manifests.manifest import VERSION
 from lvae.manifests.messages import counted
 from lvae.train.devices.device import Device
-from lvae.train.runs.estimates import estimate
+from lvae.train.runs.estimates import count_parameters
 
 
 def write_report(inputs: ReportInputs, out: Path, device: Device) -> int:
@@ -69,7 +69,7 @@ def _show_top(inputs: ReportInputs) -> list[Block]:
     last: dict[str, Any] = {}
     for line in inputs.log:
         last |= {name: value for name, value in line.items() if value is not None}
-    tiles = [("updates", f"{inputs.step:,}", ""), ("parameters", _shorten(estimate(inputs.config, 1).parameters), "")]
+    tiles = [("updates", f"{inputs.step:,}", ""), ("parameters", _shorten(count_parameters(inputs.config.model)), "")]
     for key, name in (("validation_loss_nats", "validation loss, nats"), ("loss_nats", "loss, nats")):
         if key in last:
             tiles.append((name, f"{last[key]:,.1f}", ""))

@@ -214,7 +214,8 @@ def run_inspect(run: Path, dataset: str | None, options: InspectOptions) -> None
         if options.as_json:
             print_json({**description, "rates": rates.to_dict()})
         else:
-            weights = "averaged" if options.weights == "ema" else "as last trained"
+            weights = "averaged (the log's rates are by those of each update)"
+            weights = weights if options.weights == "ema" else "as last trained"
             click.echo(f"{_describe(run, config, step)}\n  weights      {weights}\n\n{rates.format_table()}")
         return
     lines = read_metrics(run)
@@ -224,7 +225,8 @@ def run_inspect(run: Path, dataset: str | None, options: InspectOptions) -> None
         return
     click.echo(_describe(run, config, step))
     if per_group is not None:
-        click.echo(f"\nrate of each group in the log, update {lines[-1]['step']}, nats an image")
+        at = f"update {lines[-1]['step']}, by its weights (not averaged)"
+        click.echo(f"\nrate of each group in the log, {at}, nats an image")
         for number, (resolution, nats) in enumerate(zip(config.model.group_resolutions, per_group, strict=True)):
             click.echo(f"{number:>5}  {f'{resolution}x{resolution}':>7}  {nats:9.2f}" if nats is not None else "")
     say(f"with a dataset, rates by channel and active units are measured: lvae inspect {run} DATASET")

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +20,10 @@ from lvae.manifests.storage.locks import writing
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.data.checks import check_fits, check_shards, local_copy
 from lvae.train.data.sources import DataPlan, Placement, plan_data
-from lvae.train.devices.device import Device
+from lvae.train.devices.device import Device, ReducePrecision
 from lvae.train.devices.open import make_deterministic, open_device
 from lvae.train.fit import check_batch, fit
+from lvae.train.loop.parameters import exchanged_bytes
 from lvae.train.loop.session import Execution, Watching
 from lvae.train.presets import PRESETS
 from lvae.train.runs.boards import check_wandb, open_boards
@@ -29,7 +31,15 @@ from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
 from lvae.train.runs.classes import match_classes
 from lvae.train.runs.config_file import ConfigFile, read_config_file, write_config_file
 from lvae.train.runs.continuation import continue_on, describe_change
-from lvae.train.runs.estimates import Memory, choose_micro_batch, estimate, latent_flop, measure_memory, micro_batch_of
+from lvae.train.runs.estimates import (
+    Memory,
+    choose_micro_batch,
+    estimate,
+    latent_flop,
+    measure_memory,
+    micro_batch_of,
+    on_meta,
+)
 from lvae.train.runs.fine_tuning import weights_that_fit
 from lvae.train.runs.metrics_log import read_metrics
 from lvae.train.runs.resolve import resolve_config
@@ -64,6 +74,7 @@ class TrainOptions:
     minutes: float | None
     seed: int | None
     precision: str | None
+    reduce_precision: ReducePrecision
     device: str
     compiled: bool | None
     deterministic: bool
@@ -140,12 +151,17 @@ def train(dataset: str, run: Path, options: TrainOptions) -> Trained:
     opened = Dataset.open(dataset)
     config = resolve_config(opened, before, name, options.given(file), hash_of_init, overrides)
     if options.continue_on is not None:
-        config = _continue_on(config, before, run, dataset)
+        config = _continue_on(config, before, run, opened)
     if options.deterministic:
         make_deterministic()
-    device = open_device(options.device, config.training.precision, options.compiled, options.threads)
+    reduced = options.reduce_precision
+    device = open_device(
+        options.device, config.training.precision, options.compiled, options.threads, reduce_precision=reduced
+    )
     if not device.is_main:
         logging.disable(logging.ERROR)
+    elif reduced != "float32" and device.world == 1:
+        say("--reduce-precision: there is one process, and no rank to send gradients to; without effect here")
     try:
         check_batch(config.training.update_size, device)
         config, memory = _choose_execution(config, options, device)
@@ -163,10 +179,11 @@ def train(dataset: str, run: Path, options: TrainOptions) -> Trained:
         device.close()
 
 
-def _continue_on(config: RunConfig, before: RunConfig | None, run: Path, dataset: str) -> RunConfig:
-    where = f"--continue-on {dataset}"
+def _continue_on(config: RunConfig, before: RunConfig | None, run: Path, dataset: Dataset) -> RunConfig:
+    where = f"--continue-on {dataset.folder}"
     if before is None:
-        raise LvaeError(where, f"{run} is no run yet that could go on", f"Begin it: 'lvae train {dataset} {run}'.")
+        advice = f"Begin it: 'lvae train {dataset.folder} {run}'."
+        raise LvaeError(where, f"{run} is no run yet that could go on", advice)
     found = continue_on(config, before, run, dataset)
     done = max(Checkpoints(run / CHECKPOINTS).steps(), default=0)
     if found.new_overrides() and done >= config.training.updates:
@@ -180,7 +197,7 @@ def _choose_execution(config: RunConfig, options: TrainOptions, device: Device) 
     devices = device.world * device.parts
     training = replace(config.training, precision=device.precision)
     each, before = training.update_size // devices, config.execution
-    memory = measure_memory(config.model, training)
+    memory = measure_memory(config.model, training, device.kind)
     if options.micro_batch is not None:
         size = micro_batch_of(options.micro_batch, each)
     elif _goes_on_alike(before, options, device, each):
@@ -191,7 +208,8 @@ def _choose_execution(config: RunConfig, options: TrainOptions, device: Device) 
         most = max(1, training.batch // devices) if by_hand else each
         size = choose_micro_batch(each, most, memory, device.free_bytes())
     size = device.from_main(size)
-    return replace(config, execution=ExecutionRecord(device.kind, devices, device.precision, size)), memory
+    reduced = "float32" if device.world == 1 else device.reduce_precision
+    return replace(config, execution=ExecutionRecord(device.kind, devices, device.precision, size, reduced)), memory
 
 
 def _goes_on_alike(before: ExecutionRecord | None, options: TrainOptions, device: Device, each: int) -> bool:
@@ -209,6 +227,7 @@ def _show(
         return
     found = estimate(config, device.world * device.parts, memory)
     needed = estimate_time(config, log, found.parameters, device)
+    sent, reduced = exchanged_bytes(on_meta(config.model), device), device.reduce_precision
     made = PRESETS.get(config.preset)
     paper = made and made.hardware and {"hardware": made.hardware, "hours": made.hours}
     model = config.model
@@ -218,6 +237,7 @@ def _show(
         f"training            {config.training.updates} updates of {config.training.update_size} latents",
         f"device              {device}",
         *found.lines(),
+        *([f"gradients           {sent / (1 << 20):.1f} MiB a rank and update, in {reduced}"] if sent else []),
         f"latents             {data.line()}",
         needed.line() if needed is not None else "time                cannot be said before it runs",
     ]
@@ -226,7 +246,7 @@ def _show(
     if as_json or not sys.stdout.isatty():
         click.echo("\n".join(lines), err=True)
         settings = {name: records.plain(getattr(config, name)) for name in ("preset", "model", "training")}
-        reckoned = {"estimate": asdict(found), "data": asdict(data), "device": str(device)}
+        reckoned = {"estimate": asdict(found), "exchanged_bytes": sent, "data": asdict(data), "device": str(device)}
         needs = {"time": None if needed is None else asdict(needed)}
         click.echo(json.dumps({**settings, "paper": paper, **reckoned, **needs}, indent=1))
     else:
@@ -250,10 +270,13 @@ def _train(
         weights = weights_that_fit(config.model, other.model, init.read("ema"), config.training.seed, classes)
     execution = options.execution(0 if device.peak_flops() is None else latent_flop(config.model))
     if not device.is_main:
+        device.together(lambda: None)  # the main process takes the folder
         silent = Watching(preview=None if options.preview == "none" else lambda step, latents: None)
         result = fit(run, config, opened, device, execution, silent, weights)
         return result.finished or result.out_of_time
-    with writing(Folder(run)), Bar("training", config.training.updates, "updates") as bar:
+    with ExitStack() as stack:
+        device.together(lambda: stack.enter_context(writing(Folder(run))))
+        bar = stack.enter_context(Bar("training", config.training.updates, "updates"))
         say(f"{device}: {config.preset}, {run}; {_portions(config)}")
         for change in config.new_overrides():
             say(describe_change(change))

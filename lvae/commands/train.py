@@ -14,8 +14,8 @@ from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
 
 CONFIGURABLE = (  # the options that a file of settings may have, too
-    *("device", "compile", "deterministic", "threads", "micro_batch", "data", "cache", "save_every", "keep_every"),
-    *("log_every", "validate_every", "patience", "preview_every", "preview", "wandb"),
+    *("device", "compile", "deterministic", "threads", "micro_batch", "reduce_precision", "data", "cache"),
+    *("save_every", "keep_every", "log_every", "validate_every", "patience", "preview_every", "preview", "wandb"),
 )
 
 
@@ -85,6 +85,13 @@ def _take_config(context: click.Context, parameter: click.Parameter, path: Path 
     "--precision",
     type=click.Choice(["auto", "float32", "tf32", "bfloat16"]),
     help="Precision of matrix products [auto: bfloat16 on GPUs and TPUs, float32 on CPUs].",
+)
+@click.option(
+    "--reduce-precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Precision of gradients between ranks; bfloat16 sends half the bytes.",
 )
 @click.option(
     "--device",
@@ -184,7 +191,7 @@ def train(dataset: str, run: Path, **options: Any) -> None:
 
     SIGTERM and Ctrl-C save first, then exit with 130. A run keeps its settings: options that are not given again are
     taken from RUN; others than its own are refused, unless --override says so. How it is executed may change at any
-    time: device, number of devices, precision, micro-batch, compilation. More --steps let a finished run go on.
+    time: device, number of devices, precisions, micro-batch, compilation. More --steps let a finished run go on.
 
     \b
     Presets for any square latents:         tiny (two CPU cores), small (one GPU)

@@ -2,11 +2,12 @@
 
     python tests/benchmarks/reckoning.py [--presets church256-f8,imagenet256-f8] [--record]
 
-FLOP are those of convolutions and matrix products that one latent more costs, forward and backward; operations are
-those that a micro-batch dispatches in float32 (views left out), each a launch on a GPU that does not compile. The
-micro-batch is the largest that divides a device's share and fits three quarters of the memory, by the estimate of
-`lvae train --dry-run`; an update's latents are the preset's. Updates a second: the slower of arithmetic at EFFICIENCY
-of the peak and of launches at LAUNCH seconds. No machine was measured.
+FLOP are those of convolutions and matrix products that one latent more costs, forward and backward. Launches are those
+of a micro-batch with layers compiled, as `lvae train` compiles them on GPUs, and of an update beside its micro-batches,
+counted in bfloat16 by launches.py; a recorded micro-batch (CUDA graph) would be one. The micro-batch is the largest
+that divides a device's share and fits three quarters of the memory, by the estimate of `lvae train --dry-run`; an
+update's latents are the preset's. Updates a second: the slower of arithmetic at EFFICIENCY of the peak and of launches
+at LAUNCH seconds. No machine was measured.
 """
 
 import argparse
@@ -14,20 +15,22 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from launches import count
 from torch.utils.flop_counter import FlopCounterMode
 
+from lvae.train.devices.device import Precision
 from lvae.train.losses import loss
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.noise import noise_shapes
 from lvae.train.presets import PRESETS, Preset
-from lvae.train.runs.estimates import Memory, choose_micro_batch, measure_memory
+from lvae.train.runs.estimates import Kind, Memory, choose_micro_batch, measure_memory
 
 RECORD = Path(__file__).with_suffix(".md")
 EFFICIENCY, LAUNCH = 0.35, 6e-6
+KINDS: tuple[Kind, ...] = ("cuda", "xla")
 PAPER = ("church256-f8", "church32-rgb", "church256-upsampler", "church256-pixels")
 PAPER += ("bedroom256-f4", "bedroom256-f8", "bedroom256-f16", "imagenet256-f8")
 
@@ -39,8 +42,8 @@ class Machine(NamedTuple):
     devices: int
     peak: float
     memory: int
-    precision: str
-    launches: bool = True  # XLA compiles a whole step
+    precision: Precision
+    kind: Kind = "cuda"
 
 
 MACHINES = (
@@ -48,64 +51,63 @@ MACHINES = (
     Machine("H100", 1, 989e12, 80 << 30, "bfloat16"),
     Machine("A100", 1, 312e12, 80 << 30, "bfloat16"),
     Machine("T4", 1, 8.1e12, 16 << 30, "float32"),
-    Machine("TPU v4-8", 4, 275e12, 32 << 30, "bfloat16", launches=False),
-    Machine("TPU v5e-8", 8, 197e12, 16 << 30, "bfloat16", launches=False),
+    Machine("TPU v4-8", 4, 275e12, 32 << 30, "bfloat16", "xla"),
+    Machine("TPU v5e-8", 8, 197e12, 16 << 30, "bfloat16", "xla"),
 )
 
 
-class Count(TorchDispatchMode):
-    """How many operations are dispatched that compute something."""
+class Costs(NamedTuple):
+    """FLOP that one latent more costs; launches of a micro-batch, and of an update beside its micro-batches."""
 
-    found = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.found += not function.is_view
-        return function(*args, **(kwargs or {}))
+    flop: float
+    launches: int
+    beside: int
 
 
-def count(made: Preset) -> tuple[float, int]:
-    """FLOP that one latent more costs, and operations of a micro-batch."""
-    (one, operations), (two, _) = (count_step(made, size) for size in (1, 2))
-    return two - one, operations
+def count_costs(made: Preset) -> Costs:
+    one, two = (count_flop(made, size) for size in (1, 2))
+    compiled, beside = count(made, "bfloat16", True)
+    return Costs(two - one, compiled.launches + compiled.kernels, beside)
 
 
-def count_step(made: Preset, size: int) -> tuple[float, int]:
+def count_flop(made: Preset, size: int) -> float:
     model, training = made.model, made.training
-    with torch.device("meta"), FlopCounterMode(display=False) as flops, Count() as operations:
+    with torch.device("meta"), FlopCounterMode(display=False) as flops:
         network = HierarchicalVAE(model)
         x = torch.empty(size, model.channels, model.resolution, model.resolution)
         labels = torch.empty(size, dtype=torch.int64) if model.classes else None
-        operations.found = 0
         out = network(x, labels, [torch.empty(size, *shape) for shape in noise_shapes(model)])
         schedule = torch.empty(len(out.rates))
         loss(out, x, schedule, training.sigma_q, training.spectral_weight).total.backward()
-    return float(flops.get_total_flops()), operations.found
+    return float(flops.get_total_flops())
 
 
 def row(name: str) -> Iterator[str]:
     made = PRESETS[name]
-    flops, operations = count(made)
-    precisions = ("bfloat16", "float32")
-    memory = {kind: measure_memory(made.model, replace(made.training, precision=kind)) for kind in precisions}
-    print(name, flops, operations, memory, file=sys.stderr, flush=True)
-    half = memory["bfloat16"]
-    kept = half.latent_bytes / (1 << 20)
-    yield f"| {name} | {half.parameters / 1e6:.1f} | {flops / 1e9:.1f} | {operations:,} | {kept:.0f} |"
+    costs = count_costs(made)
+    memory: dict[tuple[str, Kind], Memory] = {}
     for machine in MACHINES:
-        yield cell(made, machine, flops, operations, memory[machine.precision])
+        if (machine.precision, machine.kind) not in memory:
+            training = replace(made.training, precision=machine.precision)
+            memory[machine.precision, machine.kind] = measure_memory(made.model, training, machine.kind)
+    print(name, costs, memory, file=sys.stderr, flush=True)
+    kept = " / ".join(f"{memory['bfloat16', kind].latent_bytes / (1 << 20):.0f}" for kind in KINDS)
+    parameters = memory["bfloat16", "cuda"].parameters / 1e6
+    yield f"| {name} | {parameters:.1f} | {costs.flop / 1e9:.1f} | {costs.launches:,} | {kept} |"
+    for machine in MACHINES:
+        yield cell(made, machine, costs, memory[machine.precision, machine.kind])
 
 
-def cell(made: Preset, machine: Machine, flops: float, operations: int, memory: Memory) -> str:
-    size = made.training.update_size
-    each = size // machine.devices
+def cell(made: Preset, machine: Machine, costs: Costs, memory: Memory) -> str:
+    each = made.training.update_size // machine.devices
     if 0.75 * machine.memory - memory.state_bytes < memory.latent_bytes:
         return " does not fit |"
     micro = choose_micro_batch(each, each, memory, machine.memory)
-    arithmetic = each * flops / (EFFICIENCY * machine.peak)
-    launching = each / micro * operations * LAUNCH if machine.launches else 0.0
+    arithmetic = each * costs.flop / (EFFICIENCY * machine.peak)
+    launches = each // micro * costs.launches + costs.beside if machine.kind == "cuda" else 0
     used = (memory.state_bytes + micro * memory.latent_bytes) / (1 << 30)
-    bound = " (launches)" if launching > arithmetic else ""
-    return f" {micro}, {used:.0f} GiB, {1 / max(arithmetic, launching):.2g}{bound} |"
+    bound = " (launches)" if launches * LAUNCH > arithmetic else ""
+    return f" {micro}, {used:.0f} GiB, {1 / max(arithmetic, launches * LAUNCH):.2g}{bound} |"
 
 
 def main() -> None:
@@ -115,10 +117,12 @@ def main() -> None:
     options = parser.parse_args()
     names = [f"{machine.name}{f' ({machine.devices} chips)' if machine.devices > 1 else ''}" for machine in MACHINES]
     lines = [
-        f"Reckoned, not measured: {EFFICIENCY:.0%} of the peak, {LAUNCH * 1e6:.0f} microseconds a launch, GPUs without "
-        "compiling. A machine's column: micro-batch of a device, its memory, updates a second.",
+        f"Reckoned, not measured: {EFFICIENCY:.0%} of the peak; on GPUs {LAUNCH * 1e6:.0f} microseconds a launch, with "
+        "layers compiled and nothing recorded. MiB a latent: in bfloat16, on GPUs / on TPUs. A machine's column: "
+        "micro-batch of a device, its memory, updates a second.",
         "",
-        f"| preset | million parameters | GFLOP a latent | operations | MiB a latent | {' | '.join(names)} |",
+        "| preset | million parameters | GFLOP a latent | launches of a micro-batch | MiB a latent "
+        f"| {' | '.join(names)} |",
         "|" + "---|" * (5 + len(MACHINES)),
         *("".join(row(name)) for name in options.presets.split(",")),
     ]

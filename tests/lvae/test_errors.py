@@ -195,6 +195,8 @@ outpaint run dataset new.png --left 0 --right 0
 depths run dataset new.png --beside run dataset
 train dataset new --preview none --preview-every 5
 train dataset new --patience 3
+train dataset run --preview none --preview-every 5
+train dataset run --patience 3
 train dataset run --init drawn-scenes
 autoencoder fit photos new --perceptual-weight 2
 autoencoder fit photos new --discriminator-layers 2
@@ -219,6 +221,9 @@ def test_no_option_is_passed_over_without_a_word(world: Path) -> None:
     [
         ("train dataset new --cache elsewhere --set width=0", "--cache"),
         ("train dataset new --validate-every 5 --set width=0", "--validate-every"),
+        ("train dataset run --cache elsewhere --override width=0", "--cache"),
+        ("train dataset run --validate-every 5 --override width=0", "--validate-every"),
+        ("train dataset new --device cpu --reduce-precision bfloat16 --micro-batch 7", "--reduce-precision"),
         ("import weights.safetensors new --device cpu --config nothing.json", "--device"),
     ],
 )

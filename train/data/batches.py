@@ -9,7 +9,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.seeds import derive, permute
 from lvae.train.config import TrainConfig
-from lvae.train.data.checks import check_range
+from lvae.train.data.checks import UNLABELLED, check_range
 from lvae.train.data.sources import Source
 from lvae.train.data.stream import Stream
 from lvae.train.devices.device import Device
@@ -57,12 +57,27 @@ def clip_latents(latents: Tensor, bound: float | None) -> Tensor:
     return latents if bound is None else latents.clamp(-bound, bound)
 
 
+def renumber(labels: NDArray[np.int64], numbers: Sequence[int] | None) -> NDArray[np.int64]:
+    """Labels (n,) of a dataset as the model knows them. numbers: of each class of the dataset; None: the same."""
+    return labels if numbers is None else np.array([*numbers, UNLABELLED])[labels]
+
+
 class Batches:
     """The endless sequence of a rank's micro-batches, from a position on. `waited` seconds so far for data."""
 
-    def __init__(self, source: Source, dataset: Dataset, config: TrainConfig, device: Device, classes: int, first: int):
-        """first: position of the next sample, a multiple of batch * accumulate."""
+    def __init__(
+        self,
+        source: Source,
+        dataset: Dataset,
+        config: TrainConfig,
+        device: Device,
+        classes: int,
+        first: int,
+        numbers: Sequence[int] | None = None,
+    ):
+        """first: position of the next sample, a multiple of batch * accumulate. numbers: see `renumber`."""
         self.source, self.dataset, self._config, self._device = source, dataset, config, device
+        self.numbers = numbers
         self._classes, self._latents = classes, len(dataset)
         self._labels = dataset.labels if classes and not isinstance(source, Stream) else None
         self.waited = 0.0
@@ -119,14 +134,14 @@ class Batches:
         labels: NDArray[np.int64] | None = None
         if isinstance(self.source, Stream):
             read, labels = self.source.take(first, count)
-            check_range(labels, self._classes)
+            check_range(labels, self._classes if self.numbers is None else len(self.numbers))
         else:
             indices = order(first, count, self._latents, seed)
             read = self.source.read(indices, samples)
             labels = None if self._labels is None else self._labels[indices].astype(np.int64)
         tensors = [read]
         if self._classes and labels is not None:
-            tensors.append(torch.from_numpy(labels))
+            tensors.append(torch.from_numpy(renumber(labels, self.numbers)))
             seeds = [derive(seed, "drop", sample) for sample in samples.tolist()]
             tensors.append(draw_drop(seeds, self._config.label_drop))
         return tuple(self._device.pin(tensor) for tensor in tensors)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
-from lvae.train.devices.device import PATIENCE, Device, Precision, Ranks, Recorder
+from lvae.train.devices.device import PATIENCE, Device, Precision, Ranks, Recorder, ReducePrecision
 from lvae.train.devices.mersenne import BLOCK, seeded_normals
 from lvae.train.devices.peaks import peak_flops
 from lvae.train.devices.threefry import MASK_32, counted_normal, key_of
@@ -19,7 +19,9 @@ class CudaDevice(Device):
 
     kind = "cuda"
 
-    def __init__(self, precision: Precision, compiled: bool, ranks: Ranks):
+    def __init__(
+        self, precision: Precision, compiled: bool, ranks: Ranks, reduce_precision: ReducePrecision = "float32"
+    ):
         if ranks.local_rank >= torch.cuda.device_count():
             raise LvaeError(
                 f"rank {ranks.local_rank} has no GPU",
@@ -27,7 +29,7 @@ class CudaDevice(Device):
                 "Give torchrun --nproc-per-node that number.",
             )
         torch.cuda.set_device(ranks.local_rank)
-        super().__init__(precision, compiled, ranks)
+        super().__init__(precision, compiled, ranks, reduce_precision)
         self.torch_device = torch.device("cuda", ranks.local_rank)
         tf32 = precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32

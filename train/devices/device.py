@@ -40,6 +40,7 @@ UPLOADED = 64 << 20  # bytes sent to a device at a time where all latents are
 PATIENCE = datetime.timedelta(minutes=30)  # of a rank with the others: one of them may compile, or decode previews
 
 Precision = Literal["float32", "bfloat16", "tf32"]
+ReducePrecision = Literal["float32", "bfloat16"]  # of gradients on their way between ranks
 Recorder = Callable[[Callable[..., Tensor], Sequence[Tensor | None]], tuple[Callable[[], None], Tensor]]
 GRAPHS = 64  # of one kind of layer, one a resolution; beyond its own limit PyTorch would silently compile no more
 
@@ -65,8 +66,14 @@ class Device:
     parts = 1  # devices over which `put` spreads a batch
     backend = "inductor"  # of torch.compile
 
-    def __init__(self, precision: Precision = "float32", compiled: bool = False, ranks: Ranks = Ranks()):
-        self.precision, self.compiled = precision, compiled
+    def __init__(
+        self,
+        precision: Precision = "float32",
+        compiled: bool = False,
+        ranks: Ranks = Ranks(),
+        reduce_precision: ReducePrecision = "float32",
+    ):
+        self.precision, self.compiled, self.reduce_precision = precision, compiled, reduce_precision
         self.rank, self.world = ranks.rank, ranks.world
         self.local_rank, self.local_world = ranks.local_rank, ranks.local_world
         self.torch_device = torch.device("cpu")

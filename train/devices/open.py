@@ -11,7 +11,7 @@ import torch
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.machine import count_gpus, find_device, has_tpu
 from lvae.train.devices.cuda import CudaDevice
-from lvae.train.devices.device import Device, Precision, Ranks
+from lvae.train.devices.device import Device, Precision, Ranks, ReducePrecision
 from lvae.train.devices.xla import XlaDevice
 
 Purpose = Literal["training", "sampling"]
@@ -60,11 +60,13 @@ def open_device(
     compiled: bool | None = False,
     threads: int | None = None,
     purpose: Purpose = "training",
+    reduce_precision: ReducePrecision = "float32",
 ) -> "Device":
     """The device of this process, joined with the other ranks. LvaeError for one that is not there.
 
     kind: "auto" is a GPU, then a TPU, then the CPU. precision: "auto" is what is usual for the purpose. compiled:
     whether `compile` compiles; None: on GPUs. threads: of a CPU's operations; PyTorch's choice otherwise.
+    reduce_precision: in which ranks exchange gradients.
     """
     ranks = ranks_of(os.environ)
     if kind == "xla" and importlib.util.find_spec("torch_xla") is None:
@@ -77,12 +79,12 @@ def open_device(
             raise LvaeError("--device xla", "one process drives all devices of a host", "Start it without torchrun.")
         return XlaDevice(precision)
     if kind.startswith("cuda"):
-        return CudaDevice(precision, compiled is not False, ranks)
+        return CudaDevice(precision, compiled is not False, ranks, reduce_precision)
     if precision == "tf32":
         raise LvaeError("--precision tf32", "only GPUs have it", "Choose float32 or bfloat16.")
     if threads is not None:
         torch.set_num_threads(threads)
-    return Device(precision, bool(compiled), ranks)
+    return Device(precision, bool(compiled), ranks, reduce_precision)
 
 
 def automatic_precision(kind: str, purpose: Purpose) -> Precision:

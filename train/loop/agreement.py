@@ -25,20 +25,36 @@ def check_settings(run: Path, config: RunConfig, device: Device) -> None:
         )
 
 
+def check_state(run: Path, updater: Updater, step: int) -> None:
+    """LvaeError where a process begins, after so many updates, with anything other that the next update depends on."""
+    if updater.device.processes > 1:
+        counts = {name: one for name, one in updater.groups()["optimizer"].items() if name.startswith("counts.")}
+        vectors = list(updater.model.buffers())
+        _compare_tensors(run, updater, step, {**_learned(updater), "vectors": vectors, "counts": list(counts.values())})
+
+
 def check_weights(run: Path, updater: Updater, step: int) -> None:
-    """LvaeError where a process holds other weights, averages or moments after an update. Waits for the device."""
+    """LvaeError where a process holds other weights, averages or moments after an update. Waits for the device.
+
+    Vectors of the spectral norm may round differently by now, and the weights do not follow them but their average.
+    """
+    if updater.device.processes > 1:
+        _compare_tensors(run, updater, step, _learned(updater))
+
+
+def _learned(updater: Updater) -> dict[str, list[Tensor]]:
+    adam = updater.adam
+    return {"weights": updater.parameters.tensors, **updater.averages, "moments": [*adam.first, *adam.second]}
+
+
+def _compare_tensors(run: Path, updater: Updater, step: int, groups: Mapping[str, list[Tensor]]) -> None:
     device = updater.device
-    if device.processes > 1:
-        adam = updater.adam
-        groups = {"weights": updater.parameters.tensors, **updater.averages, "moments": [*adam.first, *adam.second]}
-        found = {
-            f"{name} after update {step}": fingerprint(
-                device.fetch(one) if device.kind == "xla" else one for one in group
-            )
-            for name, group in groups.items()
-        }
-        advice = "All must see the same RUN; if they do, a device computes wrongly. The same command goes on from the "
-        _compare(run, found, device, f"{advice}last checkpoint.")
+    found = {
+        f"{name} after update {step}": fingerprint(device.fetch(one) if device.kind == "xla" else one for one in group)
+        for name, group in groups.items()
+    }
+    advice = "All must see the same RUN; if they do, a device computes wrongly. The same command goes on from the "
+    _compare(run, found, device, f"{advice}last checkpoint.")
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> int:

@@ -18,6 +18,7 @@ from lvae.train.loop.rounded import RoundedWeights
 BUCKET = 1 << 22  # numbers exchanged at a time, 16 MiB: large enough for a network, small enough to begin early
 Handle = Callable[[], None]
 ALIGNMENT = 64  # numbers: kernels want addresses that are multiples of a cache line
+SENT = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # between ranks, by the device's `reduce_precision`
 
 
 class Parameters:
@@ -122,8 +123,9 @@ class Exchange:
     """Averages a flat gradient over ranks in buckets, each begun as soon as a backward pass has filled it.
 
     Backward passes fill it from its end, roughly, so the last bucket is begun first; all ranks begin them in this one
-    order, whatever is filled when. `arm` before the last backward pass of an update, `finish` after it.
-    rounded: what collects gradients in bfloat16, if there are any.
+    order, whatever is filled when. `arm` before the last backward pass of an update, `finish` after it. What is sent
+    may be rounded to bfloat16; every rank then takes the same rounded mean. rounded: what collects gradients in
+    bfloat16, if there are any.
     """
 
     def __init__(
@@ -134,7 +136,7 @@ class Exchange:
         rounded: RoundedWeights | None,
         device: Device,
     ):
-        self._device, self._rounded = device, rounded
+        self._device, self._rounded, self._sent = device, rounded, SENT[device.reduce_precision]
         starts = _bucket_starts(offsets, BUCKET)
         self._spans = list(zip(starts, [*starts[1:], flat.numel()], strict=True))
         self._buckets = [flat[start:end] for start, end in self._spans]
@@ -147,13 +149,13 @@ class Exchange:
         self._left = list(self._wanted)
         self._next = -1  # the bucket to begin next, counted down; -1: not armed
         self.armed = False  # whether this backward pass is the last one
-        self._under_way: list[Handle] = []
+        self._under_way: list[tuple[Handle, Tensor, Tensor]] = []  # what waits, a bucket, and what is sent of it
         self.began: list[tuple[int, float]] = []  # of the last update: numbers of buckets and when they were begun
 
     @property
     def bytes(self) -> int:
-        """Exchanged in an update."""
-        return sum(bucket.numel() * bucket.element_size() for bucket in self._buckets)
+        """That a rank hands over in an update."""
+        return sum(bucket.numel() for bucket in self._buckets) * self._sent.itemsize
 
     def arm(self) -> None:
         """The next backward pass is the last one of the update."""
@@ -170,16 +172,26 @@ class Exchange:
         if self._rounded is not None:
             self._rounded.collect(*self._spans[self._next])
         self.began.append((self._next, time.perf_counter()))
-        self._under_way.append(self._device.begin_average(self._buckets[self._next]))
+        bucket = self._buckets[self._next]
+        sent = bucket.to(self._sent)  # the bucket itself in full precision
+        self._under_way.append((self._device.begin_average(sent), bucket, sent))
         self._next -= 1
 
     def finish(self) -> None:
         """Begin what no hook began (parameters without a gradient), and wait for all."""
         while self._next >= 0:
             self._begin()
-        for handle in self._under_way:
-            handle()
+        for wait, bucket, sent in self._under_way:
+            wait()
+            if sent is not bucket:
+                bucket.copy_(sent)
         self._under_way, self.armed = [], False
+
+
+def exchanged_bytes(model: nn.Module, device: Device) -> int:
+    """Of gradients that a rank will hand over in an update; 0 where there is nobody to exchange them with."""
+    size = _offsets(p for p in model.parameters() if p.requires_grad)[1]
+    return 0 if device.world == 1 else size * SENT[device.reduce_precision].itemsize
 
 
 def _bucket_starts(offsets: list[int], size: int) -> list[int]:

@@ -114,12 +114,18 @@ class Session:
         if execution.validate and VALIDATION in dataset.splits and len(dataset.split(VALIDATION)):
             held_out = dataset.split(VALIDATION)
             self._validation = open_source(held_out, self._device, updater.config.seed, "disk"), held_out
-        self._log: MetricsLog | None = None
-        if self._device.is_main:
-            self._log = MetricsLog(run, start.step, watching.boards(start.step))
-        self._start, self._overrides, self._best = start, start.overrides, start.best
+        self._start, self._best = start, start.best
+        self._noted: dict[str, Any] = {}
+        if start.overrides:
+            self.note(overrides={one.name: [one.before, one.after] for one in start.overrides})
+        self._log = self._device.together(self._open_log)  # a board may refuse: then no rank waits for the first one
         self._logged, self._waited, self._time = start.step, batches.waited, time.perf_counter()
         self._threshold = float(self._device.fetch(updater.counts["threshold"]))
+
+    def _open_log(self) -> MetricsLog | None:
+        if not self._device.is_main:
+            return None
+        return MetricsLog(self._run, self._start.step, self._watching.boards(self._start.step))
 
     @property
     def is_over(self) -> bool:
@@ -147,10 +153,14 @@ class Session:
             self._time += time.perf_counter() - begin  # the speed is that of updates
         return self.is_over
 
+    def note(self, **values: Any) -> None:
+        """What the next line of the log says besides."""
+        self._noted |= values
+
     def _write_down(self, step: int, validates: bool) -> None:
         line = self._measure(step)
         if validates and self._validation is not None:
-            found = validate(self.updater, *self._validation)
+            found = validate(self.updater, *self._validation, self.batches.numbers)
             line |= found._asdict()
             self._compare(step, found.validation_loss_nats)
         if self._log is not None:
@@ -172,6 +182,7 @@ class Session:
         sums = counts["sums"] / counts["summed"] if counts["summed"] else counts["sums"] * float("nan")
         self.updater.clear_sums()
         self._warn(counts)
+        noted, self._noted = self._noted, {}
         return {
             "step": step,
             "images": self._position(step),
@@ -181,7 +192,7 @@ class Session:
             "images_per_second": images / seconds,
             "data_wait_share": (self.batches.waited - self._waited) / seconds,
             **self._utilization(images / seconds),
-            **self._say_overrides(),
+            **noted,
         }
 
     def _utilization(self, speed: float) -> dict[str, float]:
@@ -197,13 +208,6 @@ class Session:
     def _position(self, step: int) -> int:
         """Samples seen after an update."""
         return self._start.position + (step - self._start.step) * self.updater.config.update_size
-
-    def _say_overrides(self) -> dict[str, Any]:
-        """What was changed for this command, in the first line after it."""
-        changes, self._overrides = self._overrides, ()
-        if not changes:
-            return {}
-        return {"overrides": {change.name: [change.before, change.after] for change in changes}}
 
     def _warn(self, counts: dict[str, Tensor]) -> None:
         threshold = float(counts["threshold"])

@@ -1,5 +1,6 @@
 """The loss on images that training never sees: the bound on the likelihood, per image, without weights or penalties."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.seeds import derive
-from lvae.train.data.batches import clip_latents
+from lvae.train.data.batches import clip_latents, renumber
 from lvae.train.data.sources import Source
 from lvae.train.loop.update import Updater
 from lvae.train.losses import reconstruction
@@ -25,8 +26,11 @@ class Validation(NamedTuple):
 
 
 @torch.no_grad()
-def validate(updater: Updater, source: Source, dataset: Dataset) -> Validation:
-    """The averaged weights on a split, with the same noise every time. Ranks share the work; all must call."""
+def validate(updater: Updater, source: Source, dataset: Dataset, numbers: Sequence[int] | None = None) -> Validation:
+    """The averaged weights on a split, with the same noise every time. Ranks share the work; all must call.
+
+    numbers: see `renumber`.
+    """
     config, device, model = updater.config, updater.device, updater.model
     shapes = noise_shapes(model.config)
     sizes = [z * height * width for z, height, width in shapes]
@@ -41,7 +45,7 @@ def validate(updater: Updater, source: Source, dataset: Dataset) -> Validation:
             latents = clip_latents(source.finish(device.put(source.read(indices, indices))), config.clip)
             labels = None
             if model.config.classes:
-                labels = device.put(torch.from_numpy(dataset.labels[indices].astype(np.int64)))
+                labels = device.put(torch.from_numpy(renumber(dataset.labels[indices].astype(np.int64), numbers)))
             noise = device.normals(derive(config.seed, "validation", 0), start, size, sum(sizes))
             parts = noise.split(sizes, 1)  # type: ignore[no-untyped-call]
             with device.autocast():

@@ -33,6 +33,20 @@ def match_classes(config: RunConfig, other: RunConfig) -> tuple[int, ...] | None
     return number_classes(ours, theirs[: other.model.classes])[: config.model.classes]
 
 
+def renumber_classes(config: RunConfig, run: object, dataset: Dataset) -> tuple[int, ...] | None:
+    """The number in a run's model of each class of the dataset that it is trained on; None where they are alike.
+
+    LvaeError for a class that the run does not know.
+    """
+    count, ours, theirs = config.model.classes, config.dataset.classes, dataset.classes
+    if not count or ours is None or theirs is None or ours == theirs or _are_numbers(ours):
+        return None
+    numbers = number_classes(theirs, ours[:count])
+    unknown = [name for name, number in zip(theirs, numbers, strict=True) if not 0 <= number < count]
+    _refuse_unknown(unknown, ours[:count], run, dataset)
+    return numbers
+
+
 def number_labels(config: RunConfig, run: object, dataset: Dataset, labels: NDArray[np.int32]) -> NDArray[np.int32]:
     """Labels (n,) of a dataset in the numbers of a run's model; UNLABELLED throughout where it has no classes.
 
@@ -48,16 +62,20 @@ def number_labels(config: RunConfig, run: object, dataset: Dataset, labels: NDAr
     table = np.array([*number_classes(theirs, ours[:count]), UNLABELLED], np.int32)
     found: NDArray[np.int32] = np.where(table < count, table, UNLABELLED)[labels]
     unknown = [theirs[label] for label in np.unique(labels[(found == UNLABELLED) & (labels != UNLABELLED)])]
+    _refuse_unknown(unknown, ours[:count], run, dataset)
+    return found
+
+
+def _refuse_unknown(unknown: Sequence[str], ours: Sequence[str], run: object, dataset: Dataset) -> None:
     if unknown:
         shown = ", ".join(unknown[:NAMED]) + (f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else "")
         noun, verb, them = ("class", "is", "it") if len(unknown) == 1 else ("classes", "are", "them")
         left_out = ",".join(unknown) if len(unknown) <= NAMED else "A,B,..."
         raise LvaeError(
             dataset.folder,
-            f"its {noun} {shown} {verb} unknown to {run}, which was trained on {_list_some(ours[:count])}",
+            f"its {noun} {shown} {verb} unknown to {run}, which was trained on {_list_some(ours)}",
             f"Leave {them} out: 'lvae shard {dataset.folder} --out OTHER --without-classes {left_out}'.",
         )
-    return found
 
 
 def _are_numbers(names: Sequence[str]) -> bool:

@@ -2,23 +2,28 @@
 
 from dataclasses import fields, replace
 
+from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted, option_of, value_of
+from lvae.train.runs.classes import renumber_classes
 from lvae.train.runs.run import DATASET, DatasetRecord, Override, RunConfig
 
 
-def continue_on(config: RunConfig, before: RunConfig, run: object, place: object) -> RunConfig:
+def continue_on(config: RunConfig, before: RunConfig, run: object, dataset: Dataset) -> RunConfig:
     """The settings of a run that goes on with the dataset of `config`, which is noted among its overrides.
 
-    run, place: of the run and the dataset, for messages. LvaeError where the model was not made for such latents.
+    A conditional model keeps the numbers of its classes, whatever those of the dataset are. run: for messages.
+    LvaeError where the model was not made for such latents, or does not know a class of theirs.
     """
     if config.dataset.id == before.dataset.id:
         return config
+    place = dataset.folder
     where = f"--continue-on {place}"
     if found := _difference(before.dataset, config.dataset):
         raise LvaeError(where, f"{found}, so the model of {run} is not for its latents", "Begin another run with it.")
     _check_normalization(before.dataset, config.dataset, run, where, place)
-    _check_classes(before, config, run, where)
+    config = _keep_classes(config, before, run, where)
+    renumber_classes(config, run, dataset)
     noted = Override(None, DATASET, _noted(before.dataset), _noted(config.dataset))
     return replace(config, overrides=(*config.overrides, noted))
 
@@ -62,14 +67,12 @@ def _check_normalization(then: DatasetRecord, now: DatasetRecord, run: object, w
         raise LvaeError(where, "its latents are normalized by another shift and scale than the run's", advice)
 
 
-def _check_classes(before: RunConfig, config: RunConfig, run: object, where: str) -> None:
-    """The model knows a class by its number: names keep theirs. An unconditional one may get more."""
-    then, now = before.dataset.classes or (), config.dataset.classes or ()
-    if then == now or (not config.model.classes and now[: len(then)] == then):
-        return
-    number = next((at for at, (old, new) in enumerate(zip(then, now, strict=False)) if old != new), None)
-    if number is not None:
-        problem = f"its class {number} is {now[number]}, and the run's is {then[number]}"
-    else:
-        problem = f"it has {counted(len(now), 'class', 'classes')}, and the run {len(then)}"
-    raise LvaeError(where, problem, f"Begin another run with it, from these weights, by name: --init {run}.")
+def _keep_classes(config: RunConfig, before: RunConfig, run: object, where: str) -> RunConfig:
+    """With the run's classes, for a conditional model knows a class by its number. LvaeError where one has no names."""
+    then, now = before.dataset.classes, config.dataset.classes
+    if not config.model.classes:
+        return config
+    if (then is None) != (now is None):
+        problem = "its classes have names, and the run's have none" if then is None else "its classes have no names"
+        raise LvaeError(where, problem, f"Begin another run with it, from these weights: --init {run}.")
+    return replace(config, dataset=replace(config.dataset, classes=then))

@@ -1,10 +1,12 @@
 """What a run will need, before anything is allocated."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -16,6 +18,10 @@ from lvae.train.network.noise import noise_shapes
 from lvae.train.runs.run import RunConfig
 
 FREE_SHARE = 0.75  # of the memory that is free, for what the estimate knows; kernels want room of their own
+PRODUCTS = (F.conv2d, F.linear, F.scaled_dot_product_attention)  # of the model, which autocast gives half precision
+COUNTED = 2  # latents, of which one is half: what is kept once, whatever their number, is little
+
+Kind = Literal["cpu", "cuda", "xla"]
 
 
 @dataclass(frozen=True)
@@ -52,19 +58,22 @@ class Estimate:
         ]
 
 
-def measure_memory(model: ModelConfig, training: TrainConfig) -> Memory:
-    """Reckoned on tensors without memory."""
-    parameters = sum(p.numel() for p in _on_meta(model, training).parameters())
+def count_parameters(model: ModelConfig) -> int:
+    return sum(parameter.numel() for parameter in on_meta(model).parameters())
+
+
+def measure_memory(model: ModelConfig, training: TrainConfig, kind: Kind) -> Memory:
+    """Of a device of this kind, reckoned on tensors without memory; training: as it is executed there."""
+    parameters = count_parameters(model)
     moment = 2 if training.moments == "bfloat16" else 4
-    rounded = 2 + 2 if training.precision == "bfloat16" else 0  # weights and their gradients
+    rounded = 2 + 2 if training.precision == "bfloat16" and kind != "xla" else 0  # weights and their gradients
     each = 4 + 4 + rounded + 2 * moment + 4 * len(training.averages)
-    return Memory(parameters, parameters * each, activation_bytes(model, training))
+    return Memory(parameters, parameters * each, activation_bytes(model, training, kind))
 
 
-def estimate(config: RunConfig, devices: int, memory: Memory | None = None) -> Estimate:
-    """memory: of the training as it is executed, where that is known already."""
+def estimate(config: RunConfig, devices: int, memory: Memory) -> Estimate:
+    """memory: of the training as it is executed."""
     training = config.executed()
-    memory = memory or measure_memory(config.model, training)
     return Estimate(
         memory.parameters,
         memory.state_bytes,
@@ -94,25 +103,58 @@ def micro_batch_of(asked: int, each: int) -> int:
     raise LvaeError(f"--micro-batch {asked}", problem, f"Take {near}, for example.")
 
 
-def activation_bytes(model: ModelConfig, training: TrainConfig) -> int:
-    """What the backward pass of one image keeps, by counting on tensors without memory. bfloat16 takes about half."""
-    network = _on_meta(model, training)
-    own = {tensor.untyped_storage()._cdata for tensor in network.parameters()}
+def activation_bytes(model: ModelConfig, training: TrainConfig, kind: Kind) -> int:
+    """What the backward pass of one latent keeps, by counting on tensors without memory, in the precision at hand.
+
+    Compiled layers keep less.
+    """
+    half = training.precision == "bfloat16"
+    network = on_meta(model, training.recompute_from)
+    rounded = set(network.names_to_round()[0] if half else ())
+    for name, parameter in network.named_parameters():
+        layout = torch.channels_last if parameter.dim() == 4 else torch.contiguous_format
+        parameter.data = parameter.to(torch.bfloat16 if name in rounded else torch.float32, memory_format=layout)
+    network.penalty = lambda: torch.zeros(())  # it is one, whatever the latents
+    own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage()._cdata
-        if place not in own:
-            kept[place] = tensor
+        kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        x = torch.empty(2, model.channels, model.resolution, model.resolution)
-        labels = torch.empty(2, dtype=torch.int64) if model.classes else None
-        out = network(x, labels, [torch.empty(2, *shape) for shape in noise_shapes(model)])
-        loss(out, x, torch.empty(len(out.rates)), training.sigma_q, training.spectral_weight)
-    whole = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) // 2
-    return whole // 2 if training.precision == "bfloat16" else whole
+    with torch.device("meta"):
+        x = torch.empty(COUNTED, model.channels, model.resolution, model.resolution)
+        labels = torch.empty(COUNTED, dtype=torch.int64) if model.classes else None
+        noise = [torch.empty(COUNTED, *shape) for shape in noise_shapes(model)]
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=half)
+        with autocast, _AsComputed(kind), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            out = network(x, labels, noise)
+            loss(out, x, torch.empty(len(out.rates)), training.sigma_q, training.spectral_weight)
+    return sum(one.untyped_storage().nbytes() for place, one in kept.items() if place not in own) // COUNTED
+
+
+class _AsComputed(TorchFunctionMode):
+    """What devices do that tensors without memory know nothing of: autocast, and attention in one kernel.
+
+    On XLA attention is computed step by step, and its probabilities are kept.
+    """
+
+    def __init__(self, kind: Kind):
+        super().__init__()
+        self._attend = F.scaled_dot_product_attention if kind == "xla" else _attend_at_once
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in PRODUCTS and torch.is_autocast_enabled("cpu"):
+            args = [one.bfloat16() if isinstance(one, Tensor) else one for one in args]
+        if function is F.scaled_dot_product_attention:
+            return self._attend(*args)
+        return function(*args, **(kwargs or {}))
+
+
+def _attend_at_once(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Keeps queries, keys, values, the result, and a number a query."""
+    found: Tensor = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0]
+    return found
 
 
 class _Flop(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -129,8 +171,7 @@ class _Flop(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def latent_flop(model: ModelConfig) -> int:
     """What a latent costs in an update: the forward pass, counted, and twice as much for the backward pass."""
-    with torch.device("meta"):
-        network = HierarchicalVAE(model)
+    network = on_meta(model)
     with torch.device("meta"), torch.no_grad(), _Flop() as counter:  # type: ignore[no-untyped-call]
         x = torch.empty(1, model.channels, model.resolution, model.resolution)
         labels = torch.empty(1, dtype=torch.int64) if model.classes else None
@@ -138,6 +179,7 @@ def latent_flop(model: ModelConfig) -> int:
     return 3 * int(counter.found)
 
 
-def _on_meta(model: ModelConfig, training: TrainConfig) -> HierarchicalVAE:
+def on_meta(model: ModelConfig, recompute_from: int | None = None) -> HierarchicalVAE:
+    """The model without memory."""
     with torch.device("meta"):
-        return HierarchicalVAE(model, recompute_from=training.recompute_from)
+        return HierarchicalVAE(model, recompute_from=recompute_from)

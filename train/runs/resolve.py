@@ -11,7 +11,7 @@ from lvae.manifests.errors import LvaeError
 from lvae.train.config import ModelConfig, TrainConfig, check_together, names_of
 from lvae.train.presets import normalization_warning, preset
 from lvae.train.runs.run import Override, RunConfig
-from lvae.train.runs.settings import DEFAULT_PRESET, apply_settings, as_whole_batch, count_classes
+from lvae.train.runs.settings import ALL_CLASSES, DEFAULT_PRESET, apply_settings, as_whole_batch, count_classes
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -31,12 +31,17 @@ def resolve_config(
     settings: what is set otherwise, as text. init: SHA-256 of the weights to begin a new run with. overrides: settings
     of the run that is there to go on with others from now on.
     """
+    own = before.model.classes if before is not None else 0
+    if own and settings.get("classes") in (ALL_CLASSES, str(own)):  # as the run has them, whatever the dataset has
+        settings = {key: value for key, value in settings.items() if key != "classes"}
     settings = count_classes(settings, dataset)
     if before is not None and name in (None, before.preset):
         settings = _without_same_size(settings, before.training)
         model, training = apply_settings(before.model, before.training, settings)
         config = RunConfig.new(before.preset, model, training, dataset, before.init)
         config = replace(config, execution=before.execution, overrides=before.overrides)
+        if config.model.classes and config.dataset.id == before.dataset.id:  # the run numbers them as it began
+            config = replace(config, dataset=replace(config.dataset, classes=before.dataset.classes))
         return _override(config, before, overrides) if overrides else config
     if overrides:
         problem = "there is no run yet that it could change" if before is None else "the run has another preset"

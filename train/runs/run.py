@@ -66,12 +66,16 @@ class DatasetRecord:
 
 @dataclass(frozen=True)
 class ExecutionRecord:
-    """How a run was last executed. micro_batch: latents that one of `devices` computes at a time."""
+    """How a run was last executed. micro_batch: latents that one of `devices` computes at a time.
+
+    reduce_precision: of gradients between ranks.
+    """
 
     device: Literal["cpu", "cuda", "xla"]
     devices: int
     precision: Literal["float32", "tf32", "bfloat16"]
     micro_batch: int
+    reduce_precision: Literal["float32", "bfloat16"] = records.later("float32")
 
 
 @dataclass(frozen=True)

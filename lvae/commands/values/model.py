@@ -43,17 +43,19 @@ def check_training(dataset: str, run: Path, options: dict[str, Any]) -> None:
     begun = Folder(run).exists(RUN_CONFIG)
     if begun and records.loads(Folder(run).read(RUN_CONFIG), str(run / RUN_CONFIG)).get("init") is None:
         refuse_given(f"is what a new run begins with, and {run} has begun without it", "init")
-    if begun or "://" in dataset:
+    place = options["continue_on"] or dataset
+    opened = None if "://" in place else Dataset.open(place)
+    _refuse_unused(opened, options)
+    if begun or opened is None:
         preset(name or DEFAULT_PRESET)
         return
-    opened = Dataset.open(dataset)
-    _refuse_unused(opened, options)
     chosen = preset(name or DEFAULT_PRESET, opened.manifest.view.shape)
     apply_settings(chosen.model, chosen.training, as_whole_batch(count_classes(settings, opened)))
 
 
-def _refuse_unused(dataset: Dataset, options: dict[str, Any]) -> None:
-    if "val" not in dataset.manifest.splits:
+def _refuse_unused(dataset: Dataset | None, options: dict[str, Any]) -> None:
+    """Options that do nothing, of a new run and of one that goes on. dataset: None where it is behind a URL."""
+    if dataset is not None and "val" not in dataset.manifest.splits:
         problem = "needs a split named val, and DATASET has none"
         if options["patience"]:
             refuse_given(problem, "patience", advice="Make one: 'lvae shard DATASET --split val=5%'.")
@@ -63,7 +65,8 @@ def _refuse_unused(dataset: Dataset, options: dict[str, Any]) -> None:
         refuse_given("counts validations, and --validate-every 0 makes none", "patience")
     if options["preview"] == "none" and options["preview_every"]:
         refuse_given("says when previews are made, and --preview none makes none", "preview_every")
-    note_given("is where a DATASET behind a URL is copied, and this one is here", "cache")
+    if dataset is not None:
+        note_given("is where a DATASET behind a URL is copied, and this one is here", "cache")
 
 
 def check_sampling(run: Path, asked: dict[str, Any]) -> None:

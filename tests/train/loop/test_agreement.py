@@ -32,13 +32,23 @@ def test_numbers_in_other_places_are_other_numbers() -> None:
     assert fingerprint([torch.ones(3, dtype=torch.bfloat16)]) != fingerprint([torch.ones(3)])
 
 
+def alter(run: Path, group: str, name: str) -> None:
+    """Save the last checkpoint again, with one more in the first tensor of this name."""
+    checkpoints = Checkpoints(run / "checkpoints")
+    last = checkpoints.open(checkpoints.steps()[-1])
+    groups = {each: last.read(each) for each in last.groups}
+    next(tensor for key, tensor in groups[group].items() if key.endswith(name)).add_(1)
+    shutil.rmtree(last.path)
+    checkpoints.save(last.step, groups, last.values)
+
+
 @pytest.mark.slow
 def test_the_first_rank_decides_and_differences_are_told(latents: Path, tmp_path: Path) -> None:
     run_here(latents, tmp_path / "whole", 8)
     run_here(latents, tmp_path / "other", 4, seed=1)
     whole, steps = tmp_path / "whole", Checkpoints(tmp_path / "whole" / "checkpoints")
     out = tmp_path / "out"
-    for case in ("bit", "contents", "missing", "newer", "settings"):
+    for case in ("bit", "contents", "counts", "missing", "newer", "settings", "vectors"):
         for rank in (0, 1):
             shutil.copytree(whole, out / case / str(rank))
             name = f"{case}/{rank}"
@@ -52,6 +62,8 @@ def test_the_first_rank_decides_and_differences_are_told(latents: Path, tmp_path
                 first = out / name / "checkpoints" / steps.at(4).name
                 shutil.rmtree(first)
                 shutil.copytree(tmp_path / "other" / "checkpoints" / steps.at(4).name, first)
+    alter(out / "vectors" / "1", "model", "singular_vectors")
+    alter(out / "counts" / "1", "optimizer", "counts.applied")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, "-m", "tests.train.loop.agreement_ranks", str(latents), str(out)]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
@@ -66,6 +78,8 @@ def test_the_first_rank_decides_and_differences_are_told(latents: Path, tmp_path
     assert first["missing"] == "rank 1: cannot begin, so no rank does. Its own message says why."
     for found in (first, second):
         assert "rank 1 has other weights after update 4 than rank 0" in found["contents"]
+        assert "rank 1 has other vectors after update 4 than rank 0" in found["vectors"]
+        assert "rank 1 has other counts after update 4 than rank 0" in found["counts"]
         assert "rank 1 has other settings than rank 0" in found["settings"]
         assert "rank 1 has other weights after update 8 than rank 0" in found["bit"]
     assert Checkpoints(out / "bit" / "0" / "checkpoints").steps() == [4]  # nothing wrong is saved
