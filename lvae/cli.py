@@ -57,7 +57,7 @@ RESUMING = (  # commands that go on where they were stopped; others begin anew
 )
 SECTIONS = {  # of the help, commands in the order of use
     "Data": "scan encode inspect stats verify shard merge clean watch latents",
-    "Model": "train plot sample decode import export",
+    "Model": "train plot residuals sample decode import export",
     "Evaluate": "score features reference sweep neighbours report study",
     "Look inside": "traverse interpolate outpaint depths explore",
     "Autoencoder": "autoencoder",

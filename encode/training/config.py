@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lvae.encode.catalogue.architectures import PixelsSpec, parse_spec
+from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.records import require_real, require_whole
 
@@ -63,7 +64,7 @@ class FitConfig:
     ema: float = 0.999
     seed: int = 0
     precision: Precision = "float32"
-    without_keys: tuple[str, ...] | None = None
+    without_keys: tuple[str, ...] | None = records.later(None)
 
     def __post_init__(self) -> None:
         spec = parse_spec(self.architecture)

@@ -132,11 +132,11 @@ def _keep_settings(folder: Folder, config: FitConfig) -> None:
         folder.write(SETTINGS, records.dumps(config))
         return
     old, new = records.plain(records.parse(FitConfig, there, str(folder.local(SETTINGS)))), records.plain(config)
-    for name, value in new.items():
-        if old[name] != value:
+    for name in {**new, **old}:
+        if old.get(name) != new.get(name):
             raise LvaeError(
                 folder,
-                f"was begun with {name} {json.dumps(old[name])}, not {json.dumps(value)}",
+                f"was begun with {name} {json.dumps(old.get(name))}, not {json.dumps(new.get(name))}",
                 "Give the same settings to go on, or name another OUT.",
             )
 

@@ -41,6 +41,9 @@ def load_decoder(dataset: Dataset, weights: str | None = None, *elsewhere: Path)
     """Return the network that decodes a dataset, see `find_decoder`; LvaeError where its weights are nowhere."""
     record = dataset.manifest.autoencoder
     found = find_decoder(record, dataset.folder, weights, *map(Folder, elsewhere))
+    if found is None and not record.architecture:
+        advice = "Give --weights FILE of one that is, or decode its latents with the tool that made them."
+        raise LvaeError(dataset.folder, "its autoencoder is not known here", advice)
     if found is None:
         what = "its weights" if record.weights_unknown else f"the weights ({str(record.weights_sha256)[:12]})"
         raise LvaeError(dataset.folder, f"{what} of {record.name} are not there", "Give --weights FILE.")
@@ -68,7 +71,7 @@ def find_decoder(
             return _find_published(record)
         weights = str(folder.local(str(name)))
     if record.weights_unknown:
-        return load(record.architecture, weights) if record.architecture else load_file(weights)
+        return load(record.architecture, weights) if record.architecture else _load_unknown(record, weights)
     network = load(record.architecture, weights)
     if network.fingerprint != record.weights_sha256:
         raise LvaeError(
@@ -76,6 +79,18 @@ def find_decoder(
             f"weights {network.fingerprint[:12]}, but {owner} was encoded with {str(record.weights_sha256)[:12]}",
             "Give the weights that it was encoded with.",
         )
+    return network
+
+
+def _load_unknown(record: AutoencoderRecord, weights: str) -> Autoencoder:
+    """The network of a file, for latents of which nothing is known but their factor and channels."""
+    network = load_file(weights)
+    there, wanted = ((one.downsampling_factor, one.latent_channels) for one in (network, record))
+    if there != wanted:
+        problem = (
+            f"{network.name}, f={there[0]} with {there[1]} channels; the latents are f={wanted[0]} with {wanted[1]}"
+        )
+        raise LvaeError(weights, problem, "Give the weights that they were made with.")
     return network
 
 

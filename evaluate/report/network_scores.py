@@ -14,7 +14,7 @@ from lvae.evaluate.report.page import Numbers, WithCaption
 from lvae.evaluate.report.run_sections import describe_seeds
 from lvae.evaluate.scores.image_scores import Measure, image_scores, reference_of, rivals_of
 from lvae.evaluate.scores.real_level import REAL, REAL_IN_WORDS
-from lvae.evaluate.scores.score_table import group_verdicts
+from lvae.evaluate.scores.score_table import group_verdicts, in_order
 from lvae.manifests.dataset import Dataset
 
 ROWS = {"linear": "class Gaussians, decoded", REAL: REAL_IN_WORDS}
@@ -37,7 +37,7 @@ def show_network_scores(inputs: ReportInputs, data: Dataset) -> WithCaption:
 
     key = {"samples": [one.manifest.id for one in sets], "dataset": data.manifest.id, "count": count}
     kept = load_or_make(inputs.cache, f"scores-{MODE}", {**key, "sha256": SHA256}, make)
-    metrics = [metric for metric in kept["verdicts"] if "_std" not in metric]
+    metrics = in_order([metric for metric in kept["verdicts"] if "_std" not in metric])
     headings = [f"{metric_title(metric)}\u00a0{'↓' if lower_is_better(metric) else '↑'}" for metric in metrics]
     rows = [(f"samples, {describe_setting(inputs.best)}", [_cell(kept, metric) for metric in metrics], False)]
     rows += [(words, [_cell(kept, f"{name}_{metric}") for metric in metrics], True) for name, words in ROWS.items()]

@@ -125,7 +125,12 @@ def shown_metrics(available: Mapping[str, bool], few: bool) -> tuple[str, ...]:
     """
     hidden = {name for name in FRECHET if few} | {f"{name}{CORRECTED}" for name in FRECHET if not few}
     names = (name for name, there in available.items() if there or not name.endswith(CORRECTED))
-    return tuple(name for name in names if name not in hidden and "_std_over_" not in name)
+    return tuple(in_order([name for name in names if name not in hidden and "_std_over_" not in name]))
+
+
+def in_order(metrics: Sequence[str]) -> list[str]:
+    """The class agreement last, as it was computed: what was kept as JSON comes back by names."""
+    return sorted(metrics, key=lambda metric: metric.endswith("agreement"))
 
 
 def explain_few(available: Mapping[str, bool], counts: Sequence[int]) -> str | None:

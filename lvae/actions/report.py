@@ -28,6 +28,7 @@ from lvae.evaluate.samples.draw import SampleOptions
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.machine import keep_freed_memory
 from lvae.manifests.messages import counted
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.devices.device import Device
@@ -77,6 +78,8 @@ class NeighboursOptions:
 @contextmanager
 def _open_device(kind: str, precision: AnyPrecision) -> Iterator[Device]:
     device = open_device(kind, precision, purpose="sampling")
+    if device.kind == "cpu":
+        keep_freed_memory()
     try:
         yield device
     finally:

@@ -7,11 +7,11 @@ from typing import IO, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from lvae.manifests.parts.receipts import array_header
 from lvae.manifests.parts.rows import UNLABELLED
 from lvae.pipeline.exchange.pt_file import write_pt
+from lvae.pipeline.exchange.safetensors_file import write_safetensors
 from lvae.pipeline.exchange.stored_zip import StoredZip
 
 FILE_ROWS = 2048  # of a file of safetensors; LightningDiT's script takes some 10,000, its loader any number
@@ -161,7 +161,7 @@ class SafetensorsWriter:
         out.mkdir(parents=True, exist_ok=True)
         self._files = 0
         rows = min(FILE_ROWS, content.count)
-        self._latents = np.empty((rows, content.orientations, *content.shape), content.dtype)
+        self._latents = np.empty((content.orientations, rows, *content.shape), content.dtype)
         self._labels = np.empty(rows, np.int64)
         self._filled = 0
 
@@ -172,24 +172,24 @@ class SafetensorsWriter:
 
     def add(self, latents: NDArray[np.floating], labels: NDArray[np.int32]) -> None:
         while len(latents):
-            room = len(self._latents) - self._filled
+            room = len(self._labels) - self._filled
             some = slice(self._filled, self._filled + min(room, len(latents)))
-            self._latents[some], self._labels[some] = latents[:room], labels[:room]
+            self._latents[:, some] = np.moveaxis(latents[:room], 1, 0)
+            self._labels[some] = labels[:room]
             self._filled = some.stop
             latents, labels = latents[room:], labels[room:]
-            if self._filled == len(self._latents):
+            if self._filled == len(self._labels):
                 self._flush()
 
     def _flush(self) -> None:
-        content, stored = self._content, self._latents[: self._filled]
-        arrays = {content.name: stored[:, 0], "labels": self._labels[: self._filled]}
+        content, stored = self._content, self._latents[:, : self._filled]
+        arrays: dict[str, NDArray[np.generic]] = {content.name: stored[0], "labels": self._labels[: self._filled]}
         if content.orientations == 2:
-            arrays[f"{content.name}_flip"] = stored[:, 1]
+            arrays[f"{content.name}_flip"] = stored[1]
         elif self._lightning:
-            arrays["latents_flip"] = stored[:, 0].copy()  # the loader takes either, by the toss of a coin
-        tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+            arrays["latents_flip"] = stored[0]  # the loader takes either, by the toss of a coin
         metadata = {"total_size": str(self._filled), "dtype": f"torch.{content.dtype.name}", "device": "cpu"}
-        save_file(tensors, self._out / self._name(), metadata)
+        write_safetensors(self._out / self._name(), arrays, metadata)
         self._files += 1
         self._filled = 0
 

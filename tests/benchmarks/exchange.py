@@ -13,7 +13,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -63,7 +62,7 @@ def copy_rate(folder: Path, out: Path) -> float:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of the clock, of the processor, and the largest resident memory of a process so far, in MiB."""
+    """Seconds of the clock, of the processor, and the largest resident memory of one of its processes, in MiB."""
 
     seconds: float
     cpu: float
@@ -71,11 +70,13 @@ class Cost:
 
 
 def run(*words: str | Path) -> Cost:
-    begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-m", "lvae", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-    return Cost(time.perf_counter() - begin, cpu, used.ru_maxrss >> 10)
+    """What the command took, and the processes that it started and waited for."""
+    begin = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "lvae", *map(str, words)], stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, words
+    return Cost(time.perf_counter() - begin, used.ru_utime + used.ru_stime, used.ru_maxrss >> 10)
 
 
 def import_parts(cache: Path, dataset: Path) -> str:

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/features_speed.py [--pictures 512] [--record]
 
-Pictures of noise of several sizes in an .npz, on one thread; the best of three rounds, in which the two take turns, so
+Pictures of noise of several sizes in an .npz, on one thread; the best of five rounds, in which the two take turns, so
 that other work on the machine meets both. "Network" is its forward pass over one prepared batch, again and again.
 """
 
@@ -21,9 +21,11 @@ from lvae.evaluate.features import efficientnet
 from lvae.evaluate.features.feature_files import extract
 from lvae.evaluate.features.feature_network import open_network
 from lvae.evaluate.pictures.streams import open_source_stack
+from lvae.manifests.machine import keep_freed_memory
 
 RECORD = Path(__file__).with_suffix(".md")
 SIZES = (32, 64, 128, 256)
+ROUNDS = 5
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -46,7 +48,7 @@ def measure(size: int, count: int, folder: Path) -> tuple[float, float]:
             for _ in range(passes):
                 network.network._pool(batch)
 
-    rounds = [(seconds(lambda: extract(folder / "out.npz", stack, network)), seconds(forward)) for _ in range(3)]
+    rounds = [(seconds(lambda: extract(folder / "out.npz", stack, network)), seconds(forward)) for _ in range(ROUNDS)]
     return min(all_ for all_, _ in rounds) * 1000 / count, min(alone for _, alone in rounds) * 1000 / count
 
 
@@ -56,6 +58,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as the command does
     lines = [
         "# Speed of features",
         "",

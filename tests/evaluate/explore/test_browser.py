@@ -38,8 +38,8 @@ def answered(process: "subprocess.Popen[str]") -> str:
     return address
 
 
-def start(root: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "lvae", "explore", "run", "--dataset", "data", "--no-browser"]
+def start(root: Path, *words: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "lvae", "explore", *words, "--no-browser"]
     return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
 
 
@@ -56,7 +56,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def server(root: Path) -> Iterator[str]:
-    process = start(root)
+    process = start(root, "run", "--dataset", "data")
     yield answered(process)
     stop(process)
 
@@ -228,6 +228,19 @@ def test_an_image_is_taken_and_a_wrong_file_told(tab: Tab, root: Path) -> None:
 
 
 def test_the_picture_follows_the_hand(tab: Tab) -> None:
+    move_every_slider(tab)
+
+
+def test_the_model_of_the_package_follows_the_hand(root: Path) -> None:
+    process = start(root)
+    try:
+        with opened_browser() as driver:
+            move_every_slider(Tab(driver, answered(process)))
+    finally:
+        stop(process)
+
+
+def move_every_slider(tab: Tab) -> None:
     times = []
     for slider in tab.sliders():
         for value in (1.0, -1.0):
@@ -274,7 +287,7 @@ def test_it_fits_a_phone(tab: Tab) -> None:
 
 
 def test_a_server_that_was_killed_is_told(root: Path) -> None:
-    process = start(root)
+    process = start(root, "run", "--dataset", "data")
     try:
         with opened_browser() as driver:
             tab = Tab(driver, answered(process))

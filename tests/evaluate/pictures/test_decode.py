@@ -1,6 +1,7 @@
 """`lvae decode`: pictures of samples and datasets, as files, grid and archive."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,16 @@ from PIL import Image
 
 from lvae.cli import main
 from lvae.encode.autoencoder import load
+from lvae.encode.catalogue.published import OURS
 from lvae.encode.networks.base import save_safetensors
 from lvae.encode.quality.fidelity import to_pixels
+from lvae.evaluate.pictures.decode import find_decoder
 from lvae.evaluate.pictures.positions import positions_of
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import is_dataset
+from lvae.manifests.parts.plan import UNKNOWN, AutoencoderRecord
+from lvae.manifests.storage.folder import Folder
 from tests.evaluate import run_examples
 from tests.manifests.dataset_examples import Contents, build
 
@@ -118,3 +123,10 @@ def test_a_url_names_a_dataset_as_a_path_does(data: Dataset) -> None:
     assert is_dataset(f"file://{data.folder}")
     assert not is_dataset(f"file://{data.folder}/weights")
     assert not is_dataset("https://localhost:1/pictures.tar")
+
+
+def test_latents_of_an_unknown_autoencoder_are_decoded_by_weights_that_fit(tmp_path: Path) -> None:
+    record = AutoencoderRecord("unknown", {}, UNKNOWN, 4, 4, "sample")
+    assert find_decoder(record, Folder(tmp_path), str(OURS)) is not None
+    with pytest.raises(LvaeError, match="default, f=4 with 4 channels; the latents are f=16 with 4"):
+        find_decoder(replace(record, downsampling_factor=16), Folder(tmp_path), str(OURS))

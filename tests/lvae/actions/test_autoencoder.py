@@ -15,6 +15,7 @@ def test_a_run_keeps_the_settings_that_are_not_given_again(scenes: Path, tmp_pat
     (tmp_path / "stage" / "fit.json").write_bytes(records.dumps(begun))
     said = json.loads(lvae("autoencoder", "fit", scenes, tmp_path / "stage", "--dry-run", "--size", "32").stdout)
     assert (said["steps"], said["kl_weight"], said["architecture"]["kind"]) == (99, 0.5, "kl")
+    assert "without_keys" not in said  # nor in what was begun before it was a setting
     assert said["size"] == 32  # which the run itself refuses, naming both
     done = lvae("autoencoder", "fit", scenes, tmp_path / "stage", "--size", "32", check=1)
     assert "was begun with size 48, not 32" in done.stderr

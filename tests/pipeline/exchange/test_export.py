@@ -2,7 +2,6 @@
 
 import json
 import re
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +15,12 @@ from safetensors import safe_open
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.publishing.publish import drop_raw
-from lvae.pipeline.exchange.caches.files import ZipFiles
 from lvae.pipeline.exchange.caches.open import open_cache
 from lvae.pipeline.exchange.caches.record import RECORD, ROWS, ExportedCache
 from lvae.pipeline.exchange.export import ExportOptions, Layout, export
 from lvae.pipeline.exchange.export_rows import ExportRows
 from lvae.pipeline.exchange.part import convert
 from lvae.pipeline.exchange.settings import Conversion, ImportOptions, with_record
-from lvae.pipeline.exchange.stored_zip import StoredZip
 from tests.conftest import lvae
 from tests.manifests.dataset_examples import Contents, Example, build
 
@@ -279,34 +276,6 @@ def test_a_layout_without_a_word_for_unlabelled_refuses_some(tmp_path: Path) -> 
     none = build(tmp_path / "none", Contents(images=30, classes=None))
     assert "no latent has a label: all are written as class 0" in write(none, tmp_path / "out", "lightningdit")
     assert not list(tmp_path.glob(".out*"))
-
-
-@pytest.mark.slow
-def test_a_zip_is_whole_by_the_standard_library(tmp_path: Path) -> None:
-    with StoredZip(tmp_path / "a.zip") as archive:
-        for number in range(70_000):  # more than a zip without the 64-bit extension holds
-            archive.add(f"{number:06d}", str(number).encode())
-        archive.finish()
-    with zipfile.ZipFile(tmp_path / "a.zip") as archive_:
-        assert len(archive_.namelist()) == 70_000
-        assert archive_.read("069999") == b"69999"
-        assert archive_.testzip() is None
-
-
-def test_a_table_in_pieces_is_a_member_like_any_other(tmp_path: Path) -> None:
-    """Also where its place does not fit into 32 bits: the file has a hole."""
-    with StoredZip(tmp_path / "a.zip") as archive:
-        archive.add("first", b"abc")
-        archive._position = archive._file.seek(5 << 30)
-        archive.add_pieces("rows", (b"%d\n" % number for number in range(100)))
-        archive.add("last", b"")
-        archive.finish()
-    with zipfile.ZipFile(tmp_path / "a.zip") as archive_:
-        assert archive_.namelist() == ["first", "rows", "last"]
-        assert archive_.testzip() is None
-        assert archive_.read("rows").decode().split() == [str(number) for number in range(100)]
-    pieces = ZipFiles(str(tmp_path / "a.zip")).read_if_there("rows")
-    assert pieces is not None and b"".join(pieces).startswith(b"0\n1\n")
 
 
 @pytest.mark.slow
