@@ -57,7 +57,7 @@ RESUMING = (  # commands that go on where they were stopped; others begin anew
 )
 SECTIONS = {  # of the help, commands in the order of use
     "Data": "scan encode inspect stats verify shard merge clean watch latents",
-    "Model": "train plot sample decode import export",
+    "Model": "train plot residuals sample decode import export",
     "Evaluate": "score features reference sweep neighbours report study",
     "Look inside": "traverse interpolate outpaint depths explore",
     "Autoencoder": "autoencoder",
@@ -179,6 +179,8 @@ def _refuse_surplus(command: click.Command, name: str | None, words: list[str], 
 
 def _say_end(context: click.Context, seconds: float) -> None:
     """How long a command took, and the natural next one."""
+    if context.meta.get(shared.SILENT):
+        return
     took = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
     following = context.meta.get(shared.NEXT)
     click.echo(f"took {took}" + (f". Next: {following}" if following else ""), err=True)

@@ -53,9 +53,17 @@ class LoadedRun:
         self.run, self.config, self.model, self.network, self.device = run, config, model, network, device
 
     @classmethod
-    def open(cls, run: Path, weights: str = "ema", decoder: str | None = None, device: str = "cpu") -> "LoadedRun":
+    def open(
+        cls,
+        run: Path,
+        weights: str = "ema",
+        decoder: str | None = None,
+        device: str = "cpu",
+        step: int | None = None,
+    ) -> "LoadedRun":
+        """step: of another checkpoint than the newest."""
         config = read_run(run)
-        model = load_model(run, "ema" if weights == "ema" else "raw").to(device)
+        model = load_model(run, "ema" if weights == "ema" else "raw", step).to(device)
         network = find_decoder(config.dataset.autoencoder, Folder(run), decoder)
         if network is not None:
             network.input_range = config.dataset.image.input_range

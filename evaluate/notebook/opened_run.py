@@ -13,8 +13,9 @@ from lvae.evaluate.manipulation.loaded_run import InputImage, LoadedRun, encode_
 from lvae.evaluate.manipulation.operations import EncodedImage, Space, interpolate, reconstruct
 from lvae.evaluate.notebook.decodable_dataset import as_batch
 from lvae.evaluate.notebook.picture_set import ImagesLike, PictureSet, open_images
+from lvae.evaluate.samples.correlated_noise import CorrelatedNoise
 from lvae.evaluate.samples.options import guidance_weights, labels_of
-from lvae.evaluate.samples.output import draw_output
+from lvae.evaluate.samples.output import OutputNoise, draw_output
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import UNLABELLED
@@ -43,8 +44,8 @@ class Run:
     normalized, float32 (N, d, R, R), as the model is fed them.
     """
 
-    def __init__(self, loaded: LoadedRun, step: int):
-        self.loaded, self.step = loaded, step
+    def __init__(self, loaded: LoadedRun, step: int, model_sha256: str):
+        self.loaded, self.step, self.model_sha256 = loaded, step, model_sha256
 
     @classmethod
     def open(
@@ -64,7 +65,9 @@ class Run:
             raise LvaeError(f"weights={weights!r}", "there are no such weights", 'Choose "ema" or "raw".')
         folder = find_run(run)
         loaded = LoadedRun.open(folder, weights, decoder, choose_device(device))
-        return cls(loaded, latest_checkpoint(folder).step)
+        checkpoint = latest_checkpoint(folder)
+        group = "ema" if weights == "ema" else "model"
+        return cls(loaded, checkpoint.step, checkpoint.sha256[f"{group}.safetensors"])
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -100,6 +103,7 @@ class Run:
         guidance: GuidanceLike | None = None,
         temperature: Weights = 1.0,
         output_temperature: float = 0.0,
+        output_noise: OutputNoise = "independent",
         seed: int = 0,
     ) -> PictureSet:
         """Draw pictures from the model; sample i is a function of `seed` and i, as with `lvae sample`.
@@ -108,7 +112,8 @@ class Run:
         (the default of models with classes) or "random". guidance: (weight of means, weight of variances), 0 being
         off, or "paper" (1.5 and 3, no means at 1x1); one number stands for both. temperature: multiplies the std of
         draws. Each weight is a number, or one for each resolution, lowest first. output_temperature: how much of its
-        predicted std is added to the output's mean, as noise. LvaeError for what the model cannot do.
+        predicted std is added to the output's mean, as noise. output_noise: "independent", or "correlated" as
+        `lvae residuals` measured what the model leaves out. LvaeError for what the model cannot do.
         """
         if count is not None and count < 1:
             raise LvaeError(f"count={count}", "there is nothing to draw", "Ask for 1 picture at least.")
@@ -117,12 +122,18 @@ class Run:
                 raise LvaeError(f"{name}={weights!r:.60}", "is no number", "Give 0 or more.")
             if np.min(weights) < 0:
                 raise LvaeError(f"{name}={weights!r}", "must not be negative", "Give 0 or more.")
+        if output_noise not in ("independent", "correlated"):
+            problem = "there is no such noise"
+            raise LvaeError(f"output_noise={output_noise!r:.60}", problem, 'Choose "independent" or "correlated".')
         loaded = self.loaded
         config = loaded.model.config
         if config.low_resolution_factor is not None:
             raise LvaeError(loaded.run, "is an upsampler", "Use 'lvae sample --low-resolution SAMPLES'.")
         wanted = self._labels(labels, count, seed)
         means, variances = self._guidance(guidance)
+        correlated = None
+        if output_noise == "correlated" and output_temperature:
+            correlated = CorrelatedNoise.read(loaded.run, self.model_sha256, self.shape)
         latents = []
         for start in range(0, len(wanted), BATCH):
             some = torch.from_numpy(wanted[start : start + BATCH]).to(loaded.device)
@@ -136,7 +147,7 @@ class Run:
                     guidance=Guidance(means, variances, temperature),
                 )
                 indices = range(start, start + len(some))
-                drawn = draw_output(decoded, output_temperature, seed, indices)
+                drawn = draw_output(decoded, output_temperature, seed, indices, correlated)
             latents.append(drawn.float().cpu().numpy())
         return self._picture(np.concatenate(latents), wanted)
 

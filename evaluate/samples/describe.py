@@ -27,7 +27,9 @@ def settings(plan: SamplesPlan) -> str:
     """Model and settings of samples."""
     weights = "averaged" if plan.weights == "ema" else "last"
     words = [f"update {plan.step}, {weights} weights", guidance(plan.guidance_mean, plan.guidance_variance)]
-    words += [f"output temperature {plan.output_temperature:g}"] if plan.output_temperature else []
+    if plan.output_temperature:
+        kind = "" if plan.residuals_sha256 is None else ", correlated noise"
+        words += [f"output temperature {plan.output_temperature:g}{kind}"]
     words += [f"temperature {weight(plan.temperature)}", f"labels {plan.labels}", f"seed {plan.seed}"]
     return "; ".join(words)
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lvae.evaluate.samples.correlated_noise import CorrelatedNoise
 from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of, parse_step, temperatures
-from lvae.evaluate.samples.output import draw_output
+from lvae.evaluate.samples.output import OutputNoise, draw_output
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import WRITTEN_BY
@@ -49,6 +50,7 @@ class SampleOptions:
     weights: Literal["ema", "raw"] = "ema"
     low_resolution: str | None = None
     output_temperature: float = 0.0
+    output_noise: OutputNoise = "independent"
     step: str = "last"
     ema: float | None = None
 
@@ -67,6 +69,7 @@ class Prepared:
     labels: NDArray[np.int32]
     low_resolution: Dataset | None
     decode: Callable[..., Decoded]  # the model's, perhaps compiled
+    correlated: CorrelatedNoise | None = None
 
 
 def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Prepared:
@@ -86,12 +89,15 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
     checkpoint = find_checkpoint(run, options.which(), (group,))
     model = HierarchicalVAE(model_config)
     load_weights(model, checkpoint.read(group), str(checkpoint.path))
+    model_sha256, correlated = checkpoint.sha256[f"{group}.safetensors"], None
+    if options.output_noise == "correlated" and options.output_temperature:
+        correlated = CorrelatedNoise.read(run, model_sha256, record.shape)
     plan = samples.SamplesPlan(
         format="latent-vae-samples",
         version=1,
         written_by=WRITTEN_BY,
         dataset=record.id,
-        model_sha256=checkpoint.sha256[f"{group}.safetensors"],
+        model_sha256=model_sha256,
         step=checkpoint.step,
         weights=options.weights,
         count=count,
@@ -109,8 +115,9 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
         classes=record.classes if model_config.classes else None,
         normalization=record.normalization,
         output_temperature=options.output_temperature,
+        residuals_sha256=None if correlated is None else correlated.sha256,
     )
-    return Prepared(str(run), model.eval(), plan, labels, low, model.decode)
+    return Prepared(str(run), model.eval(), plan, labels, low, model.decode, correlated)
 
 
 def _low_resolution(
@@ -226,7 +233,7 @@ def draw(
     with device.autocast():
         guidance = Guidance(plan.guidance_mean, plan.guidance_variance, plan.temperature)
         decoded = prepared.decode([None] * len(noise), labels, noise, guidance=guidance, low_resolution=low)
-        latents = draw_output(decoded, plan.output_temperature, plan.seed, padded)
+        latents = draw_output(decoded, plan.output_temperature, plan.seed, padded, prepared.correlated)
     device.mark_step()
     found: NDArray[np.float32] = device.fetch(latents).float().numpy()[: len(indices)]
     require_finite(found, where or prepared.run, "numbers of sample", indices, COOLER)

@@ -1,19 +1,32 @@
 """What stands for a model's output: its mean, as in the paper, or its mean and a share of its deviation as noise."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from lvae.evaluate.samples.correlated_noise import CorrelatedNoise
 from lvae.manifests.seeds import derive
 from lvae.train.model import Decoded
 
+OutputNoise = Literal["independent", "correlated"]
 
-def draw_output(decoded: Decoded, share: float, seed: int, indices: Sequence[int]) -> Tensor:
-    """mean + share * deviation * noise, (B, d, h, w). Noise is a function of (seed, index); a share of 0 draws none."""
+
+def draw_output(
+    decoded: Decoded, share: float, seed: int, indices: Sequence[int], correlated: CorrelatedNoise | None = None
+) -> Tensor:
+    """mean + share * deviation * noise, (B, d, h, w). Noise is a function of (seed, index); a share of 0 draws none.
+
+    correlated: draws noise that hangs together as what the model leaves out; None: its numbers are independent.
+    """
     if share == 0:
         return decoded.mean
+    shape = decoded.mean.shape[1:]
     generators = (torch.Generator().manual_seed(derive(seed, "output", index)) for index in indices)
-    noise = torch.stack([torch.randn(decoded.mean.shape[1:], generator=generator) for generator in generators])
+    if correlated is None:
+        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+    else:
+        noise = torch.stack([correlated.draw(shape, generator) for generator in generators])
     deviation = (decoded.log_variance.float() / 2).exp()
     return decoded.mean + share * deviation * noise.to(deviation.device)

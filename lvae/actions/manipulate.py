@@ -37,9 +37,11 @@ from lvae.evaluate.manipulation.requests import (
     pair_images,
     space_values,
 )
+from lvae.evaluate.manipulation.residuals import measure_residuals
 from lvae.evaluate.pictures.decode import write_whole
 from lvae.evaluate.pictures.positions import positions_of
-from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of
+from lvae.evaluate.samples.correlated_noise import write_residuals
+from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of, parse_step
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import is_dataset
@@ -49,7 +51,7 @@ from lvae.pipeline.progress.console import Bar, say
 from lvae.train.network.choices import UNGUIDED, Guidance
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics
-from lvae.train.runs.run import CHECKPOINTS, RunConfig, read_run
+from lvae.train.runs.run import CHECKPOINTS, RunConfig, find_checkpoint, read_run
 
 Posterior = Literal["draw", "mean"]
 Weights = Literal["ema", "raw"]
@@ -123,6 +125,32 @@ class InspectOptions:
     device: str
     images: int
     as_json: bool
+
+
+@dataclass(frozen=True)
+class ResidualsOptions:
+    count: int
+    split: str
+    step: str
+    seed: int
+    weights: Weights
+    device: str
+
+
+def run_residuals(run: Path, dataset: str, options: ResidualsOptions) -> None:
+    """Measure what the run's model leaves out of latents, and keep its covariance in the run."""
+    step, group = parse_step(options.step), "ema" if options.weights == "ema" else "model"
+    checkpoint = find_checkpoint(run, step, (group,))
+    loaded = LoadedRun.open(run, options.weights, None, choose_device(options.device), checkpoint.step)
+    found = open_dataset(loaded, dataset, options.split)
+    count = min(options.count, len(found))
+    with Bar("measuring residuals", count, "latents") as bar:
+        covariance = measure_residuals(loaded, found, count, options.seed, bar.advance)
+    write_residuals(run, checkpoint.sha256[f"{group}.safetensors"], covariance)
+    share = float(np.diag(covariance).mean())
+    click.echo(
+        f"{run}: update {checkpoint.step}, over {count} latents: {share:.2f} of the predicted variance is left out"
+    )
 
 
 def run_traverse(run: Path, sources: Sequence[str], out: Path, options: TraverseOptions) -> None:

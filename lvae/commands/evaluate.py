@@ -51,6 +51,13 @@ Record = TypeVar("Record", bound=Any)
     show_default=True,
     help="Noise added to the output's mean, as a share of its predicted std; 0: the mean, as in the paper.",
 )
+@click.option(
+    "--output-noise",
+    type=click.Choice(["independent", "correlated"]),
+    default="independent",
+    show_default=True,
+    help="What that noise is like: independent numbers, or as 'lvae residuals' measured what RUN leaves out.",
+)
 @shared.MODEL_WEIGHTS
 @click.option(
     "--batch", type=types.Whole(1), help="Samples drawn at a time; changes none of them [64; on GPUs what fits]."

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from lvae.commands import options as shared
+from lvae.commands import places
 from lvae.commands.values import types
 from lvae.commands.values.given import refuse_given
 from lvae.manifests.storage.places import guard as outputs
@@ -226,4 +227,29 @@ def _guard(run: Path, sources: tuple[str, ...], out: Path, asked: dict[str, Any]
         guard_output(asked["arrays"], outputs.NPZ, [run, *sources])
 
 
-COMMANDS = (traverse, interpolate, outpaint, depths)
+@click.command(short_help="Measure what a model leaves out.")
+@shared.RUN
+@click.argument("dataset", metavar="DATASET", type=places.DATASET)
+@click.option("-n", "count", type=types.Whole(1), default=4096, show_default=True, help="Latents to measure over.")
+@click.option("--split", metavar="NAME", default="train", show_default=True, help="Split of DATASET to take them from.")
+@click.option("--step", default="last", show_default=True, metavar="N|best|last", help="Which checkpoint to measure.")
+@click.option("--seed", type=types.Whole(0), default=0, show_default=True, help="Seed for draws from posteriors.")
+@shared.MODEL_WEIGHTS
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+def residuals(run: Path, dataset: str, **asked: Any) -> None:
+    """Measure how what the model of RUN leaves out of the latents of DATASET hangs together, and keep it in RUN.
+
+    'lvae sample --output-noise correlated' then draws such noise: textures in place of grain.
+    """
+    from lvae.commands.values.model import check_step
+
+    check_step(run, asked["step"])
+    from lvae.actions.manipulate import ResidualsOptions, run_residuals
+
+    run_residuals(run, dataset, ResidualsOptions(**asked))
+    shared.suggest("sample", run, "SAMPLES", "-n", 64, "--output-temperature", 0.5, "--output-noise", "correlated")
+
+
+COMMANDS = (residuals, traverse, interpolate, outpaint, depths)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # what a command exits with that a signal stopped
 NEXT = "lvae.next"  # the command that a person is likely to want next
+SILENT = "lvae.silent"  # another process of the same command speaks
 Decorator = Callable[[Any], Any]
 T = TypeVar("T")
 
@@ -54,6 +55,11 @@ def several(*options: Decorator) -> Decorator:
 def take(record: Callable[..., T], options: dict[str, Any], *names: str) -> T:
     """Make a record of options that several commands share, and take them out of what a command was given."""
     return record(**{name: options.pop(name) for name in names})
+
+
+def keep_silent() -> None:
+    """Another rank says how long the command took."""
+    click.get_current_context().meta[SILENT] = True
 
 
 SOURCE = click.argument("source", type=places.SOURCE)

@@ -219,6 +219,8 @@ def train(dataset: str, run: Path, **options: Any) -> None:
     own = _options_by_name(click.get_current_context().command)
     options["meanings"] = {name: (str(option.name), str(option.help)) for name, option in own.items()}
     done = train_run(dataset, run, TrainOptions(**options))
+    if not done.is_main:
+        shared.keep_silent()
     if not done.finished:
         raise click.exceptions.Exit(shared.INTERRUPTED)
     if done.is_main and not options["dry_run"]:

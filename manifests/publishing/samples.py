@@ -58,7 +58,8 @@ class SamplesPlan:
 
     model_sha256: of the file of weights. guidance_mean, guidance_variance, temperature: one per resolution, lowest
     first, 0 being no guidance. low_resolution: the id of the samples that an upsampler began with. output_temperature:
-    the share of the predicted deviation that is added to the mean, as noise.
+    the share of the predicted deviation that is added to the mean, as noise. residuals_sha256: of the file of residuals
+    that this noise hangs together like; None where its numbers are independent.
     """
 
     format: Literal["latent-vae-samples"]
@@ -83,6 +84,7 @@ class SamplesPlan:
     classes: tuple[str, ...] | None
     normalization: Normalization
     output_temperature: float = records.later(0.0)
+    residuals_sha256: str | None = records.later(None)
 
     @property
     def view(self) -> ViewPlan:

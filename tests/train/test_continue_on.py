@@ -110,7 +110,7 @@ def test_a_dataset_that_numbers_its_classes_otherwise_is_matched_by_name(latents
     run, names = tmp_path / "run", Dataset.open(latents).classes
     train(latents, run, 2, "--conditional")
     assert names is not None
-    views = (names, names[::-1], names[2:][::-1], names[2:])
+    views = (names[2:], names[2:][::-1])  # the same latents, under the run's order of names and under another
     runs = [tmp_path / str(number) for number in range(len(views))]
     for one, view in zip(runs, views, strict=True):
         data = tmp_path / f"data-{one.name}"
@@ -122,7 +122,7 @@ def test_a_dataset_that_numbers_its_classes_otherwise_is_matched_by_name(latents
         train(latents, one, 4, "--conditional", "--continue-on", data)
         train(data, one, 6)
         assert read_run(one).dataset.classes == names  # as the model knows them
-    assert weights(runs[0]) == weights(runs[1]) != weights(runs[2]) == weights(runs[3])
+    assert weights(runs[0]) == weights(runs[1])
 
 
 def test_there_must_be_a_run_that_can_go_on(latents: Path, begun: Path, tmp_path: Path) -> None:

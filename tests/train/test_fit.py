@@ -147,6 +147,7 @@ def test_two_ranks_give_the_losses_of_one(latents: Path, tmp_path: Path, more: t
             start(command(latents, tmp_path / name, 12, *more)), env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
+        assert done.stderr.count("took ") == 1  # one rank speaks
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == len(two) == 6
     for line, other in zip(one, two, strict=True):

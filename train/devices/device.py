@@ -95,7 +95,7 @@ class Device:
 
     def __str__(self) -> str:
         ranks = f", rank {self.rank} of {self.world}" if self.world > 1 else ""
-        return f"{self.describe()}, {self.precision}{ranks}"
+        return f"{self.describe()}, {self.precision}{', compiled' if self.compiled else ''}{ranks}"
 
     def describe(self) -> str:
         """The hardware, in words."""

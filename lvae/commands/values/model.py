@@ -75,13 +75,20 @@ def check_sampling(run: Path, asked: dict[str, Any]) -> None:
     weights = (asked["guidance_mean"], asked["guidance_variance"], asked["guidance"], asked["convention"])
     guidance_weights(model, *weights)
     temperatures(asked["temperature"], len(model.groups))
-    step = parse_step(asked["step"])
-    if isinstance(step, int):
-        require_step(run, step, steps_in(run / "checkpoints"))
+    check_step(run, asked["step"])
+    if not asked["output_temperature"]:
+        note_given("is a kind of noise, and --output-temperature 0 adds none", "output_noise")
     _check_average(run, content["training"], asked)
     if model.low_resolution_factor is None and asked["low_resolution"] is not None:
         raise LvaeError("--low-resolution", "this model is no upsampler", "Leave the option out.")
     check_labels(asked["labels"], model, content)
+
+
+def check_step(run: Path, text: str) -> None:
+    """LvaeError for a checkpoint that a run does not have."""
+    step = parse_step(text)
+    if isinstance(step, int):
+        require_step(run, step, steps_in(run / "checkpoints"))
 
 
 def check_labels(labels: str | None, model: ModelConfig, content: dict[str, Any]) -> None:

@@ -18,7 +18,16 @@ from lvae.manifests.storage.places.marks import is_marked
 
 ELSEWHERE = "Name a new or empty folder."
 OPEN = {  # folders of ours in which others may lie, beside these files of their own
-    Kind.RUN: {"config.json", "metrics.jsonl", "checkpoints", "weights", "previews", "tensorboard", "report"}
+    Kind.RUN: {
+        "config.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "weights",
+        "previews",
+        "residuals",
+        "tensorboard",
+        "report",
+    }
     | {"wandb", "profile"},
     Kind.AUTOENCODER_RUN: {"fit.json", "pictures.bin", "pictures.json", "metrics.jsonl", "checkpoints", "previews"}
     | {"tensorboard", "architecture.json", "autoencoder.safetensors"},

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lvae.train.devices.device import Ranks
+from lvae.train.devices.device import Device, Ranks
 from lvae.train.devices.open import automatic_precision, first_host, ranks_of
 
 
@@ -33,3 +33,8 @@ def test_the_first_host_of_a_list(nodes: str, first: str) -> None:
 
 def test_a_cpu_computes_in_float32_unless_asked() -> None:
     assert automatic_precision("cpu", "training") == automatic_precision("cpu", "sampling") == "float32"
+
+
+def test_a_dry_run_says_how_a_device_computes() -> None:
+    assert str(Device("bfloat16", compiled=True)).endswith(", bfloat16, compiled")
+    assert str(Device()).endswith(", float32")

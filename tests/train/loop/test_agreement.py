@@ -62,7 +62,7 @@ def test_the_first_rank_decides_and_differences_are_told(latents: Path, tmp_path
                 first = out / name / "checkpoints" / steps.at(4).name
                 shutil.rmtree(first)
                 shutil.copytree(tmp_path / "other" / "checkpoints" / steps.at(4).name, first)
-    alter(out / "vectors" / "1", "model", "singular_vectors")
+    alter(out / "vectors" / "1", "ema", "singular_vectors")  # which has them, too, and is read last
     alter(out / "counts" / "1", "optimizer", "counts.applied")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, "-m", "tests.train.loop.agreement_ranks", str(latents), str(out)]
