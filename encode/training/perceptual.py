@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 
 from lvae.encode.quality.efficientnet import NAME, load_network, weights_path
 from lvae.encode.training.lpips import Lpips
-from lvae.manifests.errors import LvaeError
 
 EPSILON = 1e-10
 STAGES = (0, 1, 3, 5, 11, 16)  # borders of the blocks: five stages, at 1/2, 1/4, 1/8, 1/16 and 1/32 of the side
@@ -57,12 +55,3 @@ class Perceptual:
         if given == NAME:
             return cls("network_distance", NetworkDistance(load_network(weights_path(), size)))
         return cls("lpips", Lpips.read(given))
-
-
-def perceptual_files(given: str) -> list[Path]:
-    """The files whose bytes decide what `--perceptual` computes. LvaeError where one is not there."""
-    paths = [weights_path()] if given == NAME else [Path(part) for part in given.split(",")]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise LvaeError(missing[0], "no such file", f"Name two files of weights as VGG,LPIPS, or {NAME}.")
-    return paths

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lvae.train.runs.classes import are_numbers, number_classes
+
 
 @dataclass(frozen=True)
 class PictureLabels:
@@ -19,11 +21,13 @@ class PictureLabels:
         return PictureLabels(self.numbers[chosen], self.classes)
 
     def numbered_as(self, other: "PictureLabels") -> NDArray[np.int32]:
-        """Numbers (N,) as another set counts its classes: by name where both have names. -1 where it has none such."""
-        if self.classes is None or other.classes is None:
+        """Numbers (N,) as another set counts its classes: by name, or by number where either has no other names.
+
+        -1 where the other set has none such.
+        """
+        if self.classes is None or other.classes is None or are_numbers(other.classes):
             return self.numbers
-        theirs = {name: number for number, name in enumerate(other.classes)}
-        table = np.array([*(theirs.get(name, -1) for name in self.classes), -1], np.int32)  # -1 is the last entry
+        table = np.array([*number_classes(self.classes, other.classes), -1], np.int32)  # whose last entry is that of -1
         return table[self.numbers]
 
 

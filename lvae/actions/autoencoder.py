@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lvae.pipeline.progress.console import Bar
 
 
+EFFICIENTNET = "efficientnet-lite0"
 GRID_PICTURES = 16  # on one page
 
 
@@ -35,9 +36,7 @@ def make_fit_config(source: str, options: dict[str, Any]) -> "FitConfig":
     given["validation"] = options["validation"]
     given["start_sha256"] = None if options["init"] is None else _hash_files(_weights_files(options["init"]))
     if options["perceptual"] is not None:
-        from lvae.encode.training.perceptual import perceptual_files
-
-        given["perceptual_sha256"] = _hash_files(perceptual_files(options["perceptual"]))
+        given["perceptual_sha256"] = _hash_files(_perceptual_files(options["perceptual"]))
     given["without_keys"] = _find_keys(source, options["without_keys"])
     return FitConfig(**given)
 
@@ -77,6 +76,19 @@ def remember_settings(out: Path, config: "FitConfig", unsaid: set[str]) -> "FitC
     options = {"start_sha256": "init"}
     kept = [field.name for field in fields(FitConfig) if options.get(field.name, field.name) in unsaid]
     return replace(config, **{name: getattr(old, name) for name in kept})
+
+
+def _perceptual_files(given: str) -> list[Path]:
+    """The files whose bytes decide what `--perceptual` computes: VGG,LPIPS, or those of a network by its name."""
+    if given != EFFICIENTNET:
+        paths = [Path(name) for name in given.split(",")]
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            raise LvaeError(missing[0], "no such file", f"--perceptual is {EFFICIENTNET}, or two files as VGG,LPIPS.")
+        return paths
+    from lvae.encode.quality.efficientnet import weights_path
+
+    return [weights_path()]
 
 
 def _weights_files(given: str) -> list[Path]:

@@ -48,6 +48,9 @@ def fit(source: str, out: Path, **options: Any) -> None:
     lvae autoencoder fit photos stage --autoencoder '{"kind": "kl", "width": 32, "multipliers": [1, 2, 2],
                                                       "latent_channels": 4}' --contrast-weight 1
     lvae encode photos latents --weights stage/autoencoder.safetensors
+
+    Kinds are kl, vq, tiny, and upsampler, whose latents are the image itself, reduced: {"kind": "upsampler", "width":
+    32, "multipliers": [1, 2, 2], "patch": 2} learns to enlarge by 8, for a model of small images before it.
     """
     guard_output(out, outputs.AUTOENCODER_RUN, [source, options["init"]])
     from lvae.manifests.records import plain

@@ -28,7 +28,7 @@ def number_classes(theirs: Sequence[str], ours: Sequence[str]) -> tuple[int, ...
 def match_classes(config: RunConfig, other: RunConfig) -> tuple[int, ...] | None:
     """The number in another run of each class of a run; None where both number them alike, or not all have names."""
     ours, theirs = config.dataset.classes, other.dataset.classes
-    if ours is None or theirs is None or ours == theirs or _are_numbers(theirs):
+    if ours is None or theirs is None or ours == theirs or are_numbers(theirs):
         return None
     return number_classes(ours, theirs[: other.model.classes])[: config.model.classes]
 
@@ -39,7 +39,7 @@ def renumber_classes(config: RunConfig, run: object, dataset: Dataset) -> tuple[
     LvaeError for a class that the run does not know.
     """
     count, ours, theirs = config.model.classes, config.dataset.classes, dataset.classes
-    if not count or ours is None or theirs is None or ours == theirs or _are_numbers(ours):
+    if not count or ours is None or theirs is None or ours == theirs or are_numbers(ours):
         return None
     numbers = number_classes(theirs, ours[:count])
     unknown = [name for name, number in zip(theirs, numbers, strict=True) if not 0 <= number < count]
@@ -56,7 +56,7 @@ def number_labels(config: RunConfig, run: object, dataset: Dataset, labels: NDAr
     if not count:
         return np.full(len(labels), UNLABELLED, np.int32)
     ours, theirs = config.dataset.classes, dataset.classes
-    if ours is None or theirs is None or ours == theirs or _are_numbers(ours):
+    if ours is None or theirs is None or ours == theirs or are_numbers(ours):
         check_range(labels, count, dataset.folder)
         return labels
     table = np.array([*number_classes(theirs, ours[:count]), UNLABELLED], np.int32)
@@ -78,7 +78,7 @@ def _refuse_unknown(unknown: Sequence[str], ours: Sequence[str], run: object, da
         )
 
 
-def _are_numbers(names: Sequence[str]) -> bool:
+def are_numbers(names: Sequence[str]) -> bool:
     """Whether classes are called by their numbers alone, as those are whose labels came without names."""
     return all(name == str(number) for number, name in enumerate(names))
 

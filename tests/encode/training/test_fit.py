@@ -85,7 +85,7 @@ def test_every_kind_of_network_learns(pictures: Path, tmp_path: Path, architectu
 
 
 def test_an_upsampler_learns_what_enlarging_alone_does_not_give(pictures: Path, tmp_path: Path) -> None:
-    run(pictures, tmp_path, FitConfig(UPSAMPLER, steps=150, **SMALL | {"learning_rate": 5e-3, "warmup": 10}))
+    run(pictures, tmp_path, FitConfig(UPSAMPLER, steps=80, **SMALL | {"learning_rate": 5e-3, "warmup": 10}))
     network, enlarging = load_file(tmp_path / "autoencoder.safetensors"), load("pixels-f4")
     assert network.architecture == UPSAMPLER
     shown = [np.asarray(Image.open(path)) for path in sorted(pictures.rglob("*.png"))]

@@ -34,6 +34,7 @@ REFERENCE = features([(0, 1), (0, -1), (4, 0), (6, 0), (0, 8), (9, 9)], [0, 0, 1
         ([0, 1, 2], NAMES, 2 / 3),
         ([2, 1, 0], ("hen", "dog", "cat"), 2 / 3),  # another numbering of the same classes
         ([0, 1, 2], None, 2 / 3),  # by number
+        ([0, 1, 2], ("0", "1", "2"), 2 / 3),  # as labels of an .npz are called
         ([-1, 1, -1], NAMES, 1.0),
         ([0, 1, 2], ("cow", "dog", "owl"), 1.0),  # classes that the reference has not do not count
         ([0, 0, 0], ("cow",), None),
