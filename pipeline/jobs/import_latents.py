@@ -44,7 +44,7 @@ from lvae.pipeline.planning.scan import remember, remembered
 from lvae.pipeline.planning.view import ViewOptions
 from lvae.pipeline.progress.display import Display
 
-LANES = 3  # parts under way at the same time: read, computed on, written and flushed to the disk
+LANES = 4  # parts under way at the same time: while two are computed on, others are read or flushed to the disk
 
 
 @dataclass(frozen=True)
