@@ -43,14 +43,14 @@ def make_fit_config(source: str, options: dict[str, Any]) -> "FitConfig":
 
 def _find_keys(source: str, file: Path | None) -> tuple[str, ...] | None:
     """Hashes of the keys in a file. LvaeError for keys that no image has."""
-    from lvae.encode.sources.open import open_source
-    from lvae.manifests.views.named_keys import find_keys, read_key_lines
-    from lvae.manifests.views.selection import key_hash
-
     if file is None:
         return None
     if not file.exists():
         raise LvaeError(f"--without-keys {file}", "no such file", "Write a file with one key a line.")
+    from lvae.encode.sources.open import open_source
+    from lvae.manifests.views.named_keys import find_keys, read_key_lines
+    from lvae.manifests.views.selection import key_hash
+
     lines = read_key_lines(file)
     found = find_keys(lines, (row.key for row in open_source(source).rows()))
     if found.missing:

@@ -202,8 +202,7 @@ PICTURES = shared.several(
 @click.option(
     "--metrics",
     metavar="A,B",
-    help="Of fid,sfid,is,kid,pr,agreement; of frechet,kernel,pr,agreement without Inception; of psnr,ssim,rfid for "
-    "pairs [all].",
+    help="fid,sfid,is,kid,pr,agreement; without Inception frechet,kernel,pr,agreement; of pairs psnr,ssim,rfid [all].",
 )
 @click.option(
     "--around",

@@ -158,6 +158,8 @@ import weights.safetensors new --config missing.json
 autoencoder fit photos new --autoencoder klf8
 autoencoder fit photos new --shorter-side wide
 autoencoder fit photos new --validation most
+autoencoder fit photos new --without-keys nobody.txt
+autoencoder fit photos new --perceptual efficientnet
 autoencoder score default photos --held-out most
 study table1 photos new --features missing.pt
 """

@@ -5,6 +5,7 @@ fixed size its length (uint32), then the columns. Columns are read as bytes by t
 """
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,8 +220,8 @@ def _indexes(folder: Path) -> list[str]:
     """Of the cache itself, or of the folders that several processes wrote."""
     if (folder / INDEX).is_file():
         return [""]
-    below = sorted(path.name for path in folder.iterdir() if path.is_dir() and (path / INDEX).is_file())
-    return [f"{name}/" for name in below]
+    below = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    return [f"{name}/" for name in below if (folder / name / INDEX).is_file()]
 
 
 def _read_indexes(folder: Path) -> Iterator[Shard]:

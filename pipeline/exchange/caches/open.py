@@ -134,13 +134,9 @@ def _first_files(path: Path) -> Iterator[str]:
 
 def _dit_folders(path: Path) -> list[tuple[Path, Path]]:
     """fast-DiT's pairs of folders: NAME_features and NAME_labels."""
-    below = sorted(one for one in path.iterdir() if one.is_dir())
-    pairs = [
-        (one, one.with_name(one.name.removesuffix("features") + "labels"))
-        for one in below
-        if one.name.endswith("features")
-    ]
-    return [pair for pair in pairs if pair[1] in below]
+    below = {entry.name for entry in os.scandir(path) if entry.is_dir()}
+    pairs = ((name, f"{name.removesuffix('features')}labels") for name in sorted(below) if name.endswith("features"))
+    return [(path / features, path / labels) for features, labels in pairs if labels in below]
 
 
 def _open(layout: Layout, path: Path, pattern: bool, choice: Choice) -> Cache:

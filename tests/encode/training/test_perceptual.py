@@ -77,7 +77,7 @@ def test_training_with_it_makes_it_small(tmp_path: Path, distance: Callable[[Ten
     assert found["perceptual"] < 0.95 * found["plain"]
     lines = [json.loads(line) for line in (tmp_path / "perceptual" / "metrics.jsonl").read_text().splitlines()]
     assert lines[1]["network_distance"] < lines[0]["network_distance"]
-    wrong = lvae("autoencoder", "fit", tmp_path, tmp_path / "o", "--perceptual", "efficientnet", check=1)
+    wrong = lvae("autoencoder", "fit", tmp_path / "scenes", tmp_path / "o", "--perceptual", "efficientnet", check=1)
     assert "efficientnet: no such file. --perceptual is efficientnet-lite0, or two files" in wrong.stderr
     refused = lvae("autoencoder", "fit", tmp_path / "scenes", tmp_path / "plain", *common, *named, check=1)
     assert "was begun with perceptual_sha256 null" in refused.stderr
