@@ -120,7 +120,8 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     if asked.record:
-        head = f"# Import and export of latents\n\n`python {' '.join(sys.argv)}`\n\n{describe()}\n\n"
+        command = f"python {sys.argv[0]} --rows {asked.rows} --dtype {asked.dtype} --record"
+        head = f"# Import and export of latents\n\n`{command}`\n\n{describe()}\n\n"
         Path(__file__).with_suffix(".md").write_text(f"{head}{text}\n")
 
 

@@ -63,9 +63,12 @@ TRAINED: Mapping[str, Mapping[str, str]] = {
     "ema 0.99": {"ema": "0.99"},
     "ema 0.9995": {"ema": "0.9995"},
     "no spectral penalty": {"spectral_weight": "0"},
+    **{f"rates below {percent} %": {"rate_lower": percent} for percent in ("100", "150", "250", "400")},
 }
+CORRELATED = ("--output-noise", "correlated", "--output-temperature")
 DRAWN: Mapping[str, tuple[str, ...]] = {
     **{f"output {share}": ("--output-temperature", share) for share in ("0.1", "0.2", "0.3", "0.4", "0.5")},
+    **{f"correlated {share}": (*CORRELATED, share) for share in ("0.3", "0.5", "0.7")},
     "temperature 0.85": ("--temperature", "0.85"),
     "temperature 0.85, output 0.3": ("--temperature", "0.85", "--output-temperature", "0.3"),
     "temperature 1,0.9,0.8": ("--temperature", "1,0.9,0.8"),
@@ -116,6 +119,8 @@ class Search:
         out = run.parent / f"samples-{name.replace(' ', '-').replace(',', '-')}"
 
         def sample() -> Path:
+            if "correlated" in DRAWN[name]:
+                self.chain.run("residuals", run, self.chain.data("latents"))
             self.chain.run("sample", run, out, "-n", str(self.plan.count), "--seed", str(100 + seed), *DRAWN[name])
             return out
 
@@ -133,6 +138,8 @@ class Search:
             for seed in range(self.plan.seeds, 2 * self.plan.seeds):
                 place = self.chain.place(name, seed)
                 self.chain.train(place / "run-0", arm.models[0], seed, updates)
+                if "correlated" in words:
+                    self.chain.run("residuals", place / "run-0", self.chain.data("latents"))
                 out = place / f"reported-{len(words)}"
                 self.chain.run("sample", place / "run-0", out, "-n", str(self.plan.count), "--seed", str(seed), *words)
                 self.chain.extract(out, out.with_suffix(".npz"))
