@@ -11,6 +11,7 @@ from lvae.commands.values import types
 from lvae.commands.values.given import refuse_given
 from lvae.manifests.storage.places import guard as outputs
 from lvae.manifests.storage.places.guard import guard_output
+from lvae.train.runs.packaged import refuse_packaged
 
 
 class Picture(click.Path):
@@ -243,6 +244,7 @@ def residuals(run: Path, dataset: str, **asked: Any) -> None:
 
     'lvae sample --output-noise correlated' then draws such noise: textures in place of grain.
     """
+    refuse_packaged(run)
     from lvae.commands.values.model import check_step
 
     check_step(run, asked["step"])

@@ -82,6 +82,7 @@ WRITERS = (
     Writer("demo {}"),
 )
 READERS = {"stats", "verify", "clean", "watch", "doctor", "score", "autoencoder list", "autoencoder fetch"}
+INTO_A_RUN = {"residuals"}  # reads it, and adds a file of its own; anything else is no run
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,9 @@ def test_the_table_has_every_command() -> None:
     groups = {
         f"{name} {one}" for name, group in main.commands.items() if isinstance(group, Group) for one in group.commands
     }
-    assert {writer.name for writer in WRITERS} | READERS == commands | groups, "a new command goes through the guard"
+    assert {writer.name for writer in WRITERS} | READERS | INTO_A_RUN == commands | groups, (
+        "a new command goes through the guard"
+    )
 
 
 @pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: f"{writer.words} {writer.ending}".strip())

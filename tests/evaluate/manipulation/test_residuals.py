@@ -88,6 +88,7 @@ def test_samples_take_it_where_it_was_measured(run: Path, data: Dataset, tmp_pat
     done = lvae("sample", own, tmp_path / "s", "-n", "6", "--output-temperature", "1", *correlated, check=1)
     assert "Measure them: lvae residuals" in done.stderr
     assert not (tmp_path / "s").exists()
+    lvae("residuals", "drawn-scenes", data.folder.root, check=1)  # nothing is written into the package
     done = lvae("residuals", own, data.folder.root, "-n", "20", "--device", "cpu")
     assert "over 20 latents" in done.stdout
     one = drawn(own, tmp_path / "one", "-n", "6", *correlated)
