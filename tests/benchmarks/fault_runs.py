@@ -1,7 +1,7 @@
 """Random faults by seed, as many as fit into a time: how many jobs end by themselves, and how many by another command.
 
     LVAE_FAULT_SEEDS=100 .venv-cluster/bin/python -m tests.benchmarks.fault_runs [--work encoding] [--minutes 25]
-        [--lanes 2] [--engines dask,portable] [--record]
+        [--lanes 2] [--engines dask,portable] [--first 40] [--record]
 
 In the environment and after the installation of `make test-cluster`, which runs the first ten seeds. Each engine has so
 many lanes, a lane its own cluster and its own small disk; all run at once.
@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--work", choices=list(WORKS), default="encoding")
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--lanes", type=int, default=2, help="runs of each engine at once")
+    parser.add_argument("--first", type=int, default=0, help="the seed to begin with")
     parser.add_argument("--engines", type=lambda text: text.split(","), default=list(ENGINES), help="some of them")
     parser.add_argument("--record", action="store_true", help="write the tables to the work's .md")
     options = parser.parse_args()
@@ -142,7 +143,7 @@ def main() -> None:
         work = WORKS[options.work](World.make(root))
         deadline = time.monotonic() + 60 * options.minutes
         record = RECORDS[options.work] if options.record else None
-        results = Results(heading, record, deadline, {engine: iter(range(seeds)) for engine in ENGINES})
+        results = Results(heading, record, deadline, {engine: iter(range(options.first, seeds)) for engine in ENGINES})
         lanes = []
         for number in range(options.lanes):
             for engine in options.engines:
