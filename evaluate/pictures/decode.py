@@ -83,10 +83,10 @@ def find_decoder(
 
 
 def _load_unknown(record: AutoencoderRecord, weights: str) -> Autoencoder:
-    """The network of a file, for latents of which nothing is known but their factor and channels."""
+    """The network of a file, for latents of which nothing is known but their channels and, unless it is 1, factor."""
     network = load_file(weights)
     there, wanted = ((one.downsampling_factor, one.latent_channels) for one in (network, record))
-    if there != wanted:
+    if there[1] != wanted[1] or wanted[0] not in (1, there[0]):  # a model that came without an autoencoder has 1
         problem = (
             f"{network.name}, f={there[0]} with {there[1]} channels; the latents are f={wanted[0]} with {wanted[1]}"
         )

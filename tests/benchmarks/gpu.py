@@ -28,7 +28,7 @@ from latent_error import error
 from machine import describe
 from numpy.typing import NDArray
 from pipeline_overhead import fill
-from reckoning import count as count_flops
+from reckoning import count_flop
 from train_step import batch_of
 
 from lvae.encode.autoencoder import load
@@ -209,7 +209,7 @@ def train(bench: Bench) -> list[str]:
         found = preset(name)
         training = replace(found.training, batch=size, accumulate=2)
         hows = (("float32", False), ("tf32", False), ("bfloat16", False), ("bfloat16", True))
-        flops = count_flops(replace(found, training=training))[0]
+        flops = count_flop(found, 2) - count_flop(found, 1)
         lines += [
             f"| {name} {train_one(bench, found.model, training, how, flops)}"
             for how in (hows if bench.gpu else (("float32", False), ("bfloat16", False)))

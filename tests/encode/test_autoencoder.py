@@ -95,7 +95,7 @@ def test_left_out_fields_have_the_documented_defaults() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"kind": "vae"}, "kind must be one of kl, vq, tiny, pixels, not 'vae'"),
+        ({"kind": "vae"}, "kind must be one of kl, vq, tiny, upsampler, pixels, not 'vae'"),
         ({"kind": None}, "kind must be one of"),
         ({"depth": 3}, "unknown field 'depth'"),
         ({"width": 0}, "width must be a whole number from 1"),
