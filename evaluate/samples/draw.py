@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lvae.evaluate.samples.correlated_noise import CorrelatedNoise
 from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of, parse_step, temperatures
 from lvae.evaluate.samples.output import OutputNoise, draw_output
+from lvae.evaluate.samples.replayed import ReplayedDecoder
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import WRITTEN_BY
@@ -68,7 +69,7 @@ class Prepared:
     plan: samples.SamplesPlan
     labels: NDArray[np.int32]
     low_resolution: Dataset | None
-    decode: Callable[..., Decoded]  # the model's, perhaps compiled
+    decode: Callable[..., Decoded]  # the model's, perhaps compiled or recorded
     correlated: CorrelatedNoise | None = None
 
 
@@ -188,7 +189,10 @@ def sample_prepared(
         progress(plan.count)
         return plan
     device.place(prepared.model)
-    prepared = replace(prepared, decode=device.compile(prepared.model.decode))
+    decode: Callable[..., Decoded] = device.compile(prepared.model.decode)
+    if (record := device.recorder()) is not None:
+        decode = ReplayedDecoder(decode, record)
+    prepared = replace(prepared, decode=decode)
     progress(plan.count - sum(layout.rows_of(number)[1] for number in todo))
     for number in todo[device.rank :: device.world]:
         first, count = layout.rows_of(number)

@@ -1,4 +1,4 @@
-"""A micro-batch as one recording, which a GPU does again at one word (CUDA graphs).
+"""A micro-batch, or a batch of samples, as one recording, which a GPU does again at one word (CUDA graphs).
 
 Untried on a GPU so far; so a recording is compared with what it was made of before it counts.
 """
@@ -66,7 +66,7 @@ class Replay:
             if not all(map(_alike, (found, *self._sums), (measured, *wanted))):
                 raise RuntimeError("the recording computes something else")
         except RuntimeError as problem:
-            logger.warning("no CUDA graph: %s; training goes on without, some launches slower", problem)
+            logger.warning("no CUDA graph: %s; work goes on without, some launches slower", problem)
             self._replay, self._inputs = None, []
             self._forget()
             for tensor, value in zip(self._sums, wanted, strict=True):

@@ -19,13 +19,14 @@ from lvae.manifests.publishing import samples as storage
 from lvae.manifests.seeds import derive
 from lvae.manifests.storage.folder import Folder
 from lvae.manifests.verify.verify import verify
-from lvae.train.devices.device import Device
+from lvae.train.devices.device import Device, Precision
 from lvae.train.model import Decoded
 from lvae.train.network.groups import StochasticGroup
 from lvae.train.network.noise import draw_noise
 from tests.conftest import lvae_process
 from tests.evaluate import run_examples
 from tests.evaluate.run_examples import latents, model_config
+from tests.train.loop.test_replay import RecordingDevice, record, refuse
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +266,29 @@ def test_compiled_samples_are_the_same(run: Path, tmp_path: Path) -> None:
     lvae_process("sample", run, tmp_path / "compiled", *options)  # torch warns of itself there
     compiled = latents(tmp_path / "compiled")
     np.testing.assert_allclose(compiled, plain, atol=1e-5 * np.abs(plain).max())  # float32: operations fused
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_recorded_batches_draw_the_same_samples(run: Path, tmp_path: Path, precision: Precision) -> None:
+    """The GPU's part is handed in, see tests/train/loop/test_replay.py."""
+    options = SampleOptions(count=6 * 4, guidance_mean="1.5")
+    recordings = []
+
+    def watch(*asked: Any) -> Any:
+        recordings.append(record(*asked))
+        return recordings[-1]
+
+    plain, recorded = (RecordingDevice(precision, how) for how in (None, watch))
+    for device, name in ((plain, "plain"), (recorded, "recorded")):
+        sample_prepared(prepare(run, options, precision), run, tmp_path / name, device, 4)
+    np.testing.assert_array_equal(latents(tmp_path / "plain"), latents(tmp_path / "recorded"))
+    assert len(recordings) == 1
+
+
+def test_a_recording_that_fails_costs_no_sample(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = SampleOptions(count=6 * 4)
+    for how, name in ((None, "plain"), (refuse, "refused")):
+        device = RecordingDevice("float32", how)
+        sample_prepared(prepare(run, options, "float32"), run, tmp_path / name, device, 4)
+    assert "no CUDA graph: operation not permitted when stream is capturing; work goes on without" in caplog.text
+    np.testing.assert_array_equal(latents(tmp_path / "plain"), latents(tmp_path / "refused"))
