@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from click.testing import CliRunner, Result
 
+from lvae.cli import main
 from lvae.manifests.dataset import Dataset
 from lvae.train.config import ModelConfig, TrainConfig
 from lvae.train.model import HierarchicalVAE
@@ -57,3 +59,10 @@ def run(root: Path, data: Dataset, config: ModelConfig | None = None, seed: int 
 
 def latents(path: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.array(Dataset.open(path).latents)
+
+
+def lvae(*arguments: str | Path, check: int = 0) -> Result:
+    """The command, in this process."""
+    done = CliRunner().invoke(main, list(map(str, arguments)))
+    assert done.exit_code == check, done.output
+    return done

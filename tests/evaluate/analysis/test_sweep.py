@@ -7,16 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from lvae.cli import main
 from lvae.evaluate.analysis.sweep import read_sweep
 from lvae.evaluate.analysis.sweep_figures import chart_scores
 from lvae.evaluate.analysis.sweep_settings import Setting, combine_settings
 from lvae.manifests.dataset import Dataset
 from tests.evaluate import run_examples
-from tests.evaluate.run_examples import latents, model_config
+from tests.evaluate.run_examples import latents, lvae, model_config
 
 
 class Colours(torch.nn.Module):
@@ -27,22 +25,6 @@ class Colours(torch.nn.Module):
 
 
 SMALL = ("-n", "24", "--pictures", "4", "--device", "cpu")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return run_examples.dataset(tmp_path_factory.mktemp("data") / "dataset")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, data: Dataset) -> Path:
-    return run_examples.run(tmp_path_factory.mktemp("run") / "run", data)
-
-
-def lvae(*arguments: str | Path, check: int = 0) -> Result:
-    done = CliRunner().invoke(main, list(map(str, arguments)))
-    assert done.exit_code == check, done.output
-    return done
 
 
 def test_every_setting_is_sampled_from_the_same_noise(run: Path, tmp_path: Path) -> None:

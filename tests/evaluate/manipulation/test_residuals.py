@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
-from lvae.cli import main
 from lvae.evaluate.manipulation import residuals
 from lvae.evaluate.manipulation.loaded_run import LoadedRun, read_latents
 from lvae.evaluate.manipulation.residuals import measure_residuals
@@ -19,26 +17,9 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 from lvae.train.network.noise import draw_noise
 from lvae.train.runs.run import latest_checkpoint
-from tests.evaluate import run_examples
-from tests.evaluate.run_examples import latents
+from tests.evaluate.run_examples import latents, lvae
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return run_examples.dataset(tmp_path_factory.mktemp("data") / "dataset")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, data: Dataset) -> Path:
-    return run_examples.run(tmp_path_factory.mktemp("run") / "run", data)
-
-
-def lvae(*arguments: str | Path, check: int = 0) -> Result:
-    done = CliRunner().invoke(main, list(map(str, arguments)))
-    assert done.exit_code == check, done.output
-    return done
 
 
 def drawn(run: Path, out: Path, *options: str) -> np.ndarray:  # type: ignore[type-arg]

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
 
-from lvae.cli import main
 from lvae.evaluate.samples.draw import SampleOptions, draw, prepare, sample_prepared
 from lvae.evaluate.samples.options import guidance_weights, labels_of
 from lvae.manifests.dataset import Dataset
@@ -25,24 +23,8 @@ from lvae.train.network.groups import StochasticGroup
 from lvae.train.network.noise import draw_noise
 from tests.conftest import lvae_process
 from tests.evaluate import run_examples
-from tests.evaluate.run_examples import latents, model_config
+from tests.evaluate.run_examples import latents, lvae, model_config
 from tests.train.loop.test_replay import RecordingDevice, record, refuse
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return run_examples.dataset(tmp_path_factory.mktemp("data") / "dataset")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, data: Dataset) -> Path:
-    return run_examples.run(tmp_path_factory.mktemp("run") / "run", data)
-
-
-def lvae(*arguments: str | Path, check: int = 0) -> Result:
-    done = CliRunner().invoke(main, list(map(str, arguments)))
-    assert done.exit_code == check, done.output
-    return done
 
 
 def drawn(run: Path, out: Path, *options: str) -> np.ndarray:  # type: ignore[type-arg]
