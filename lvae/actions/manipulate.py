@@ -148,9 +148,8 @@ def run_residuals(run: Path, dataset: str, options: ResidualsOptions) -> None:
         covariance = measure_residuals(loaded, found, count, options.seed, bar.advance)
     write_residuals(run, checkpoint.sha256[f"{group}.safetensors"], covariance)
     share = float(np.diag(covariance).mean())
-    click.echo(
-        f"{run}: update {checkpoint.step}, over {count} latents: {share:.2f} of the predicted variance is left out"
-    )
+    found_out = f"what is left out has {share:.2f} of the variance predicted"
+    click.echo(f"{run}: update {checkpoint.step}, over {count} latents: {found_out}")
 
 
 def run_traverse(run: Path, sources: Sequence[str], out: Path, options: TraverseOptions) -> None:
