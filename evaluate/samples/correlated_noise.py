@@ -17,14 +17,9 @@ from torch import Tensor
 
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder
+from lvae.train.runs.run import residuals_file
 
-FOLDER = "residuals"
 KEPT = 512  # principal components; what they do not explain of a number's variance is independent noise
-
-
-def residuals_file(model_sha256: str) -> str:
-    """In a run: by the hash of the weights that were measured, so that no others can be taken for them."""
-    return f"{FOLDER}/{model_sha256}.safetensors"
 
 
 def write_residuals(run: Path, model_sha256: str, covariance: NDArray[np.float64]) -> None:

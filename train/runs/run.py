@@ -21,7 +21,7 @@ from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
 from lvae.train.runs.packaged import packaged_names, resolve_run
 from lvae.train.runs.steps import require_step
 
-CONFIG, CHECKPOINTS, PREVIEWS = "config.json", "checkpoints", "previews"
+CONFIG, CHECKPOINTS, PREVIEWS, RESIDUALS = "config.json", "checkpoints", "previews", "residuals"
 DATASET = "dataset"  # among the overrides: the run went on with another one
 BEST = "best"  # in a checkpoint's state: {"step", "validation_loss_nats", "worse"}, of the best one so far
 UPDATE_SIZE = {"batch", "accumulate"}  # whose product is what an update sees
@@ -33,6 +33,11 @@ LATER_SETTINGS: dict[str, Any] = {
     "gradient_clip": None,
     "singular_vectors": "kept",
 }
+
+
+def residuals_file(model_sha256: str) -> str:
+    """Of what these weights leave out of latents: named by their hash, so that no others can be taken for them."""
+    return f"{RESIDUALS}/{model_sha256}.safetensors"
 
 
 @dataclass(frozen=True)

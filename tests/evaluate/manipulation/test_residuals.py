@@ -11,12 +11,12 @@ from lvae.evaluate.manipulation import residuals
 from lvae.evaluate.manipulation.loaded_run import LoadedRun, read_latents
 from lvae.evaluate.manipulation.residuals import measure_residuals
 from lvae.evaluate.samples import correlated_noise
-from lvae.evaluate.samples.correlated_noise import FOLDER, CorrelatedNoise, write_residuals
+from lvae.evaluate.samples.correlated_noise import CorrelatedNoise, write_residuals
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 from lvae.train.network.noise import draw_noise
-from lvae.train.runs.run import latest_checkpoint
+from lvae.train.runs.run import RESIDUALS, latest_checkpoint
 from tests.evaluate.run_examples import latents, lvae
 
 torch.set_num_threads(1)
@@ -93,8 +93,8 @@ def latents_of_mean(run: Path, root: Path) -> np.ndarray:  # type: ignore[type-a
 def test_a_torn_file_is_told_in_one_line(run: Path, tmp_path: Path, content: bytes) -> None:
     own = shutil.copytree(run, tmp_path / "run")
     weights = latest_checkpoint(own).sha256["ema.safetensors"]
-    (own / FOLDER).mkdir()
-    (own / FOLDER / f"{weights}.safetensors").write_bytes(content)
+    (own / RESIDUALS).mkdir()
+    (own / RESIDUALS / f"{weights}.safetensors").write_bytes(content)
     asked = ("--output-temperature", "1", "--output-noise", "correlated")
     done = lvae("sample", own, tmp_path / "s", "-n", "2", "--device", "cpu", *asked, check=1)
     assert "measure anew: lvae residuals" in done.stderr

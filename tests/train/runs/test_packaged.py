@@ -19,6 +19,7 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A package with one model in it."""
     data = run_examples.dataset(tmp_path / "data")
     run = run_examples.run(tmp_path / "run", data)
+    lvae("residuals", run, data.folder.root, "--device", "cpu")
     for module in (packaged, making):
         monkeypatch.setattr(module, "FOLDER", tmp_path / "package")
     making.make(run, "toys", autoencoder=False)
@@ -32,6 +33,11 @@ def test_a_model_is_sampled_by_its_name(named: str, tmp_path: Path) -> None:
     lvae("sample", "run", "trained", "-n", "4", "--device", "cpu")
     ours, trained = (run_examples.latents(tmp_path / name) for name in ("samples", "trained"))
     np.testing.assert_allclose(ours, trained, atol=0.02)  # float16 weights
+    correlated = ("--output-temperature", "0.5", "--output-noise", "correlated")
+    lvae("sample", named, "correlated", "-n", "4", "--device", "cpu", *correlated)
+    lvae("sample", "run", "trained-correlated", "-n", "4", "--device", "cpu", *correlated)
+    ours, trained = (run_examples.latents(tmp_path / name) for name in ("correlated", "trained-correlated"))
+    np.testing.assert_allclose(ours, trained, rtol=0.01, atol=0.02)  # what was measured of the run goes with it
     lvae("outpaint", named, "data", "wider.png", "--indices", "0", "--device", "cpu")
     assert Run.open(named).sample(2).pixels.shape[0] == 2
     refused = lvae("report", named, check=1)
