@@ -302,7 +302,7 @@ def _tiny(channels: int, resolution: int) -> Preset:
         attentions=tuple(int(step == 8) for step in steps),
         heads=tuple(4 * (step == 8) for step in steps),
     )
-    training = replace(_TRAINING, updates=2_000, batch=32, learning_rate=1e-3, ema=0.99)
+    training = replace(_TRAINING, updates=2_000, batch=32, learning_rate=3e-3, ema=0.99)
     return Preset(model, training, "any", "any", "channel")
 
 
@@ -324,7 +324,8 @@ def _small(channels: int, resolution: int) -> Preset:
         attentions=tuple(2 * yes for yes in attends),
         heads=tuple(4 * yes for yes in attends),
     )
-    return Preset(model, replace(_TRAINING, updates=30_000, ema=0.999), "any", "any", "channel")
+    training = replace(_TRAINING, updates=30_000, learning_rate=1e-3, ema=0.999)
+    return Preset(model, training, "any", "any", "channel")
 
 
 SIZED = {"tiny": (_tiny, 16), "small": (_small, 32)}  # made for the latents at hand; otherwise 4 channels of this size

@@ -6,7 +6,7 @@ One thing is changed at a time from the demo's recipe: what is trained (each for
 time, whatever else the machine does) and how the base model is drawn from. Models of `--seeds` seeds are scored against
 pictures that they were trained on; the best recipe and the base are then trained anew from other seeds and scored
 against pictures set aside, which are the figures to quote. The same command goes on where it was stopped, and writes
-all runs that there are to OUT/runs.md, with --record also beside this script.
+all runs that there are to OUT/runs.md, with --record also beside this script, above what was tried by hand.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from lvae.evaluate.studies.table import NAMES
 from lvae.manifests.dataset import Dataset
 
 RECORD = Path(__file__).with_suffix(".md")
+BY_HAND = "## By hand"  # from here on the record is nobody's but ours
 METRICS = (FRECHET, KERNEL, PRECISION, RECALL)
 NETWORK, READING = "efficientnet-lite0", "equal-time"
 DECAY = "decay_updates"  # the rate falls until the end, whose number depends on the model's speed
@@ -196,7 +197,8 @@ def main() -> None:
         text = search.as_markdown(reported)
         (options.out / "runs.md").write_text(text)
         if options.record:
-            RECORD.write_text(text)
+            by_hand = RECORD.read_text().partition(BY_HAND)
+            RECORD.write_text(text + "\n" + "".join(by_hand[1:]))
 
 
 if __name__ == "__main__":

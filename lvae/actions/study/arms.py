@@ -13,7 +13,7 @@ PIXELS = {
     "spectral_weight": "0.25",
     "skip_threshold": "10000",
     "rate_schedule": "constant_per",
-    "learning_rate": "5e-4",
+    "learning_rate": "2e-3",
 }
 CONDITIONAL = {"classes": "all", "hierarchical_prior": "true"}
 
