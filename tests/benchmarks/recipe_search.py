@@ -41,6 +41,7 @@ BASE = {
     "groups": "2,2,4",
     "batch": "16",
     "ema": "0.998",
+    "rate_lower": "150",
     "learning_rate_schedule": "cosine",
     "learning_rate_minimum": "1e-5",
 }
@@ -58,13 +59,14 @@ TRAINED: Mapping[str, Mapping[str, str]] = {
     "rates 8,4,1": {"rate_schedule": "constant_per", "rate_per_resolution": "8,4,1"},
     "batch 8": {"batch": "8"},
     "batch 32": {"batch": "32"},
-    "rate 5e-4": {"learning_rate": "5e-4"},
-    "rate 2e-3": {"learning_rate": "2e-3"},
+    "rate 1e-3": {"learning_rate": "1e-3"},
+    "rate 5e-3": {"learning_rate": "5e-3"},
+    "beta2 0.99": {"beta2": "0.99"},
     "constant rate": {"learning_rate_schedule": "constant"},
     "ema 0.99": {"ema": "0.99"},
     "ema 0.9995": {"ema": "0.9995"},
     "no spectral penalty": {"spectral_weight": "0"},
-    **{f"rates below {percent} %": {"rate_lower": percent} for percent in ("100", "150", "250", "400")},
+    **{f"rates below {percent} %": {"rate_lower": percent} for percent in ("66.7", "100", "200", "300")},
 }
 CORRELATED = ("--output-noise", "correlated", "--output-temperature")
 DRAWN: Mapping[str, tuple[str, ...]] = {
