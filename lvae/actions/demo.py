@@ -17,7 +17,7 @@ from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 
 PICTURES, SIZE = 1000, 32
-UPDATES_A_MINUTE = 400  # for two fast cores; an EPYC without AVX-512 made five a second, and needs longer
+UPDATES_A_MINUTE = 400  # of the whole demo: training is under half of it, scores and the report the rest
 SEEDS = (0, 1, 2)
 SCORED = 5000  # samples of each seed; of 500, kernel distances are noise
 SEEN = 1000  # of each set, by the feature network; fewer in a shorter demo

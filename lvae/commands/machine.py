@@ -54,9 +54,9 @@ def scenes(out: Path, count: int | None, size: int, seed: int, night: float) -> 
 @click.option(
     "--minutes",
     type=types.Number(0, min_open=True),
-    default=10.0,
+    default=8.0,
     show_default=True,
-    help="About so many minutes of training on two fast cores: 400 updates each.",
+    help="About so many minutes in all, on two cores: 400 updates of training for each.",
 )
 @click.option("--workers", type=types.Whole(1), help="Worker processes [one a core].")
 @click.pass_context
