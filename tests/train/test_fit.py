@@ -188,7 +188,7 @@ def test_what_a_run_leaves_behind(latents: Path, tmp_path: Path) -> None:
     assert len(line["rate_per_group_nats"]) == groups
     assert sum(line["rate_per_group_nats"]) == pytest.approx(line["rate_nats"], rel=1e-5)
     assert line["images"] == 80
-    assert line["learning_rate"] == pytest.approx(1e-3)
+    assert line["learning_rate"] == pytest.approx(3e-3)
     assert line["validation_loss_nats"] == pytest.approx(
         line["validation_reconstruction_nats"] + line["validation_rate_nats"]
     )
@@ -238,7 +238,7 @@ def test_a_run_of_other_settings_names_the_difference(latents: Path, tmp_path: P
     run_here(latents, run, 4)
     before = final(run)
     assert "width was 8 and is 16 now" in refusal(latents, run, width=16, encoder_width=16)
-    assert "learning_rate was 0.001 and is 0.01 now" in refusal(latents, run, learning_rate=0.01)
+    assert "learning_rate was 0.003 and is 0.01 now" in refusal(latents, run, learning_rate=0.01)
     assert "seed was 0 and is 1 now" in refusal(latents, run, seed=1)
     assert final(run) == before
 
