@@ -28,6 +28,7 @@ from lvae.train.data.batches import clip_latents
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.noise import draw_noise, noise_shapes
 from lvae.train.runs.classes import number_labels
+from lvae.train.runs.packaged import run_name
 from lvae.train.runs.run import RunConfig, load_model, read_run
 
 UNLABELLED = -1
@@ -68,6 +69,11 @@ class LoadedRun:
         if network is not None:
             network.input_range = config.dataset.image.input_range
         return cls(run, config, model, None if network is None else network.to(device), device)
+
+    @property
+    def name(self) -> str:
+        """What a person calls it: its path, or its name where it is part of the package."""
+        return run_name(self.run)
 
     @property
     def classes(self) -> int:
@@ -122,7 +128,7 @@ def open_dataset(loaded: LoadedRun, path: str, split: str = "train") -> Dataset:
     if tuple(manifest.view.shape) != tuple(record.shape):
         raise LvaeError(
             path,
-            (f"latents of {_format_shape(manifest.view.shape)}, and {loaded.run} knows {_format_shape(record.shape)}"),
+            (f"latents of {_format_shape(manifest.view.shape)}, and {loaded.name} knows {_format_shape(record.shape)}"),
             "Give a dataset that was encoded alike.",
         )
     ours, theirs = record.autoencoder, manifest.autoencoder
@@ -130,7 +136,7 @@ def open_dataset(loaded: LoadedRun, path: str, split: str = "train") -> Dataset:
         raise LvaeError(
             path,
             (
-                f"was encoded with {theirs.name} ({str(theirs.weights_sha256)[:12]}), and {loaded.run} "
+                f"was encoded with {theirs.name} ({str(theirs.weights_sha256)[:12]}), and {loaded.name} "
                 f"with {ours.name} ({str(ours.weights_sha256)[:12]})"
             ),
             "Give a dataset of the same autoencoder.",
@@ -149,7 +155,7 @@ def read_latents(
     theirs, ours = dataset.normalization, loaded.config.dataset.normalization
     if (theirs.shift, theirs.scale) != (ours.shift, ours.scale):
         latents = ours.normalize(theirs.denormalize(latents), "float32")
-    return loaded.clip(latents), number_labels(loaded.config, loaded.run, dataset, labels)
+    return loaded.clip(latents), number_labels(loaded.config, loaded.name, dataset, labels)
 
 
 def read_images(loaded: LoadedRun, dataset: Dataset, positions: NDArray[np.int64]) -> list[InputImage]:

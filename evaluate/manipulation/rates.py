@@ -119,7 +119,7 @@ def measure(
     count = len(dataset) if images is None else min(images, len(dataset))
     if count == 0:
         raise LvaeError(dataset.folder, f"split {dataset.name} holds no latents", "Give another split.")
-    number_labels(loaded.config, loaded.run, dataset, dataset.labels[:count])  # refused now, not after a long while
+    number_labels(loaded.config, loaded.name, dataset, dataset.labels[:count])  # refused now, not after a long while
     tally = _Tally()
     for start in range(0, count, BATCH):
         positions = np.arange(start, min(start + BATCH, count))

@@ -36,7 +36,7 @@ def measure_residuals(
     if numbers > MOST:
         problem = f"has latents of {numbers:,} numbers, and residuals are measured up to {MOST:,}"
         raise LvaeError(loaded.run, problem, "Draw with independent noise.")
-    number_labels(loaded.config, loaded.run, dataset, dataset.labels[:count])
+    number_labels(loaded.config, loaded.name, dataset, dataset.labels[:count])
     total = np.zeros((numbers, numbers))
     for start in range(0, count, BATCH):
         positions = np.arange(start, min(start + BATCH, count))

@@ -51,6 +51,7 @@ from lvae.pipeline.progress.console import Bar, say
 from lvae.train.network.choices import UNGUIDED, Guidance
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.metrics_log import read_metrics
+from lvae.train.runs.packaged import run_name
 from lvae.train.runs.run import CHECKPOINTS, RunConfig, find_checkpoint, read_run
 
 Posterior = Literal["draw", "mean"]
@@ -256,7 +257,7 @@ def run_inspect(run: Path, dataset: str | None, options: InspectOptions) -> None
         click.echo(f"\nrate of each group in the log, {at}, nats an image")
         for number, (resolution, nats) in enumerate(zip(config.model.group_resolutions, per_group, strict=True)):
             click.echo(f"{number:>5}  {f'{resolution}x{resolution}':>7}  {nats:9.2f}" if nats is not None else "")
-    say(f"with a dataset, rates by channel and active units are measured: lvae inspect {run} DATASET")
+    say(f"with a dataset, rates by channel and active units are measured: lvae inspect {run_name(run)} DATASET")
 
 
 def _describe(run: Path, config: RunConfig, step: int | None) -> str:
@@ -265,7 +266,7 @@ def _describe(run: Path, config: RunConfig, step: int | None) -> str:
     shape = "x".join(map(str, data.shape))
     prior = "hierarchical" if model.hierarchical_prior else "N(0, I)"
     lines = [
-        f"{run}: {config.preset}, " + ("no checkpoint yet" if step is None else f"update {step}"),
+        f"{run_name(run)}: {config.preset}, " + ("no checkpoint yet" if step is None else f"update {step}"),
         f"  latents      {shape}, of {data.autoencoder.name}, images of {data.image.size} px",
         f"  groups       {sum(model.groups)}: {groups}",
         f"  prior        {prior}, {f'{model.classes} classes' if model.classes else 'unconditional'}",
@@ -277,7 +278,7 @@ def _describe(run: Path, config: RunConfig, step: int | None) -> str:
 def _load(run: Path, options: Options | InspectOptions, decoder: str | None = None) -> LoadedRun:
     loaded = LoadedRun.open(run, options.weights, decoder, choose_device(options.device))
     if loaded.network is None:
-        say(f"warning: {run} has no weights of its autoencoder; pictures are latents in false colours")
+        say(f"warning: {run_name(run)} has no weights of its autoencoder; pictures are latents in false colours")
     return loaded
 
 

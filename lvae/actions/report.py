@@ -33,6 +33,7 @@ from lvae.manifests.messages import counted
 from lvae.pipeline.progress.console import Bar, say
 from lvae.train.devices.device import Device
 from lvae.train.devices.open import AnyPrecision, open_device
+from lvae.train.runs.packaged import run_name
 from lvae.train.runs.run import read_run
 
 SCORED = 1000  # samples of a setting, where they are scored
@@ -118,8 +119,8 @@ def run_sweep(run: Path, out: Path, options: SweepOptions) -> None:
     where = f", scored in {out / 'scores.png'}" if record.metrics and (out / "scores.png").exists() else ""
     seeds = f" from {counted(options.repeats, 'seed')} each" if options.repeats > 1 else ""
     click.echo(
-        f"{out / 'sweep.png'}: {counted(len(settings), 'setting')}, {counted(count, 'sample')}{seeds} of {run}, "
-        f"update {record.step}{where}; all numbers in {out / SWEEP}"
+        f"{out / 'sweep.png'}: {counted(len(settings), 'setting')}, {counted(count, 'sample')}{seeds} "
+        f"of {run_name(run)}, update {record.step}{where}; all numbers in {out / SWEEP}"
     )
 
 

@@ -40,6 +40,7 @@ def test_a_model_is_sampled_by_its_name(named: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(ours, trained, rtol=0.01, atol=0.02)  # what was measured of the run goes with it
     lvae("outpaint", named, "data", "wider.png", "--indices", "0", "--device", "cpu")
     assert Run.open(named).sample(2).pixels.shape[0] == 2
+    assert lvae("inspect", named).stdout.startswith(f"{named}: ")
     refused = lvae("report", named, check=1)
     assert "is part of the package" in refused.stderr
 
