@@ -115,7 +115,7 @@ def as_markdown(study: Study) -> str:
     for reading in study.readings:
         headings, rows = list_rows(study.table, reading)
         lines += ["", f"## {reading.name}", "", reading.what, ""]
-        lines += [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
+        lines += [f"|  | {' | '.join(headings)} |", "|---|" + "---|" * len(headings)]
         lines += [f"| {' | '.join([name, *cells])} |" for name, cells in rows]
         lines += ["", "| ordering | by | verdict |", "|---|---|---|"]
         lines += [f"| {words} | {by} | {verdict} |" for words, by, verdict in list_verdicts(study.table, reading)]
@@ -128,7 +128,6 @@ def list_rows(table: Table, reading: Reading) -> tuple[list[str], list[tuple[str
     metrics = reading.metrics
     paper = [metric for metric in metrics if any(_of_paper(row, metric) is not None for row in table.rows.values())]
     headings = [
-        "",
         *(NAMES[one] for one in metrics),
         *(f"paper: {'FID ↓' if one == FRECHET else NAMES[one]}" for one in paper),
     ]

@@ -38,6 +38,8 @@ def test_the_paper_stands_beside_ours() -> None:
     assert "| latent VAE before pixel VAE, Fréchet distance ↓ | paper | holds |" in text
     assert "Chosen: 1." in text
     page = as_page(study, {}, "foot")
+    headings = page.partition("<thead>")[2].partition("</thead>")[0].count("<th ")
+    assert headings == page.partition("latent VAE</th>")[2].partition("</tr>")[0].count("<td ")  # each over its column
     assert "paper: FID" in page and "within the spread of seeds" in page
     verdicts = as_dict(study)["readings"][0]["verdicts"]
     assert next(one["verdict"] for one in verdicts if one["better"] == LATENT and one["worse"] == PIXEL) == "holds"
