@@ -29,7 +29,7 @@ from lvae.evaluate.studies.table import NAMES
 from lvae.manifests.dataset import Dataset
 
 RECORD = Path(__file__).with_suffix(".md")
-BY_HAND = "## By hand"  # from here on the record is nobody's but ours
+BY_HAND = "## By hand"  # what the record says from here on is kept
 METRICS = (FRECHET, KERNEL, PRECISION, RECALL)
 NETWORK, READING = "efficientnet-lite0", "equal-time"
 DECAY = "decay_updates"  # the rate falls until the end, whose number depends on the model's speed

@@ -16,21 +16,21 @@ from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder
 from lvae.train.runs.checkpoints import Checkpoints
 from lvae.train.runs.packaged import FOLDER
-from lvae.train.runs.run import CHECKPOINTS, RESIDUALS, latest_checkpoint, read_run, residuals_file, write_run
+from lvae.train.runs.run import CHECKPOINTS, latest_checkpoint, read_run, residuals_file, write_run
 
 LARGEST = 10 << 20  # bytes
 EMA_FILE = "ema.safetensors"
 
 
 def make(run: Path, name: str, autoencoder: bool) -> Path:
-    """Write the folder anew. LvaeError where it is too large for a package."""
+    """Write the folder anew, but for its card. LvaeError where it is too large for a package."""
     out, config, found = FOLDER / name, read_run(run), latest_checkpoint(run)
-    for folder in (CHECKPOINTS, RESIDUALS):
-        shutil.rmtree(out / folder, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
+    for path in out.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
     weights = {name: tensor.to(torch.float16) for name, tensor in found.read("ema").items()}
-    checkpoints = Checkpoints(out / CHECKPOINTS)
-    checkpoints.save(found.step, {"ema": weights}, {"step": found.step, "position": 0})
+    Checkpoints(out / CHECKPOINTS).save(found.step, {"ema": weights}, {"step": found.step, "position": 0})
     write_run(out, config)
     if (left_out := Folder(run).read_if_there(residuals_file(found.sha256[EMA_FILE]))) is not None:
         Folder(out).write(residuals_file(latest_checkpoint(out).sha256[EMA_FILE]), left_out)
