@@ -30,6 +30,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # now: imported later, defaults of its functions keep the group and its threads to the end
 from torch import Tensor, nn
 
 from lvae.manifests.errors import LvaeError

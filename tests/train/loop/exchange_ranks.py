@@ -4,6 +4,7 @@ python -m torch.distributed.run --standalone --nproc-per-node 2 \
     -m tests.train.loop.exchange_ranks OUT PRECISION REDUCE_PRECISION
 """
 
+import importlib
 import json
 import sys
 import time
@@ -30,6 +31,7 @@ def main() -> None:
     precision: Any = sys.argv[2]
     reduce_precision: Any = sys.argv[3]
     device = open_device("cpu", precision, reduce_precision=reduce_precision)
+    importlib.import_module("torch._dynamo")  # as counting FLOP and compiling do, after ranks have met
     begin = device.begin_average
     sent: list[int] = []
 
@@ -66,8 +68,9 @@ def main() -> None:
         "reckoned": [0 if exchange is None else exchange.bytes, exchanged_bytes(training.model, device)],
         "numbers": training.parameters.tensors[0].numel(),
     }
-    Path(sys.argv[1], f"{device.rank}.json").write_text(json.dumps(found))
     device.close()
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    Path(sys.argv[1], f"{device.rank}.json").write_text(json.dumps({**found, "threads": threads}))
 
 
 if __name__ == "__main__":
