@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from lvae.evaluate.studies.paper import AUTOENCODER_STACK, LATENT, PIXEL, STACK
 
 HELD_OUT = "10%"
-SMALL = {"preset": "tiny", "batch": "16", "ema": "0.99", "warm_up_updates": "20"}
+SMALL = {
+    "preset": "tiny",
+    "batch": "16",
+    "ema": "0.998",
+    "ema_warm_up": "true",
+    "warm_up_updates": "20",
+    "rate_lower": "150",  # what a nat costs in a model of some minutes: tests/benchmarks/recipe_search.md
+}
 PIXELS = {
     "sigma_q": "0.05",
     "spectral_weight": "0.25",
