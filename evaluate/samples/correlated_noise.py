@@ -20,6 +20,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.train.runs.run import residuals_file
 
 KEPT = 512  # principal components; what they do not explain of a number's variance is independent noise
+PRECISIONS = (torch.float32, torch.float16)  # as measured; as packaged models keep it
 
 
 def write_residuals(run: Path, model_sha256: str, covariance: NDArray[np.float64]) -> None:
@@ -57,11 +58,11 @@ class CorrelatedNoise:
         wanted = {"components": (min(KEPT, numbers), numbers), "rest": (numbers,)}
         for each, size in wanted.items():
             tensor = found.get(each)
-            if tensor is None or tensor.dtype != torch.float32 or tuple(tensor.shape) != size:
+            if tensor is None or tensor.dtype not in PRECISIONS or tuple(tensor.shape) != size:
                 raise LvaeError(run / name, f"holds no {each} for latents of {numbers} numbers", again)
             if not bool(tensor.isfinite().all()):
                 raise LvaeError(run / name, f"{each} holds numbers that are not finite", again)
-        return cls(found["components"], found["rest"], hashlib.sha256(data).hexdigest())
+        return cls(found["components"].float(), found["rest"].float(), hashlib.sha256(data).hexdigest())
 
     def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """One latent's, of its shape (d, h, w)."""

@@ -247,7 +247,7 @@ class RowReader:
         """The row group of one part as it was scanned: labels are the segment's own."""
         wanted, place = columns or SCHEMA.names, self.listing.place(part)
         try:
-            table = self._file(place.file).read_row_group(place.group, columns=wanted).select(wanted)
+            table = self._file(place.file).read_row_group(place.group, wanted, use_threads=False).select(wanted)
             table.validate(full=True)  # what a flipped bit makes of compressed text need not be text
             if table.schema != pa.schema([SCHEMA.field(name) for name in wanted]):
                 raise pa.ArrowInvalid("other columns than rows have")

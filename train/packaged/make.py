@@ -1,8 +1,9 @@
-"""A trained run as a model of the package: its settings and its averaged weights in float16, nothing that trains on.
+"""A trained run as a model of the package: its settings and, in float16, its averaged weights; nothing that trains on.
 
     python -m lvae.train.packaged.make RUN NAME [--autoencoder]
 
-makes train/packaged/NAME, with what `lvae residuals` measured of RUN. Its README.md, the card, is written by hand.
+makes train/packaged/NAME, with what `lvae residuals` measured of RUN, in float16 too. Its README.md, the card,
+is written by hand.
 --autoencoder takes RUN's weights/ along, for another autoencoder than the one that the package has.
 """
 
@@ -10,6 +11,7 @@ import argparse
 import shutil
 from pathlib import Path
 
+import safetensors.torch
 import torch
 
 from lvae.manifests.errors import LvaeError
@@ -33,7 +35,8 @@ def make(run: Path, name: str, autoencoder: bool) -> Path:
     Checkpoints(out / CHECKPOINTS).save(found.step, {"ema": weights}, {"step": found.step, "position": 0})
     write_run(out, config)
     if (left_out := Folder(run).read_if_there(residuals_file(found.sha256[EMA_FILE]))) is not None:
-        Folder(out).write(residuals_file(latest_checkpoint(out).sha256[EMA_FILE]), left_out)
+        halved = {name: tensor.to(torch.float16) for name, tensor in safetensors.torch.load(left_out).items()}
+        Folder(out).write(residuals_file(latest_checkpoint(out).sha256[EMA_FILE]), safetensors.torch.save(halved))
     file = config.dataset.autoencoder.weights_file
     if autoencoder and file is not None:
         Folder(out).write(file, Folder(run).read(file))
