@@ -11,6 +11,7 @@ from lvae.evaluate.figures.render import render_png
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.train.runs.metrics_log import read_metrics
+from lvae.train.runs.packaged import run_name
 from lvae.train.runs.run import read_run
 
 POINTS = 500  # a curve has no more: longer logs are averaged in groups
@@ -72,6 +73,8 @@ def write_curves(run: Path, out: Path) -> str:
     read_run(run)
     lines = read_metrics(run)
     if not lines:
+        if run != Path(name := run_name(run)):
+            raise LvaeError(name, "is part of the package, without the log of its training", "Plot a run of your own.")
         raise LvaeError(run, "has written nothing to its log yet", "Let it train for a while.")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(render_png(chart_log(lines), 2))

@@ -29,4 +29,5 @@ def run_name(run: Path) -> str:
 def refuse_packaged(run: Path) -> None:
     """LvaeError where something is to be written beside a model of the package."""
     if run.resolve().is_relative_to(FOLDER.resolve()):
-        raise LvaeError(run, "is part of the package, where nothing is written", "Name the output, or copy the folder.")
+        problem = "is part of the package, where nothing is written"
+        raise LvaeError(run_name(run), problem, "Name the output, or copy the folder.")

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from lvae.manifests.errors import LvaeError
+from lvae.train.runs.packaged import run_name
 
 NAME = re.compile(r"step-(\d{8,})")
 
@@ -18,4 +19,4 @@ def require_step(run: str | Path, step: int, steps: list[int]) -> None:
     """LvaeError where a run has no checkpoint of a step."""
     if step not in steps:
         there = ", ".join(map(str, steps)) or "none"
-        raise LvaeError(run, f"has no checkpoint of step {step}", f"There are: {there}.")
+        raise LvaeError(run_name(Path(run)), f"has no checkpoint of step {step}", f"There are: {there}.")

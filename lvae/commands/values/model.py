@@ -12,6 +12,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.train.config import ModelConfig
 from lvae.train.presets import preset
 from lvae.train.runs.config_file import read_config_file
+from lvae.train.runs.packaged import run_name
 from lvae.train.runs.settings import (
     DEFAULT_PRESET,
     apply_settings,
@@ -103,4 +104,4 @@ def _check_average(run: Path, training: dict[str, Any], asked: dict[str, Any]) -
         refuse_given("names an average, and --parameters raw takes the weights of the last update", "ema")
     if decay is not None and decay not in kept:
         there = ", ".join(f"{one:g}" for one in kept)
-        raise LvaeError(run, f"keeps no average of decay {decay:g}", f"It keeps {there}.")
+        raise LvaeError(run_name(run), f"keeps no average of decay {decay:g}", f"It keeps {there}.")

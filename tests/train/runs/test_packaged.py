@@ -41,8 +41,18 @@ def test_a_model_is_sampled_by_its_name(named: str, tmp_path: Path) -> None:
     lvae("outpaint", named, "data", "wider.png", "--indices", "0", "--device", "cpu")
     assert Run.open(named).sample(2).pixels.shape[0] == 2
     assert lvae("inspect", named).stdout.startswith(f"{named}: ")
-    refused = lvae("report", named, check=1)
-    assert "is part of the package" in refused.stderr
+
+
+def test_what_cannot_be_done_with_it_is_refused_by_its_name(named: str) -> None:
+    for words, said in (
+        (("report", named), "is part of the package"),
+        (("residuals", named, "data"), "is part of the package"),
+        (("plot", named), "is part of the package"),
+        (("sample", named, "samples", "--step", "8"), "has no checkpoint of step 8"),
+        (("sample", named, "samples", "--ema", "0.5"), "keeps no average of decay 0.5"),
+    ):
+        refused = lvae(*words, check=1)
+        assert refused.stderr.startswith(f"lvae: {named}: {said}"), refused.stderr
 
 
 def test_a_folder_of_the_name_goes_first_and_what_is_not_there_is_said(named: str, tmp_path: Path) -> None:
