@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import click
 from machine import describe
 
 from lvae.actions.study.arms import Arm, Data, Design, Model
@@ -33,6 +34,7 @@ from lvae.evaluate.scores.score_table import Line
 from lvae.evaluate.studies.paper import FRECHET, KERNEL, PRECISION, RECALL
 from lvae.evaluate.studies.table import NAMES
 from lvae.manifests.dataset import Dataset
+from lvae.pipeline.progress.console import say
 
 RECORD = Path(__file__).with_suffix(".md")
 METRICS = (FRECHET, KERNEL, PRECISION, RECALL)
@@ -177,7 +179,10 @@ class Search:
         self.chain.run("residuals", place / "run-0", self.latents)
         for way, words in self._ways(name).items():
             sample = partial(self._sample, place, way, 100 + seed, words)
-            self._keep(name, way, seed, (updates,), sample)
+            try:
+                self._keep(name, way, seed, (updates,), sample)
+            except click.exceptions.Exit:  # it said why: a sample that is not finite
+                say(f"{name}, seed {seed}, {way}: no samples")
 
     def report_best(self) -> list[Line]:
         """The base and the best recipe, from other seeds, against what was set aside."""
@@ -211,6 +216,8 @@ class Search:
             parts += _table([(line.name, "", line, ()) for line in reported])
         made = {name for (name, _), results in self.lines.items() if len(results) == plan.seeds}
         missing = [name for name in self.space.recipes if name not in made]
+        if any(0 < len(self.lines.get((name, way), ())) < plan.seeds for name in made for way in self._ways(name)):
+            parts += ["", "Where there are fewer seeds, a sample of another one was not finite."]
         parts += ["", f"Not run yet: {', '.join(missing)}."] if missing else []
         return "\n".join(parts) + "\n"
 
