@@ -167,7 +167,8 @@ class Search:
         count = str(self.plan.count)
         self.chain.extract(self.latents, self.chain.out / "reference.npz", "--num", count, "--seed", "0")
         self.chain.extract(self.latents, self.chain.out / "held-out.npz", "--split", "val")
-        self._keep("set aside", "decoded", 0, (), lambda: self.chain.out / "held-out.npz")
+        aside = f"set aside, {len(Dataset.open(self.latents, 'val'))} of them"
+        self._keep(aside, "decoded", 0, (), lambda: self.chain.out / "held-out.npz")
         for seed in range(self.plan.seeds):
             self._keep("class Gaussians", "decoded", seed, (), partial(self._draw_gaussians, seed))
 
