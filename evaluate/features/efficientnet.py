@@ -20,7 +20,6 @@ from lvae.manifests.errors import LvaeError
 
 MODE: Final = "efficientnet-lite0-128"  # name and preparation: another one is another mode
 SIDE = 128
-MIDDLE = torch.tensor(-127 / 128)
 BATCH = 32  # pictures of every pass: another number would change the last digits
 
 
@@ -72,4 +71,4 @@ def prepare(images: NDArray[np.uint8]) -> Tensor:
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     if pixels.shape[2:] != (SIDE, SIDE):
         pixels = F.interpolate(pixels, (SIDE, SIDE), mode="bicubic", antialias=True)
-    return torch.add(MIDDLE, pixels, alpha=1 / 128).contiguous(memory_format=torch.channels_last)  # exact, in float32
+    return pixels.sub(127.0).mul_(1 / 128).contiguous(memory_format=torch.channels_last)  # exact, in float32

@@ -3,12 +3,12 @@
     python tests/benchmarks/recipe_search.py scenes IMAGES OUT [--minutes 10] [--seeds 2] [-n 1000] [--record]
     python tests/benchmarks/recipe_search.py photographs IMAGES OUT --weights FILE [...]
 
-One thing is changed at a time from a base: the demo's recipe (scenes, 32 px), or the packaged model's (photographs,
-64 px). Every recipe trains for so many minutes of one thread's own time, whatever else the machine does, and is drawn
-from in two ways; the base in more. Models of `--seeds` seeds are scored against decoded latents that they were trained
-on; the best recipe and the base are then trained anew from other seeds and scored against latents set aside, which are
-the figures to quote. The same command goes on where it was stopped, and writes all runs that there are to OUT/runs.md,
-with --record also beside this script, in the place of this search's own section.
+One thing is changed at a time from a base: the demo's recipe (scenes, 32 px), or one like the packaged model's and
+narrower (photographs, 64 px). Every recipe trains for so many minutes of one thread's own time, whatever else the
+machine does, and is drawn from in two ways; the base in more. Models of `--seeds` seeds are scored against decoded
+latents that they were trained on; the best recipe and the base are then trained anew from other seeds and scored
+against latents set aside, which are the figures to quote. The same command goes on where it was stopped, and writes all
+runs that there are to OUT/runs.md, with --record also beside this script, in the place of this search's own section.
 """
 
 import argparse
@@ -149,12 +149,13 @@ SPACES = {"scenes": SCENES, "photographs": PHOTOGRAPHS}
 class Search:
     """The runs that there are, and what makes the others."""
 
-    def __init__(self, space: Space, images: str, weights: str, out: Path, options: argparse.Namespace):
+    def __init__(self, space: Space, options: argparse.Namespace):
+        out, weights = options.out, options.weights
         out.mkdir(parents=True, exist_ok=True)
         sha256 = open_network(Path(NETWORK), "adm").sha256
         asked = (options.minutes, space.size, options.seeds, options.n, NETWORK, sha256)
         self.space = space
-        self.plan = begin(out, StudyPlan("latent-vae-study", 1, "recipes", images, *asked, {}))
+        self.plan = begin(out, StudyPlan("latent-vae-study", 1, "recipes", options.images, *asked, {}))
         view = ("--size", str(space.size), "--mirror", "--split", f"val={HELD_OUT}", "--workers", "1")
         autoencoder = ("--weights", weights) if weights else ("--autoencoder", "default")
         self.chain = Chain(lvae, out, self.plan, Design({"latents": Data((*view, *autoencoder))}, ()))
@@ -187,9 +188,8 @@ class Search:
 
     def report_best(self) -> list[Line]:
         """The base and the best recipe, from other seeds, against what was set aside."""
-        means = {
-            key: self._line(*key).mean(FRECHET) or 0.0 for key in self.lines if key[0] in (BASE, *self.space.recipes)
-        }
+        whole = [key for key, results in self.lines.items() if len(results) == self.plan.seeds]
+        means = {key: self._line(*key).mean(FRECHET) or 0.0 for key in whole if key[0] in (BASE, *self.space.recipes)}
         name, way = min(means, key=lambda key: means[key])
         lines = []
         for one, words in ((BASE, self._ways(BASE)[way]), (name, self._ways(name)[way])):
@@ -295,7 +295,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=1000)
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
-    search = Search(SPACES[options.space], options.images, options.weights, options.out, options)
+    search = Search(SPACES[options.space], options)
     search.prepare()
     names = (BASE, *search.space.recipes)
     steps = [partial(search.train, name, seed) for name in names for seed in range(options.seeds)]
