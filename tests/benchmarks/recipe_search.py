@@ -304,7 +304,7 @@ def main() -> None:
     search.prepare()
     names = options.only.split(":") if options.only else (BASE, *search.space.recipes)
     if unknown := {*names} - {BASE, *search.space.recipes}:
-        parser.error(f"--only: no such recipe: {', '.join(sorted(unknown))}; there are {', '.join(search.space.recipes)}")
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(search.space.recipes)}")
     steps = [partial(search.train, name, seed) for name in names for seed in range(options.seeds)]
     reported: list[Line] = []
     if not options.only:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lvae.evaluate import metrics
 from lvae.evaluate.features.moments import FeatureMoments
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.seeds import derive
 
 Array = NDArray[np.float64]
 
@@ -86,6 +87,18 @@ def test_the_kernel_distance_is_that_of_the_definition_and_repeats() -> None:
     whole = metrics.kernel_distance(x[:14], y[:14], subsets=3, subset_size=1000)
     assert whole.mean == pytest.approx(naive_mmd(x, y[:14]), rel=1e-9)
     assert metrics.kernel_distance(x, y, subset_size=9) == metrics.kernel_distance(x, y, subset_size=9)
+
+
+@pytest.mark.parametrize("subsets", [1, 60])  # few: each by itself; many: of the kernel of all pairs
+def test_the_kernel_distance_is_the_mean_over_its_subsets(subsets: int) -> None:
+    x, y = features(0, 14, 6), features(1, 17, 6, 0.3)
+    found = []
+    for subset in range(subsets):
+        random = np.random.default_rng(derive(5, "kernel subset", subset))
+        one, other = (s[random.choice(len(s), 9, replace=False)] for s in (x, y))
+        found.append(naive_mmd(one, other))
+    distance = metrics.kernel_distance(x, y, subsets=subsets, subset_size=9, seed=5)
+    assert distance == pytest.approx((np.mean(found), np.std(found)), rel=1e-9, abs=1e-12)
 
 
 def test_the_inception_score_is_that_of_the_definition() -> None:
