@@ -141,6 +141,8 @@ def test_the_demo_runs_to_its_report_and_again_does_nothing(tmp_path: Path) -> N
         assert (tmp_path / "demo" / picture).stat().st_size > 10_000
     again = lvae("demo", "--minutes", "0.1", tmp_path / "demo")
     assert "samples against the linear baseline" in done.stdout
+    trained = json.loads((tmp_path / "demo" / "run" / "config.json").read_bytes())["training"]
+    assert trained["updates"] == json.loads((tmp_path / "demo" / "demo.json").read_bytes())["updates"]
     assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
 
 

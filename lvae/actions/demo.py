@@ -5,25 +5,51 @@ import io
 import json
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import click
 
+from lvae.actions.study.arms import CONDITIONAL, Model
+from lvae.actions.study.timing import time_model
 from lvae.encode.quality import efficientnet
 from lvae.evaluate.pictures.decode import write_whole
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
+from lvae.manifests.messages import duration
+from lvae.manifests.storage.folder import Folder
 
+PLAN = "demo.json"
 PICTURES, SIZE = 1000, 32
-UPDATES_A_MINUTE = 400  # of the whole demo: training is under half of it, scores and the report the rest
+UPDATES_A_MINUTE = 320  # of the whole demo, at most
+TRAINED = 0.45  # of the minutes; scores and the report take the rest
 SEEDS = (0, 1, 2)
 SCORED = 5000  # samples of each seed; of 500, kernel distances are noise
 SEEN = 1000  # of each set, by the feature network; fewer in a shorter demo
 OUTPUT_TEMPERATURE = 0.5  # share of the predicted deviation, as correlated noise: means alone are smooth
-RATE_LOWER = 150  # percent; the paper's 66.7 is too dear for a few minutes (tests/benchmarks/recipe_search.md)
+MODEL = {
+    "preset": "tiny",
+    "multipliers": "1,2,2",
+    "groups": "2,2,4",
+    "batch": "32",
+    "ema": "0.998",
+    "learning_rate_schedule": "cosine",
+    "learning_rate_minimum": "1e-5",
+    "rate_lower": "150",  # percent; the paper's 66.7 is too dear for a few minutes (tests/benchmarks/recipe_search.md)
+}
 NIGHT = 0.2  # by day alone a Gaussian a class is as near as real pictures are, and no model can be told from it
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """OUT/demo.json. minutes: as asked for. updates: of training, which the schedule of the model is made for."""
+
+    format: Literal["latent-vae-demo"]
+    version: Literal[1]
+    minutes: float
+    updates: int
 
 
 class Step(NamedTuple):
@@ -55,16 +81,28 @@ def run(lvae: click.Command, out: Path, images: Path | None, workers: int | None
 
 def _refuse_other_minutes(out: Path, minutes: float) -> None:
     """LvaeError where the demo was begun with others: the run's schedule is made for them."""
-    config = out / "run" / "config.json"
-    if config.exists():
-        before = records.loads(config.read_bytes(), str(config))["training"]["decay_updates"]
-        if before != _updates(minutes):
-            problem = f"{out} was begun with --minutes {before / UPDATES_A_MINUTE:g}"
-            raise LvaeError(f"--minutes {minutes:g}", problem, "Give that, or another folder.")
+    plan = _read_plan(out)
+    if plan is not None and plan.minutes != minutes:
+        problem = f"{out} was begun with --minutes {plan.minutes:g}"
+        raise LvaeError(f"--minutes {minutes:g}", problem, "Give that, or another folder.")
 
 
-def _updates(minutes: float) -> int:
-    return max(1, round(minutes * UPDATES_A_MINUTE))
+def _read_plan(out: Path) -> DemoPlan | None:
+    data = Folder(out).read_if_there(PLAN)
+    return None if data is None else records.parse(DemoPlan, data, f"{out}/{PLAN}")
+
+
+def plan_training(out: Path, dataset: Dataset, model: Model, minutes: float) -> DemoPlan:
+    """The plan that is there, or one with as many updates as a core of this machine makes in the time for them."""
+    plan = _read_plan(out)
+    if plan is None:
+        wanted, seconds = max(1, round(minutes * UPDATES_A_MINUTE)), time_model(dataset, model, out)
+        plan = DemoPlan("latent-vae-demo", 1, minutes, min(wanted, max(1, int(minutes * 60 * TRAINED / seconds))))
+        Folder(out).write(PLAN, records.dumps(plan))
+        if plan.updates < wanted:
+            slow = f"{plan.updates:,} updates in the {duration(minutes * 60 * TRAINED)} that are for training"
+            click.echo(f"This machine makes {slow}, not {wanted:,}: samples will be less sharp. More --minutes help.")
+    return plan
 
 
 def _invoke(lvae: click.Command, command: list[str]) -> None:
@@ -85,7 +123,6 @@ def _show_verdicts(scores: dict[str, object]) -> None:
 
 
 def _steps(out: Path, images: Path | None, workers: int | None, minutes: float) -> Iterator[Step]:
-    updates = _updates(minutes)
     source, dataset, model = str(images or out / "scenes"), str(out / "latents"), str(out / "run")
     if images is None:
         world = ["--count", str(PICTURES), "--size", str(SIZE), "--night", str(NIGHT)]
@@ -97,20 +134,12 @@ def _steps(out: Path, images: Path | None, workers: int | None, minutes: float) 
     yield Step("Make the statistics anew and compare", ["stats", "--check", dataset])
     looks = ["--preview", str(out / "reconstructions.png"), "--histogram", str(out / "latents.png")]
     yield Step("Look at originals beside reconstructions, and at the channels", ["inspect", dataset, *looks])
-    labelled = Dataset.open(dataset).classes is not None
-    train = ["train", dataset, model, "--preset", "tiny", "--steps", str(updates), "--threads", "1"]
-    for setting in (
-        *(("classes=all", "hierarchical_prior=true") if labelled else ("hierarchical_prior=true",)),
-        "multipliers=1,2,2",
-        "groups=2,2,4",
-        "batch=16",
-        "ema=0.998",
-        "learning_rate_schedule=cosine",
-        "learning_rate_minimum=1e-5",
-        f"decay_updates={updates}",
-        f"rate_lower={RATE_LOWER}",
-    ):
-        train += ["--set", setting]
+    latents = Dataset.open(dataset)
+    settings = {**MODEL, **(CONDITIONAL if latents.classes is not None else {"hierarchical_prior": "true"})}
+    updates = str(plan_training(out, latents, Model(dataset, settings), minutes).updates)
+    train = ["train", dataset, model, "--preset", settings.pop("preset"), "--steps", updates, "--threads", "1"]
+    for name, value in {**settings, "decay_updates": updates}.items():
+        train += ["--set", f"{name}={value}"]
     yield Step("Train a deep VAE on the latents", [*train, "--validate-every", "500", "--save-every", "250"])
     yield Step("Measure how what the model leaves out hangs together", ["residuals", model, dataset])
     samples = [str(out / f"samples-{seed}") for seed in SEEDS]

@@ -95,7 +95,7 @@ DEMO = FolderOutput(
     "a demo",
     frozenset(),
     r"(scenes|latents|run|samples-\d)(/.*)?|(reconstructions|latents|samples|curves)\.png|report\.html|"
-    r"scores-efficientnet-lite0\.json",
+    r"scores-efficientnet-lite0\.json|demo\.json",
 )
 DIFFUSERS = FolderOutput("a folder of weights", frozenset(), r"config\.json|diffusion_pytorch_model\.safetensors")
 PNG = FileOutput("a picture", (".png",))
