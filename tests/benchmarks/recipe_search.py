@@ -74,6 +74,7 @@ SCENES = Space(
     {
         "width 48": {"width": "48", "encoder_width": "48"},
         "batch 32": {"batch": "32"},
+        "batch 8": {"batch": "8"},
         "batch 64": {"batch": "64"},
         "groups 4,4,4": {"groups": "4,4,4"},
         "sigma_q 0.15": {"sigma_q": "0.15"},
@@ -85,6 +86,7 @@ SCENES = Space(
         "no spectral penalty": {"spectral_weight": "0"},
         "width 24": {"width": "24", "encoder_width": "24"},
         "sigma_q 0.03": {"sigma_q": "0.03"},
+        "ema 0.99": {"ema": "0.99"},
         "ema 0.9995": {"ema": "0.9995"},
         "rates below 100 %": {"rate_lower": "100"},
         "rates below 200 %": {"rate_lower": "200"},
