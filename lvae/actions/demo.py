@@ -23,8 +23,8 @@ from lvae.manifests.storage.folder import Folder
 
 PLAN = "demo.json"
 PICTURES, SIZE = 1000, 32
-UPDATES_A_MINUTE = 320  # of the whole demo, at most
-TRAINED = 0.45  # of the minutes; scores and the report take the rest
+UPDATES_A_MINUTE = 400  # of the whole demo, at most
+TRAINED = 0.5  # of the minutes, at most; scores and the report take the rest
 SEEDS = (0, 1, 2)
 SCORED = 5000  # samples of each seed; of 500, kernel distances are noise
 SEEN = 1000  # of each set, by the feature network; fewer in a shorter demo
@@ -33,7 +33,7 @@ MODEL = {
     "preset": "tiny",
     "multipliers": "1,2,2",
     "groups": "2,2,4",
-    "batch": "32",
+    "batch": "16",
     "ema": "0.998",
     "learning_rate_schedule": "cosine",
     "learning_rate_minimum": "1e-5",
