@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import click
+import torch
 
 from lvae.actions.study.arms import CONDITIONAL, Model
 from lvae.actions.study.timing import time_model
@@ -106,7 +107,11 @@ def plan_training(out: Path, dataset: Dataset, model: Model, minutes: float) -> 
 
 
 def _invoke(lvae: click.Command, command: list[str]) -> None:
-    code = lvae.main(command, prog_name="lvae", standalone_mode=False)
+    threads = torch.get_num_threads()  # training takes one; what follows it in this process has all of them
+    try:
+        code = lvae.main(command, prog_name="lvae", standalone_mode=False)
+    finally:
+        torch.set_num_threads(threads)
     if code:
         raise click.exceptions.Exit(int(code))
 
