@@ -56,7 +56,7 @@ def scenes(out: Path, count: int | None, size: int, seed: int, night: float) -> 
     type=types.Number(0, min_open=True),
     default=8.0,
     show_default=True,
-    help="About so many minutes in all, on two cores: at most 400 updates of training for each, in half the time.",
+    help="About so many minutes in all, on two cores: at most 400 updates of training for each.",
 )
 @click.option("--workers", type=types.Whole(1), help="Worker processes [one a core].")
 @click.pass_context
