@@ -4,7 +4,6 @@ Features are (n, d), one row an image; whatever network they are of, the formula
 in float64.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,16 +11,15 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from lvae.evaluate.features.moments import FeatureMoments
+from lvae.evaluate.kernel_sums import mmd_of_subsets
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.seeds import derive
 from lvae.manifests.statistics import require_finite
 
 Array = NDArray[np.float64]
-Subsets = Sequence[NDArray[Any]]  # numbers of rows, without repetition
 BLOCK_BYTES = 64 << 20  # of distances held at a time
 ROUNDING = 1e-6  # of the traces: a distance that far below 0 is rounding; further below is a fault
 SPLIT = 5000  # rows of a split of the inception score, as in the original evaluator
-KERNEL_BLOCK = 1000
 
 
 class Spread(NamedTuple):
@@ -167,7 +165,7 @@ def kernel_distance(
         of_x.append(random.choice(len(x), size, replace=False))
         of_y.append(random.choice(len(y), size, replace=False))
     if len(x) ** 2 + len(y) ** 2 + len(x) * len(y) < 3 * subsets * size**2:  # pairs of rows
-        found = _subsets_of_all_pairs(x, y, of_x, of_y)
+        found = mmd_of_subsets(x, y, of_x, of_y)
     else:
         found = np.array([squared_mmd(x[one], y[other]) for one, other in zip(of_x, of_y, strict=True)])
     return Spread(float(found.mean()), float(found.std()))
@@ -175,43 +173,7 @@ def kernel_distance(
 
 def squared_mmd(x: NDArray[Any], y: NDArray[Any]) -> float:
     """The unbiased estimate for (m, d) and (n, d) as they are, with the same kernel; may be negative."""
-    return float(_subsets_of_all_pairs(x, y, [np.arange(len(x))], [np.arange(len(y))])[0])
-
-
-def _subsets_of_all_pairs(x: NDArray[Any], y: NDArray[Any], of_x: Subsets, of_y: Subsets) -> Array:
-    """The unbiased estimate of every pair of subsets (rows of x and of y): the kernel of two rows is computed once."""
-    m, n = len(of_x[0]), len(of_y[0])
-    within_x = _kernel_sums(x, x, of_x, of_x) - _kernel_diagonals(x, of_x)
-    within_y = _kernel_sums(y, y, of_y, of_y) - _kernel_diagonals(y, of_y)
-    return within_x / (m * (m - 1)) + within_y / (n * (n - 1)) - 2 * _kernel_sums(x, y, of_x, of_y) / (m * n)
-
-
-def _kernel_sums(x: NDArray[Any], y: NDArray[Any], of_x: Subsets, of_y: Subsets) -> Array:
-    in_x, in_y, sums = _membership(of_x, len(x)), _membership(of_y, len(y)), np.zeros(len(of_x))
-    other = y.astype(np.float64)
-    for start in range(0, len(x), KERNEL_BLOCK):
-        block = slice(start, start + KERNEL_BLOCK)
-        base = x[block].astype(np.float64) @ other.T
-        base /= x.shape[1]
-        base += 1
-        kernel = base * base  # a power of 3 would be computed by logarithms
-        kernel *= base
-        sums += ((in_x[:, block] @ kernel) * in_y).sum(axis=1)
-    return sums
-
-
-def _kernel_diagonals(x: NDArray[Any], of_x: Subsets) -> Array:
-    diagonal = ((x.astype(np.float64) ** 2).sum(axis=1) / x.shape[1] + 1) ** 3
-    found: Array = _membership(of_x, len(x)) @ diagonal
-    return found
-
-
-def _membership(subsets: Subsets, count: int) -> Array:
-    """(subsets, count): 1 where a row is in a subset."""
-    found = np.zeros((len(subsets), count))
-    for row, chosen in zip(found, subsets, strict=True):
-        row[chosen] = 1
-    return found
+    return float(mmd_of_subsets(x, y, [np.arange(len(x))], [np.arange(len(y))])[0])
 
 
 def inception_score(logits: NDArray[Any], split_size: int = SPLIT) -> Spread:

@@ -10,10 +10,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from lvae.actions.demo import DemoPlan
 from lvae.cli import Group, main
 from lvae.commands.places import Place
-from lvae.manifests import records
 from lvae.manifests.storage.places.kinds import Kind, kind_of
 from tests.conftest import lvae
 from tests.evaluate import run_examples
@@ -92,7 +90,6 @@ def test_every_wrong_place_is_named_in_one_line(world: Path) -> None:
 SCRIPT = """
 import json, sys
 from click.testing import CliRunner
-from lvae.actions.demo import DemoPlan
 from lvae.cli import Group, main
 for words in json.load(sys.stdin):
     CliRunner().invoke(main, words, prog_name="lvae")
@@ -336,7 +333,8 @@ def test_a_dataset_that_was_only_begun_is_called_unfinished(tmp_path: Path) -> N
 
 def test_a_demo_of_other_minutes_says_which_it_has(tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "demo.json").write_bytes(records.dumps(DemoPlan("latent-vae-demo", 1, 10, 4000)))
+    plan = {"format": "latent-vae-demo", "version": 1, "minutes": 10.0, "updates": 4000}
+    (tmp_path / "demo" / "demo.json").write_text(json.dumps(plan))
     done = lvae("demo", "demo", "--minutes", "0.1", check=1, cwd=tmp_path)
     said = "--minutes 0.1: demo was begun with --minutes 10. Give that, or another folder."
     assert said in done.stderr and done.stdout == ""
