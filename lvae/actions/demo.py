@@ -64,7 +64,9 @@ class Step(NamedTuple):
 def run(lvae: click.Command, out: Path, images: Path | None, workers: int | None, minutes: float) -> None:
     """Draw (or take) pictures, encode, check, train, sample, score, report. Again: goes on where it was stopped."""
     _refuse_other_minutes(out, minutes)
+    threads = torch.get_num_threads()
     for step in _steps(out, images, workers, minutes):
+        torch.set_num_threads(threads)  # trials and training take one; what follows in this process has all of them
         click.secho(f"\n{step.what}", bold=True)
         to = [] if step.json is None else [">", str(step.json)]
         click.secho(f"  $ {shlex.join(['lvae', *step.command])} {' '.join(to)}".rstrip(), dim=True)
@@ -107,11 +109,7 @@ def plan_training(out: Path, dataset: Dataset, model: Model, minutes: float) -> 
 
 
 def _invoke(lvae: click.Command, command: list[str]) -> None:
-    threads = torch.get_num_threads()  # training takes one; what follows it in this process has all of them
-    try:
-        code = lvae.main(command, prog_name="lvae", standalone_mode=False)
-    finally:
-        torch.set_num_threads(threads)
+    code = lvae.main(command, prog_name="lvae", standalone_mode=False)
     if code:
         raise click.exceptions.Exit(int(code))
 
