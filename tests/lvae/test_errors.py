@@ -331,15 +331,6 @@ def test_a_dataset_that_was_only_begun_is_called_unfinished(tmp_path: Path) -> N
     assert "is not finished" in lvae("inspect", tmp_path, check=1).stderr
 
 
-def test_a_demo_of_other_minutes_says_which_it_has(tmp_path: Path) -> None:
-    (tmp_path / "demo").mkdir()
-    plan = {"format": "latent-vae-demo", "version": 1, "minutes": 10.0, "updates": 4000}
-    (tmp_path / "demo" / "demo.json").write_text(json.dumps(plan))
-    done = lvae("demo", "demo", "--minutes", "0.1", check=1, cwd=tmp_path)
-    said = "--minutes 0.1: demo was begun with --minutes 10. Give that, or another folder."
-    assert said in done.stderr and done.stdout == ""
-
-
 @pytest.mark.parametrize("words", [("decode", "begun", "out.png"), ("shard", "begun"), ("merge", "begun", "both")])
 def test_what_is_unfinished_is_not_always_an_encoding(words: tuple[str, ...], tmp_path: Path) -> None:
     encode(tmp_path / "begun")

@@ -1,11 +1,13 @@
 """What a demo plans."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from lvae.actions.demo import UPDATES_A_MINUTE, plan_training
 from lvae.actions.study.arms import Model
+from tests.conftest import lvae
 from tests.evaluate import run_examples
 
 QUICK = {"preset": "tiny", "width": "8", "encoder_width": "8", "groups": "1,1", "batch": "1"}
@@ -27,3 +29,12 @@ def test_a_machine_that_is_quick_enough_trains_for_as_many_updates_as_any(tmp_pa
     out, latents = tmp_path / "demo", run_examples.dataset(tmp_path / "latents")
     out.mkdir()
     assert plan_training(out, latents, Model("latents", QUICK), 8).updates == 8 * UPDATES_A_MINUTE
+
+
+def test_a_demo_of_other_minutes_says_which_it_has(tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    plan = {"format": "latent-vae-demo", "version": 1, "minutes": 10.0, "updates": 4000}
+    (tmp_path / "demo" / "demo.json").write_text(json.dumps(plan))
+    done = lvae("demo", "demo", "--minutes", "0.1", check=1, cwd=tmp_path)
+    said = "--minutes 0.1: demo was begun with --minutes 10. Give that, or another folder."
+    assert said in done.stderr and done.stdout == ""
