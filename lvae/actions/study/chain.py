@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+import torch
 
 from lvae.actions.study.arms import HELD_OUT, Arm, Design, Model
 from lvae.actions.study.plan import StudyPlan
@@ -55,6 +56,7 @@ class Chain:
         """One command. Stops the study where it was stopped."""
         said = [str(word) for word in words]
         say(f"$ {shlex.join(['lvae', *said])}")
+        torch.set_num_threads(1)  # of every command, as of training: last digits depend on it, and a kill must not
         code = self.lvae.main(said, prog_name="lvae", standalone_mode=False)
         if code:
             raise click.exceptions.Exit(int(code))
