@@ -12,15 +12,20 @@ REQUESTS = 32  # at a time, where many files are looked at
 
 
 def concurrently(
-    call: Callable[[T], R], items: Iterable[T], lanes: int | None = REQUESTS, ahead: int | None = None
+    call: Callable[[T], R],
+    items: Iterable[T],
+    lanes: int | None = REQUESTS,
+    ahead: int | None = None,
+    begin: Callable[[], object] | None = None,
 ) -> Iterator[R]:
     """Yield call(item) for every item, in order; threads work on the next ones meanwhile.
 
     lanes: threads, None for as many as suit the processor. ahead: items begun before the oldest result is waited for.
+    begin: what each thread does before its first item.
     What has not begun when the caller stops is not begun any more.
     """
     ahead = 2 * (lanes or REQUESTS) if ahead is None else ahead
-    with ThreadPoolExecutor(lanes) as pool:
+    with ThreadPoolExecutor(lanes, initializer=begin) as pool:
         waiting: deque[Future[R]] = deque()
         try:
             for item in items:

@@ -40,7 +40,20 @@ def load_network(path: Path, side: int) -> Any:
 
     network = EfficientNet.from_name(NAME, image_size=side)
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return _fuse(network.eval().requires_grad_(False))
+    return _without_copies(_fuse(network.eval().requires_grad_(False)))
+
+
+def _without_copies(network: Any) -> Any:
+    """The same bits without passes over memory: convolutions pad evenly by themselves, activations work in place."""
+    for layer in network.modules():
+        pad = getattr(layer, "static_padding", None)
+        if isinstance(pad, nn.ZeroPad2d):
+            left, right, top, bottom = pad.padding
+            if (left, top) == (right, bottom):
+                layer.padding, layer.static_padding = (top, left), nn.Identity()
+        elif isinstance(layer, nn.ReLU6):
+            layer.inplace = True
+    return network
 
 
 def _fuse(network: Any) -> Any:

@@ -10,6 +10,7 @@ from lvae.evaluate.samples.correlated_noise import CorrelatedNoise
 from lvae.manifests.seeds import derive
 from lvae.train.model import Decoded
 
+WIDEST = 1e3  # latents have a deviation of about 1
 OutputNoise = Literal["independent", "correlated"]
 
 
@@ -18,6 +19,7 @@ def draw_output(
 ) -> Tensor:
     """mean + share * deviation * noise, (B, d, h, w). Noise is a function of (seed, index); a share of 0 draws none.
 
+    A deviation counts for WIDEST at most, so that one sample of thousands that ran away does not void the others.
     correlated: draws noise that hangs together as what the model leaves out; None: its numbers are independent.
     """
     if share == 0:
@@ -28,5 +30,5 @@ def draw_output(
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
     else:
         noise = torch.stack([correlated.draw(shape, generator) for generator in generators])
-    deviation = (decoded.log_variance.float() / 2).exp()
+    deviation = (decoded.log_variance.float() / 2).exp().clamp(max=WIDEST)
     return decoded.mean + share * deviation * noise.to(deviation.device)

@@ -24,8 +24,9 @@ from lvae.manifests.storage.folder import Folder
 
 PLAN = "demo.json"
 PICTURES, SIZE = 1000, 32
-UPDATES_A_MINUTE = 400  # of the whole demo, at most
-TRAINED = 0.45  # of the minutes, at most; scores and the report take the rest
+UPDATES_A_MINUTE = 1000  # of the whole demo, at most
+TRAINED = 0.65  # of the minutes, at most; scores and the report take the rest
+THREADS = 2  # that train, at most: a batch is two slices, and operations so small gain nothing from more
 SEEDS = (0, 1, 2)
 SCORED = 5000  # samples of each seed; of 500, kernel distances are noise
 SEEN = 1000  # of each set, by the feature network; fewer in a shorter demo
@@ -66,7 +67,7 @@ def run(lvae: click.Command, out: Path, images: Path | None, workers: int | None
     _refuse_other_minutes(out, minutes)
     threads = torch.get_num_threads()
     for step in _steps(out, images, workers, minutes):
-        torch.set_num_threads(threads)  # trials and training take one; what follows in this process has all of them
+        torch.set_num_threads(threads)  # training takes two; what follows in this process has all of them
         click.secho(f"\n{step.what}", bold=True)
         to = [] if step.json is None else [">", str(step.json)]
         click.secho(f"  $ {shlex.join(['lvae', *step.command])} {' '.join(to)}".rstrip(), dim=True)
@@ -96,16 +97,24 @@ def _read_plan(out: Path) -> DemoPlan | None:
 
 
 def plan_training(out: Path, dataset: Dataset, model: Model, minutes: float) -> DemoPlan:
-    """The plan that is there, or one with as many updates as a core of this machine makes in the time for them."""
+    """The plan that is there, or one with as many updates as this machine makes in the time for them."""
     plan = _read_plan(out)
     if plan is None:
-        wanted, seconds = max(1, round(minutes * UPDATES_A_MINUTE)), time_model(dataset, model, out)
-        plan = DemoPlan("latent-vae-demo", 1, minutes, min(wanted, max(1, int(minutes * 60 * TRAINED / seconds))))
+        updates = updates_within(minutes, time_model(dataset, model, out, _threads()))
+        plan = DemoPlan("latent-vae-demo", 1, minutes, updates)
         Folder(out).write(PLAN, records.dumps(plan))
-        if plan.updates < wanted:
-            slow = f"{plan.updates:,} updates in the {duration(minutes * 60 * TRAINED)} that are for training"
-            click.echo(f"This machine makes {slow}, not {wanted:,}: samples will be less sharp. More --minutes help.")
+        time = duration(minutes * 60 * TRAINED)
+        click.echo(f"{updates:,} updates, as many as fit into {time} here; with more --minutes samples are sharper.")
     return plan
+
+
+def updates_within(minutes: float, seconds: float) -> int:
+    """How many updates of so many seconds a demo of these minutes makes."""
+    return max(1, min(round(minutes * UPDATES_A_MINUTE), int(minutes * 60 * TRAINED / seconds)))
+
+
+def _threads() -> int:
+    return min(THREADS, torch.get_num_threads())
 
 
 def _invoke(lvae: click.Command, command: list[str]) -> None:
@@ -140,7 +149,8 @@ def _steps(out: Path, images: Path | None, workers: int | None, minutes: float) 
     latents = Dataset.open(dataset)
     settings = {**MODEL, **(CONDITIONAL if latents.classes is not None else {"hierarchical_prior": "true"})}
     updates = str(plan_training(out, latents, Model(dataset, settings), minutes).updates)
-    train = ["train", dataset, model, "--preset", settings.pop("preset"), "--steps", updates, "--threads", "1"]
+    train = ["train", dataset, model, "--preset", settings.pop("preset"), "--steps", updates]
+    train += ["--threads", str(_threads())]
     for name, value in {**settings, "decay_updates": updates}.items():
         train += ["--set", f"{name}={value}"]
     yield Step("Train a deep VAE on the latents", [*train, "--validate-every", "500", "--save-every", "250"])

@@ -43,6 +43,7 @@ PATIENCE = datetime.timedelta(minutes=30)  # of a rank with the others: one of t
 Precision = Literal["float32", "bfloat16", "tf32"]
 ReducePrecision = Literal["float32", "bfloat16"]  # of gradients on their way between ranks
 Recorder = Callable[[Callable[..., Tensor], Sequence[Tensor | None]], tuple[Callable[[], None], Tensor]]
+LEAST_ROWS, MOST_LANES = 8, 4  # of a slice of a micro-batch; a lane more is one sum of gradients more
 GRAPHS = 64  # of one kind of layer, one a resolution; beyond its own limit PyTorch would silently compile no more
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -78,6 +79,7 @@ class Device:
         self.rank, self.world = ranks.rank, ranks.world
         self.local_rank, self.local_world = ranks.local_rank, ranks.local_world
         self.torch_device = torch.device("cpu")
+        self._threads = torch.get_num_threads()
         self._join()
 
     def _join(self) -> None:
@@ -100,7 +102,7 @@ class Device:
 
     def describe(self) -> str:
         """The hardware, in words."""
-        return f"CPU with {counted(torch.get_num_threads(), 'thread')}"
+        return f"CPU with {counted(self._threads, 'thread')}"
 
     # --- modules and tensors ---
 
@@ -175,6 +177,18 @@ class Device:
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, GRAPHS)
             for layer in layers:
                 layer.compile(dynamic=False, backend=self.backend)
+
+    def split(self, rows: int) -> int:
+        """Into how many equal slices a micro-batch is cut that threads of a CPU compute side by side, see `Lanes`.
+
+        They share what threads operations had, until `close`. Ranks are side by side already.
+        """
+        if self.kind != "cpu" or self.compiled or self.world > 1:
+            return 1
+        most = min(self._threads, MOST_LANES, max(1, rows // LEAST_ROWS))
+        lanes = next(count for count in range(most, 0, -1) if rows % count == 0)
+        torch.set_num_threads(max(1, self._threads // lanes))
+        return lanes
 
     def recorder(self) -> "Recorder | None":
         """From a function and tensors to what does the same with them again, and where it puts the result."""
@@ -279,7 +293,8 @@ class Device:
         self.on_any_rank(False)
 
     def close(self) -> None:
-        """Leave the other ranks."""
+        """Leave the other ranks, and give operations their threads back."""
+        torch.set_num_threads(self._threads)
         if self.processes > 1 and dist.is_initialized():
             dist.destroy_process_group()
 

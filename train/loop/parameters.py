@@ -106,6 +106,15 @@ class Parameters:
         if self._rounded is not None:
             self._rounded.forget()
 
+    def lend(self, twin: nn.Module) -> Tensor:
+        """Let another model that has these parameters sum its gradients in one flat tensor, which is returned."""
+        gradients = torch.zeros_like(self._gradients)
+        pieces = self.named([gradients])
+        for name, parameter in twin.named_parameters():
+            if name in pieces:
+                parameter.grad = pieces[name]
+        return gradients
+
     def exchange(self, device: Device) -> "Exchange | None":
         """The gradients' mean over ranks, begun while a backward pass still runs; None where that is not possible."""
         if not self.flat or device.world == 1:

@@ -13,6 +13,7 @@ from torch import Tensor
 from lvae.train.config import TrainConfig
 from lvae.train.data.batches import Batch
 from lvae.train.devices.device import Device
+from lvae.train.devices.lanes import Lanes
 from lvae.train.loop.adam import Adam, learning_rate
 from lvae.train.loop.parameters import Parameters
 from lvae.train.loop.redrawn_vectors import redraw_singular_vectors
@@ -72,6 +73,10 @@ class Updater:
         counts = first_counts(self._threshold, len(self._noise_shapes))
         self.counts = {name: device.put_scalar(value) for name, value in counts.items()}
         self._keep = 1
+        self._lanes = Lanes(self.model, 1 if rounds else device.split(config.batch))
+        self._sums = [self.parameters.lend(twin) for twin in self._lanes.models[1:]]
+        if self._sums:
+            self._pass, self._compiles = self._side_by_side, False
         # On XLA a first micro-batch runs the program of all others: it adds to sums that are there, and are zero.
         self._nothing = None if flat else device.put_whole(torch.zeros(len(MEASURED) - 2 + len(self._noise_shapes)))
         if not flat:
@@ -85,7 +90,8 @@ class Updater:
 
     def __call__(self, batches: Sequence[Batch]) -> None:
         """One update from its micro-batches. On XLA each of them runs the same program, and what follows another."""
-        measured, self._portions = self._nothing, self.device.divisor(len(batches))
+        portions = len(batches) * len(self._lanes.models)
+        measured, self._portions = self._nothing, self.device.divisor(portions)
         if self.config.singular_vectors == "redrawn":
             redraw_singular_vectors(
                 self.model, self.device, self.config.seed, batches[0].first // self.config.update_size
@@ -110,10 +116,24 @@ class Updater:
 
     def _micro_batch(self, latents: Tensor, labels: Tensor | None, dropped: Tensor | None, noise: Tensor) -> Tensor:
         """Forward and backward; what is written down, as a share of the update: see `_weigh_output`."""
+        return self._compute(self.model, latents, labels, dropped, noise)
+
+    def _side_by_side(self, *inputs: Tensor | None) -> Tensor:
+        """The same in equal slices, whose sums are added in their order."""
+        for sums in self._sums:
+            sums.zero_()
+        found = self._lanes(self._compute, inputs)
+        for sums in self._sums:
+            self.parameters.gradients()[0].add_(sums)
+        return torch.stack(found).sum(0)
+
+    def _compute(
+        self, model: HierarchicalVAE, latents: Tensor, labels: Tensor | None, dropped: Tensor | None, noise: Tensor
+    ) -> Tensor:
         parts = noise.split(self._noise_sizes, 1)  # type: ignore[no-untyped-call]
         pieces = [part.unflatten(1, shape) for part, shape in zip(parts, self._noise_shapes, strict=True)]
         with self.device.autocast():
-            total, found = self._weigh(self.model(latents, labels, pieces, dropped), latents)
+            total, found = self._weigh(model(latents, labels, pieces, dropped), latents)
         if self._compiles:  # a compiler looks long at gradients that are views
             self.parameters.clear_gradients()
             self._compiles = False

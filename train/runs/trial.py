@@ -7,9 +7,11 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lvae.manifests.messages import duration
 from lvae.train.devices.device import Device
+from lvae.train.devices.lanes import Lanes
 from lvae.train.losses import loss
 from lvae.train.model import HierarchicalVAE
 from lvae.train.network.noise import noise_shapes
@@ -58,17 +60,22 @@ def try_speed(config: RunConfig, device: Device) -> float:
     model, training = config.model, config.executed()
     count = max(1, min(TRIED, training.batch // (device.world * device.parts)))
     network = device.place(HierarchicalVAE(model, recompute_from=training.recompute_from))
+    lanes = Lanes(network, device.split(count))
     x = device.put(torch.zeros(count, model.channels, model.resolution, model.resolution))
     labels = device.put(torch.zeros(count, dtype=torch.int64)) if model.classes else None
     noise = [device.put(torch.zeros(count, *shape)) for shape in noise_shapes(model)]
-    tried: list[float] = []
-    while len(tried) < 2 or (len(tried) < TRIALS and sum(tried) < PATIENCE):  # the first one warms up
-        began = time.perf_counter()
+
+    def compute(model: HierarchicalVAE, x: Tensor, labels: Tensor | None, *noise: Tensor) -> None:
         with device.autocast():
-            out = network(x, labels, noise)
+            out = model(x, labels, noise)
             schedule = device.put(torch.ones(len(out.rates)))
             found = loss(out, x, schedule, training.sigma_q, training.spectral_weight)
         torch.autograd.backward(found.total)
+
+    tried: list[float] = []
+    while len(tried) < 2 or (len(tried) < TRIALS and sum(tried) < PATIENCE):  # the first one warms up
+        began = time.perf_counter()
+        lanes(compute, (x, labels, *noise))
         device.synchronize()
         tried.append(time.perf_counter() - began)
     return count / min(tried)

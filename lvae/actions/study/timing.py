@@ -19,13 +19,16 @@ from lvae.train.runs.resolve import resolve_config
 TRIAL = 6  # updates; the first two also build what they need
 
 
-def time_model(dataset: Dataset, model: Model, scratch: Path) -> float:
-    """Seconds of one update: the CPU's own on a CPU, so that other work on the machine does not count."""
+def time_model(dataset: Dataset, model: Model, scratch: Path, threads: int | None = 1) -> float:
+    """Seconds of one update. Of one thread the CPU's own on a CPU, so that other work on the machine does not count.
+
+    threads: of a CPU; None: all, and seconds as they pass.
+    """
     settings = {**model.settings, "updates": str(TRIAL)}
     preset = settings.pop("preset")
     config = resolve_config(dataset, None, preset, settings)
-    device = open_device("auto", "auto", False, 1)
-    clock = time.process_time if device.kind == "cpu" else time.perf_counter
+    device = open_device("auto", "auto", False, threads)
+    clock = time.process_time if device.kind == "cpu" and threads == 1 else time.perf_counter
     ends = list[float]()
     execution = Execution(log=TRIAL, save=0, validate=0, preview=0)
     try:

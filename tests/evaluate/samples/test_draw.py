@@ -12,6 +12,7 @@ import torch
 
 from lvae.evaluate.samples.draw import SampleOptions, draw, prepare, sample_prepared
 from lvae.evaluate.samples.options import guidance_weights, labels_of
+from lvae.evaluate.samples.output import draw_output
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.publishing import samples as storage
 from lvae.manifests.seeds import derive
@@ -274,3 +275,12 @@ def test_a_recording_that_fails_costs_no_sample(run: Path, tmp_path: Path, caplo
         sample_prepared(prepare(run, options, "float32"), run, tmp_path / name, device, 4)
     assert "no CUDA graph: operation not permitted when stream is capturing; work goes on without" in caplog.text
     np.testing.assert_array_equal(latents(tmp_path / "plain"), latents(tmp_path / "refused"))
+
+
+def test_one_sample_whose_deviation_ran_away_does_not_void_the_others() -> None:
+    mean, log_variance = torch.zeros(2, 4, 8, 8), torch.zeros(2, 4, 8, 8)
+    log_variance[1] = 300.0  # its square root's exponential is no float32
+    whole = Decoded(mean, log_variance, [], [])
+    found = draw_output(whole, 0.5, 7, [0, 1])
+    assert bool(found.isfinite().all()) and float(found[1].abs().max()) > 100
+    assert torch.equal(found[:1], draw_output(Decoded(mean[:1], log_variance[:1], [], []), 0.5, 7, [0]))
