@@ -280,11 +280,11 @@ def rivals_of(dataset: Dataset, decoder: Autoencoder, count: int, seed: int, dev
         )
         for one in draws
     ]
-    noise = [decode_draws("noise", channel_noise(latents, shape, count, one)) for one in draws]
+    noise = decode_draws("noise", channel_noise(latents, shape, count, draws[0]))
     return [
         Rival("ceiling", "reconstructions of the dataset's images", [ceiling]),
         Rival("linear", "decoded draws of a Gaussian of full covariance fitted to the latents of each class", gaussian),
-        Rival("bottom", "decoded noise with the mean and deviation of each channel", noise),
+        Rival("bottom", "decoded noise with the mean and deviation of each channel", [noise]),
     ]
 
 

@@ -19,18 +19,18 @@ from lvae.train.runs.resolve import resolve_config
 TRIAL = 6  # updates; the first two also build what they need
 
 
-def time_model(dataset: Dataset, model: Model, scratch: Path, threads: int | None = 1) -> float:
+def time_model(dataset: Dataset, model: Model, scratch: Path, threads: int = 1, updates: int = TRIAL) -> float:
     """Seconds of one update. Of one thread the CPU's own on a CPU, so that other work on the machine does not count.
 
-    threads: of a CPU; None: all, and seconds as they pass.
+    threads: of a CPU; of several, seconds as they pass. updates: that are timed, at least 3.
     """
-    settings = {**model.settings, "updates": str(TRIAL)}
+    settings = {**model.settings, "updates": str(updates)}
     preset = settings.pop("preset")
     config = resolve_config(dataset, None, preset, settings)
     device = open_device("auto", "auto", False, threads)
     clock = time.process_time if device.kind == "cpu" and threads == 1 else time.perf_counter
     ends = list[float]()
-    execution = Execution(log=TRIAL, save=0, validate=0, preview=0)
+    execution = Execution(log=updates, save=0, validate=0, preview=0)
     try:
         with tempfile.TemporaryDirectory(dir=scratch) as run:
             fit(Path(run), config, dataset, device, execution, Watching(update=lambda _: ends.append(clock())))
