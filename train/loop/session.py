@@ -19,8 +19,9 @@ from lvae.manifests.errors import LvaeError
 from lvae.train.data.batches import Batches, clip_latents
 from lvae.train.data.sources import Placement, Source, open_source
 from lvae.train.loop.agreement import check_weights
+from lvae.train.loop.counts import MEASURED
 from lvae.train.loop.training_loop import is_due
-from lvae.train.loop.update import MEASURED, Updater
+from lvae.train.loop.update import Updater
 from lvae.train.loop.validation import validate
 from lvae.train.runs.checkpoint_writer import CheckpointWriter
 from lvae.train.runs.checkpoints import Checkpoints

@@ -5,7 +5,6 @@ Every decision is a tensor, so nothing waits for the device, and an update that 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from lvae.train.data.batches import Batch
 from lvae.train.devices.device import Device
 from lvae.train.devices.lanes import Lanes
 from lvae.train.loop.adam import Adam, learning_rate
+from lvae.train.loop.counts import MEASURED, count_update, decide, first_counts
 from lvae.train.loop.parameters import Parameters
 from lvae.train.loop.redrawn_vectors import redraw_singular_vectors
 from lvae.train.loop.replay import Replay
@@ -22,18 +22,6 @@ from lvae.train.losses import loss, rate_schedule
 from lvae.train.model import HierarchicalVAE, Output
 from lvae.train.network.noise import noise_shapes
 from lvae.train.runs.run import check_weights
-
-TRUSTING_UPDATES = 1000  # while the model still settles, large gradients are no sign of trouble
-GIVE_IN_AFTER = 25  # updates skipped one after another because the gradient's norm exceeds the threshold
-EASING = 0.99  # of a raised threshold, which each applied update leaves
-MEASURED = ("loss_nats", "reconstruction_nats", "rate_nats", "spectral", "gradient_norm", "learning_rate")
-
-
-class Decision(NamedTuple):
-    """What becomes of an update; bool scalars. Neither finite nor applied: its numbers are useless."""
-
-    applied: Tensor
-    finite: Tensor
 
 
 class Updater:
@@ -284,60 +272,11 @@ class Updater:
         self.device.mark_step()
 
 
-def first_counts(threshold: float, groups: int) -> dict[str, Tensor]:
-    """The counts before the first update.
-
-    applied, skipped: updates so far. too_large, useless: skipped one after another because the gradient's norm exceeds
-    `threshold`, or because it or the loss is no finite number. sums, summed: of what was measured since the last line
-    of the log, over updates with finite numbers.
-    """
-    zero = torch.zeros((), dtype=torch.int32)
-    names = ("applied", "skipped", "too_large", "useless", "summed")
-    return {
-        **{name: zero.clone() for name in names},
-        "threshold": torch.tensor(threshold, dtype=torch.float32),
-        "sums": torch.zeros(len(MEASURED) + groups, dtype=torch.float32),
-    }
-
-
-def decide(norm: Tensor, total: Tensor, counts: Mapping[str, Tensor]) -> Decision:
-    """Apply an update unless its gradient explodes. Numbers that are not finite are never applied, early or late."""
-    finite = torch.isfinite(norm) & torch.isfinite(total)
-    small = (norm < counts["threshold"]) | (counts["applied"] < TRUSTING_UPDATES)
-    return Decision(finite & small, finite)
-
-
 def averaging_weight(config: TrainConfig, decay: float, applied: Tensor) -> float | Tensor:
     """How much of the weights enters their average, after so many updates."""
     if not config.ema_warm_up:
         return 1 - decay
     return 1 - ((1.0 + applied) / (10.0 + applied)).clamp(max=decay)
-
-
-def count_update(
-    counts: Mapping[str, Tensor], decision: Decision, norm: Tensor, values: Tensor, keep: Tensor, least: float = 0.0
-) -> dict[str, Tensor]:
-    """The counts after an update. keep: 1 to add to the sums so far, 0 to begin them anew.
-
-    Where too many updates in a row were skipped for the norm of their gradient, the threshold gives in: it becomes
-    twice that norm, so that a run cannot stand still for ever. It comes down again to `least` as updates are applied.
-    """
-    applied, finite = decision
-    too_large = torch.where(finite & ~applied, counts["too_large"] + 1, 0 * counts["too_large"])
-    too_large = torch.where(finite, too_large, counts["too_large"])
-    gives_in = too_large >= GIVE_IN_AFTER
-    threshold = counts["threshold"]
-    lowered = (threshold * EASING).clamp(min=least) if least else threshold
-    threshold = torch.where(applied & (threshold > least), lowered, threshold)
-    return {
-        "applied": counts["applied"] + applied,
-        "skipped": counts["skipped"] + ~applied,
-        "too_large": torch.where(gives_in, 0 * too_large, too_large),
-        "useless": torch.where(finite, 0 * counts["useless"], counts["useless"] + 1),
-        "threshold": torch.where(gives_in, 2 * norm, threshold),
-        "sums": torch.where(finite, keep * counts["sums"] + values, keep * counts["sums"]),
-        "summed": keep * counts["summed"] + finite,
-    }
 
 
 def _norm(gradients: Sequence[Tensor]) -> Tensor:

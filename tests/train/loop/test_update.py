@@ -5,16 +5,9 @@ import torch
 from torch import Tensor
 
 from lvae.train.data.batches import Batch
+from lvae.train.loop.counts import GIVE_IN_AFTER, TRUSTING_UPDATES, count_update, decide, first_counts
 from lvae.train.loop.parameters import Parameters
-from lvae.train.loop.update import (
-    GIVE_IN_AFTER,
-    TRUSTING_UPDATES,
-    Updater,
-    averaging_weight,
-    count_update,
-    decide,
-    first_counts,
-)
+from lvae.train.loop.update import Updater, averaging_weight
 from tests.train.trainer_examples import batch, model_config, train_config, updater
 
 
