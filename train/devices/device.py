@@ -181,9 +181,10 @@ class Device:
     def split(self, rows: int) -> int:
         """Into how many equal slices a micro-batch is cut that threads of a CPU compute side by side, see `Lanes`.
 
-        They share what threads operations had, until `close`. Ranks are side by side already.
+        They share what threads operations had, until `close`. Ranks are side by side already; bfloat16 computes with
+        rounded weights of one model.
         """
-        if self.kind != "cpu" or self.compiled or self.world > 1:
+        if self.kind != "cpu" or self.compiled or self.world > 1 or self.precision == "bfloat16":
             return 1
         most = min(self._threads, MOST_LANES, max(1, rows // LEAST_ROWS))
         lanes = next(count for count in range(most, 0, -1) if rows % count == 0)

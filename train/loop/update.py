@@ -61,7 +61,7 @@ class Updater:
         counts = first_counts(self._threshold, len(self._noise_shapes))
         self.counts = {name: device.put_scalar(value) for name, value in counts.items()}
         self._keep = 1
-        self._lanes = Lanes(self.model, 1 if rounds else device.split(config.batch))
+        self._lanes = Lanes(self.model, device.split(config.batch))
         self._sums = [self.parameters.lend(twin) for twin in self._lanes.models[1:]]
         if self._sums:
             self._pass, self._compiles = self._side_by_side, False
