@@ -163,6 +163,7 @@ def compare(name: str, size: int, steps: int, device: Device, peak: float) -> st
             taken[which].append(seconds(loop, device))
     median = {which: statistics.median(times) for which, times in taken.items()}
     flops = {which: flops_of(loop) for which, loop in loops.items()}
+    flops["ours"] *= device.split(size)  # the counter sees one thread, so one slice
     reached = {which: 100 * flops[which] / median[which] / peak for which in loops}
     spent = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in shares(loops["ours"], device).items())
     device.close()
