@@ -15,13 +15,14 @@ from lvae.evaluate.notebook.decodable_dataset import as_batch
 from lvae.evaluate.notebook.picture_set import ImagesLike, PictureSet, open_images
 from lvae.evaluate.samples.correlated_noise import CorrelatedNoise
 from lvae.evaluate.samples.options import guidance_weights, labels_of
-from lvae.evaluate.samples.output import OutputNoise, draw_output
+from lvae.evaluate.samples.output import draw_output
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
 from lvae.manifests.parts.rows import UNLABELLED
 from lvae.manifests.seeds import derive
 from lvae.train.network.choices import Guidance, Weights
 from lvae.train.network.noise import draw_noise
+from lvae.train.runs.drawing import OutputNoise
 from lvae.train.runs.run import find_run, latest_checkpoint
 
 BATCH = 32  # samples drawn at a time

@@ -10,8 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from lvae.evaluate.samples.correlated_noise import CorrelatedNoise
-from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of, parse_step, temperatures
-from lvae.evaluate.samples.output import OutputNoise, draw_output
+from lvae.evaluate.samples.options import (
+    Convention,
+    guidance_weights,
+    labels_of,
+    parse_step,
+    temperatures,
+)
+from lvae.evaluate.samples.output import draw_output
 from lvae.evaluate.samples.replayed import ReplayedDecoder
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -28,6 +34,7 @@ from lvae.train.devices.device import Device
 from lvae.train.model import Decoded, HierarchicalVAE
 from lvae.train.network.choices import Guidance
 from lvae.train.network.noise import noise_shapes
+from lvae.train.runs.drawing import OutputNoise
 from lvae.train.runs.run import average_group, find_checkpoint, load_weights, read_run
 
 COOLER = "Lower the guidance weights or the temperature."

@@ -1,7 +1,6 @@
 """What stands for a model's output: its mean, as in the paper, or its mean and a share of its deviation as noise."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,7 +10,6 @@ from lvae.manifests.seeds import derive
 from lvae.train.model import Decoded
 
 WIDEST = 1e3  # latents have a deviation of about 1
-OutputNoise = Literal["independent", "correlated"]
 
 
 def draw_output(

@@ -40,23 +40,18 @@ Record = TypeVar("Record", bound=Any)
 @click.option(
     "--temperature",
     metavar="T[,T...]",
-    default="1",
-    show_default=True,
-    help="Multiplies the std of draws; or one per resolution.",
+    help="Multiplies the std of draws; or one per resolution [1].",
 )
 @click.option(
     "--output-temperature",
     type=types.Number(0),
-    default=0.0,
-    show_default=True,
-    help="Noise added to the output's mean, as a share of its predicted std; 0: the mean, as in the paper.",
+    help="Noise added to the output's mean, as a share of its predicted std [0: the mean, as in the paper].",
 )
 @click.option(
     "--output-noise",
     type=click.Choice(["independent", "correlated"]),
-    default="independent",
-    show_default=True,
-    help="What that noise is like: independent numbers, or as 'lvae residuals' measured what RUN leaves out.",
+    help="What that noise is like: independent numbers, or as 'lvae residuals' measured what RUN leaves out "
+    "[independent].",
 )
 @shared.MODEL_WEIGHTS
 @click.option(
@@ -71,11 +66,17 @@ def sample(run: Path, samples: Path, as_json: bool, **asked: Any) -> None:
     """Draw samples from the model of RUN into SAMPLES, a dataset that 'lvae decode' and 'lvae score' read.
 
     The same command goes on where it was interrupted, and more samples (-n) add to those that are there.
+
+    Where none of guidance, temperature, output temperature and noise is given, samples are drawn as RUN/drawing.json
+    says: the model photographs comes with one. Giving any of them leaves that file out.
     """
     guard_output(samples, outputs.SAMPLES, [run, asked["low_resolution"]])
-    from lvae.commands.values.model import check_sampling
+    from lvae.commands.values.model import check_sampling, take_drawing
 
+    asked, drawing = take_drawing(run, asked)
     check_sampling(run, asked)
+    if drawing is not None:
+        click.echo(drawing, err=True)
     from lvae.actions.evaluate import SampleExecution, run_sample
     from lvae.evaluate.samples.draw import SampleOptions
 

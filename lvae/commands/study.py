@@ -46,6 +46,12 @@ TABLE = click.Choice(["table1", "table2", "table3", "table4", "ablations"])
     show_default=True,
     help="Samples of each model and seed that are scored.",
 )
+@click.option(
+    "--autoencoder",
+    metavar="NAME|JSON",
+    help="Of the latents, but in table2: a published one, or a JSON description [default].",
+)
+@click.option("--weights", metavar="FILE", help="Its weights, as for 'lvae encode'.")
 @click.pass_context
 def study(context: click.Context, /, table: str, images: str, out: Path, **asked: Any) -> None:
     """Repeat a comparison of the paper on IMAGES. OUT gets table.md, table.json and page.html.
@@ -62,11 +68,16 @@ def study(context: click.Context, /, table: str, images: str, out: Path, **asked
     A tenth of the images is set aside, and scores compare with it. All models train for the same time and, for a second
     table, for the same number of updates. Every ordering of the paper gets a verdict: holds, does not hold, or within
     the spread of seeds. The study runs other lvae commands and shows them; the same command goes on where it stopped.
+
+    The default autoencoder knows photographs. For other pictures give --autoencoder and --weights of one that was
+    fitted ('lvae autoencoder fit') on more of their kind: what it loses no model of its latents can bring back.
     """
     guard_output(out, outputs.STUDY, [images])
+    from lvae.commands.values.encoding import check_latents_of_study
     from lvae.commands.values.pictures import check_features
 
     check_features(asked["features"])
+    check_latents_of_study(table, asked)
     from lvae.actions.study.run import StudyOptions, run
 
     run(context.find_root().command, table, images, out, StudyOptions(**asked))

@@ -2,8 +2,8 @@
 
     python -m lvae.train.packaged.make RUN NAME [--autoencoder]
 
-makes train/packaged/NAME, with what `lvae residuals` measured of RUN, in float16 too. Its README.md, the card,
-is written by hand.
+makes train/packaged/NAME, with what `lvae residuals` measured of RUN, in float16 too, and with RUN/drawing.json. Its
+README.md, the card, is written by hand.
 --autoencoder takes RUN's weights/ along, for another autoencoder than the one that the package has.
 """
 
@@ -17,6 +17,7 @@ import torch
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.storage.folder import Folder
 from lvae.train.runs.checkpoints import Checkpoints
+from lvae.train.runs.drawing import DRAWING
 from lvae.train.runs.packaged import FOLDER
 from lvae.train.runs.run import CHECKPOINTS, latest_checkpoint, read_run, residuals_file, write_run
 
@@ -37,6 +38,8 @@ def make(run: Path, name: str, autoencoder: bool) -> Path:
     if (left_out := Folder(run).read_if_there(residuals_file(found.sha256[EMA_FILE]))) is not None:
         halved = {name: tensor.to(torch.float16) for name, tensor in safetensors.torch.load(left_out).items()}
         Folder(out).write(residuals_file(latest_checkpoint(out).sha256[EMA_FILE]), safetensors.torch.save(halved))
+    if (drawing := Folder(run).read_if_there(DRAWING)) is not None:
+        Folder(out).write(DRAWING, drawing)
     file = config.dataset.autoencoder.weights_file
     if autoencoder and file is not None:
         Folder(out).write(file, Folder(run).read(file))

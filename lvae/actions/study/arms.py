@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lvae.encode.catalogue.architectures import find_spec
 from lvae.evaluate.studies.paper import AUTOENCODER_STACK, LATENT, PIXEL, STACK
 
 HELD_OUT = "10%"
@@ -67,12 +68,13 @@ UPSAMPLER = {"kind": "upsampler", "width": 32, "blocks": 2, "multipliers": [1, 2
 REFERENCE = "pixels"  # the dataset whose held-out pictures are the reference of every table
 
 
-def design(table: str, size: int) -> Design:
-    """What a table trains at this size of pictures."""
+def design(table: str, size: int, autoencoder: str = "default", weights: str | None = None) -> Design:
+    """What a table trains at this size of pictures. autoencoder, weights: of the latents; table 2 fits its own."""
     view = ("--size", str(size), "--mirror", "--split", f"val={HELD_OUT}", "--workers", "1")
     raw = (*view, "--normalization", "none", "--autoencoder")
     data = {REFERENCE: Data((*raw, "pixels"))}
-    latents = {"latents": Data((*view, "--autoencoder", "default"))}
+    given = () if weights is None else ("--weights", weights)
+    latents = {"latents": Data((*view, "--autoencoder", autoencoder, *given))}
     if table == "table1":
         data |= latents | {"reduced": Data((*raw, "pixels-f8")), UPSAMPLED: Data(raw[:-1], UPSAMPLED)}
         return Design(data, _table1(size), {UPSAMPLED: json.dumps(UPSAMPLER)})
@@ -83,8 +85,9 @@ def design(table: str, size: int) -> Design:
         return Design(data, arms, stages)
     whole = SMALL | CONDITIONAL
     if table == "ablations":
+        side = size // find_spec(autoencoder).downsampling_factor
         return Design(
-            data | latents, tuple(Arm(name, (Model("latents", one),)) for name, one in _variants(size, whole))
+            data | latents, tuple(Arm(name, (Model("latents", one),)) for name, one in _variants(side, whole))
         )
     return Design(data | latents, (Arm("unguided", (Model("latents", whole),)),))
 
@@ -129,8 +132,8 @@ def _autoencoders(size: int) -> dict[str, str]:
     return found
 
 
-def _variants(size: int, whole: Mapping[str, str]) -> list[tuple[str, Mapping[str, str]]]:
-    levels = _levels(size // 4)
+def _variants(side: int, whole: Mapping[str, str]) -> list[tuple[str, Mapping[str, str]]]:
+    levels = _levels(side)
     return [
         ("all of it", whole),
         ("published attention", {**whole, "attention": "published"}),

@@ -19,6 +19,7 @@ FEWEST = 2
 class StudyPlan:
     """minutes: of training, of all models together. network_sha256: of the features. count: pictures of an arm, seed.
 
+    autoencoder, weights: of the latents that no arm fits an autoencoder for, as 'lvae encode' takes them.
     seconds: of one update, of every model by arm, and of every autoencoder by name; empty until they were measured.
     """
 
@@ -33,6 +34,8 @@ class StudyPlan:
     network: str
     network_sha256: str
     seconds: dict[str, tuple[float, ...]]
+    autoencoder: str = records.later("default")
+    weights: str | None = records.later(None)
 
 
 @dataclass(frozen=True)

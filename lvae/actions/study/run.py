@@ -1,6 +1,7 @@
 """`lvae study`: from a source of images to a table beside the paper's."""
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +23,25 @@ from lvae.manifests.storage.locks import writing
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """minutes: of training, of all arms and seeds together. count: pictures of every arm and seed."""
+    """minutes: of training, of all arms and seeds together. count: pictures of every arm and seed.
+
+    autoencoder, weights: of the latents, as 'lvae encode' takes them; None: the default's.
+    """
 
     minutes: float
     size: int
     features: Path
     seeds: int
     count: int
+    autoencoder: str | None = None
+    weights: str | None = None
+
+    def words(self) -> str:
+        """As they are written behind `lvae study TABLE IMAGES OUT`."""
+        words = ["--minutes", f"{self.minutes:g}", "--size", str(self.size), "--features", str(self.features)]
+        words += ["--seeds", str(self.seeds), "-n", str(self.count)]
+        words += [] if self.autoencoder is None else ["--autoencoder", self.autoencoder]
+        return shlex.join([*words, *([] if self.weights is None else ["--weights", self.weights])])
 
 
 def run(lvae: click.Command, table: str, images: str, out: Path, options: StudyOptions) -> None:
@@ -53,15 +66,16 @@ def run(lvae: click.Command, table: str, images: str, out: Path, options: StudyO
         str(options.features),
         network.sha256,
         {},
+        options.autoencoder or "default",
+        options.weights,
     )
     out.mkdir(parents=True, exist_ok=True)
     plan = begin(out, asked)
     with writing(Folder(out)):
-        chain = Chain(lvae, out, plan, design(table, options.size))
+        chain = Chain(lvae, out, plan, design(table, options.size, plan.autoencoder, plan.weights))
         readings, chosen = read_tables(chain, table, out / "trials")
         settings = {
-            "command": f"lvae study {table} {images} OUT --minutes {options.minutes:g} --size {options.size} "
-            f"--features {options.features} --seeds {options.seeds} -n {options.count}",
+            "command": f"lvae study {table} {images} OUT {options.words()}",
             "features": f"{network.mode}, weights {network.sha256[:12]}",
             "reference": "the pictures set aside, a tenth by a hash of the key, and their mirror images",
         }

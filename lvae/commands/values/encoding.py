@@ -36,13 +36,24 @@ def check_autoencoder(name: str | None) -> None:
         parse_spec(name)
 
 
+def check_latents_of_study(table: str, options: dict[str, Any]) -> None:
+    """LvaeError for an autoencoder that there is not, and for one of a table that fits all of its own."""
+    if table == "table2":
+        refuse_given("is of latents, and table2 fits all autoencoders itself", "autoencoder", "weights")
+    check_autoencoder(options["autoencoder"])
+    _check_weights(options["weights"])
+
+
 def _check_files(options: dict[str, Any]) -> None:
-    for name in ("weights", "labels"):
-        given = options[name]
-        if given is None or "://" in str(given) or (name == "weights" and _is_no_file(given)):
-            continue
-        if not Path(given).exists():
-            raise LvaeError(f"--{name} {given}", "no such file")
+    _check_weights(options["weights"])
+    labels = options["labels"]
+    if labels is not None and "://" not in str(labels) and not Path(labels).exists():
+        raise LvaeError(f"--labels {labels}", "no such file")
+
+
+def _check_weights(weights: str | None) -> None:
+    if weights is not None and "://" not in weights and not _is_no_file(weights) and not Path(weights).exists():
+        raise LvaeError(f"--weights {weights}", "no such file")
 
 
 def _is_no_file(weights: str) -> bool:

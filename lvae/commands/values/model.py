@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lvae.commands.values.given import note_given, refuse_given
+from lvae.commands.values.given import given, note_given, refuse_given
 from lvae.evaluate.samples.options import guidance_weights, labels_of, parse_step, temperatures
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
@@ -12,6 +12,7 @@ from lvae.manifests.storage.folder import Folder
 from lvae.train.config import ModelConfig
 from lvae.train.presets import preset
 from lvae.train.runs.config_file import read_config_file
+from lvae.train.runs.drawing import DRAWING, PLAIN, read_drawing
 from lvae.train.runs.packaged import run_name
 from lvae.train.runs.settings import (
     DEFAULT_PRESET,
@@ -70,12 +71,34 @@ def _refuse_unused(dataset: Dataset | None, options: dict[str, Any]) -> None:
         note_given("is where a DATASET behind a URL is copied, and this one is here", "cache")
 
 
-def check_sampling(run: Path, asked: dict[str, Any]) -> None:
-    """LvaeError for classes that the model of a run does not have, and for guidance and temperatures not for it."""
-    model, content = read_model(run)
+def take_drawing(run: Path, asked: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Options of `lvae sample`, with the run's own way of drawing where nothing is said of it, the paper's else.
+
+    And that way in words, where it was taken. LvaeError that names RUN/drawing.json where it is not one for the model.
+    """
+    plain = PLAIN.options()
+    drawing = PLAIN if given(*plain, "guidance", "convention") else read_drawing(run)
+    own = drawing.options()
+    taken = asked | {name: value for name, value in own.items() if asked[name] is None}
+    if drawing == PLAIN:
+        return taken, None
+    try:
+        _check_draws(read_model(run)[0], taken)
+    except LvaeError as error:
+        raise LvaeError(f"{run_name(run)}/{DRAWING}", str(error)) from None
+    return taken, f"drawn as {run_name(run)} says: {drawing.in_words()}"
+
+
+def _check_draws(model: ModelConfig, asked: dict[str, Any]) -> None:
     weights = (asked["guidance_mean"], asked["guidance_variance"], asked["guidance"], asked["convention"])
     guidance_weights(model, *weights)
     temperatures(asked["temperature"], len(model.groups))
+
+
+def check_sampling(run: Path, asked: dict[str, Any]) -> None:
+    """LvaeError for classes that the model of a run does not have, and for guidance and temperatures not for it."""
+    model, content = read_model(run)
+    _check_draws(model, asked)
     check_step(run, asked["step"])
     if not asked["output_temperature"]:
         note_given("is a kind of noise, and --output-temperature 0 adds none", "output_noise")

@@ -1,5 +1,6 @@
 """`lvae sample`: what is written, what decides it and what does not, and what is refused."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -44,6 +45,41 @@ def test_samples_are_a_dataset_of_their_own(run: Path, data: Dataset, tmp_path: 
     raw = found.denormalize(np.array(found.latents))
     np.testing.assert_allclose(found.statistics.mean, raw.mean((0, 2, 3)), rtol=1e-5, atol=1e-6)
     assert verify(Folder(tmp_path / "s"), deep=True) == []
+
+
+def test_a_run_says_how_it_is_drawn_where_nobody_does(run: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(run, tmp_path / "run")
+    settings = {"guidance_mean": "1,0.5", "temperature": "1,1.2", "output_temperature": 0.4}
+    drawing = {"format": "latent-vae-drawing", "version": 1, **settings}
+    (own / "drawing.json").write_text(json.dumps(drawing))
+    words = ("--guidance-mean", "1,0.5", "--temperature", "1,1.2", "--output-temperature", "0.4")
+    done = lvae("sample", own, tmp_path / "own", "-n", "5", "--device", "cpu")
+    assert f"drawn as {own} says: {' '.join(words)}\n" in done.stderr
+    np.testing.assert_array_equal(latents(tmp_path / "own"), drawn(run, tmp_path / "said", "-n", "5", *words))
+    plain = drawn(run, tmp_path / "plain", "-n", "5")
+    for said in (("--temperature", "1"), ("--guidance-mean", "0"), ("--output-temperature", "0")):
+        np.testing.assert_array_equal(drawn(own, tmp_path / said[0], "-n", "5", *said), plain)
+    assert np.abs(plain - latents(tmp_path / "own")).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("drawing", "said"),
+    [
+        ({"temperature": "warm"}, "--temperature warm: write a number"),
+        ({"guidance_mean": "1,2,3"}, "--guidance-mean 1,2,3: 3 numbers for 2 resolutions"),
+        ({"output_noise": "pink"}, "output_noise"),
+        ({"hue": 3}, "hue"),
+        ({"version": 2}, "version"),
+    ],
+)
+def test_a_way_of_drawing_that_cannot_be_is_told_in_one_line(
+    run: Path, tmp_path: Path, drawing: dict[str, object], said: str
+) -> None:
+    own = shutil.copytree(run, tmp_path / "run")
+    (own / "drawing.json").write_text(json.dumps({"format": "latent-vae-drawing", "version": 1, **drawing}))
+    done = lvae("sample", own, tmp_path / "s", "-n", "5", "--device", "cpu", check=1)
+    assert said in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_sample_does_not_depend_on_batch_or_count(run: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Models of the package: a run by name, wherever a run stands."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     data = run_examples.dataset(tmp_path / "data")
     run = run_examples.run(tmp_path / "run", data)
     lvae("residuals", run, data.folder.root, "--device", "cpu")
+    drawing = {"format": "latent-vae-drawing", "version": 1, "output_temperature": 0.5, "output_noise": "correlated"}
+    (run / "drawing.json").write_text(json.dumps(drawing))
     for module in (packaged, making):
         monkeypatch.setattr(module, "FOLDER", tmp_path / "package")
     making.make(run, "toys", autoencoder=False)
@@ -29,15 +32,18 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_model_is_sampled_by_its_name(named: str, tmp_path: Path) -> None:
     assert packaged.packaged_names() == [named]
-    lvae("sample", named, "samples", "-n", "4", "--device", "cpu")
-    lvae("sample", "run", "trained", "-n", "4", "--device", "cpu")
+    plain = ("-n", "4", "--device", "cpu", "--output-temperature", "0")
+    lvae("sample", named, "samples", *plain)
+    lvae("sample", "run", "trained", *plain)
     ours, trained = (run_examples.latents(tmp_path / name) for name in ("samples", "trained"))
     np.testing.assert_allclose(ours, trained, atol=0.02)  # float16 weights
+    lvae("sample", named, "as-it-says", "-n", "4", "--device", "cpu")
     correlated = ("--output-temperature", "0.5", "--output-noise", "correlated")
     lvae("sample", named, "correlated", "-n", "4", "--device", "cpu", *correlated)
     lvae("sample", "run", "trained-correlated", "-n", "4", "--device", "cpu", *correlated)
     ours, trained = (run_examples.latents(tmp_path / name) for name in ("correlated", "trained-correlated"))
     np.testing.assert_allclose(ours, trained, rtol=0.01, atol=0.02)  # what was measured of the run goes with it
+    np.testing.assert_array_equal(run_examples.latents(tmp_path / "as-it-says"), ours)
     lvae("outpaint", named, "data", "wider.png", "--indices", "0", "--device", "cpu")
     assert Run.open(named).sample(2).pixels.shape[0] == 2
     assert lvae("inspect", named).stdout.startswith(f"{named}: ")

@@ -34,6 +34,18 @@ def test_every_model_of_every_table_can_be_built(table: str, size: int) -> None:
             check_together(*apply_settings(chosen.model, chosen.training, settings))
 
 
+@pytest.mark.parametrize("table", ["table1", "ablations"])
+def test_latents_of_another_autoencoder_have_models_of_their_size(table: str) -> None:
+    f8 = '{"kind": "tiny", "latent_channels": 6, "width": 16, "blocks": 1, "multipliers": [1, 1], "patch": 4}'
+    asked = design(table, 64, f8, "f8.safetensors")
+    assert asked.data["latents"].encode[-4:] == ("--autoencoder", f8, "--weights", "f8.safetensors")
+    for arm in asked.arms:
+        for model in (one for one in arm.models if one.data == "latents"):
+            settings = {name: "12" if value == "all" else value for name, value in model.settings.items()}
+            chosen = preset(settings.pop("preset"), (6, 8, 8))
+            check_together(*apply_settings(chosen.model, chosen.training, settings))
+
+
 def test_arms_and_seeds_have_equal_time_and_a_stack_shares_its_own() -> None:
     seconds = {LATENT: (0.1,), STACK: (0.1, 0.5), AUTOENCODER_STACK: (0.1,), PIXEL: (1.0,), UPSAMPLED: (0.25,)}
     asked, whole = design("table1", 64), plan(seconds=seconds, minutes=8.0)
@@ -55,6 +67,8 @@ def test_a_study_keeps_what_it_measured_and_refuses_other_settings(tmp_path: Pat
     assert keep_seconds(tmp_path / "study", measured, LATENT, lambda: (9.0,)) == measured
     with pytest.raises(LvaeError, match=r"minutes was 6\.0 and is 7\.0 now"):
         begin(tmp_path / "study", plan(minutes=7.0))
+    with pytest.raises(LvaeError, match=r"weights was None and is 'other\.safetensors' now"):
+        begin(tmp_path / "study", plan(weights="other.safetensors"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("years of work")
     with pytest.raises(LvaeError, match="something else"):

@@ -1,0 +1,49 @@
+"""RUN/drawing.json: how a run's samples are drawn where nobody says, as whoever trained it found best.
+
+Values are those of options of `lvae sample`. A run without the file is drawn as the paper does: the mean of the output,
+no guidance, temperature 1.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from lvae.manifests import records
+from lvae.manifests.storage.folder import Folder
+
+DRAWING = "drawing.json"
+OutputNoise = Literal["independent", "correlated"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Options of `lvae sample` that belong together: where one of them is said, none is taken from here."""
+
+    format: Literal["latent-vae-drawing"]
+    version: Literal[1]
+    guidance_mean: str | None = records.later(None)
+    guidance_variance: str | None = records.later(None)
+    temperature: str = records.later("1")
+    output_temperature: float = records.later(0.0)
+    output_noise: Literal["independent", "correlated"] = records.later("independent")
+
+    def options(self) -> dict[str, Any]:
+        """By the names of `lvae sample`'s options."""
+        names = (field.name for field in fields(self))
+        return {name: getattr(self, name) for name in names if name not in ("format", "version")}
+
+    def in_words(self) -> str:
+        """As a person would write them."""
+        plain = Drawing(self.format, self.version).options()
+        said = {name: value for name, value in self.options().items() if value != plain[name]}
+        words = (f"--{name.replace('_', '-')} {value}" for name, value in said.items())
+        return " ".join(words)
+
+
+PLAIN = Drawing("latent-vae-drawing", 1)
+
+
+def read_drawing(run: Path) -> Drawing:
+    """What lies in a run, or PLAIN. LvaeError where the file is damaged."""
+    data = Folder(run).read_if_there(DRAWING)
+    return PLAIN if data is None else records.parse(Drawing, data, f"{run}/{DRAWING}")
