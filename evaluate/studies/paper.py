@@ -101,10 +101,10 @@ TABLES: Mapping[str, Table] = {
             Ordering(UNGUIDED, GAUSSIANS, FRECHET, by_paper=False),
             Ordering(GUIDED, GAUSSIANS, FRECHET, by_paper=False),
         ),
-        "The paper's pictures are ImageNet's at 256 px. The weights of guidance are those with the smallest Fréchet "
-        "distance to pictures of the training split, over samples of the other seeds' models. Real pictures "
-        "are as many of the training split. Class agreement: how often the network's logits of a picture are nearest "
-        "to the mean logits of its own class.",
+        "The paper's pictures are ImageNet's at 256 px. Means are not guided at 1x1, as there. The weights of guidance "
+        "are those with the smallest Fréchet distance to pictures of the training split, over samples of the other "
+        "seeds' models. Real pictures are as many of the training split. Class agreement: how often the network's "
+        "logits of a picture are nearest to the mean logits of its own class.",
     ),
     "table4": Table(
         "Table 4: how long sampling takes",

@@ -27,6 +27,7 @@ from lvae.evaluate.studies.paper import FRECHET, SECONDS
 from lvae.evaluate.studies.table import Reading
 from lvae.manifests.dataset import Dataset
 from lvae.train.devices.open import open_device
+from lvae.train.runs.run import read_run
 
 MEANS, VARIANCES = (0.5, 1.0, 1.5), (0.0, 1.5, 3.0)  # of guidance, from which table 3 chooses
 CHOOSING = 900  # the first seed of samples that choices are made by
@@ -100,8 +101,8 @@ def compare_guidance(chain: Chain, budget: Budget) -> tuple[list[Reading], str]:
     figures[paper.UNGUIDED] = [chain.make(arm, seed, TIME, updates).figures for seed in seeds]
     chosen = _choose_guidance(chain)
     for seed in seeds:
-        words = _guide(*chosen[seed])
         run = chain.place(arm.name, seed) / "run-0"
+        words = _guide(run, *chosen[seed])
         draw_guided = partial(_sample, chain, run, seed, paper.GUIDED, words)
         figures[paper.GUIDED].append(chain.keep_scores(paper.GUIDED, seed, TIME, updates, draw_guided).figures)
         gaussians = partial(_draw_gaussians, chain, seed)
@@ -111,7 +112,9 @@ def compare_guidance(chain: Chain, budget: Budget) -> tuple[list[Reading], str]:
     real = chain.keep_scores(paper.REAL, 0, TIME, (), partial(_extract_training_pictures, chain))
     figures[paper.REAL] = [real.figures]
     facts = {name: f"{_listed(updates)} updates" for name in (paper.UNGUIDED, paper.GUIDED)}
-    weights = "; ".join(f"seed {n}: means by {mean:g}, variances by {var:g}" for n, (mean, var) in enumerate(chosen))
+    weights = "; ".join(
+        f"seed {n}: means by {mean:g} but at 1x1, variances by {var:g}" for n, (mean, var) in enumerate(chosen)
+    )
     others = "the other seeds' models" if len(chosen) > 1 else "the same model, for want of others"
     said = f"Weights of guidance, chosen on samples of {others}, of other noise, beside other pictures: {weights}."
     return [Reading("Equal time", "The same model, drawn from in two ways.", figures, facts)], said
@@ -123,8 +126,10 @@ def _sample(chain: Chain, run: Path, seed: int, name: str, words: Sequence[str],
     return out
 
 
-def _guide(mean: float, variance: float) -> tuple[str, ...]:
-    return "--guidance-mean", f"{mean:g}", "--guidance-variance", f"{variance:g}"
+def _guide(run: Path, mean: float, variance: float) -> tuple[str, ...]:
+    """Words of `lvae sample`. As in the paper, means are not guided at the lowest resolution, 1x1."""
+    above = len(read_run(run).model.groups) - 1
+    return "--guidance-mean", ",".join(["0", *[f"{mean:g}"] * above]), "--guidance-variance", f"{variance:g}"
 
 
 def _choose_guidance(chain: Chain) -> list[tuple[float, float]]:
@@ -140,7 +145,7 @@ def _choose_guidance(chain: Chain) -> list[tuple[float, float]]:
             name, run = f"choice-{mean:g}-{variance:g}", chain.place(arm.name, seed) / "run-0"
             features = run.parent / f"samples-{name}.npz"
             if not features.exists():
-                chain.extract(_sample(chain, run, seed, name, _guide(mean, variance), CHOOSING), features)
+                chain.extract(_sample(chain, run, seed, name, _guide(run, mean, variance), CHOOSING), features)
             distance = chain.score(features, reference)[FRECHET] or 0.0
             found.setdefault((mean, variance), []).append(distance)
     return [choose_for(seed, found) for seed in seeds]
