@@ -37,22 +37,7 @@ Record = TypeVar("Record", bound=Any)
 )
 @shared.LABELS
 @shared.GUIDANCE
-@click.option(
-    "--temperature",
-    metavar="T[,T...]",
-    help="Multiplies the std of draws; or one per resolution [1].",
-)
-@click.option(
-    "--output-temperature",
-    type=types.Number(0),
-    help="Noise added to the output's mean, as a share of its predicted std [0: the mean, as in the paper].",
-)
-@click.option(
-    "--output-noise",
-    type=click.Choice(["independent", "correlated"]),
-    help="What that noise is like: independent numbers, or as 'lvae residuals' measured what RUN leaves out "
-    "[independent].",
-)
+@shared.DRAWS
 @shared.MODEL_WEIGHTS
 @click.option(
     "--batch", type=types.Whole(1), help="Samples drawn at a time; changes none of them [64; on GPUs what fits]."

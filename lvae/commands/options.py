@@ -189,6 +189,25 @@ GUIDANCE = several(
     ),
 )
 
+DRAWS = several(
+    click.option(
+        "--temperature",
+        metavar="T[,T...]",
+        help="Multiplies the std of draws; or one per resolution [1].",
+    ),
+    click.option(
+        "--output-temperature",
+        type=types.Number(0),
+        help="Noise added to the output's mean, as a share of its predicted std [0: the mean, as in the paper].",
+    ),
+    click.option(
+        "--output-noise",
+        type=click.Choice(["independent", "correlated"]),
+        help="What that noise is like: independent numbers, or as 'lvae residuals' measured what RUN leaves out "
+        "[independent].",
+    ),
+)
+
 LOW_RESOLUTION = click.option(
     "--low-resolution",
     type=places.SAMPLES_OR_DATASET,
