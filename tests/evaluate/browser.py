@@ -36,7 +36,7 @@ def look(
     """Open a file and evaluate JavaScript in it. height: of the picture, the whole page unless given."""
     command = browser()
     assert command is not None
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:  # its processes write until they end
         process = subprocess.Popen(
             [command, *FLAGS, f"--user-data-dir={profile}", "about:blank"], stderr=subprocess.DEVNULL
         )
