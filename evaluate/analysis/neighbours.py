@@ -71,7 +71,7 @@ class Queries:
 
     @classmethod
     def of_run(cls, run: Path, count: int, options: SampleOptions, device: Device, batch: int = 16) -> Self:
-        """The first `count` samples of a run; what 'lvae sample' with these options writes first."""
+        """The first `count` samples of a run; what 'lvae sample' writes first, given all of these options."""
         prepared = prepare(run, replace(options, count=count), device.precision)
         device.place(prepared.model)
         starts = range(0, count, batch)

@@ -114,7 +114,8 @@ class Run:
         off, or "paper" (1.5 and 3, no means at 1x1); one number stands for both. temperature: multiplies the std of
         draws. Each weight is a number, or one for each resolution, lowest first. output_temperature: how much of its
         predicted std is added to the output's mean, as noise. output_noise: "independent", or "correlated" as
-        `lvae residuals` measured what the model leaves out. LvaeError for what the model cannot do.
+        `lvae residuals` measured what the model leaves out. A drawing.json of the run, which `lvae sample` follows, is
+        not. LvaeError for what the model cannot do.
         """
         if count is not None and count < 1:
             raise LvaeError(f"count={count}", "there is nothing to draw", "Ask for 1 picture at least.")

@@ -10,13 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lvae.evaluate.samples.correlated_noise import CorrelatedNoise
-from lvae.evaluate.samples.options import (
-    Convention,
-    guidance_weights,
-    labels_of,
-    parse_step,
-    temperatures,
-)
+from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of, parse_step, temperatures
 from lvae.evaluate.samples.output import draw_output
 from lvae.evaluate.samples.replayed import ReplayedDecoder
 from lvae.manifests.dataset import Dataset

@@ -38,6 +38,7 @@ def make(run: Path, name: str, autoencoder: bool) -> Path:
     if (left_out := Folder(run).read_if_there(residuals_file(found.sha256[EMA_FILE]))) is not None:
         halved = {name: tensor.to(torch.float16) for name, tensor in safetensors.torch.load(left_out).items()}
         Folder(out).write(residuals_file(latest_checkpoint(out).sha256[EMA_FILE]), safetensors.torch.save(halved))
+    (out / DRAWING).unlink(missing_ok=True)  # how other weights are best drawn
     if (drawing := Folder(run).read_if_there(DRAWING)) is not None:
         Folder(out).write(DRAWING, drawing)
     file = config.dataset.autoencoder.weights_file

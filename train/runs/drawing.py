@@ -34,10 +34,9 @@ class Drawing:
 
     def in_words(self) -> str:
         """As a person would write them."""
-        plain = Drawing(self.format, self.version).options()
+        plain = PLAIN.options()
         said = {name: value for name, value in self.options().items() if value != plain[name]}
-        words = (f"--{name.replace('_', '-')} {value}" for name, value in said.items())
-        return " ".join(words)
+        return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in said.items())
 
 
 PLAIN = Drawing("latent-vae-drawing", 1)
