@@ -110,12 +110,12 @@ class Run:
         """Draw pictures from the model; sample i is a function of `seed` and i, as with `lvae sample`.
 
         count: 8, or as many as there are labels. labels: a class by number or name, or one for each sample; "cycle"
-        (the default of models with classes) or "random". guidance: (weight of means, weight of variances), 0 being
-        off, or "paper" (1.5 and 3, no means at 1x1); one number stands for both. temperature: multiplies the std of
-        draws. Each weight is a number, or one for each resolution, lowest first. output_temperature: how much of its
-        predicted std is added to the output's mean, as noise. output_noise: "independent", or "correlated" as
-        `lvae residuals` measured what the model leaves out. A drawing.json of the run, which `lvae sample` follows, is
-        not. LvaeError for what the model cannot do.
+        (the default of models with classes), "random" or "frequencies". guidance: (weight of means, weight of
+        variances), 0 being off, or "paper" (1.5 and 3, no means at 1x1); one number stands for both. temperature:
+        multiplies the std of draws. Each weight is a number, or one for each resolution, lowest first.
+        output_temperature: how much of its predicted std is added to the output's mean, as noise. output_noise:
+        "independent", or "correlated" as `lvae residuals` measured what the model leaves out. A drawing.json of the
+        run, which `lvae sample` follows, is not. LvaeError for what the model cannot do.
         """
         if count is not None and count < 1:
             raise LvaeError(f"count={count}", "there is nothing to draw", "Ask for 1 picture at least.")
@@ -229,10 +229,11 @@ class Run:
 
     def _labels(self, labels: Labels | None, count: int | None, seed: int) -> NDArray[np.int32]:
         """A class for each sample, int32 (count,)."""
-        classes, names = self.loaded.classes, self.loaded.config.dataset.classes
+        record, classes = self.loaded.config.dataset, self.loaded.classes
+        names, counts = record.classes, record.class_counts
         if labels is None or isinstance(labels, int | np.integer | str):
             text = None if labels is None else str(labels)
-            return labels_of(text, SAMPLES if count is None else count, classes, names, seed, "labels")
+            return labels_of(text, SAMPLES if count is None else count, classes, names, seed, "labels", counts)
         if not isinstance(labels, Sequence | np.ndarray):
             raise LvaeError(
                 f"labels={labels!r:.60}", "is no class", "Give its number or name, or one for each picture."

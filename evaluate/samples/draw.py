@@ -86,7 +86,8 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
     require_real("--output-temperature", options.output_temperature, least=0.0)
     low = _low_resolution(options.low_resolution, model_config.low_resolution_factor, record.shape, options.count)
     count = options.count if options.count is not None else (len(low) if low is not None else COUNT)
-    labels = labels_of(options.labels, count, model_config.classes, record.classes, options.seed)
+    classes = model_config.classes
+    labels = labels_of(options.labels, count, classes, record.classes, options.seed, counts=record.class_counts)
     group = "model" if options.weights == "raw" else average_group(run, config.training, options.ema)
     checkpoint = find_checkpoint(run, options.which(), (group,))
     model = HierarchicalVAE(model_config)

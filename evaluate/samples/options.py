@@ -1,6 +1,7 @@
 """What a user says of samples, made exact: labels, guidance, temperature."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from lvae.train.config import ModelConfig
 from lvae.train.presets import paper_guidance
 
 Convention = Literal["extra", "scale"]
+WORDS, GOLDEN = 1 << 64, 0x9E3779B97F4A7C15  # the golden ratio as a share of 2^64
 
 
 def _show(option: str, text: str) -> str:
@@ -91,11 +93,17 @@ def temperatures(text: str, levels: int) -> tuple[float, ...]:
 
 
 def labels_of(
-    text: str | None, count: int, classes: int, names: tuple[str, ...] | None, seed: int, option: str = "--labels"
+    text: str | None,
+    count: int,
+    classes: int,
+    names: tuple[str, ...] | None,
+    seed: int,
+    option: str = "--labels",
+    counts: Sequence[int] | None = None,
 ) -> NDArray[np.int32]:
-    """A label for every sample (n,): cycle, random, a number, a class's name or a file with one a line; else -1.
+    """A label for every sample (n,): cycle, random, frequencies, a number, a class's name or a file; else -1.
 
-    option: what a person called it, for messages.
+    option: what a person called it, for messages. counts: latents of every class in the training data.
     """
     if classes == 0:
         if text is not None:
@@ -105,6 +113,8 @@ def labels_of(
         return (np.arange(count) % classes).astype(np.int32)
     if text == "random":
         return np.array([derive(seed, "label", index) % classes for index in range(count)], np.int32)
+    if text == "frequencies":
+        return _in_frequencies(count, classes, counts, seed, option)
     if (label := _label(text, classes, names, option)) is not None:
         return np.full(count, label, np.int32)
     path = Path(text)
@@ -113,12 +123,27 @@ def labels_of(
     return _labels_in(path, count, classes, names)
 
 
+def _in_frequencies(
+    count: int, classes: int, counts: Sequence[int] | None, seed: int, option: str
+) -> NDArray[np.int32]:
+    """Classes as often as in the training data, to a few samples whatever their number: quantiles by the golden ratio.
+
+    Sample i's is a function of (seed, i).
+    """
+    if counts is None or len(counts) != classes or min(counts) < 0 or sum(counts) == 0:
+        problem = "this run does not say how many latents of every class it was trained on"
+        raise LvaeError(_show(option, "frequencies"), problem, "Give a file with one label a line.")
+    ends, total, first = np.cumsum(counts), sum(counts), derive(seed, "label", "frequencies")
+    quantiles = [(first + index * GOLDEN) % WORDS * total // WORDS for index in range(count)]
+    return np.searchsorted(ends, quantiles, side="right").astype(np.int32)
+
+
 def _list_classes(text: str, classes: int, names: tuple[str, ...] | None) -> str:
     """What may be said instead: the names, the nearest where they are many."""
     known = (names or ())[:classes]
     some = known if len(known) <= 12 else (*difflib.get_close_matches(text, known, 5, 0.4), "...")
     named = f", {', '.join(some)}" if known else ""
-    return f"Choose 0 to {classes - 1}{named}; or cycle, random, or a file with one a line."
+    return f"Choose 0 to {classes - 1}{named}; or cycle, random, frequencies, or a file with one a line."
 
 
 def _label(text: str, classes: int, names: tuple[str, ...] | None, option: str = "--labels") -> int | None:

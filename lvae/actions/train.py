@@ -28,7 +28,7 @@ from lvae.train.loop.session import Execution, Watching
 from lvae.train.presets import PRESETS
 from lvae.train.runs.boards import check_wandb, open_boards
 from lvae.train.runs.checkpoints import Checkpoint, Checkpoints
-from lvae.train.runs.classes import match_classes
+from lvae.train.runs.classes import count_labels, match_classes
 from lvae.train.runs.config_file import ConfigFile, read_config_file, write_config_file
 from lvae.train.runs.continuation import continue_on, describe_change
 from lvae.train.runs.estimates import (
@@ -152,6 +152,7 @@ def train(dataset: str, run: Path, options: TrainOptions) -> Trained:
     config = resolve_config(opened, before, name, options.given(file), hash_of_init, overrides)
     if options.continue_on is not None:
         config = _continue_on(config, before, run, opened)
+    config = count_labels(config, run, opened)
     if options.deterministic:
         make_deterministic()
     reduced = options.reduce_precision

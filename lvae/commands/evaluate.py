@@ -53,7 +53,8 @@ def sample(run: Path, samples: Path, as_json: bool, **asked: Any) -> None:
     The same command goes on where it was interrupted, and more samples (-n) add to those that are there.
 
     Where none of guidance, temperature, output temperature and noise is given, samples are drawn as RUN/drawing.json
-    says: the models of the package come with one. Giving any of them leaves that file out.
+    says: the models of the package come with one. Giving any of them leaves that file out; giving --labels replaces
+    its labels alone.
     """
     guard_output(samples, outputs.SAMPLES, [run, asked["low_resolution"]])
     from lvae.commands.values.model import check_sampling, take_drawing

@@ -157,8 +157,9 @@ SHUFFLE = click.option(
 
 LABELS = click.option(
     "--labels",
-    metavar="cycle|random|N|NAME|FILE",
-    help="The classes to draw, of a conditional model: in turn, at random, one, or one a line of FILE [cycle].",
+    metavar="cycle|random|frequencies|N|NAME|FILE",
+    help="The classes to draw, of a conditional model: in turn, at random, as often as in the training data, one, or "
+    "one a line of FILE [cycle].",
 )
 MODEL_WEIGHTS = click.option(
     "--parameters",

@@ -1,6 +1,7 @@
 """The classes of a dataset in the numbers of a run: by name, for datasets may number the same names otherwise."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,21 @@ def number_labels(config: RunConfig, run: object, dataset: Dataset, labels: NDAr
     unknown = [theirs[label] for label in np.unique(labels[(found == UNLABELLED) & (labels != UNLABELLED)])]
     _refuse_unknown(unknown, ours[:count], run, dataset)
     return found
+
+
+def count_labels(config: RunConfig, run: object, dataset: Dataset) -> RunConfig:
+    """With the number of latents of every class of the model, which `--labels frequencies` draws by.
+
+    Not where the dataset is streamed: its labels lie among its latents.
+    """
+    count = config.model.classes
+    if not count or dataset.folder.remote:
+        return config
+    table, labels = renumber_classes(config, run, dataset), dataset.labels
+    labels = labels[labels != UNLABELLED]
+    numbers = labels if table is None else np.array(table, np.int32)[labels]
+    counts = np.bincount(numbers, minlength=count)[:count].tolist()
+    return replace(config, dataset=replace(config.dataset, class_counts=tuple(counts)))
 
 
 def _refuse_unknown(unknown: Sequence[str], ours: Sequence[str], run: object, dataset: Dataset) -> None:

@@ -42,7 +42,10 @@ def residuals_file(model_sha256: str) -> str:
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """Of the dataset, what sampling and decoding need."""
+    """Of the dataset, what sampling and decoding need.
+
+    class_counts: latents of every class that a conditional model was trained on; None where nobody counted.
+    """
 
     id: str
     origin: Literal["images", "samples"]
@@ -53,6 +56,7 @@ class DatasetRecord:
     classes: tuple[str, ...] | None
     statistics: Statistics
     normalization: Normalization
+    class_counts: tuple[int, ...] | None = records.later(None)
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:

@@ -150,14 +150,14 @@ class Chain:
         return self.keep(arm, seed, reading, updates, score)
 
     def keep(self, arm: str, seed: int, reading: str, updates: tuple[int, ...], make: Callable[[], Figures]) -> Result:
-        """The result that is there, or one made now."""
+        """The result that is there, or one made now; as it is read, so that a table is the same either way."""
         name = f"results/{arm.replace(' ', '-').replace('=', '')}-seed-{seed}-{reading}.json"
         folder = Folder(self.out)
-        if (data := folder.read_if_there(name)) is not None:
-            return records.parse(Result, data, f"{self.out}/{name}")
-        found = Result("latent-vae-study-result", 1, updates, dict(make()))
-        folder.write(name, records.dumps(found))
-        return found
+        data = folder.read_if_there(name)
+        if data is None:
+            data = records.dumps(Result("latent-vae-study-result", 1, updates, dict(make())))
+            folder.write(name, data)
+        return records.parse(Result, data, f"{self.out}/{name}")
 
     def score(self, features: Path, reference: Path) -> Figures:
         """Figures of stored features against others. LvaeError where a file was damaged."""

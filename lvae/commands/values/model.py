@@ -76,17 +76,19 @@ def take_drawing(run: Path, asked: dict[str, Any]) -> tuple[dict[str, Any], str 
 
     And that way in words, where it was taken. LvaeError that names RUN/drawing.json where it is not one for the model.
     """
-    plain = PLAIN.options()
-    drawing = PLAIN if given(*plain, "guidance", "convention") else read_drawing(run)
-    own = drawing.options()
-    taken = asked | {name: value for name, value in own.items() if asked[name] is None}
+    together = PLAIN.options().keys() - {"labels"}
+    drawing = PLAIN if given(*together, "guidance", "convention") else read_drawing(run)
+    own = {name: value for name, value in drawing.options().items() if asked[name] is None}
+    taken = asked | own
     if drawing == PLAIN:
         return taken, None
+    model, content = read_model(run)
     try:
-        _check_draws(read_model(run)[0], taken)
+        _check_draws(model, taken)
+        check_labels(own.get("labels"), model, content)
     except LvaeError as error:
         raise LvaeError(f"{run_name(run)}/{DRAWING}", str(error)) from None
-    return taken, f"drawn as {run_name(run)} says: {drawing.in_words()}"
+    return taken, f"drawn as {run_name(run)} says: {drawing.in_words(own)}"
 
 
 def _check_draws(model: ModelConfig, asked: dict[str, Any]) -> None:
@@ -118,7 +120,8 @@ def check_step(run: Path, text: str) -> None:
 def check_labels(labels: str | None, model: ModelConfig, content: dict[str, Any]) -> None:
     """LvaeError for classes that a model does not have; what a file says is looked at later."""
     if labels is not None and not (model.classes and Path(labels).is_file()):
-        labels_of(labels, 0, model.classes, content["dataset"]["classes"], 0)
+        counts = content["dataset"].get("class_counts")
+        labels_of(labels, 0, model.classes, content["dataset"]["classes"], 0, counts=counts)
 
 
 def _check_average(run: Path, training: dict[str, Any], asked: dict[str, Any]) -> None:

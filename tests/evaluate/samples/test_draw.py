@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lvae.evaluate.samples.draw import SampleOptions, draw, prepare, sample_prepared
-from lvae.evaluate.samples.options import guidance_weights, labels_of
+from lvae.evaluate.samples.options import guidance_weights
 from lvae.evaluate.samples.output import draw_output
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.publishing import samples as storage
@@ -157,18 +157,6 @@ def test_a_share_of_the_predicted_deviation_is_added_to_the_mean(run: Path, tmp_
 def test_a_sample_that_is_not_finite_is_named(run: Path, tmp_path: Path) -> None:
     done = lvae("sample", run, tmp_path / "s", "-n", "5", "--temperature", "1e38", "--device", "cpu", check=1)
     assert f"lvae: {tmp_path / 's'}: the numbers of sample 0 are not finite" in done.stderr
-
-
-def test_labels_are_cycled_drawn_named_numbered_or_from_a_file(tmp_path: Path) -> None:
-    names = ("cat", "dog", "2")
-    assert labels_of(None, 5, 3, names, 0).tolist() == [0, 1, 2, 0, 1]
-    some = labels_of("random", 300, 3, names, 0)
-    assert set(some.tolist()) == {0, 1, 2}
-    assert labels_of("random", 20, 3, names, 0).tolist() == some[:20].tolist()
-    assert labels_of("dog", 2, 3, names, 0).tolist() == [1, 1]
-    assert labels_of("0", 2, 3, names, 0).tolist() == [0, 0]
-    (tmp_path / "labels.txt").write_text("dog\n0\n2\n")
-    assert labels_of(str(tmp_path / "labels.txt"), 3, 3, names, 0).tolist() == [1, 0, 2]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from lvae.evaluate.manipulation.rates import measure
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
 from lvae.train.model import HierarchicalVAE
-from lvae.train.runs.classes import match_classes, number_classes
+from lvae.train.runs.classes import count_labels, match_classes, number_classes
 from lvae.train.runs.fine_tuning import weights_that_fit
 from lvae.train.runs.run import read_run
 from tests.evaluate import run_examples
@@ -47,6 +47,13 @@ def test_labels_are_matched_by_name(folder: Path, tmp_path: Path) -> None:
     assert told.tolist() == [label if label < 0 else 2 - label for label in own.tolist()]
     for image, label in zip(read_images(loaded, data, FIRST), own, strict=True):
         assert label < 0 or image.name.endswith(f": {CLASSES[::-1][label]}")
+
+
+def test_latents_of_every_class_are_counted_in_the_numbers_of_the_run(folder: Path, tmp_path: Path) -> None:
+    config, data = read_run(folder / "run"), renamed(folder, tmp_path, CLASSES[::-1])
+    theirs = [int((data.labels == label).sum()) for label in range(3)]
+    assert len(set(theirs)) > 1
+    assert count_labels(config, folder / "run", data).dataset.class_counts == tuple(theirs[::-1])
 
 
 def test_a_class_that_the_run_does_not_know_is_named_and_refused(folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """`lvae study` as a whole."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,3 +38,40 @@ def test_table_1_killed_while_it_trains_comes_out_the_same(tmp_path: Path) -> No
         result.unlink()
     lvae_process(*words, patience=800)
     assert (tmp_path / "out" / "table.json").read_bytes() == resumed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_guidance_is_chosen_by_other_seeds_and_compared(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "scenes", 200, 32, 0)
+    out = tmp_path / "out"
+    words = (
+        "study",
+        "table3",
+        tmp_path / "scenes",
+        out,
+        "--minutes",
+        "0.2",
+        "--size",
+        "32",
+        "--seeds",
+        "2",
+        "-n",
+        "24",
+    )
+    lvae_process(*words, patience=800)
+    table = json.loads((out / "table.json").read_bytes())
+    (reading,) = table["readings"]
+    sets = {"unguided": 2, "guided": 2, "class Gaussians": 2, "reconstructions": 1, "real pictures": 1}
+    assert {arm: len(seeds) for arm, seeds in reading["figures"].items()} == sets
+    assert all("network_class_agreement" in one for seeds in reading["figures"].values() for one in seeds)
+    weights = re.findall(r"seed (\d): means by ([\d.]+) but at 1x1, variances by ([\d.]+)", table["chosen"])
+    assert [seed for seed, _, _ in weights] == ["0", "1"]
+    for seed, mean, variance in weights:
+        plan = json.loads((out / f"arms/unguided/seed-{seed}/samples-guided/samples.json").read_bytes())
+        lowest, *above = plan["guidance_mean"]
+        assert lowest == 0 and set(above) == {float(mean)} and set(plan["guidance_variance"]) == {float(variance)}
+    before = (out / "table.json").read_bytes()
+    (out / "table.json").unlink()
+    lvae_process(*words, patience=300)
+    assert (out / "table.json").read_bytes() == before
