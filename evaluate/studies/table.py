@@ -156,7 +156,8 @@ def as_page(study: Study, pictures: Mapping[str, Sequence[Thumbnail]], foot: str
     for number, reading in enumerate(study.readings):
         headings, rows = list_rows(study.table, reading)
         verdicts = [
-            (words, f"{said}{f' ({by})' if by else ''}") for words, by, said in list_verdicts(study.table, reading)
+            (f"{words}{', as in the paper' if by else ''}", said)
+            for words, by, said in list_verdicts(study.table, reading)
         ]
         blocks: list[Block] = [
             Paragraph(reading.what),

@@ -29,6 +29,7 @@ from lvae.pipeline.progress.console import say
 from lvae.train.runs.run import read_run_if_there
 
 KEYS = "held-out.txt"
+TIME, UPDATES = "equal-time", "equal-updates"  # the two readings
 FIRST_SEED = 100  # of the samples that are reported; choices are made on others
 
 

@@ -9,8 +9,9 @@ import click
 
 from lvae.actions.study.arms import design
 from lvae.actions.study.chain import Chain
+from lvae.actions.study.pictures import show_pictures
 from lvae.actions.study.plan import StudyPlan, begin
-from lvae.actions.study.tables import read_tables, show_pictures
+from lvae.actions.study.tables import read_tables
 from lvae.evaluate.features.feature_network import open_network
 from lvae.evaluate.pictures.decode import write_whole
 from lvae.evaluate.studies.paper import TABLES

@@ -10,17 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from lvae.actions.study.arms import REFERENCE, Arm
-from lvae.actions.study.chain import FIRST_SEED, KEYS, Chain
+from lvae.actions.study.chain import FIRST_SEED, KEYS, TIME, UPDATES, Chain
+from lvae.actions.study.pictures import stack_gaussians
 from lvae.actions.study.plan import Budget, StudyPlan, keep_seconds, share_first_stages, share_time
 from lvae.actions.study.timing import time_autoencoder, time_model
 from lvae.encode.training.config import FitConfig
 from lvae.evaluate.features.feature_files import extract
 from lvae.evaluate.features.feature_network import open_network
 from lvae.evaluate.pictures.decode import DecodeSettings, decode, load_decoder, write_whole
-from lvae.evaluate.pictures.streams import ImageStack
-from lvae.evaluate.report.page import Thumbnail
 from lvae.evaluate.samples.draw import SampleOptions, draw, prepare
-from lvae.evaluate.scores.image_scores import rivals_of
 from lvae.evaluate.scores.score_table import Figures
 from lvae.evaluate.studies import paper
 from lvae.evaluate.studies.paper import FRECHET, SECONDS
@@ -31,8 +29,6 @@ from lvae.train.runs.run import read_run
 
 MEANS, VARIANCES = (0.5, 1.0, 1.5), (0.0, 1.5, 3.0)  # of guidance, from which table 3 chooses
 CHOOSING = 900  # the first seed of samples that choices are made by
-TIME, UPDATES = "equal-time", "equal-updates"
-SHOWN = 12  # pictures of an arm
 TIMED, STEPS = 16, 50  # pictures of a pass that is timed; passes of the denoiser
 
 
@@ -166,13 +162,8 @@ def _extract_training_pictures(chain: Chain) -> Path:
 
 
 def _draw_gaussians(chain: Chain, seed: int) -> Path:
-    latents = Dataset.open(chain.data("latents"))
-    network = open_network(Path(chain.plan.network), "adm")
-    around = rivals_of(latents, load_decoder(latents), chain.plan.count, FIRST_SEED + seed, "cpu")
-    stack = next(rival for rival in around if rival.name == "linear").sets[0]
-    assert isinstance(stack, ImageStack)
     out = chain.out / "arms" / f"gaussians-{seed}.npz"
-    extract(out, stack, network)
+    extract(out, stack_gaussians(chain, seed), open_network(Path(chain.plan.network), "adm"))
     return out
 
 
@@ -223,24 +214,6 @@ def _time_once(chain: Chain, run: Path, seed: int) -> dict[str, float]:
         paper.ONE_PASS_DECODED: one + decoding,
         paper.FIFTY_STEPS_DECODED: many + decoding,
     }
-
-
-def show_pictures(chain: Chain) -> dict[str, list[Thumbnail]]:
-    """The first samples of every arm's first seed."""
-    found = {}
-    for path in sorted(chain.out.glob(f"arms/*/seed-0/samples-{TIME}")) + sorted(
-        chain.out.glob("arms/*/seed-0/samples-guided")
-    ):
-        samples = Dataset.open(path)
-        count = min(SHOWN, len(samples))
-        pictures = decode(load_decoder(samples), samples.denormalize(samples.read(np.arange(count))[0]))
-        name = paper.GUIDED if path.name.endswith("guided") else _name_of(chain, path)
-        found[name] = [Thumbnail.of(one, f"sample {number}, {name}") for number, one in enumerate(pictures)]
-    return found
-
-
-def _name_of(chain: Chain, samples: Path) -> str:
-    return next(arm.name for arm in chain.design.arms if chain.place(arm.name, 0) == samples.parent)
 
 
 def _listed(updates: Sequence[int]) -> str:

@@ -71,6 +71,14 @@ def test_guidance_is_chosen_by_other_seeds_and_compared(tmp_path: Path) -> None:
         plan = json.loads((out / f"arms/unguided/seed-{seed}/samples-guided/samples.json").read_bytes())
         lowest, *above = plan["guidance_mean"]
         assert lowest == 0 and set(above) == {float(mean)} and set(plan["guidance_variance"]) == {float(variance)}
+    page = (out / "page.html").read_text()
+    for shown in (
+        "sample 11, guided",
+        "draw 11, class Gaussians",
+        "reconstruction 11",
+        "picture 11 of those set aside",
+    ):
+        assert f'alt="{shown}"' in page
     before = (out / "table.json").read_bytes()
     (out / "table.json").unlink()
     lvae_process(*words, patience=300)
