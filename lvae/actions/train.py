@@ -152,7 +152,6 @@ def train(dataset: str, run: Path, options: TrainOptions) -> Trained:
     config = resolve_config(opened, before, name, options.given(file), hash_of_init, overrides)
     if options.continue_on is not None:
         config = _continue_on(config, before, run, opened)
-    config = count_labels(config, run, opened)
     if options.deterministic:
         make_deterministic()
     reduced = options.reduce_precision
@@ -264,6 +263,7 @@ def _train(
     opened = Dataset.open(local_copy(dataset, options.cache))
     check_fits(opened, config.model)
     device.together(lambda: _check_shards(opened) if device.is_main else None)
+    config = count_labels(config, run, opened)
     weights = None
     if init is not None and options.init is not None:
         other = read_run(options.init)
