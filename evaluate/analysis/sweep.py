@@ -14,6 +14,7 @@ import numpy as np
 from lvae.evaluate.analysis.sweep_settings import Setting
 from lvae.evaluate.metrics import Spread
 from lvae.evaluate.samples.draw import Prepared, SampleOptions, prepare, sample_prepared
+from lvae.evaluate.samples.options import SEEDED
 from lvae.evaluate.scores.score_table import FEW, Figures, Line, explain_few, shown_metrics
 from lvae.manifests import records
 from lvae.manifests.dataset import Dataset
@@ -215,7 +216,7 @@ def _change_setting(
         output_temperature=setting.output,
     )
     options = sampling.options
-    if options.labels != "random" or seed == options.seed:
+    if options.labels not in SEEDED or seed == options.seed:
         return replace(prepared, plan=plan)
     other = prepare(run, replace(options, count=request.count, seed=seed), sampling.device.precision)
     return replace(prepared, plan=replace(plan, labels_sha256=other.plan.labels_sha256), labels=other.labels)

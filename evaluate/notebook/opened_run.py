@@ -14,7 +14,7 @@ from lvae.evaluate.manipulation.operations import EncodedImage, Space, interpola
 from lvae.evaluate.notebook.decodable_dataset import as_batch
 from lvae.evaluate.notebook.picture_set import ImagesLike, PictureSet, open_images
 from lvae.evaluate.samples.correlated_noise import CorrelatedNoise
-from lvae.evaluate.samples.options import guidance_weights, labels_of
+from lvae.evaluate.samples.options import guidance_weights, label_of, labels_of
 from lvae.evaluate.samples.output import draw_output
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.messages import counted
@@ -240,7 +240,7 @@ class Run:
             )
         if count is not None and len(labels) != count:
             raise LvaeError("labels", f"{len(labels)} for {counted(count, 'picture')}", "Give one, or one for each.")
-        return np.concatenate([labels_of(str(label), 1, classes, names, seed, "labels") for label in labels])
+        return np.array([label_of(str(label), classes, names, "labels") for label in labels], np.int32)
 
     def _guidance(self, guidance: GuidanceLike | str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
         config = self.loaded.model.config

@@ -1,6 +1,8 @@
 """What a user says of samples, made exact: labels, guidance, temperature."""
 
+import bisect
 import difflib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -16,6 +18,7 @@ from lvae.train.config import ModelConfig
 from lvae.train.presets import paper_guidance
 
 Convention = Literal["extra", "scale"]
+SEEDED = {"random", "frequencies"}  # labels that another seed draws otherwise
 WORDS, GOLDEN = 1 << 64, 0x9E3779B97F4A7C15  # the golden ratio as a share of 2^64
 
 
@@ -119,8 +122,18 @@ def labels_of(
         return np.full(count, label, np.int32)
     path = Path(text)
     if not path.is_file():
-        raise LvaeError(_show(option, text), "no such class, and no such file", _list_classes(text, classes, names))
+        advice = f"{_list_classes(text, classes, names)}; or cycle, random, frequencies, or a file with one a line."
+        raise LvaeError(_show(option, text), "no such class, and no such file", advice)
     return _labels_in(path, count, classes, names)
+
+
+def label_of(text: str, classes: int, names: tuple[str, ...] | None, option: str = "--label") -> int:
+    """One class of a conditional model, by number or name. LvaeError where there is none."""
+    if classes == 0:
+        raise LvaeError(option, "this model is unconditional", "Leave it out.")
+    if (label := _label(text, classes, names, option)) is None:
+        raise LvaeError(_show(option, text), "no such class", f"{_list_classes(text, classes, names)}.")
+    return label
 
 
 def _in_frequencies(
@@ -132,10 +145,11 @@ def _in_frequencies(
     """
     if counts is None or len(counts) != classes or min(counts) < 0 or sum(counts) == 0:
         problem = "this run does not say how many latents of every class it was trained on"
-        raise LvaeError(_show(option, "frequencies"), problem, "Give a file with one label a line.")
-    ends, total, first = np.cumsum(counts), sum(counts), derive(seed, "label", "frequencies")
-    quantiles = [(first + index * GOLDEN) % WORDS * total // WORDS for index in range(count)]
-    return np.searchsorted(ends, quantiles, side="right").astype(np.int32)
+        advice = "'lvae train DATASET RUN' again, with the dataset on this machine, counts them; or take cycle."
+        raise LvaeError(_show(option, "frequencies"), problem, advice)
+    ends, first = list(itertools.accumulate(counts)), derive(seed, "label", "frequencies")
+    quantiles = ((first + index * GOLDEN) % WORDS * ends[-1] // WORDS for index in range(count))
+    return np.array([bisect.bisect_right(ends, quantile) for quantile in quantiles], np.int32)
 
 
 def _list_classes(text: str, classes: int, names: tuple[str, ...] | None) -> str:
@@ -143,7 +157,7 @@ def _list_classes(text: str, classes: int, names: tuple[str, ...] | None) -> str
     known = (names or ())[:classes]
     some = known if len(known) <= 12 else (*difflib.get_close_matches(text, known, 5, 0.4), "...")
     named = f", {', '.join(some)}" if known else ""
-    return f"Choose 0 to {classes - 1}{named}; or cycle, random, frequencies, or a file with one a line."
+    return f"Choose 0 to {classes - 1}{named}"
 
 
 def _label(text: str, classes: int, names: tuple[str, ...] | None, option: str = "--labels") -> int | None:

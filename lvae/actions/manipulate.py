@@ -41,7 +41,7 @@ from lvae.evaluate.manipulation.residuals import measure_residuals
 from lvae.evaluate.pictures.decode import write_whole
 from lvae.evaluate.pictures.positions import positions_of
 from lvae.evaluate.samples.correlated_noise import write_residuals
-from lvae.evaluate.samples.options import Convention, guidance_weights, labels_of, parse_step
+from lvae.evaluate.samples.options import Convention, guidance_weights, label_of, parse_step
 from lvae.manifests import records
 from lvae.manifests.errors import LvaeError
 from lvae.manifests.manifest import is_dataset
@@ -309,7 +309,7 @@ def _parse_label(loaded: LoadedRun, text: str | None) -> int:
     """A class of a conditional model by number or name; -1 for none."""
     if text is None or text == "none":
         return -1
-    return int(labels_of(text, 1, loaded.classes, loaded.config.dataset.classes, 0, "--label")[0])
+    return label_of(text, loaded.classes, loaded.config.dataset.classes)
 
 
 def _read_guidance(loaded: LoadedRun, options: GuidedOptions) -> Guidance:

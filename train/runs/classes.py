@@ -75,11 +75,9 @@ def count_labels(config: RunConfig, run: object, dataset: Dataset) -> RunConfig:
     count = config.model.classes
     if not count or dataset.folder.remote:
         return config
-    table, labels = renumber_classes(config, run, dataset), dataset.labels
-    labels = labels[labels != UNLABELLED]
-    numbers = labels if table is None else np.array(table, np.int32)[labels]
-    counts = np.bincount(numbers, minlength=count)[:count].tolist()
-    return replace(config, dataset=replace(config.dataset, class_counts=tuple(counts)))
+    labels = number_labels(config, run, dataset, dataset.labels)
+    counts = np.bincount(labels[labels != UNLABELLED], minlength=count)
+    return replace(config, dataset=replace(config.dataset, class_counts=tuple(counts.tolist())))
 
 
 def _refuse_unknown(unknown: Sequence[str], ours: Sequence[str], run: object, dataset: Dataset) -> None:

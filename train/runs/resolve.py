@@ -41,7 +41,8 @@ def resolve_config(
         config = RunConfig.new(before.preset, model, training, dataset, before.init)
         config = replace(config, execution=before.execution, overrides=before.overrides)
         if config.model.classes and config.dataset.id == before.dataset.id:  # the run numbers them as it began
-            config = replace(config, dataset=replace(config.dataset, classes=before.dataset.classes))
+            known = {name: getattr(before.dataset, name) for name in ("classes", "class_counts")}
+            config = replace(config, dataset=replace(config.dataset, **known))
         return _override(config, before, overrides) if overrides else config
     if overrides:
         problem = "there is no run yet that it could change" if before is None else "the run has another preset"

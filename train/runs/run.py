@@ -44,7 +44,8 @@ def residuals_file(model_sha256: str) -> str:
 class DatasetRecord:
     """Of the dataset, what sampling and decoding need.
 
-    class_counts: latents of every class that a conditional model was trained on; None where nobody counted.
+    class_counts: latents of every class that a conditional model is trained on, those of the dataset it went on with;
+    None where nobody counted.
     """
 
     id: str

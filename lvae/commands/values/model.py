@@ -1,5 +1,6 @@
 """Values of options that are wrong whatever a command does, told before it imports anything large."""
 
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,17 @@ from lvae.train.runs.settings import (
 from lvae.train.runs.steps import require_step, steps_in
 
 RUN_CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Of a run's dataset: names of classes, and latents of each, where they are known."""
+
+    classes: tuple[str, ...] | None
+    class_counts: tuple[int, ...] | None
+
+
+CLASSES = tuple(field.name for field in fields(Classes))
 
 
 def read_model(run: Path) -> tuple[ModelConfig, dict[str, Any]]:
@@ -88,7 +100,8 @@ def take_drawing(run: Path, asked: dict[str, Any]) -> tuple[dict[str, Any], str 
         check_labels(own.get("labels"), model, content)
     except LvaeError as error:
         raise LvaeError(f"{run_name(run)}/{DRAWING}", str(error)) from None
-    return taken, f"drawn as {run_name(run)} says: {drawing.in_words(own)}"
+    words = drawing.in_words(own)
+    return taken, f"drawn as {run_name(run)} says: {words}" if words else None
 
 
 def _check_draws(model: ModelConfig, asked: dict[str, Any]) -> None:
@@ -120,8 +133,14 @@ def check_step(run: Path, text: str) -> None:
 def check_labels(labels: str | None, model: ModelConfig, content: dict[str, Any]) -> None:
     """LvaeError for classes that a model does not have; what a file says is looked at later."""
     if labels is not None and not (model.classes and Path(labels).is_file()):
-        counts = content["dataset"].get("class_counts")
-        labels_of(labels, 0, model.classes, content["dataset"]["classes"], 0, counts=counts)
+        told = read_classes(content)
+        labels_of(labels, 0, model.classes, told.classes, 0, counts=told.class_counts)
+
+
+def read_classes(content: dict[str, Any]) -> Classes:
+    """What a run's settings tell of its classes."""
+    record = records.from_plain(dict[str, Any], content.get("dataset"), f"{RUN_CONFIG}.dataset")
+    return records.from_plain(Classes, {name: record.get(name) for name in CLASSES}, f"{RUN_CONFIG}.dataset")
 
 
 def _check_average(run: Path, training: dict[str, Any], asked: dict[str, Any]) -> None:

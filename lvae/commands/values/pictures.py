@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from lvae.commands.values.given import note_given, refuse_given
-from lvae.commands.values.model import check_labels, read_model
+from lvae.commands.values.model import check_labels, read_classes, read_model
 from lvae.evaluate.analysis.sweep_settings import combine_settings, parse_numbers
 from lvae.evaluate.manipulation.parse import parse_channels, parse_values
 from lvae.evaluate.pictures.positions import positions_of
-from lvae.evaluate.samples.options import guidance_weights, labels_of, temperatures
+from lvae.evaluate.samples.options import guidance_weights, label_of, temperatures
 from lvae.evaluate.scores.metric_names import LATENT_METRICS, METRICS, OWN_METRICS, PAIRED_METRICS, parse_metrics
 from lvae.manifests.dataset import Dataset
 from lvae.manifests.errors import LvaeError
@@ -146,7 +146,7 @@ def check_manipulation(run: Path, sources: Sequence[str], asked: dict[str, Any])
         if not Path(source).exists() and "://" not in source:
             raise LvaeError(source, "no such file or folder", "Name a DATASET, or image files, before OUT.png.")
     if asked["label"] not in (None, "none"):
-        labels_of(asked["label"], 0, model.classes, content["dataset"]["classes"], 0, "--label")
+        label_of(asked["label"], model.classes, read_classes(content).classes)
     if "guidance" in asked:
         weights = (asked["guidance_mean"], asked["guidance_variance"], asked["guidance"], asked["convention"])
         guidance_weights(model, *weights)
