@@ -1,6 +1,5 @@
 """From a run to SAMPLES: a dataset of latents drawn from the model, each a function of (seed, its index)."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,8 +30,6 @@ from lvae.train.network.choices import Guidance
 from lvae.train.network.noise import noise_shapes
 from lvae.train.runs.drawing import OutputNoise
 from lvae.train.runs.run import average_group, find_checkpoint, load_weights, read_run
-
-logger = logging.getLogger(__name__)
 
 COOLER = "Lower the guidance weights or the temperature."
 BATCH, MOST = 64, 2048  # samples drawn at a time
@@ -91,9 +88,6 @@ def prepare(run: Path, options: SampleOptions, precision: str = "float32") -> Pr
     count = options.count if options.count is not None else (len(low) if low is not None else COUNT)
     classes = model_config.classes
     labels = labels_of(options.labels, count, classes, record.classes, options.seed, counts=record.class_counts)
-    if low is not None and classes and ((low.labels[:count] >= 0) & (low.labels[:count] != labels)).any():
-        said = "%s were drawn of other classes than are to be enlarged here; give the same --labels and --seed"
-        logger.warning(said, options.low_resolution)
     group = "model" if options.weights == "raw" else average_group(run, config.training, options.ema)
     checkpoint = find_checkpoint(run, options.which(), (group,))
     model = HierarchicalVAE(model_config)
